@@ -1,0 +1,1 @@
+"""The data sets; importing this package registers them."""
