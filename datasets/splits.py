@@ -27,6 +27,20 @@ class Splits(NamedTuple):
     test: list[Datum]
 
 
+def read_text(path: Path) -> str:
+    """Return the content of a file that belongs to a data set.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The file {path} is missing; docs/datasets.md says which files a data set needs and "
+            "where they come from."
+        )
+    return path.read_text(encoding="utf-8")
+
+
 def read_split(path: Path, image_folder: Path) -> Splits:
     """Read a split file in the format of Zhou et al. (CoOp).
 
@@ -38,20 +52,16 @@ def read_split(path: Path, image_folder: Path) -> Splits:
         FileNotFoundError: there is no such file.
         ValueError: the file is no JSON, lacks a split, has no training items or a malformed entry.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The split file {path} is missing. It lists the pictures of train, val and test; "
-            "docs/datasets.md says what belongs where."
-        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise ValueError(f"The split file {path} is not valid JSON ({error}).") from None
-    if not isinstance(content, dict) or not all(name in content for name in Splits._fields):
+    lists = [content.get(name) for name in Splits._fields] if isinstance(content, dict) else []
+    if not lists or not all(isinstance(entries, list) for entries in lists):
         raise ValueError(
             f"The split file {path} must hold three lists: {', '.join(Splits._fields)}."
         )
-    splits = Splits(*(parse_entries(content[name], image_folder, path) for name in Splits._fields))
+    splits = Splits(*(parse_entries(entries, image_folder, path) for entries in lists))
     if not splits.train:
         raise ValueError(f"The split file {path} lists no training pictures.")
     return splits

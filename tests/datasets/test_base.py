@@ -1,0 +1,272 @@
+"""The few-shot protocol: reading, drawing, caching, choosing classes, and every refusal."""
+
+import json
+import logging
+import random
+from types import SimpleNamespace
+
+import pytest
+from dassl.data.datasets import Datum
+
+from datasets.base import FewShotDataset
+from datasets.splits import Splits, read_split, select_labels, subsample_classes
+
+CLASSES = ["ant", "bee", "cat", "dog", "eel"]
+
+
+class Zoo(FewShotDataset):
+    dataset_dir = "zoo"
+    image_dir = "pictures"
+    split_file = "split_zhou_Zoo.json"
+
+
+class Config(dict):
+    """As much of a CfgNode as a data set reads."""
+
+    __getattr__ = dict.__getitem__
+
+
+def make_cfg(root, *, shots=-1, seed=1, subset="all"):
+    dataset = Config(ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset)
+    return SimpleNamespace(DATASET=dataset, SEED=seed)
+
+
+def write_zoo(root, per_class=10):
+    """Pictures in mixed order, so that sorting anywhere would be seen."""
+    order = random.Random(0)
+    split = {}
+    for name in ("train", "val", "test"):
+        entries = [
+            [f"{class_name}/{name}_{i}.png", label, class_name]
+            for label, class_name in enumerate(CLASSES)
+            for i in range(per_class)
+        ]
+        order.shuffle(entries)
+        split[name] = entries
+    (root / "zoo" / "pictures").mkdir(parents=True)
+    (root / "zoo" / "split_zhou_Zoo.json").write_text(json.dumps(split))
+    return split
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_zoo(tmp_path)
+    return tmp_path
+
+
+def flat(items):
+    return [(item.impath, item.label, item.classname) for item in items]
+
+
+def test_reads_the_whole_split_in_its_order(root):
+    split = json.loads((root / "zoo" / "split_zhou_Zoo.json").read_text())
+    zoo = Zoo(make_cfg(root))
+    for items, entries in ((zoo.train_x, split["train"]), (zoo.val, split["val"])):
+        expected = [
+            (str(root / "zoo/pictures" / path), label, name) for path, label, name in entries
+        ]
+        assert flat(items) == expected
+    assert len(zoo.test) == 50
+    assert zoo.classnames == CLASSES
+    assert zoo.lab2cname == dict(enumerate(CLASSES))
+    assert zoo.num_classes == 5
+
+
+def test_draws_train_then_val_as_upstream_does(root):
+    split = json.loads((root / "zoo" / "split_zhou_Zoo.json").read_text())
+    generator = random.Random(7)
+
+    def draw(entries, shots):
+        by_label = {}
+        for path, label, _ in entries:
+            by_label.setdefault(label, []).append(path)
+        return [path for paths in by_label.values() for path in generator.sample(paths, shots)]
+
+    expected = [draw(split["train"], 6), draw(split["val"], 4)]
+    random.seed(7)
+    zoo = Zoo(make_cfg(root, shots=6, seed=7))
+    pictures = f"{root / 'zoo' / 'pictures'}/"
+    assert [
+        [item.impath.removeprefix(pictures) for item in items] for items in (zoo.train_x, zoo.val)
+    ] == expected
+    assert len(zoo.test) == 50
+
+
+def test_cached_subset_equals_the_drawn_one(root):
+    drawn = Zoo(make_cfg(root, shots=2))
+    cache = root / "zoo" / "split_fewshot" / "shot_2-seed_1.json"
+    first = cache.read_bytes()
+    assert str(root) not in first.decode()
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
+    cached = Zoo(make_cfg(root, shots=2))
+    assert flat(cached.train_x) == flat(drawn.train_x)
+    assert flat(cached.val) == flat(drawn.val)
+    assert flat(cached.test) == flat(drawn.test)
+    assert cache.read_bytes() == first
+
+
+def test_cache_is_really_read(root):
+    Zoo(make_cfg(root, shots=2))
+    cache = root / "zoo" / "split_fewshot" / "shot_2-seed_1.json"
+    content = json.loads(cache.read_text())
+    content["train"].reverse()
+    cache.write_text(json.dumps(content))
+    train = Zoo(make_cfg(root, shots=2)).train_x
+    assert [item.classname for item in train] == [entry[2] for entry in content["train"]]
+
+
+def test_random_state_is_the_same_with_and_without_cache(root):
+    states = []
+    for _ in range(2):
+        random.seed(1)
+        Zoo(make_cfg(root, shots=2))
+        states.append(random.getstate())
+    assert states[0] == states[1]
+
+
+def test_subset_depends_on_the_seed_alone(root):
+    random.seed(99)
+    late = Zoo(make_cfg(root, shots=2, seed=3))
+    (root / "zoo" / "split_fewshot" / "shot_2-seed_3.json").unlink()
+    random.seed(3)
+    assert flat(Zoo(make_cfg(root, shots=2, seed=3)).train_x) == flat(late.train_x)
+    assert flat(Zoo(make_cfg(root, shots=2, seed=0)).train_x) != flat(late.train_x)
+
+
+def test_unseeded_run_caches_nothing(root):
+    Zoo(make_cfg(root, shots=2, seed=-1))
+    assert not (root / "zoo" / "split_fewshot").exists()
+
+
+def test_changed_split_is_drawn_anew(root):
+    Zoo(make_cfg(root, shots=2))
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    split = json.loads(path.read_text())
+    split["train"] = [entry for entry in split["train"] if not entry[0].endswith("_1.png")]
+    path.write_text(json.dumps(split))
+    train = Zoo(make_cfg(root, shots=2)).train_x
+    assert not any(item.impath.endswith("_1.png") for item in train)
+    (root / "zoo" / "split_fewshot" / "shot_2-seed_1.json").unlink()
+    assert flat(Zoo(make_cfg(root, shots=2)).train_x) == flat(train)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"drawn_from": 1}'])
+def test_broken_cache_is_drawn_anew(root, content):
+    drawn = Zoo(make_cfg(root, shots=2))
+    cache = root / "zoo" / "split_fewshot" / "shot_2-seed_1.json"
+    complete = cache.read_text()
+    cache.write_text(content)
+    assert flat(Zoo(make_cfg(root, shots=2)).train_x) == flat(drawn.train_x)
+    assert cache.read_text() == complete
+
+
+def test_unwritable_folder_costs_one_log_line(root, caplog):
+    (root / "zoo" / "split_fewshot").write_text("a file where the folder should be")
+    with caplog.at_level(logging.INFO, logger="datasets"):
+        zoo = Zoo(make_cfg(root, shots=2))
+    assert len(zoo.train_x) == 10
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "not cached" in caplog.text
+
+
+def test_few_shot_subset_moves_with_the_data(root, tmp_path_factory):
+    drawn = Zoo(make_cfg(root, shots=2))
+    moved = tmp_path_factory.mktemp("moved")
+    (root / "zoo").rename(moved / "zoo")
+    there = Zoo(make_cfg(moved, shots=2))
+    assert [item.impath.replace(str(moved), str(root)) for item in there.train_x] == [
+        item.impath for item in drawn.train_x
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subset", "expected"),
+    [("all", CLASSES), ("base", ["ant", "bee", "cat"]), ("new", ["dog", "eel"])],
+)
+def test_class_subsets_are_labelled_from_zero(root, subset, expected):
+    zoo = Zoo(make_cfg(root, shots=3, subset=subset))
+    assert zoo.classnames == expected
+    for items, per_class in ((zoo.train_x, 3), (zoo.val, 3), (zoo.test, 10)):
+        assert sorted(item.classname for item in items) == sorted(expected * per_class)
+        assert all(expected[item.label] == item.classname for item in items)
+
+
+def test_base_takes_the_larger_half_of_sorted_labels():
+    assert select_labels([7, 3, 5, 3], "base") == [3, 5]
+    assert select_labels([7, 3, 5, 3], "new") == [7]
+    assert select_labels([], "base") == []
+
+
+def test_domain_survives_relabelling():
+    items = [Datum(impath="a", label=1, domain=2, classname="x"), Datum(impath="b", label=0)]
+    new = subsample_classes(Splits(items, [], items), "new")
+    assert [(item.label, item.domain) for item in new.test] == [(0, 2)]
+
+
+def test_unknown_class_subset_names_the_choices(root):
+    with pytest.raises(
+        ValueError, match=r"SUBSAMPLE_CLASSES must be one of all, base, new; got 'novel'"
+    ):
+        Zoo(make_cfg(root, subset="novel"))
+
+
+def test_missing_dataset_folder_says_where_it_looked(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=rf"Zoo was looked for in {tmp_path}/zoo.*--root.*docs/datasets"
+    ):
+        Zoo(make_cfg(tmp_path))
+
+
+def test_missing_picture_folder_is_named(root):
+    (root / "zoo" / "pictures").rmdir()
+    with pytest.raises(FileNotFoundError, match="zoo/pictures, which is not a folder"):
+        Zoo(make_cfg(root))
+
+
+def test_missing_split_file_is_named(root):
+    (root / "zoo" / "split_zhou_Zoo.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"zoo/split_zhou_Zoo.json is missing.*docs/datasets"
+    ):
+        Zoo(make_cfg(root))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ('{"train": [], "val": []}', "must hold three lists: train, val, test"),
+        ("[1]", "must hold three lists"),
+        ('{"train": {}, "val": [], "test": []}', "must hold three lists"),
+        ('{"train": [], "val": [], "test": []}', "lists no training pictures"),
+        (
+            '{"train": [["a.png", "0", "ant"]], "val": [], "test": []}',
+            r"got \['a.png', '0', 'ant'\]",
+        ),
+        (
+            '{"train": [["a.png", 0]], "val": [], "test": []}',
+            r"expected \[path, label counted from 0",
+        ),
+        ('{"train": [["a.png", -1, "ant"]], "val": [], "test": []}', "malformed entry"),
+    ],
+)
+def test_malformed_split_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_split(path, tmp_path)
+
+
+def test_prepare_runs_before_anything_is_looked_for(tmp_path):
+    class SelfMade(Zoo):
+        def prepare(self):
+            if not self.folder.exists():
+                write_zoo(self.folder.parent)
+
+    assert len(SelfMade(make_cfg(tmp_path)).train_x) == 50
+
+
+def test_empty_validation_split_becomes_none(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"val": []}))
+    assert Zoo(make_cfg(root, shots=2)).val is None
