@@ -1,0 +1,190 @@
+"""Each benchmark reads its documented layout, built here with empty pictures."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+
+import datasets  # noqa: F401  (registers them)
+
+ZHOU = {
+    "Caltech101": "caltech-101/101_ObjectCategories",
+    "OxfordPets": "oxford_pets/images",
+    "StanfordCars": "stanford_cars",
+    "OxfordFlowers": "oxford_flowers/jpg",
+    "Food101": "food-101/images",
+    "SUN397": "sun397/SUN397",
+    "DescribableTextures": "dtd/images",
+    "EuroSAT": "eurosat/2750",
+    "UCF101": "ucf101/UCF-101-midframes",
+}
+
+
+class Config(dict):
+    """As much of a CfgNode as a data set reads."""
+
+    __getattr__ = dict.__getitem__
+
+
+def build(name, root, *, subset="all", shots=-1):
+    dataset = Config(NAME=name, ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset)
+    return build_dataset(SimpleNamespace(DATASET=dataset, SEED=1, VERBOSE=False))
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_all_benchmarks_are_registered():
+    names = {*ZHOU, "FGVCAircraft", "ImageNet"}
+    names |= {"ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"}
+    assert names <= set(DATASET_REGISTRY.registered_names())
+
+
+@pytest.mark.parametrize("name", ZHOU)
+def test_split_file_benchmark_reads_its_layout(name, tmp_path):
+    pictures = tmp_path / ZHOU[name]
+    pictures.mkdir(parents=True)
+    entries = [["a/1.jpg", 0, "first"], ["b/2.jpg", 1, "second"]]
+    folder = tmp_path / ZHOU[name].split("/")[0]
+    split = json.dumps({"train": entries, "val": entries, "test": entries})
+    write(folder / f"split_zhou_{name}.json", split)
+    dataset = build(name, tmp_path)
+    assert [item.impath for item in dataset.test] == [
+        str(pictures / path) for path, _, _ in entries
+    ]
+    assert dataset.classnames == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ZHOU)
+def test_missing_split_file_is_named(name, tmp_path):
+    (tmp_path / ZHOU[name]).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=f"split_zhou_{name}.json is missing"):
+        build(name, tmp_path)
+
+
+@pytest.fixture
+def aircraft(tmp_path):
+    folder = tmp_path / "fgvc_aircraft"
+    write(folder / "variants.txt", "707-320\nBoeing 717\n")
+    write(folder / "images_variant_train.txt", "0056978 Boeing 717\n1025794 707-320\n")
+    write(folder / "images_variant_val.txt", "0481847 707-320\n")
+    write(folder / "images_variant_test.txt", "1514522 Boeing 717\n")
+    return tmp_path
+
+
+def test_aircraft_reads_its_lists(aircraft):
+    dataset = build("FGVCAircraft", aircraft)
+    assert [(item.label, item.classname) for item in dataset.train_x] == [
+        (1, "Boeing 717"),
+        (0, "707-320"),
+    ]
+    assert dataset.val[0].impath == str(aircraft / "fgvc_aircraft/images/0481847.jpg")
+    assert dataset.test[0].label == 1
+    assert dataset.classnames == ["707-320", "Boeing 717"]
+
+
+def test_aircraft_refuses_an_unknown_variant(aircraft):
+    write(aircraft / "fgvc_aircraft" / "images_variant_val.txt", "0481847 Concorde\n")
+    with pytest.raises(ValueError, match=r"images_variant_val.txt has the line '0481847 Concorde'"):
+        build("FGVCAircraft", aircraft)
+
+
+def test_aircraft_names_a_missing_list(aircraft):
+    (aircraft / "fgvc_aircraft" / "images_variant_test.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"images_variant_test.txt is missing"):
+        build("FGVCAircraft", aircraft)
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    folder = tmp_path / "imagenet"
+    write(
+        folder / "classnames.txt",
+        "n01440764 tench\nn01443537 goldfish\nn01484850 great white shark\n",
+    )
+    for wnid in ("n01484850", "n01440764"):
+        for i in (2, 1):
+            touch(folder / "images" / "train" / wnid / f"{i}.JPEG")
+        touch(folder / "images" / "val" / wnid / "v.JPEG")
+    touch(folder / "images" / "train" / "n01440764" / ".hidden")
+    return tmp_path
+
+
+def test_imagenet_tests_on_val_and_has_no_validation(imagenet):
+    dataset = build("ImageNet", imagenet)
+    train = imagenet / "imagenet" / "images" / "train"
+    assert [item.impath for item in dataset.train_x] == [
+        str(train / "n01440764" / "1.JPEG"),
+        str(train / "n01440764" / "2.JPEG"),
+        str(train / "n01484850" / "1.JPEG"),
+        str(train / "n01484850" / "2.JPEG"),
+    ]
+    assert dataset.val is None
+    assert [item.label for item in dataset.test] == [0, 1]
+    assert dataset.classnames == ["tench", "great white shark"]
+
+
+def test_imagenet_draws_shots_and_chooses_classes(imagenet):
+    dataset = build("ImageNet", imagenet, subset="new", shots=1)
+    assert [item.label for item in dataset.train_x] == [0]
+    assert dataset.classnames == ["great white shark"]
+
+
+def test_imagenet_refuses_an_empty_class_folder(imagenet):
+    (imagenet / "imagenet" / "images" / "val" / "n01484850" / "v.JPEG").unlink()
+    with pytest.raises(
+        ValueError, match=r"val/n01484850 \(great white shark\) is missing or empty"
+    ):
+        build("ImageNet", imagenet)
+
+
+def test_imagenet_refuses_a_folder_without_a_name(imagenet):
+    touch(imagenet / "imagenet" / "images" / "train" / "n99999999" / "1.JPEG")
+    with pytest.raises(ValueError, match=r"holds the folder n99999999, which classnames.txt"):
+        build("ImageNet", imagenet)
+
+
+def test_imagenet_names_missing_parts(imagenet):
+    (imagenet / "imagenet" / "classnames.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"classnames.txt is missing"):
+        build("ImageNet", imagenet)
+    with pytest.raises(FileNotFoundError, match="ImageNetR was looked for in"):
+        build("ImageNetR", imagenet)
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [
+        ("ImageNetSketch", "imagenet-sketch/images"),
+        ("ImageNetA", "imagenet-adversarial/imagenet-a"),
+        ("ImageNetR", "imagenet-rendition/imagenet-r"),
+    ],
+)
+def test_imagenet_variant_reads_the_folders_there_are(name, pictures, tmp_path):
+    folder = tmp_path / pictures
+    write(folder.parent / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\n")
+    touch(folder / "n3" / "a.jpg")
+    touch(folder / "n1" / "b.jpg")
+    touch(folder / "README.txt")
+    dataset = build(name, tmp_path)
+    expected = [(str(folder / "n1/b.jpg"), 0, "tench"), (str(folder / "n3/a.jpg"), 1, "shark")]
+    assert [(item.impath, item.label, item.classname) for item in dataset.test] == expected
+
+
+def test_imagenet_v2_counts_the_lines_of_classnames(tmp_path):
+    folder = tmp_path / "imagenetv2"
+    write(folder / "classnames.txt", "n1 tench\nn2 goldfish\n")
+    for label in (0, 1):
+        touch(folder / "imagenetv2-matched-frequency-format-val" / str(label) / "x.jpeg")
+    assert build("ImageNetV2", tmp_path).classnames == ["tench", "goldfish"]
+    write(folder / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\n")
+    with pytest.raises(ValueError, match=r"2 \(shark\) is missing or empty"):
+        build("ImageNetV2", tmp_path)
