@@ -1,0 +1,210 @@
+"""One labelled picture, a data set of them, and few-shot sampling."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+
+from dassl.data.datasets.fewshot import group_by, sample_shots
+from dassl.utils.download import download_and_unpack
+
+__all__ = ["DatasetBase", "Datum"]
+
+logger = logging.getLogger(__name__)
+
+
+class Datum:
+    """One picture: where it lies and what it shows.
+
+    The module path and the private names are those of upstream's pickled few-shot caches.
+
+    Args:
+        impath: Path of the picture.
+        label: Class, counted from 0.
+        domain: Domain, counted from 0.
+        classname: The class in words.
+    """
+
+    def __init__(
+        self,
+        impath: str | os.PathLike[str] = "",
+        label: int = 0,
+        domain: int = 0,
+        classname: str = "",
+    ) -> None:
+        self._impath = os.fspath(impath)
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    def __repr__(self) -> str:
+        return (
+            f"Datum(impath={self._impath!r}, label={self._label}, "
+            f"domain={self._domain}, classname={self._classname!r})"
+        )
+
+    @property
+    def impath(self) -> str:
+        """Path of the picture."""
+        return self._impath
+
+    @property
+    def label(self) -> int:
+        """Class, counted from 0."""
+        return self._label
+
+    @property
+    def domain(self) -> int:
+        """Domain, counted from 0."""
+        return self._domain
+
+    @property
+    def classname(self) -> str:
+        """The class in words."""
+        return self._classname
+
+
+class DatasetBase:
+    """The parts of a data set: labelled, unlabelled, validation and test pictures.
+
+    Args:
+        train_x: Labelled training pictures; they define the classes.
+        train_u: Unlabelled training pictures.
+        val: Validation pictures.
+        test: Test pictures.
+
+    Raises:
+        ValueError: If there are no labelled training pictures.
+    """
+
+    dataset_dir: str = ""  # folder under DATASET.ROOT
+    domains: Sequence[str] = ()  # names of all domains
+
+    def __init__(
+        self,
+        train_x: list[Datum] | None = None,
+        train_u: list[Datum] | None = None,
+        val: list[Datum] | None = None,
+        test: list[Datum] | None = None,
+    ) -> None:
+        if not train_x:
+            raise ValueError(
+                f"{type(self).__name__} has no labelled training pictures (train_x is empty); "
+                "they define the classes"
+            )
+        self._train_x = train_x
+        self._train_u = train_u
+        self._val = val
+        self._test = test
+        self._num_classes = self.get_num_classes(train_x)
+        self._lab2cname, self._classnames = self.get_lab2cname(train_x)
+
+    @property
+    def train_x(self) -> list[Datum]:
+        """Labelled training pictures."""
+        return self._train_x
+
+    @property
+    def train_u(self) -> list[Datum] | None:
+        """Unlabelled training pictures."""
+        return self._train_u
+
+    @property
+    def val(self) -> list[Datum] | None:
+        """Validation pictures."""
+        return self._val
+
+    @property
+    def test(self) -> list[Datum] | None:
+        """Test pictures."""
+        return self._test
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name by label."""
+        return self._lab2cname
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names in the order of their labels."""
+        return self._classnames
+
+    @property
+    def num_classes(self) -> int:
+        """Largest training label plus 1."""
+        return self._num_classes
+
+    @staticmethod
+    def get_num_classes(data_source: Iterable[Datum]) -> int:
+        """Return the largest label plus 1."""
+        return max(item.label for item in data_source) + 1
+
+    @staticmethod
+    def get_lab2cname(data_source: Iterable[Datum]) -> tuple[dict[int, str], list[str]]:
+        """Return the class name by label, and the class names in the order of their labels."""
+        mapping = {item.label: item.classname for item in data_source}
+        mapping = {label: mapping[label] for label in sorted(mapping)}
+        return mapping, list(mapping.values())
+
+    def check_input_domains(
+        self, source_domains: Sequence[str], target_domains: Sequence[str]
+    ) -> None:
+        """Refuse domains that the data set does not have.
+
+        Raises:
+            ValueError: If a domain is missing, or no source domain is named.
+        """
+        if len(source_domains) == 0:
+            raise ValueError(
+                f"DATASET.SOURCE_DOMAINS is empty; name some of {list(self.domains)} for training"
+            )
+        for domain in (*source_domains, *target_domains):
+            if domain not in self.domains:
+                raise ValueError(
+                    f"{type(self).__name__} has no domain {domain!r}; "
+                    f"available: {list(self.domains)}"
+                )
+
+    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
+        """Download an archive and unpack it beside itself.
+
+        Args:
+            url: Address of the archive.
+            dst: Path to write the archive to; its ending says how to unpack it.
+            from_gdrive: The address is one of Google Drive (needs the package ``gdown``).
+        """
+        download_and_unpack(url, dst, from_gdrive)
+
+    def generate_fewshot_dataset(
+        self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
+    ) -> list[Datum] | tuple[list[Datum], ...] | list[list[Datum]]:
+        """Draw the same number of pictures for each class.
+
+        The draws come from Python's global generator, source by source, and within a source class
+        by class in the order of first appearance: this fixes the subsets of the literature.
+
+        Args:
+            data_sources: Lists of pictures, each sampled on its own.
+            num_shots: Pictures per class; below 1: the sources are returned as they are.
+            repeat: Draw with replacement where a class has fewer pictures than ``num_shots``;
+                otherwise such a class gives all it has.
+
+        Returns:
+            The one list if there is one source, a sequence of lists otherwise.
+        """
+        if num_shots < 1:
+            return data_sources[0] if len(data_sources) == 1 else data_sources
+        logger.info("Creating a %d-shot dataset", num_shots)
+        output = [sample_shots(source, num_shots, repeat) for source in data_sources]
+        return output[0] if len(output) == 1 else output
+
+    @staticmethod
+    def split_dataset_by_label(data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
+        """Group pictures by label; labels in the order of first appearance."""
+        return group_by(data_source, "label")
+
+    @staticmethod
+    def split_dataset_by_domain(data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
+        """Group pictures by domain; domains in the order of first appearance."""
+        return group_by(data_source, "domain")

@@ -1,0 +1,37 @@
+"""Helpers without knowledge of data sets or trainers."""
+
+from dassl.utils.logger import Logger, setup_logger
+from dassl.utils.meters import AverageMeter, MetricMeter
+from dassl.utils.registry import Registry
+from dassl.utils.tools import (
+    check_availability,
+    check_isfile,
+    collect_env_info,
+    get_most_similar_str_to_a_from_b,
+    listdir_nohidden,
+    mkdir_if_missing,
+    read_image,
+    read_json,
+    set_random_seed,
+    tolist_if_not,
+    write_json,
+)
+
+__all__ = [
+    "AverageMeter",
+    "Logger",
+    "MetricMeter",
+    "Registry",
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "setup_logger",
+    "tolist_if_not",
+    "write_json",
+]

@@ -1,0 +1,107 @@
+"""Where the engine's lines go: through ``logging`` to the current standard output, and to a file.
+
+The logger "dassl" has one handler that looks ``sys.stdout`` up at each line. So a line reaches the
+terminal when nobody has configured logging, and reaches the log file as well once ``setup_logger``
+has put a tee in the place of ``sys.stdout``. It does not propagate: an application that puts a
+handler on the root logger sees each line once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+__all__ = ["Logger", "attach_stdout_handler", "setup_logger"]
+
+
+class _CurrentStdoutHandler(logging.Handler):
+    """Write each record to whatever ``sys.stdout`` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def attach_stdout_handler() -> None:
+    """Give the logger "dassl" its handler, once; a handler set before by the user is respected."""
+    logger = logging.getLogger("dassl")
+    if logger.handlers:
+        return
+    logger.addHandler(_CurrentStdoutHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class Logger:
+    """A text stream that writes to the console and to a file.
+
+    Args:
+        fpath: File to write, made new (with its folder); none: console only.
+    """
+
+    def __init__(self, fpath: str | Path | None = None) -> None:
+        current = sys.stdout
+        self.console: TextIO = current.console if isinstance(current, Logger) else current
+        self.file: TextIO | None = None
+        if fpath is not None:
+            Path(fpath).parent.mkdir(parents=True, exist_ok=True)
+            self.file = Path(fpath).open("w", encoding="utf-8")  # noqa: SIM115 - open for the run
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> object:
+        """Answer ``isatty``, ``encoding`` and the like as the console does."""
+        if name in {"console", "file"}:
+            raise AttributeError(name)
+        return getattr(self.console, name)
+
+    def write(self, msg: str) -> int:
+        """Write a text to both."""
+        self.console.write(msg)
+        if self.file is not None:
+            self.file.write(msg)
+        return len(msg)
+
+    def flush(self) -> None:
+        """Flush both, so that a killed run leaves a complete log."""
+        self.console.flush()
+        if self.file is not None:
+            self.file.flush()
+
+    def close(self) -> None:
+        """Close the file; the console stays open."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def setup_logger(output: str | Path | None = None) -> None:
+    """Copy everything written to standard output into a log file from now on.
+
+    A second call replaces the file. A file that exists is kept: the new one is named with the date.
+
+    Args:
+        output: A folder (the file is ``log.txt`` in it) or a path that ends in .txt or .log;
+            none: nothing happens.
+    """
+    if output is None or str(output) == "":
+        return
+    fpath = Path(output)
+    if fpath.suffix not in {".txt", ".log"}:
+        fpath = fpath / "log.txt"
+    if fpath.exists():
+        fpath = fpath.with_name(fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"))
+    previous = sys.stdout
+    sys.stdout = Logger(fpath)  # type: ignore[assignment]
+    if isinstance(previous, Logger):
+        previous.close()

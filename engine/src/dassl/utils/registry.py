@@ -1,0 +1,71 @@
+"""A dictionary of classes that fills itself where they are defined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Objects by name.
+
+    Use ``@REGISTRY.register()`` above a class or function, or ``REGISTRY.register(obj)``.
+
+    Args:
+        name: What is collected here, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._obj_map: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._obj_map
+
+    def _do_register(self, name: str, obj: Any, force: bool) -> None:
+        if name in self._obj_map and not force:
+            raise KeyError(
+                f"{name!r} is already registered in {self._name}; "
+                "choose another name or pass force=True to replace it"
+            )
+        self._obj_map[name] = obj
+
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """Register a class or function under its ``__name__``.
+
+        Args:
+            obj: The object; none: a decorator is returned.
+            force: Replace an object of this name.
+
+        Raises:
+            KeyError: If the name is taken and ``force`` is off.
+        """
+        if obj is None:
+            return self._decorator(force)
+        self._do_register(obj.__name__, obj, force)
+        return obj
+
+    def _decorator(self, force: bool) -> Callable[[Any], Any]:
+        def decorate(obj: Any) -> Any:
+            self._do_register(obj.__name__, obj, force)
+            return obj
+
+        return decorate
+
+    def get(self, name: str) -> Any:
+        """Return the object of a name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        if name not in self._obj_map:
+            raise KeyError(
+                f"{name!r} is not registered in {self._name}; available: {self.registered_names()}"
+            )
+        return self._obj_map[name]
+
+    def registered_names(self) -> list[str]:
+        """Return the names, in the order of registration."""
+        return list(self._obj_map)

@@ -1,0 +1,142 @@
+"""Files, names, seeds and a description of the machine."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import platform
+import random
+import sys
+import warnings
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+__all__ = [
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
+]
+
+
+def mkdir_if_missing(dirname: str | Path) -> None:
+    """Make a folder and its parents where they do not exist."""
+    Path(dirname).mkdir(parents=True, exist_ok=True)
+
+
+def check_isfile(fpath: str | Path) -> bool:
+    """Tell whether a file exists, and warn if it does not."""
+    isfile = Path(fpath).is_file()
+    if not isfile:
+        warnings.warn(f"No file found at {fpath}", stacklevel=2)
+    return isfile
+
+
+def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
+    """Return the names in a folder that do not start with a dot.
+
+    Args:
+        path: The folder.
+        sort: Sort the names; otherwise the file system's order.
+    """
+    names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
+    return sorted(names) if sort else names
+
+
+def read_json(fpath: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(fpath).read_text(encoding="utf-8"))
+
+
+def write_json(obj: Any, fpath: str | Path) -> None:
+    """Write a JSON file, indented by four, and the folder it lies in."""
+    mkdir_if_missing(Path(fpath).parent)
+    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    Path(fpath).write_text(text, encoding="utf-8")
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read a picture as RGB.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a picture that can be decoded.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No picture at {path}; check DATASET.ROOT and the split file")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, those of the accelerators included."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - upstream's transforms and data sets draw from it
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def tolist_if_not(x: Any) -> list[Any]:
+    """Return a list as it is and anything else as the one item of a list."""
+    return x if isinstance(x, list) else [x]
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
+    """Return the string of ``b`` that is spelt most like ``a``, whatever the case of letters."""
+
+    def similarity(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, a.lower(), candidate.lower()).ratio()
+
+    return max(b, key=similarity, default=None)
+
+
+def check_availability(requested: str, available: Iterable[str], kind: str = "name") -> None:
+    """Refuse a name that is not among those available.
+
+    Args:
+        requested: The name asked for.
+        available: The names there are.
+        kind: What it is the name of, for the message.
+
+    Raises:
+        ValueError: If the name is not available; it lists those that are and suggests the nearest.
+    """
+    available = list(available)
+    if requested in available:
+        return
+    nearest = get_most_similar_str_to_a_from_b(requested, available)
+    hint = f'; did you mean "{nearest}"?' if nearest is not None else ""
+    raise ValueError(f'"{requested}" is not a registered {kind}; available: {available}{hint}')
+
+
+def collect_env_info() -> str:
+    """Describe Python, the platform, the packages and the accelerators, one per line."""
+    lines = [f"Python: {sys.version.split()[0]}", f"Platform: {platform.platform()}"]
+    for package in ("torch", "torchvision", "numpy", "pillow", "yacs", "dassl"):
+        try:
+            lines.append(f"{package}: {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{package}: not installed as a package")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        lines.append(f"CUDA: {torch.version.cuda}, {', '.join(names)}")
+    else:
+        lines.append("CUDA: not available")
+    lines.append(f"CPU threads: {torch.get_num_threads()}")
+    return "\n".join(lines)
