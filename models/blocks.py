@@ -1,0 +1,100 @@
+"""One CLIP transformer block, opened at the places that prompt tuning needs.
+
+Differs from `clip.model.ResidualAttentionBlock` in: batch first, any length up to the tower's own,
+the fused attention kernel, and access to single pieces (one attention row, the value path).
+The weights are read in place from OpenAI's modules; nothing is copied or patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+BeforeBlock = Callable[[int, Tensor], Tensor]
+"""`before_block(depth, x) -> x` with x (B, L, W): may replace, append or drop tokens."""
+
+
+def unit(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+    """Scale the last axis to unit length, in float32."""
+    return F.normalize(x.float(), dim=-1)
+
+
+def project_heads(
+    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], part: int
+) -> Float[Tensor, "B H L Wh"]:
+    """Query (0), key (1) or value (2) of `x`, split into heads."""
+    width = attn.embed_dim
+    rows = slice(part * width, (part + 1) * width)
+    projected = F.linear(x, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
+    return projected.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)  # (B, H, L, W/H)
+
+
+def attend(
+    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], *, causal: bool = False
+) -> Float[Tensor, "B L W"]:
+    """Self-attention with the weights of a `nn.MultiheadAttention` (no dropout, no map kept)."""
+    qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)  # (B, L, 3W)
+    qkv = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, W/H)
+    out = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=causal)
+    return attn.out_proj(out.transpose(1, 2).flatten(2))  # (B, L, W)
+
+
+def run_block(
+    block: nn.Module, x: Float[Tensor, "B L W"], *, causal: bool = False
+) -> Float[Tensor, "B L W"]:
+    """One pre-norm block: attention and MLP, each with its residual."""
+    x = x + attend(block.attn, block.ln_1(x), causal=causal)
+    return x + block.mlp(block.ln_2(x))
+
+
+def class_token_attention(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L"]:
+    """Attention of token 0 over all tokens in `block`, mean of heads, float32; rows sum to 1.
+
+    One query only: the full L x L map is never formed.
+    """
+    normed = block.ln_1(x)
+    query = project_heads(block.attn, normed[:, :1], 0)  # (B, H, 1, W/H)
+    key = project_heads(block.attn, normed, 1)  # (B, H, L, W/H)
+    score = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, H, 1, L)
+    return score.softmax(-1).mean(1).squeeze(1)
+
+
+def value_path(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
+    """Each token's own value vector through the output projection: no residual, no MLP.
+
+    Source: MaskCLIP (Zhou et al., ECCV 2022), section 3.2.
+    """
+    value = project_heads(block.attn, block.ln_1(x), 2)  # (B, H, L, W/H)
+    return block.attn.out_proj(value.transpose(1, 2).flatten(2))
+
+
+def run_blocks(
+    blocks: nn.Module,
+    x: Float[Tensor, "B L W"],
+    *,
+    causal: bool = False,
+    before_block: BeforeBlock | None = None,
+) -> Float[Tensor, "B L2 W"]:
+    """All blocks in order; `before_block` sees the tokens on their way into each."""
+    for depth, block in enumerate(blocks):
+        if before_block is not None:
+            x = before_block(depth, x)
+        x = run_block(block, x, causal=causal)
+    return x
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Evaluation mode, no gradients; returns the module itself."""
+    module.eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module
+
+
+def as_parameter(value: float | list[float]) -> nn.Parameter:
+    """A learned float32 scalar or vector with the given start value."""
+    return nn.Parameter(torch.tensor(value, dtype=torch.float32))

@@ -1,0 +1,130 @@
+"""The only door to CLIP weights."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+TINY_CLIP = Path(__file__).parent.parent / "assets" / "tiny_clip.pt"
+VOCABULARY = 49408  # byte-pair tokens of CLIP
+INSTALL_HINT = (
+    "install it with: pip install clip-anytorch 'setuptools<81' packaging "
+    "(or: pip install git+https://github.com/openai/CLIP.git)"
+)
+
+
+def import_clip() -> ModuleType:
+    """OpenAI's `clip` package, from the index or from its repository.
+
+    Raises:
+        ModuleNotFoundError: it is missing, broken, or another package of that name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pkg_resources announces its own end
+            import clip
+    except (ImportError, AttributeError) as error:
+        raise ModuleNotFoundError(
+            f"OpenAI's package 'clip' cannot be imported ({error}); {INSTALL_HINT}"
+        ) from error
+    if not hasattr(clip, "tokenize") or not hasattr(clip, "load"):
+        raise ModuleNotFoundError(
+            f"the package 'clip' at {clip.__file__} is not OpenAI's; {INSTALL_HINT}"
+        )
+    return clip
+
+
+def available_backbones() -> list[str]:
+    """Names that `load_clip` accepts."""
+    return ["tiny-emoji", *import_clip().available_models()]
+
+
+def load_clip(name: str, *, pretrained: bool = True) -> nn.Module:
+    """Load CLIP, float32, on the CPU, in evaluation mode.
+
+    Args:
+        name: "tiny-emoji" (embedded) or a name of OpenAI's, as ViT-B/16; "ViT-B-16" is understood.
+        pretrained: False gives random weights in the same shapes, from torch's global generator.
+
+    Returns:
+        A plain `clip.model.CLIP`.
+
+    Raises:
+        ValueError: for an unknown name.
+        FileNotFoundError: the weights cannot be found or fetched.
+        ModuleNotFoundError: see `import_clip`.
+    """
+    names = {entry.replace("/", "-").lower(): entry for entry in available_backbones()}
+    known = names.get(name.replace("/", "-").lower())
+    if known is None:
+        raise ValueError(
+            f"unknown backbone {name!r} (MODEL.BACKBONE.NAME); "
+            f"available: {', '.join(names.values())}"
+        )
+    if not pretrained:
+        return random_clip(known)
+    return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known)
+
+
+def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
+    """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the embedded CLIP is missing at {path}; restore it from the repository "
+            "or make it anew with tools/pretrain_tiny_clip.py"
+        )
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    state = {key: value.float() for key, value in saved["state_dict"].items()}
+    rows = state["token_embedding.weight"]
+    vocabulary = rows.new_zeros(VOCABULARY, rows.shape[1])
+    vocabulary[saved["vocab_rows"]] = rows
+    state["token_embedding.weight"] = vocabulary
+    import_clip()
+    from clip.model import build_model
+
+    model = build_model(dict(state)).float()
+    model.load_state_dict(state)  # build_model rounds to half precision on its way
+    return model.eval()
+
+
+def _load_openai(name: str) -> nn.Module:
+    clip = import_clip()
+    try:
+        model, _ = clip.load(name, device="cpu", jit=False)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        url = clip.clip._MODELS[name]
+        raise FileNotFoundError(
+            f"the weights of {name} could not be fetched ({error}); download {url} "
+            "and put the file into ~/.cache/clip/"
+        ) from error
+    return model.float().eval()
+
+
+# (image size, vision layers, vision width, patch, joint width, text width, text layers)
+_SHAPES = {
+    "tiny-emoji": (64, 4, 128, 8, 128, 128, 4),
+    "RN50": (224, (3, 4, 6, 3), 64, None, 1024, 512, 12),
+    "RN101": (224, (3, 4, 23, 3), 64, None, 512, 512, 12),
+    "ViT-B/32": (224, 12, 768, 32, 512, 512, 12),
+    "ViT-B/16": (224, 12, 768, 16, 512, 512, 12),
+    "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),
+    "ViT-L/14@336px": (336, 24, 1024, 14, 768, 768, 12),
+}
+
+
+def random_clip(name: str) -> nn.Module:
+    """CLIP with random weights: for shapes, parity and speed, never for accuracy."""
+    if name not in _SHAPES:
+        raise ValueError(f"no random weights for {name!r}; available: {', '.join(_SHAPES)}")
+    import_clip()
+    from clip.model import CLIP
+
+    size, layers, width, patch, joint, text_width, text_layers = _SHAPES[name]
+    heads = text_width // 64
+    model = CLIP(joint, size, layers, width, patch, 77, VOCABULARY, text_width, heads, text_layers)
+    return model.float().eval()

@@ -1,0 +1,202 @@
+"""The class-specific semantic memory bank.
+
+Each class owns one global prototype (of class tokens) and M patch prototypes (of kept patches),
+with the evidence that went into them. All of it is buffers: saved, loaded, moved with the module.
+Source: docs/method.md, section 2. C classes seen, M prototypes, D joint width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.blocks import unit
+from models.inheritance import Bank, match_names, resolve
+from models.matching import match_one_to_one
+from models.token_selection import centre, gather_tokens
+
+
+class PrototypeMemory(nn.Module):
+    """Prototypes of the classes seen in training, and what unseen classes inherit from them.
+
+    Written by `calibrate` and `update`, in training only; `read` never writes.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        anchors: Float[Tensor, "C D"],
+        *,
+        num_prototypes: int = 5,
+        momentum: float = 0.8,
+    ) -> None:
+        """An empty bank: every prototype is its class's text anchor, with no evidence.
+
+        Args:
+            class_names: C names; two names are the same if they agree in folded case.
+            anchors: unit-length text features of "a photo of a {}.".
+            num_prototypes: M, at least 1.
+            momentum: share of the old prototype that an update keeps at most, in 0..1.
+        """
+        super().__init__()
+        classes = len(class_names)
+        self.class_names = list(class_names)
+        self.momentum = momentum
+        self.register_buffer("anchors", anchors.clone())
+        self.register_buffer("global_prototypes", anchors.clone())
+        self.register_buffer("global_mass", anchors.new_zeros(classes))
+        self.register_buffer("prototypes", anchors.unsqueeze(1).repeat(1, num_prototypes, 1))
+        self.register_buffer("mass", anchors.new_zeros(classes, num_prototypes))
+        self.register_buffer("patch_mean", anchors.new_zeros(anchors.shape[1]))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        cls: Float[Tensor, "B D"],
+        kept: Float[Tensor, "B K D"],
+        weight: Float[Tensor, "B K"],
+        label: Int[Tensor, " B"],
+    ) -> None:
+        """Fill the bank from the whole training set, seen once without augmentation.
+
+        Writes exact class means to the global prototypes, one round of updates to the patch
+        prototypes, and the mean kept patch.
+        """
+        self.patch_mean.copy_(kept.float().flatten(0, 1).mean(0))
+        count = torch.zeros_like(self.global_mass).index_add_(
+            0, label, torch.ones_like(label, dtype=self.global_mass.dtype)
+        )
+        total = torch.zeros_like(self.global_prototypes).index_add_(0, label, cls.float())
+        seen = count > 0
+        self.global_prototypes[seen] = unit(total[seen])
+        self.global_mass[seen] = count[seen]
+        # Image by image, so that the slots of a class part from each other.
+        for i in range(len(label)):
+            self._update_patches(kept[i : i + 1], weight[i : i + 1], label[i : i + 1])
+        self.sort_by_mass()
+        self.calibrated.fill_(True)
+
+    @torch.no_grad()
+    def update(
+        self,
+        cls: Float[Tensor, "B D"],
+        kept: Float[Tensor, "B K D"],
+        weight: Float[Tensor, "B K"],
+        label: Int[Tensor, " B"],
+    ) -> None:
+        """Write one training batch.
+
+        Args:
+            cls: class-token features.
+            kept: kept patches, unit length.
+            weight: softmax of their activations; divided by its maximum here.
+            label: class of each image, an index into `class_names`.
+        """
+        ones = torch.ones_like(label, dtype=cls.dtype)
+        prototypes, mass = self._blend(
+            self.global_prototypes, self.global_mass, cls.float(), ones, label
+        )
+        self.global_prototypes.copy_(prototypes)
+        self.global_mass.copy_(mass)
+        self._update_patches(kept, weight, label)
+
+    def _update_patches(self, kept: Tensor, weight: Tensor, label: Tensor) -> None:
+        slots = centre(self.prototypes[label], self.patch_mean)  # (B, M, D)
+        match = match_one_to_one(centre(kept, self.patch_mean) @ slots.transpose(1, 2))
+        row = label.unsqueeze(1) * self.mass.shape[1] + match  # (B, K), into C * M rows
+        weight = weight.float() / weight.float().amax(-1, keepdim=True)
+        prototypes, mass = self._blend(
+            self.prototypes.flatten(0, 1),
+            self.mass.flatten(),
+            kept.float().flatten(0, 1),
+            weight.flatten(),
+            row.flatten(),
+        )
+        self.prototypes.copy_(prototypes.view_as(self.prototypes))
+        self.mass.copy_(mass.view_as(self.mass))
+
+    def _blend(
+        self, old: Tensor, mass: Tensor, x: Tensor, weight: Tensor, row: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted mean of the tokens of each row into that row, at an adaptive rate.
+
+        The rate is max(1 - momentum, W / (mass + W)): the first write replaces, later ones average.
+        """
+        total = torch.zeros_like(old).index_add_(0, row, weight.unsqueeze(1) * x)  # sum w x
+        added = torch.zeros_like(mass).index_add_(0, row, weight)  # W = sum w
+        written = added > 0
+        mean = total / torch.where(written, added, 1.0).unsqueeze(1)
+        rate = (added / torch.where(written, mass + added, 1.0)).clamp_min(1 - self.momentum)
+        rate = rate.unsqueeze(1)
+        blended = torch.where(written.unsqueeze(1), unit((1 - rate) * old + rate * mean), old)
+        return blended, mass + added
+
+    @torch.no_grad()
+    def sort_by_mass(self) -> None:
+        """Order the slots of every class by evidence, most first, ties as they stand."""
+        order = self.mass.argsort(dim=1, descending=True, stable=True)
+        self.prototypes.copy_(gather_tokens(self.prototypes, order))
+        self.mass.copy_(self.mass.gather(1, order))
+
+    @torch.no_grad()
+    def read(
+        self,
+        class_names: list[str],
+        anchors: Float[Tensor, "C2 D"],
+        *,
+        new: str = "inherit",
+        temperature: float = 0.3,
+    ) -> Bank:
+        """Resolve the bank for a class list.
+
+        A class whose name was seen has its own prototypes. Any other one inherits the offsets that
+        seen classes learned from their anchors, weighted by softmax of anchor similarity.
+
+        Args:
+            class_names: C2 names, seen in training or not.
+            anchors: their unit-length text features.
+            new: what unseen classes get: "inherit", "text" (their anchor) or "off" (nothing).
+            temperature: of that softmax, > 0; large = one mean offset for all.
+        """
+        every = torch.ones_like(self.mass[:, 0])
+        own = Bank(self.global_prototypes, self.prototypes, self.mass, every)
+        if class_names == self.class_names:
+            return own
+        return resolve(
+            own,
+            self.anchors,
+            anchors,
+            known_as=match_names(class_names, self.class_names),
+            new=new,
+            temperature=temperature,
+        )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Class names travel with the prototypes."""
+        return {"class_names": list(self.class_names)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over the class names of a checkpoint."""
+        self.class_names = list(state["class_names"])
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """The bank of a checkpoint may know another number of classes: take its shape first."""
+        for name, buffer in self.named_buffers(recurse=False):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and _differs_in_classes_only(saved, buffer):
+                setattr(self, name, buffer.new_empty(saved.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _differs_in_classes_only(saved: Tensor, buffer: Tensor) -> bool:
+    return (
+        saved.dim() == buffer.dim() > 0
+        and saved.shape != buffer.shape
+        and saved.shape[1:] == buffer.shape[1:]
+    )
