@@ -1,0 +1,98 @@
+"""Every yaml parses, names things that exist, and says where it comes from."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+
+import datasets  # noqa: F401  (registers the data sets)
+
+ROOT = Path(__file__).parents[2]
+DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
+TRAINERS = sorted((ROOT / "configs" / "trainers").glob("*/*.yaml"))
+HEADER = (
+    "# Source: ",
+    "# Command: ",
+    "# Hardware and hours: ",
+    "# Expected: ",
+    "# Measured by us: ",
+)
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def leaves(node, prefix=""):
+    """Yield ("OPTIM.LR", value) for every value of a nested dictionary."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def normal(value):
+    """yacs reads "(64, 64)" as a tuple and turns lists into tuples where the default is one."""
+    if isinstance(value, str) and value.startswith("("):
+        value = yaml.safe_load(f"[{value[1:-1]}]")
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_there_is_one_yaml_for_every_registered_dataset():
+    named = [yaml.safe_load(path.read_text())["DATASET"]["NAME"] for path in DATASETS]
+    classes = (DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names())
+    ours = [cls.__name__ for cls in classes if cls.__module__.startswith("datasets.")]
+    assert sorted(named) == sorted(ours)
+
+
+@pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
+def test_dataset_yaml_names_the_dataset_and_nothing_else(path):
+    assert [key for key, _ in leaves(yaml.safe_load(path.read_text()))] == ["DATASET.NAME"]
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=name_of)
+def test_trainer_yaml_opens_with_what_makes_it_believable(path):
+    lines = path.read_text().split("\n\n")[0].splitlines()
+    assert [line for line in lines if not line.startswith("#   ")] == [
+        next((line for line in lines if line.startswith(label)), label) for label in HEADER
+    ]
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=name_of)
+def test_trainer_yaml_commands_name_existing_configs(path):
+    words = path.read_text().split("\n\n")[0].replace("#", "").split()
+    assert path.parent.name in words
+    for word in words:
+        if word.startswith(("configs/", "scripts/")):
+            assert (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=name_of)
+def test_trainer_yaml_holds_only_what_differs_from_the_default(path):
+    defaults = dict(leaves(get_cfg_default()))
+    for key, value in leaves(yaml.safe_load(path.read_text())):
+        if not key.startswith("TRAINER."):
+            assert key in defaults
+            assert normal(value) != normal(defaults[key]), f"{key} is the default"
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=name_of)
+def test_pictures_are_prepared_as_clip_was_trained(path):
+    settings = dict(leaves(yaml.safe_load(path.read_text())))
+    assert settings["INPUT.PIXEL_MEAN"] == [0.48145466, 0.4578275, 0.40821073]
+    assert settings["INPUT.PIXEL_STD"] == [0.26862954, 0.26130258, 0.27577711]
+    assert settings["INPUT.INTERPOLATION"] == "bicubic"
+    assert "normalize" in settings["INPUT.TRANSFORMS"]
+
+
+def test_embedded_configs_of_coop_and_spotlighter_share_everything():
+    coop, spotlighter = (
+        dict(
+            leaves(yaml.safe_load((ROOT / f"configs/trainers/{name}/tiny_emoji.yaml").read_text()))
+        )
+        for name in ("CoOp", "Spotlighter")
+    )
+    assert {key: spotlighter.get(key) for key in coop} == coop
