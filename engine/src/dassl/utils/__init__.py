@@ -16,6 +16,16 @@ from dassl.utils.tools import (
     tolist_if_not,
     write_json,
 )
+from dassl.utils.torchtools import (
+    choose_device,
+    count_num_param,
+    load_checkpoint,
+    load_pretrained_weights,
+    open_all_layers,
+    open_specified_layers,
+    resume_from_checkpoint,
+    save_checkpoint,
+)
 
 __all__ = [
     "AverageMeter",
@@ -24,12 +34,20 @@ __all__ = [
     "Registry",
     "check_availability",
     "check_isfile",
+    "choose_device",
     "collect_env_info",
+    "count_num_param",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
+    "load_checkpoint",
+    "load_pretrained_weights",
     "mkdir_if_missing",
+    "open_all_layers",
+    "open_specified_layers",
     "read_image",
     "read_json",
+    "resume_from_checkpoint",
+    "save_checkpoint",
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",

@@ -39,10 +39,8 @@ class Datum:
         self._classname = classname
 
     def __repr__(self) -> str:
-        return (
-            f"Datum(impath={self._impath!r}, label={self._label}, "
-            f"domain={self._domain}, classname={self._classname!r})"
-        )
+        place = f"impath={self._impath!r}, label={self._label}, domain={self._domain}"
+        return f"Datum({place}, classname={self._classname!r})"
 
     @property
     def impath(self) -> str:
@@ -201,7 +199,7 @@ class DatasetBase:
 
     @staticmethod
     def split_dataset_by_label(data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
-        """Group pictures by label; labels in the order of first appearance."""
+        """Group pictures by label, in the order of first appearance."""
         return group_by(data_source, "label")
 
     @staticmethod

@@ -1,0 +1,5 @@
+"""Numbers computed from predictions."""
+
+from dassl.metrics.accuracy import compute_accuracy
+
+__all__ = ["compute_accuracy"]

@@ -1,0 +1,161 @@
+"""Checkpoints: written whole or not at all, read without executing their content."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from dassl.utils.safe_load import load_plain
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = [
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "load_strictly",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+]
+
+logger = logging.getLogger(__name__)
+
+BEST = "model-best.pth.tar"
+POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
+PREFIX = "module."  # what nn.DataParallel puts before each name
+
+
+def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
+
+
+def _write_atomically(state: Any, fpath: Path) -> None:
+    unfinished = fpath.with_name(f".{fpath.name}.{os.getpid()}")
+    try:
+        torch.save(state, unfinished)
+        unfinished.replace(fpath)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_checkpoint(
+    state: Mapping[str, Any],
+    save_dir: str | Path,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write a checkpoint and note its name in the text file ``checkpoint`` beside it.
+
+    Args:
+        state: At least ``state_dict`` and ``epoch`` (epochs done).
+        save_dir: Folder; made if it does not exist.
+        is_best: Write it as ``model-best.pth.tar`` as well.
+        remove_module_from_keys: Drop a leading ``module.`` from parameter names.
+        model_name: File name; empty: ``model.pth.tar-<epoch>``.
+    """
+    folder = Path(save_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = dict(state)
+    if remove_module_from_keys:
+        state["state_dict"] = _without_prefix(state["state_dict"])
+    fpath = folder / (model_name or f"model.pth.tar-{state['epoch']}")
+    _write_atomically(state, fpath)
+    logger.info("Checkpoint saved to %s", fpath)
+    (folder / POINTER).write_text(f"{fpath.name}\n", encoding="utf-8")
+    if is_best:
+        _write_atomically(state, folder / BEST)
+
+
+def load_checkpoint(fpath: str | Path) -> Any:
+    """Read a checkpoint, tensors on the CPU; schedulers come back as dictionaries.
+
+    Raises:
+        ValueError: If no path is given, or the file is not a checkpoint or pickles foreign objects.
+        FileNotFoundError: If there is no such file.
+    """
+    if not fpath:
+        raise ValueError("load_checkpoint needs the path of a file, got none")
+    if not Path(fpath).is_file():
+        raise FileNotFoundError(f'No checkpoint at "{fpath}"')
+    return load_plain(fpath)
+
+
+def load_strictly(model: nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
+    """Load parameters that must fit exactly.
+
+    Args:
+        model: The model to fill.
+        state_dict: Parameters by name.
+        source: Where they come from, for the message.
+
+    Raises:
+        ValueError: If a name is missing or superfluous, or a shape differs.
+    """
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        faults = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise ValueError(f"{source} does not fit {type(model).__name__}: {faults}") from error
+
+
+def resume_from_checkpoint(
+    fdir: str | Path,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+) -> int:
+    """Restore a model, its optimiser and its schedule from the newest checkpoint of a folder.
+
+    Args:
+        fdir: Folder with a text file ``checkpoint``.
+        model: The model to fill.
+        optimizer: Its optimiser, if it has one.
+        scheduler: Its schedule, if it has one.
+
+    Returns:
+        The number of epochs done.
+
+    Raises:
+        FileNotFoundError: If the folder has no checkpoint.
+        ValueError: If the checkpoint does not fit.
+    """
+    pointer = Path(fdir) / POINTER
+    if not pointer.is_file():
+        raise FileNotFoundError(f'No text file "{POINTER}" in {fdir}; nothing to resume from')
+    fpath = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
+    logger.info("Loading checkpoint from %s", fpath)
+    checkpoint = load_checkpoint(fpath)
+    load_strictly(model, checkpoint["state_dict"], fpath)
+    if optimizer is not None and checkpoint.get("optimizer") is not None:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    if scheduler is not None and checkpoint.get("scheduler") is not None:
+        scheduler.load_state_dict(checkpoint["scheduler"])
+    epoch: int = checkpoint["epoch"]
+    logger.info("Previous epoch: %d", epoch)
+    return epoch
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
+    """Load the parameters that match in name and shape, and say which do not.
+
+    Args:
+        model: The model to fill.
+        weight_path: A checkpoint, or a file with parameters by name.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    found = _without_prefix(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    matched = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    discarded = [name for name in found if name not in matched]
+    if not matched:
+        logger.warning("Nothing in %s matches the model; it is left as it is", weight_path)
+        return
+    model.load_state_dict({**own, **matched})
+    logger.info("Loaded %d of %d layers from %s", len(matched), len(own), weight_path)
+    if discarded:
+        logger.warning("Discarded, because name or shape differ: %s", discarded)

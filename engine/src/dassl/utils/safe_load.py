@@ -1,0 +1,113 @@
+"""Reading checkpoints without executing anything they name.
+
+Upstream's checkpoints pickle a scheduler object, and with it an optimiser. ``torch.load`` with
+``weights_only=True`` refuses those. Here each class that such checkpoints name is answered with an
+inert stand-in of the same name, which only holds what the file says; then it becomes a dictionary.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import serialization
+
+__all__ = ["load_plain"]
+
+INERT_CLASSES = {
+    "dassl.optim.lr_scheduler": ("ConstantWarmupScheduler", "LinearWarmupScheduler"),
+    "dassl.optim.radam": ("RAdam", "PlainRAdam", "AdamW"),
+    "torch.optim.lr_scheduler": (
+        "CosineAnnealingLR",
+        "ExponentialLR",
+        "MultiStepLR",
+        "StepLR",
+    ),
+    "torch.optim.sgd": ("SGD",),
+    "torch.optim.adam": ("Adam",),
+    "torch.optim.adamw": ("AdamW",),
+    "torch.optim.radam": ("RAdam",),
+    "torch.optim.rmsprop": ("RMSprop",),
+}
+
+
+class _Inert:
+    """Holds the attributes of an object that a checkpoint pickled."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def _empty_dict(*_: Any) -> dict[Any, Any]:
+    """Stand for ``collections.defaultdict``, which an optimiser keeps its state in."""
+    return {}
+
+
+def _stand_in(module: str, name: str) -> type[_Inert]:
+    return type(name, (_Inert,), {"__module__": module})
+
+
+def _named(function: Any, module: str, name: str) -> Any:
+    function.__module__, function.__name__ = module, name
+    return function
+
+
+# torch matches what a file names with "<__module__>.<__name__>" of what is allowed.
+_ALLOWED = [_stand_in(module, name) for module, names in INERT_CLASSES.items() for name in names]
+_ALLOWED += [_named(_empty_dict, "collections", "defaultdict"), dict]
+
+
+@contextmanager
+def _allowing(objects: list[Any]) -> Iterator[None]:
+    # torch.serialization.safe_globals does the same, from torch 2.5 on.
+    before = serialization.get_safe_globals()
+    serialization.add_safe_globals(objects)
+    try:
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)
+
+
+def _plain(value: Any) -> Any:
+    """Turn stand-ins into dictionaries, without the optimiser that a scheduler points to."""
+    if isinstance(value, _Inert):
+        return {k: _plain(v) for k, v in vars(value).items() if k != "optimizer"}
+    if isinstance(value, dict) and any(isinstance(v, (_Inert, dict)) for v in value.values()):
+        plain = {k: _plain(v) for k, v in value.items()}
+        return plain if type(value) is dict else type(value)(plain)
+    return value
+
+
+def load_plain(fpath: str | Path) -> Any:
+    """Read a file written by ``torch.save``, tensors on the CPU, without executing its content.
+
+    Args:
+        fpath: The file; tensors, numbers, texts and containers of them, and the scheduler objects
+            of upstream's checkpoints, which come back as dictionaries.
+
+    Raises:
+        ValueError: If the file pickles anything else, or is not a checkpoint.
+    """
+    try:
+        with _allowing(_ALLOWED):
+            content = torch.load(fpath, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
+        raise ValueError(_refusal(fpath, error)) from error
+    return _plain(content)
+
+
+def _refusal(fpath: str | Path, error: Exception) -> str:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named is None:
+        return f"{fpath} cannot be read as a checkpoint written by torch.save; is it complete?"
+    return (
+        f"{fpath} is refused, because it pickles {named.group(1)}: a checkpoint may hold tensors, "
+        "numbers, texts and schedulers only; if you trust its author, name it in "
+        "torch.serialization.add_safe_globals before loading"
+    )
