@@ -1,0 +1,98 @@
+"""Read what runs left behind: results.json, or the log.txt of CoOp and its relatives."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KEY = ["dataset", "trainer", "config", "shots", "seed"]  # what identifies a row
+GROUP = KEY[:-1]
+CLASSES = ["all", "base", "new"]
+FIELDS = {
+    **dict.fromkeys(("trainer", "dataset", "config", "classes"), str),
+    **dict.fromkeys(("shots", "seed"), int),
+    "accuracy": (int, float),
+}
+EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
+
+ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
+SEED_FOLDER = r"seed(?P<seed>\d+)$"
+LAYOUTS = [
+    re.compile(
+        r"(?P<half>train_base|test_new)/(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/"
+        rf"(?P<config>[^/]+)/{SEED_FOLDER}"
+    ),
+    re.compile(
+        r"/evaluation/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
+        rf"(?:nctx[^/]+/)?(?P<dataset>[^/]+)/{SEED_FOLDER}"
+    ),
+    re.compile(
+        r"/(?P<dataset>[^/]+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
+        rf"(?:nctx[^/]+/)?{SEED_FOLDER}"
+    ),
+]
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read one results.json.
+
+    Raises:
+        ValueError: it is no JSON, or a field is missing or of the wrong type.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for field, kind in FIELDS.items():
+        value = record.get(field) if isinstance(record, dict) else None
+        if not isinstance(value, kind):
+            raise ValueError(f"{field} is {value!r}")
+    if record["classes"] not in CLASSES:
+        raise ValueError(f"classes is {record['classes']!r}")
+    return {key: record.get(key) for key in (*FIELDS, *EFFORT)}
+
+
+def read_accuracy(log: str) -> float | None:
+    """Return the final accuracy in percent that a log reports; None if the run did not end.
+
+    A log that trains counts from "Finish training" (or "Finished training") on, because validation
+    prints results too; one that only evaluates counts from "=> result" on.
+    """
+    trains = re.search(r"^epoch \[", log, re.MULTILINE)
+    end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
+    match = re.search(end, log, re.MULTILINE)
+    found = ACCURACY.findall(log, match.end()) if match else []
+    return float(found[-1]) if found else None
+
+
+def read_logs(folder: Path) -> dict[str, Any]:
+    """Read the newest finished log of a run; what was run is told by its folder.
+
+    Raises:
+        ValueError: the folder has no known layout, or no log ends with an accuracy.
+    """
+    matches = (layout.search(folder.absolute().as_posix()) for layout in LAYOUTS)
+    where = next((match.groupdict() for match in matches if match), None)
+    if where is None:
+        raise ValueError("its folder does not say trainer, data set and seed")
+    logs = sorted(folder.glob("log.txt*"))
+    found = [read_accuracy(log.read_text(encoding="utf-8", errors="replace")) for log in logs]
+    finished = [accuracy for accuracy in found if accuracy is not None]
+    if not finished:
+        raise ValueError("the run did not finish")
+    classes = {"train_base": "base", "test_new": "new"}.get(where.pop("half", ""), "all")
+    numbers = {"shots": int(where["shots"]), "seed": int(where["seed"])}
+    return where | numbers | {"classes": classes, "accuracy": finished[-1]}
+
+
+def read_runs(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
+    folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
+    for folder in sorted(folders):
+        path = folder / "results.json"
+        try:
+            yield read_results(path) if path.exists() else read_logs(folder)
+        except (OSError, ValueError) as error:
+            path = path if path.exists() else folder / "log.txt"
+            print(f"skipped {path}: {error}", file=sys.stderr)
