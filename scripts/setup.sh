@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# Make an environment ready and put it first on PATH; the other scripts begin with it:
+#   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run|dev
+# "run" installs requirements.txt, "dev" requirements-dev.txt. An active environment (VIRTUAL_ENV or
+# CONDA_PREFIX) is used; otherwise .venv is made. A stamp inside the environment remembers what was
+# installed for which clone, so a second call neither installs anything nor starts Python.
+
+set -euo pipefail
+
+setup_die() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+# The first Python on PATH that is recent enough.
+setup_find_python() {
+  local python
+  for python in python3 python3.13 python3.12 python3.11 python3.10; do
+    if command -v "$python" >/dev/null && setup_is_recent "$python"; then
+      echo "$python"
+      return
+    fi
+  done
+  setup_die "Python 3.10 or newer is needed; python3 is $(python3 --version 2>&1 || true)."
+}
+
+setup_is_recent() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
+# What the stamp holds: this clone, and the content of every file that decides what is installed.
+setup_wanted() {
+  pwd
+  cksum requirements*.txt constraints.txt engine/pyproject.toml
+}
+
+setup_make_environment() {
+  local env=$1 python
+  if [[ ! -e $env/bin/python ]]; then
+    [[ $env == "$PWD/.venv" ]] ||
+      setup_die "the active environment $env has no bin/python; deactivate it."
+    python=$(setup_find_python)
+    echo "Making the environment $env with $("$python" --version) ..."
+    "$python" -m venv "$env" ||
+      setup_die "cannot make $env; on Debian and Ubuntu, install the package python3-venv first."
+  fi
+  setup_is_recent "$env/bin/python" ||
+    setup_die "the environment $env has no Python 3.10 or newer; deactivate or remove it."
+}
+
+# Run pip in the background; on a terminal, show the time and what it does.
+setup_install() {
+  local env=$1 requirements=$2 log=$1/setup.log pid
+  echo "Installing $requirements into $env (minutes at first; log: $log) ..."
+  "$env/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+    -r "$requirements" -c constraints.txt >"$log" 2>&1 &
+  pid=$!
+  trap 'kill "$pid" 2>/dev/null' EXIT # a background process does not hear Ctrl-C
+  while [[ -t 1 ]] && kill -0 "$pid" 2>/dev/null; do
+    printf '\r\033[K  %3d s  %.70s' "$SECONDS" "$(tail -n 1 "$log")"
+    sleep 1
+  done
+  [[ ! -t 1 ]] || printf '\r\033[K'
+  wait "$pid" || {
+    tail -n 15 "$log" >&2
+    setup_die "the installation failed; the lines above are the end of $log."
+  }
+  trap - EXIT
+}
+
+setup_environment() {
+  local kind=$1 env=${VIRTUAL_ENV:-${CONDA_PREFIX:-$PWD/.venv}} stamp requirements
+  case $kind in
+    run) requirements="requirements.txt" ;;
+    dev) requirements="requirements-dev.txt" ;;
+    *) setup_die "say what to set up: run or dev." ;;
+  esac
+  stamp=$env/.spotlighter-$kind
+  if [[ ! -x $env/bin/python || ! -f $stamp || $(<"$stamp") != "$(setup_wanted)" ]]; then
+    setup_make_environment "$env"
+    setup_install "$env" "$requirements"
+    setup_wanted >"$stamp"
+  fi
+  export PATH="$env/bin:$PATH"
+}
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || setup_die "the project's folder is gone."
+setup_environment "${1:-}"
