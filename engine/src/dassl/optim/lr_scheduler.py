@@ -58,7 +58,7 @@ class _BaseWarmupScheduler(LRScheduler):
             super().step(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return numbers, lists and dictionaries only; the successor's state lies under its name."""
+        """Return numbers, lists and dictionaries only, the successor's state among them."""
         state = {k: v for k, v in self.__dict__.items() if k not in ("optimizer", "successor")}
         return {**state, "successor": self.successor.state_dict()}
 

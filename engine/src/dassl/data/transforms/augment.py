@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode
@@ -34,6 +35,7 @@ class Random2DTranslation:
         self.interpolation = interpolation
 
     def __call__(self, img: Image.Image) -> Image.Image:
+        """Return a picture of the target size."""
         if random.uniform(0, 1) > self.p:
             return tvf.resize(img, self.size, self.interpolation)
         height, width = self.size
@@ -57,13 +59,15 @@ class Cutout:
         self.length = length
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Return a copy of the picture (channels, height, width) with its squares."""
         height, width = img.shape[-2:]
         img = img.clone()
+        half = self.length // 2
         for _ in range(self.n_holes):
-            top = random.randrange(height) - self.length // 2
-            left = random.randrange(width) - self.length // 2
-            rows = slice(max(top, 0), max(top + self.length, 0))
-            columns = slice(max(left, 0), max(left + self.length, 0))
+            # NumPy's global generator, as upstream: one seed gives the same squares.
+            row, column = np.random.randint(height), np.random.randint(width)  # noqa: NPY002
+            rows = slice(max(row - half, 0), row + half)
+            columns = slice(max(column - half, 0), column + half)
             img[..., rows, columns] = 0
         return img
 
@@ -83,6 +87,7 @@ class GaussianNoise:
         self.p = p
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Return the picture, with noise or without."""
         if random.uniform(0, 1) > self.p:
             return img
         return img + torch.randn_like(img) * self.std + self.mean
@@ -99,6 +104,7 @@ class InstanceNormalization:
         self.eps = eps
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Return the picture (channels, height, width), each channel standardised."""
         mean = img.mean(dim=(1, 2), keepdim=True)  # (channels, 1, 1)
         std = img.std(dim=(1, 2), keepdim=True)  # (channels, 1, 1)
         return (img - mean) / (std + self.eps)

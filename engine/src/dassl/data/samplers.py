@@ -1,0 +1,186 @@
+"""The order in which a loader visits its pictures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from dassl.data.datasets import Datum
+from dassl.utils import check_availability
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler
+
+__all__ = [
+    "RandomClassSampler",
+    "RandomDomainSampler",
+    "SeqDomainSampler",
+    "build_sampler",
+]
+
+SAMPLERS = (
+    "RandomSampler",
+    "SequentialSampler",
+    "RandomDomainSampler",
+    "SeqDomainSampler",
+    "RandomClassSampler",
+)
+
+
+def _indices_by(data_source: Sequence[Datum], attribute: str) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for index, item in enumerate(data_source):
+        groups.setdefault(getattr(item, attribute), []).append(index)
+    return groups
+
+
+class _DomainSampler(Sampler[int]):
+    """Batches with the same number of pictures from each of some domains.
+
+    An epoch ends when one domain has too few pictures left.
+
+    Args:
+        data_source: The pictures.
+        batch_size: Pictures per batch; a multiple of the number of domains.
+        n_domain: Domains per batch; not positive: all.
+
+    Raises:
+        ValueError: If the batch cannot be divided, or a domain cannot fill its share of one.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int = 0) -> None:
+        self.groups = _indices_by(data_source, "domain")
+        self.n_domain = n_domain if n_domain > 0 else len(self.groups)
+        if self.n_domain > len(self.groups) or batch_size % self.n_domain != 0:
+            raise ValueError(
+                f"BATCH_SIZE {batch_size} must be a multiple of the {self.n_domain} domains in a "
+                f"batch (N_DOMAIN), of which there are {len(self.groups)}"
+            )
+        self.share = batch_size // self.n_domain
+        smallest = min(len(group) for group in self.groups.values())
+        if smallest < self.share:
+            raise ValueError(
+                f"each batch takes {self.share} pictures of a domain, but one has only {smallest}; "
+                "use a smaller BATCH_SIZE"
+            )
+        self.length = len(self._order())
+
+    def _choose_domains(self) -> list[int]:
+        raise NotImplementedError
+
+    def _choose_pictures(self, indices: list[int]) -> list[int]:
+        raise NotImplementedError
+
+    def _order(self) -> list[int]:
+        left = {domain: list(group) for domain, group in self.groups.items()}
+        order: list[int] = []
+        while all(len(group) >= self.share for group in left.values()):
+            for domain in self._choose_domains():
+                chosen = self._choose_pictures(left[domain])
+                order.extend(chosen)
+                taken = set(chosen)
+                left[domain] = [index for index in left[domain] if index not in taken]
+        return order
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order())
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class RandomDomainSampler(_DomainSampler):
+    """Batches from domains drawn at random, with pictures drawn at random."""
+
+    def _choose_domains(self) -> list[int]:
+        return random.sample(list(self.groups), self.n_domain)
+
+    def _choose_pictures(self, indices: list[int]) -> list[int]:
+        return random.sample(indices, self.share)
+
+
+class SeqDomainSampler(_DomainSampler):
+    """Batches from all domains in order, with pictures in order."""
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
+        super().__init__(data_source, batch_size)
+
+    def _choose_domains(self) -> list[int]:
+        return sorted(self.groups)
+
+    def _choose_pictures(self, indices: list[int]) -> list[int]:
+        return indices[: self.share]
+
+
+class RandomClassSampler(Sampler[int]):
+    """Batches of several classes with ``n_ins`` pictures each.
+
+    Args:
+        data_source: The pictures.
+        batch_size: Pictures per batch.
+        n_ins: Pictures of one class in a batch; a class that has fewer repeats some.
+
+    Raises:
+        ValueError: If a batch holds no class, or more classes than there are.
+    """
+
+    def __init__(self, data_source: Sequence[Datum], batch_size: int, n_ins: int) -> None:
+        self.groups = _indices_by(data_source, "label")
+        self.n_ins = n_ins
+        self.n_classes = batch_size // n_ins
+        if not 1 <= self.n_classes <= len(self.groups):
+            raise ValueError(
+                f"BATCH_SIZE {batch_size} with N_INS {n_ins} asks for {self.n_classes} classes in "
+                f"a batch; it must lie in 1..{len(self.groups)}"
+            )
+        sizes = [max(len(group), n_ins) for group in self.groups.values()]
+        self.length = sum(size - size % n_ins for size in sizes)
+
+    def _portions(self, group: list[int]) -> list[list[int]]:
+        n = self.n_ins
+        indices = list(group) if len(group) >= n else random.choices(group, k=n)
+        random.shuffle(indices)
+        return [indices[start : start + n] for start in range(0, len(indices) - n + 1, n)]
+
+    def __iter__(self) -> Iterator[int]:
+        portions = {label: self._portions(group) for label, group in self.groups.items()}
+        labels = list(portions)
+        while len(labels) >= self.n_classes:
+            for label in random.sample(labels, self.n_classes):
+                yield from portions[label].pop(0)
+                if not portions[label]:
+                    labels.remove(label)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def build_sampler(
+    sampler_type: str,
+    data_source: Sequence[Datum],
+    batch_size: int = 32,
+    n_domain: int = 0,
+    n_ins: int = 16,
+) -> Sampler[int]:
+    """Build a sampler by name.
+
+    ``RandomSampler`` draws from torch's default generator, as upstream: the seed fixes the order.
+
+    Args:
+        sampler_type: Name of the sampler.
+        data_source: The pictures.
+        batch_size: Pictures per batch.
+        n_domain: Domains per batch, of RandomDomainSampler; not positive: all.
+        n_ins: Pictures of one class in a batch, of RandomClassSampler.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    check_availability(sampler_type, SAMPLERS, "sampler (DATALOADER...SAMPLER)")
+    if sampler_type == "RandomSampler":
+        return RandomSampler(data_source)
+    if sampler_type == "SequentialSampler":
+        return SequentialSampler(data_source)
+    if sampler_type == "RandomDomainSampler":
+        return RandomDomainSampler(data_source, batch_size, n_domain)
+    if sampler_type == "SeqDomainSampler":
+        return SeqDomainSampler(data_source, batch_size)
+    return RandomClassSampler(data_source, batch_size, n_ins)
