@@ -7,7 +7,7 @@ The weights are read in place from OpenAI's modules; nothing is copied or patche
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ def value_path(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B 
 
 
 def run_blocks(
-    blocks: nn.Module,
+    blocks: Iterable[nn.Module],
     x: Float[Tensor, "B L W"],
     *,
     causal: bool = False,

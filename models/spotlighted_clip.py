@@ -20,6 +20,11 @@ class SpotlightedOutput(NamedTuple):
     side: TextSide
     head: HeadOutput
 
+    def evidence(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
+        kept = self.head.selection
+        return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
+
 
 class SpotlightedCLIP(nn.Module):
     """Base logits plus what the head adds: one formula, the same in training and at test.

@@ -1,0 +1,53 @@
+"""Fixtures: tiny random CLIPs (no download, no assets)."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: more threads are slower
+
+import pytest
+import torch
+
+from models.loading import VOCABULARY, import_clip
+
+CLASS_NAMES = ["dog", "big_cat", "fish", "apple pie", "car", "oak tree"]
+
+
+def make_clip(seed=0, vision_layers=3, vision_width=64, size=32, joint=32):
+    """A CLIP of 16 patches with random weights that are large enough to matter."""
+    import_clip()
+    from clip.model import CLIP
+
+    torch.manual_seed(seed)
+    model = CLIP(joint, size, vision_layers, vision_width, 8, 77, VOCABULARY, 64, 1, 2).float()
+    for name, parameter in model.named_parameters():
+        if name.endswith("embedding") or "ln" in name:
+            continue
+        if parameter.dim() > 1 and "token_embedding" not in name:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    torch.nn.init.normal_(model.token_embedding.weight, std=0.5)
+    return model.eval()
+
+
+@pytest.fixture
+def clip_model():
+    return make_clip()
+
+
+@pytest.fixture
+def resnet_clip():
+    import_clip()
+    from clip.model import CLIP
+
+    torch.manual_seed(0)
+    model = CLIP(32, 32, (1, 1, 1, 1), 8, None, 77, VOCABULARY, 64, 1, 1)
+    return model.float().eval()
+
+
+@pytest.fixture
+def class_names():
+    return list(CLASS_NAMES)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,286 @@
+"""The head and the model around it: method sections 3 to 6 in one slow pass, and its invariants."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.blocks import unit
+from models.classifier import PromptedCLIP
+from models.head_options import HeadOptions
+from models.losses import spotlighter_loss
+from models.prompt_learner import PromptLearner
+from models.spotlighted_clip import SpotlightedCLIP
+from models.spotlighter import SpotlighterHead
+from tests.models.test_matching import greedy_loop
+
+LABEL = torch.tensor([0, 1, 1, 5])
+
+
+def build(clip_model, class_names, **options):
+    prompts = PromptLearner(class_names, clip_model.token_embedding, ctx_init="a photo of a")
+    base = PromptedCLIP(clip_model, prompts)
+    anchors = base.text.encode([f"a photo of a {name}." for name in class_names])
+    head = SpotlighterHead(class_names, anchors, HeadOptions(**options))
+    return SpotlightedCLIP(base, head)
+
+
+def shake(model, seed=3):
+    """Move every scalar away from its start, so that each one shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.learned.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def fill(model, images):
+    model.head.memory.calibrate(*model.analyse(images).evidence(), LABEL)
+
+
+@pytest.fixture
+def model(clip_model, class_names, images):
+    model = build(clip_model, class_names)
+    fill(model, images)
+    shake(model)
+    return model
+
+
+def slow_logits(model, images):  # noqa: C901
+    """Sections 3 to 5 for HEAD lite, one image, class and rank at a time."""
+    head, o, memory = model.head, model.head.options, model.head.memory
+    tokens = model.base.visual(images, patch_path=model.patch_path)
+    text, scale = model.base.encode_text(), model.base.scale
+    C, K, M = len(text), o.num_keep, o.num_prototypes
+    mu, P, G = memory.patch_mean, memory.prototypes, memory.global_prototypes
+    out, levels = [], []
+    slots, omega = [], []
+    for c in range(C):
+        log_mass = (1 + memory.mass[c]).log()
+        b = torch.stack([text[c] @ P[c, m] / o.tau_proto for m in range(M)])
+        b = b + head.mix[1] * (log_mass - log_mass.mean())
+        order = sorted(range(M), key=lambda m: -b[m].item())
+        slots.append(P[c, order])
+        omega.append(b[order].softmax(0))
+    for f, V, attention in zip(tokens.cls, tokens.patches, tokens.cls_attention, strict=True):
+        base = scale * (text @ f)
+        top = base.detach().topk(min(o.num_candidates, C))
+        pi = dict(zip(top.indices.tolist(), top.values.softmax(0), strict=True))
+        sample = attention.log()
+        semantic = torch.stack(
+            [
+                sum(
+                    p * max(unit(v - mu) @ unit(P[r, m] - mu) for m in range(M))
+                    for r, p in pi.items()
+                )
+                for v in V
+            ]
+        )
+
+        def z(a):
+            return (a - a.mean()) / (a.var(correction=0).sqrt() + 1e-6)
+
+        a = z(sample) + head.mix[0] * z(semantic)
+        keep = sorted(range(len(V)), key=lambda n: -a[n].item())[:K]
+        rest = [n for n in range(len(V)) if n not in keep]
+        X, w = V[keep], a[keep].softmax(0)
+        fused = sum(p * V[n] for p, n in zip(a[rest].softmax(0), rest, strict=True))
+        Q = unit(torch.stack([sum(p * slots[r][m] for r, p in pi.items()) for m in range(M)]))
+        match = greedy_loop(torch.stack([unit(x - mu) for x in X]) @ unit(Q - mu).T)
+        rows = []
+        for part in (range(o.level1), range(o.level1, K)):
+            for j in part:
+                q = unit(Q[match[j]] - mu)
+                score = torch.stack([q @ unit(X[i] - mu) for i in part]) / o.tau_attn
+                mixed = sum(s * X[i] for s, i in zip(score.softmax(0), part, strict=True))
+                rows.append(unit(X[j] + head.image_gain[j] * mixed))
+        rows.append(unit(fused))
+        weight = torch.cat([w, w.mean().view(1)])
+        k = F.softplus(head.pair) * weight
+        u = head.text_gain
+
+        def pair(c, j):
+            if j == K:
+                return rows[K] @ unit(text[c] + u[2] * slots[c].mean(0))
+            gain = u[1] if j < o.level1 else u[2]
+            return rows[j] @ unit(text[c] + gain * M * omega[c][j] * slots[c][j])
+
+        def level(ranks):
+            total = sum(k[j] for j in ranks)
+            return torch.stack(
+                [scale * sum(k[j] / total * pair(c, j) for j in ranks) for c in range(C)]
+            )
+
+        zs = [
+            torch.stack([scale * (f @ unit(text[c] + u[0] * G[c])) for c in range(C)]),
+            level(range(o.level1)),
+            level(range(o.level1, K)),
+            level(range(K + 1)),
+        ]
+        levels.append(torch.stack(zs))
+        out.append(base + head.gate * sum(v * one for v, one in zip(head.level, zs, strict=True)))
+    return torch.stack(out), torch.stack(levels)
+
+
+@pytest.mark.parametrize("kind", [{}, {"tokens": "raw", "num_keep": 4, "level1": 2}])
+def test_logits_equal_the_slow_formulation(clip_model, class_names, images, kind):
+    model = build(clip_model, class_names, **kind).train()
+    fill(model, images)
+    shake(model)
+    out = model.analyse(images)
+    expected, levels = slow_logits(model, images)
+    for i, name in enumerate(("global", "1", "2", "both")):
+        torch.testing.assert_close(out.head.level_logits[name], levels[:, i], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_equal_those_of_the_slow_formulation(clip_model, class_names, images):
+    model = build(clip_model, class_names).train()
+    fill(model, images)
+    shake(model)
+    parameters = list(model.learned.parameters())
+    found = torch.autograd.grad(F.cross_entropy(model(images), LABEL), parameters)
+    slow, _ = slow_logits(model, images)
+    expected = torch.autograd.grad(F.cross_entropy(slow, LABEL), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_loss_equals_its_parts_written_down(model, images):
+    model.train()
+    out = model.analyse(images)
+    anchors = model.head.anchors
+    parts = spotlighter_loss(out, LABEL, anchors, balance=50.0, distill=20.0)
+    z = out.head.level_logits
+    levels = sum(F.cross_entropy(z[n], LABEL) for n in ("1", "2", "both"))
+    text, rows = out.side.text, out.side.rows
+    drift = (text - anchors).abs().sum() / text.numel()
+    mean = torch.stack([unit(rows[c].mean(0)) for c in range(len(text))])
+    tie = (mean - text).abs().sum() / text.numel()
+    torch.testing.assert_close(parts["ce"], F.cross_entropy(out.logits, LABEL))
+    torch.testing.assert_close(parts["levels"], levels / 50)
+    torch.testing.assert_close(parts["distill"], 20 * (drift + tie))
+
+
+def test_zero_switches_a_loss_term_off(model, images):
+    out = model.train().analyse(images)
+    parts = spotlighter_loss(out, LABEL, model.head.anchors, balance=0.0, distill=0.0)
+    assert list(parts) == ["ce"]
+
+
+@pytest.mark.parametrize("head", ["lite", "full"])
+@pytest.mark.parametrize("tokens", ["value", "raw", "adapter"])
+def test_gate_zero_is_the_base_tuner_bit_for_bit(clip_model, class_names, images, head, tokens):
+    model = build(clip_model, class_names, head=head, tokens=tokens)
+    fill(model, images)
+    shake(model)
+    model.head.gate.data.zero_()
+    for mode in (True, False):
+        model.train(mode)
+        assert torch.equal(model(images), model.base(images))
+
+
+def test_lite_learns_21_scalars(clip_model, class_names):
+    head = build(clip_model, class_names).head
+    sizes = {name: p.numel() for name, p in head.named_parameters()}
+    assert sizes == {"mix": 2, "image_gain": 5, "text_gain": 3, "pair": 6, "level": 4, "gate": 1}
+    assert sum(sizes.values()) == 21
+
+
+def test_every_scalar_is_trained(model, images):
+    out = model.train().analyse(images)
+    F.cross_entropy(out.logits, LABEL).backward()
+    for name, parameter in model.head.named_parameters():
+        assert (parameter.grad != 0).all(), name
+
+
+def test_a_fresh_full_head_equals_the_lite_one(clip_model, class_names, images):
+    logits = []
+    for head in ("lite", "full"):
+        model = build(clip_model, class_names, head=head)
+        fill(model, images)
+        model.head.gate.data.fill_(0.7)
+        logits.append(model(images))
+    torch.testing.assert_close(*logits)
+
+
+@pytest.mark.parametrize("options", [{"head": "full"}, {"tokens": "adapter"}])
+def test_learned_layers_are_trained(clip_model, class_names, images, options):
+    model = build(clip_model, class_names, **options)
+    fill(model, images)
+    shake(model)
+    F.cross_entropy(model.train()(images), LABEL).backward()
+    for name, parameter in model.head.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_one_formula_in_training_and_at_test(model, images):
+    torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
+
+
+def test_evaluation_never_writes_the_bank(model, images):
+    before = {k: v.clone() for k, v in model.head.memory.named_buffers()}
+    model.eval()(images)
+    assert all(torch.equal(before[k], v) for k, v in model.head.memory.named_buffers())
+
+
+def test_text_side_is_built_once_per_evaluation(model, images):
+    calls = []
+    model.base.text.register_forward_hook(lambda *_: calls.append(1))
+    model.eval()
+    for _ in range(3):
+        model(images)
+    assert len(calls) == 1
+
+
+def test_kept_indices_point_at_the_kept_patches(model, images):
+    """The released code gathers one patch before the one that it scored."""
+    out = model.analyse(images)
+    selection = out.head.selection
+    for b in range(len(images)):
+        expected = out.tokens.patches[b, selection.indices[b]]
+        assert torch.equal(selection.tokens[b], expected)
+    score = out.head.sample_wise + model.head.mix[0] * out.head.semantic_wise
+    assert torch.equal(selection.indices[:, 0], score.argmax(1))
+
+
+def test_unseen_classes_that_are_switched_off_get_the_base_logits(clip_model, images, class_names):
+    seen, new = class_names, [*class_names[:2], "fox"]
+    trained = build(clip_model, seen, new="off")
+    fill(trained, images)
+    shake(trained)
+    other = build(clip_model, new, new="off")
+    other.learned.load_state_dict(trained.learned.state_dict())
+    other.eval()
+    difference = (other(images) - other.base(images)).abs().amax(0)
+    assert difference[2] == 0
+    assert (difference[:2] > 0).all()
+
+
+def test_permuted_classes_give_permuted_logits(model, clip_model, images, class_names):
+    order = [3, 1, 5, 0, 2, 4]
+    other = build(clip_model, [class_names[i] for i in order])
+    other.learned.load_state_dict(model.learned.state_dict())
+    torch.testing.assert_close(other.eval()(images), model.eval()(images)[:, order])
+
+
+def test_a_resnet_is_refused(resnet_clip, class_names):
+    with pytest.raises(ValueError, match="a ResNet backbone has none; choose a ViT"):
+        build(resnet_clip, class_names)
+
+
+def test_keeping_more_patches_than_the_backbone_has_is_refused(clip_model, class_names):
+    with pytest.raises(ValueError, match=r"TOPK must lie in 1\.\.16 for this backbone, got 17"):
+        build(clip_model, class_names, num_keep=17, num_prototypes=17)
+
+
+def test_all_faults_of_the_options_are_named_at_once(clip_model, class_names):
+    wrong = {"num_keep": 6, "head": "big", "new": "guess", "tau_attn": 0.0, "momentum": 2.0}
+    with pytest.raises(ValueError, match="HEAD must be one of lite, full, got 'big'") as caught:
+        build(clip_model, class_names, **wrong)
+    for part in (
+        "PROTOTYPES must not be below TOPK, got 5 < 6",
+        "NEW must be one of inherit, text",
+        "TAU_ATTN must be above 0, got 0.0",
+        "MOMENTUM must lie in 0..1, got 2.0",
+    ):
+        assert part in str(caught.value)
