@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY
 
 import datasets  # noqa: F401  (registers the data sets)
+from train import build_config, parse_args
+from trainers import TRAINERS as TRAINER_CLASSES
 
 ROOT = Path(__file__).parents[2]
 DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
@@ -72,11 +73,22 @@ def test_trainer_yaml_commands_name_existing_configs(path):
 
 @pytest.mark.parametrize("path", TRAINERS, ids=name_of)
 def test_trainer_yaml_holds_only_what_differs_from_the_default(path):
-    defaults = dict(leaves(get_cfg_default()))
+    defaults = dict(leaves(build_config(parse_args([]))))
     for key, value in leaves(yaml.safe_load(path.read_text())):
-        if not key.startswith("TRAINER."):
-            assert key in defaults
-            assert normal(value) != normal(defaults[key]), f"{key} is the default"
+        assert key in defaults
+        assert normal(value) != normal(defaults[key]), f"{key} is the default"
+
+
+@pytest.mark.parametrize("path", TRAINERS, ids=name_of)
+@pytest.mark.parametrize("dataset", DATASETS, ids=lambda path: path.stem)
+def test_every_pair_of_trainer_and_dataset_merges(path, dataset):
+    files = ["--dataset-config-file", str(dataset), "--config-file", str(path)]
+    cfg = build_config(parse_args(["--trainer", path.parent.name, *files]))
+    assert cfg.TRAINER.NAME in {trainer.__name__ for trainer in TRAINER_CLASSES}
+    assert cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
+    assert cfg.CONFIG_NAME == path.stem
+    assert cfg.MODEL.BACKBONE.NAME
+    assert isinstance(cfg.INPUT.SIZE, tuple)
 
 
 @pytest.mark.parametrize("path", TRAINERS, ids=name_of)

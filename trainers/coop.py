@@ -1,0 +1,66 @@
+"""CoOp: learn the words before the class name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+
+from models.classifier import PromptedCLIP
+from models.prompt_learner import POSITIONS, PromptLearner
+from trainers.base import CLIPTrainer
+from trainers.settings import Settings
+
+
+@dataclass(frozen=True)
+class CoOpSettings(Settings):
+    """Keys of TRAINER.COOP."""
+
+    N_CTX: int = 16
+    CSC: bool = False
+    CTX_INIT: str = ""
+    CLASS_TOKEN_POSITION: str = "end"
+
+    def faults(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        found = super().faults()
+        if self.CLASS_TOKEN_POSITION not in POSITIONS:
+            found.append(
+                f"CLASS_TOKEN_POSITION must be one of {', '.join(POSITIONS)}, "
+                f"got {self.CLASS_TOKEN_POSITION!r}"
+            )
+        if self.N_CTX < 1:
+            found.append(f"N_CTX must be at least 1, got {self.N_CTX}")
+        return found
+
+
+def build_coop(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptedCLIP:
+    """CLIP with CoOp's prompts."""
+    prompts = PromptLearner(
+        class_names,
+        clip.token_embedding,
+        n_ctx=settings.N_CTX,
+        ctx_init=settings.CTX_INIT,
+        csc=settings.CSC,
+        class_token_position=settings.CLASS_TOKEN_POSITION,
+        context_length=clip.context_length,
+    )
+    return PromptedCLIP(clip, prompts)
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(CLIPTrainer):
+    """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
+
+    node = "COOP"
+    settings_class = CoOpSettings
+
+    def build_clip(self, clip: nn.Module, class_names: list[str]) -> PromptedCLIP:
+        """CLIP with learned prompts."""
+        return build_coop(clip, class_names, self.settings)
+
+    def identity_keys(self) -> tuple[str, ...]:
+        """Class-specific context belongs to its class list."""
+        keys = super().identity_keys()
+        return (*keys, "class_names") if self.settings.CSC else keys

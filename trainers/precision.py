@@ -1,0 +1,51 @@
+"""fp32 | fp16 | amp | bf16: what each means for the model and for the forward pass."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from models.loading import import_clip
+
+logger = logging.getLogger(__name__)
+
+
+class Precision:
+    """Set once on a model; gives the context of the forward pass and scales the loss.
+
+    - fp32: as it says.
+    - fp16: the frozen towers in half precision, what is learned in float32. CUDA only; elsewhere
+      fp32 with a warning.
+    - amp: automatic mixed precision (float16 and a scaled loss on CUDA, bfloat16 elsewhere).
+    - bf16: the image tower in bfloat16, all else in float32.
+    """
+
+    def __init__(self, name: str, model: nn.Module, device: torch.device) -> None:
+        self.device, self.amp_dtype, self.scaler = device, None, None
+        base = getattr(model, "base", model)
+        if name == "fp16" and device.type != "cuda":
+            logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
+        elif name == "fp16":
+            halve(base)
+        elif name == "bf16":
+            base.image_dtype = torch.bfloat16
+        elif name == "amp" and device.type == "cuda":
+            self.amp_dtype, self.scaler = torch.float16, torch.amp.GradScaler("cuda")
+        elif name == "amp":
+            self.amp_dtype = torch.bfloat16
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        dtype = self.amp_dtype or torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
+
+
+def halve(base: nn.Module) -> None:
+    """CLIP's matrix products in half precision, as OpenAI stores them; LayerNorms stay float32."""
+    import_clip()
+    from clip.model import convert_weights
+
+    convert_weights(base.visual)
+    convert_weights(base.text)

@@ -1,0 +1,60 @@
+"""What a run leaves behind for tables: results.json and config.yaml."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+PROJECT = Path(__file__).parent.parent
+PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
+
+
+def git_revision() -> str:
+    """Short SHA of the project, "-dirty" appended if files differ; "unknown" outside git."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def write_config(cfg: CfgNode, directory: str | Path) -> None:
+    """The resolved configuration, with the project's revision on its first line."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    text = f"# git: {git_revision()}\n{cfg.dump()}"
+    (directory / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
+    """Write results.json whole or not at all; its presence says that the run is done."""
+    path = Path(directory) / "results.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = results | {
+        "versions": versions(),
+        "git": git_revision(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path

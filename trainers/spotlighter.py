@@ -1,0 +1,151 @@
+"""Spotlighter: keep the tokens that matter, let prototypes speak beside the prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from dassl.data import DatasetWrapper
+from dassl.data.transforms import build_transform
+from dassl.engine import TRAINER_REGISTRY
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from yacs.config import CfgNode
+
+from models.head_options import HeadOptions
+from models.losses import spotlighter_loss
+from models.spotlighted_clip import SpotlightedCLIP
+from models.spotlighter import SpotlighterHead
+from models.tokenizer import normalise_name
+from trainers.base import CLIPTrainer
+from trainers.coop import CoOpSettings, build_coop
+from trainers.settings import Settings, read_settings
+from trainers.templates import DEFAULT
+
+SCALAR_RATE = 10  # learning rate of the head's scalars over that of the context
+BASES = {"CoOp": ("COOP", CoOpSettings, build_coop)}
+
+
+@dataclass(frozen=True)
+class SpotlighterSettings(Settings):
+    """Keys of TRAINER.SPOTLIGHTER; the base tuner's own keys stay under its own node."""
+
+    PREC: str = "fp32"
+    BASE: str = "CoOp"
+    TOPK: int = 5
+    LEVEL1: int = 3
+    PROTOTYPES: int = 5
+    MOMENTUM: float = 0.8
+    ALPHA: float = 0.2
+    BALANCE: float = 50.0
+    DISTILL: float = 20.0
+    CANDIDATES: int = 5
+    TAU_PROTO: float = 0.1
+    TAU_ATTN: float = 0.1
+    TAU_INHERIT: float = 0.3
+    HEAD: str = "lite"
+    SCORE: str = "attention"
+    TOKENS: str = "value"
+    NEW: str = "inherit"
+
+    def head_options(self) -> HeadOptions:
+        """The same, as the head names them."""
+        return HeadOptions(
+            num_keep=self.TOPK,
+            level1=self.LEVEL1,
+            num_prototypes=self.PROTOTYPES,
+            momentum=self.MOMENTUM,
+            alpha=self.ALPHA,
+            num_candidates=self.CANDIDATES,
+            tau_proto=self.TAU_PROTO,
+            tau_attn=self.TAU_ATTN,
+            tau_inherit=self.TAU_INHERIT,
+            head=self.HEAD,
+            score=self.SCORE,
+            tokens=self.TOKENS,
+            new=self.NEW,
+        )
+
+    def faults(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        found = super().faults() + self.head_options().faults()
+        if self.BASE not in BASES:
+            found.append(f"BASE must be one of {', '.join(BASES)}, got {self.BASE!r}")
+        weights = {"BALANCE": self.BALANCE, "DISTILL": self.DISTILL}
+        found += [f"{k} must not be negative, got {v}" for k, v in weights.items() if v < 0]
+        return found
+
+
+@TRAINER_REGISTRY.register()
+class Spotlighter(CLIPTrainer):
+    """Representative mining on a base prompt tuner (arXiv 2509.00905; docs/method.md)."""
+
+    node = "SPOTLIGHTER"
+    settings_class = SpotlighterSettings
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Check this trainer's keys and its base's."""
+        super().check_cfg(cfg)
+        node, settings_class, self.build_base = BASES[self.settings.BASE]
+        self.base_settings = read_settings(cfg, node, settings_class)
+        if getattr(self.base_settings, "CSC", False):
+            raise ValueError(
+                f"TRAINER.{node}.CSC True gives each training class a context of its own, which no "
+                "new class can have; Spotlighter needs a shared context (CSC False)"
+            )
+
+    def build_clip(self, clip: nn.Module, class_names: list[str]) -> SpotlightedCLIP:
+        """The base tuner with a head on it."""
+        base = self.build_base(clip, class_names, self.base_settings)
+        names = [normalise_name(name) for name in class_names]
+        anchors = base.text.encode([DEFAULT.format(name) for name in names])
+        head = SpotlighterHead(class_names, anchors, self.settings.head_options())
+        return SpotlightedCLIP(base, head)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The scalars learn faster, and do not decay: 0 is not where they belong."""
+        head = self.model.head
+        scalars = list(head.parameters(recurse=False))
+        chosen = {id(p) for p in scalars}
+        rest = [p for p in self.model.learned.parameters() if id(p) not in chosen]
+        rate = self.cfg.OPTIM.LR * SCALAR_RATE
+        return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
+
+    def before_train(self) -> None:
+        """Resume, or fill the bank from the training images."""
+        super().before_train()
+        if not self.model.head.memory.calibrated:
+            self.calibrate()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """One pass over the training images as at test: no augmentation, nothing learned."""
+        self.set_model_mode("eval")
+        transform = build_transform(self.cfg, is_train=False)
+        pictures = DatasetWrapper(self.cfg, self.dm.dataset.train_x, transform=transform)
+        loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE)
+        seen = []
+        for batch in loader:
+            image, label = self.parse_batch_test(batch)
+            seen.append((*self.model.analyse(image).evidence(), label))
+        self.model.head.memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
+
+    def loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the prediction and of each level, and the ties to the anchors."""
+        out = self.model.analyse(image)
+        self.evidence = out.evidence()
+        settings, head = self.settings, self.model.head
+        parts = spotlighter_loss(
+            out, label, head.anchors, balance=settings.BALANCE, distill=settings.DISTILL
+        )
+        return out.logits, parts
+
+    def after_step(self, label: Tensor) -> None:
+        """Write the batch to the bank."""
+        self.model.head.memory.update(*self.evidence, label)
+
+    def after_epoch(self) -> None:
+        """Order the slots by evidence before anything is saved."""
+        self.model.head.memory.sort_by_mass()
+        super().after_epoch()

@@ -1,0 +1,59 @@
+"""CLIP without training: one sentence a class, or the mean of several."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+
+from models.classifier import ZeroShotCLIP
+from models.tokenizer import normalise_name
+from trainers.base import CLIPTrainer
+from trainers.settings import Settings
+from trainers.templates import ensemble, template
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ZeroshotSettings(Settings):
+    """Keys of TRAINER.ZEROSHOTCLIP."""
+
+    PREC: str = "fp32"
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP(CLIPTrainer):
+    """Zero-shot CLIP with the data set's template (Radford et al., ICML 2021, section 3.1.4)."""
+
+    node = "ZEROSHOTCLIP"
+    settings_class = ZeroshotSettings
+
+    def templates(self) -> tuple[str, ...]:
+        """Sentences with a gap for the class name."""
+        return (template(self.cfg.DATASET.NAME),)
+
+    def build_clip(self, clip: nn.Module, class_names: list[str]) -> ZeroShotCLIP:
+        """Text features are the mean over the templates."""
+        names = [normalise_name(name) for name in class_names]
+        return ZeroShotCLIP(clip, [[t.format(name) for t in self.templates()] for name in names])
+
+    def train(self) -> None:
+        """Evaluate: there is nothing to learn."""
+        logger.info("%s has nothing to learn: evaluating", self.cfg.TRAINER.NAME)
+        if not self.cfg.TEST.NO_TEST:
+            self.test()
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """There is nothing to load."""
+
+
+@TRAINER_REGISTRY.register()
+class ZeroshotCLIP2(ZeroshotCLIP):
+    """Zero-shot CLIP with the mean of several templates."""
+
+    def templates(self) -> tuple[str, ...]:
+        """The selected templates and the data set's own."""
+        return ensemble(self.cfg.DATASET.NAME)
