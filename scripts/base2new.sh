@@ -73,10 +73,5 @@ run_path=$dataset/shots_$shots/$trainer/$cfg/seed$seed
 base=$output/train_base/$run_path
 new=$output/test_new/$run_path
 
-if [[ $trainer == Zeroshot* ]]; then # nothing to train
-  run base "$base" --eval-only
-  run new "$new" --eval-only
-else
-  run base "$base"
-  run new "$new" --eval-only --model-dir "$base"
-fi
+run base "$base"
+run new "$new" --eval-only --model-dir "$base"

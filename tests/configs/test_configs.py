@@ -86,7 +86,7 @@ def test_every_pair_of_trainer_and_dataset_merges(path, dataset):
     cfg = build_config(parse_args(["--trainer", path.parent.name, *files]))
     assert cfg.TRAINER.NAME in {trainer.__name__ for trainer in TRAINER_CLASSES}
     assert cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
-    assert cfg.CONFIG_NAME == path.stem
+    assert path.stem == cfg.CONFIG_NAME
     assert cfg.MODEL.BACKBONE.NAME
     assert isinstance(cfg.INPUT.SIZE, tuple)
 

@@ -1,0 +1,265 @@
+"""The scripts, run in a copy of the project with a Python that only writes down its calls."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"])
+FAKE_PYTHON = """\
+#!/usr/bin/env bash
+case "$*" in
+  -c*) [[ ! -e $PROJECT/too_old ]] ;;
+  --version) echo "Python 3.12.1" ;;
+  "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m pip"*)
+    echo "pip ${*: -3}" >>"$PROJECT/calls"
+    echo "no such thing"
+    [[ ! -e $PROJECT/pip_fails ]] ;;
+  train.py*)
+    echo "$*" >>"$PROJECT/calls"
+    [[ ! -e $PROJECT/training_crashes ]] || exit 1
+    while [[ $1 != --output-dir ]]; do shift; done
+    mkdir -p "$2"; echo '{}' >"$2/results.json" ;;
+  *) echo "$*" >>"$PROJECT/calls" ;;
+esac
+"""
+
+
+class Project:
+    """A copy of the scripts and what they read, with an active fake environment."""
+
+    def __init__(self, root):
+        self.root = root
+        self.env = root / "environment"
+        shutil.copytree(ROOT / "scripts", root / "scripts")
+        shutil.copytree(ROOT / "configs", root / "configs")
+        (root / "engine").mkdir()
+        for name in (
+            "requirements.txt",
+            "requirements-dev.txt",
+            "constraints.txt",
+            "engine/pyproject.toml",
+        ):
+            shutil.copy(ROOT / name, root / name)
+        (self.env / "bin").mkdir(parents=True)
+        (self.env / "bin" / "python").write_text(FAKE_PYTHON)
+        (self.env / "bin" / "python").chmod(0o755)
+
+    def run(self, script, *arguments, **variables):
+        keep = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+        environment = keep | {"VIRTUAL_ENV": str(self.env), "PROJECT": str(self.root)} | variables
+        return subprocess.run(
+            ["bash", f"scripts/{script}.sh", *arguments],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def calls(self):
+        """Calls of Python since the last look."""
+        log = self.root / "calls"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def touch(self, name):
+        (self.root / name).touch()
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def ready(project):
+    assert project.run("setup", "run").returncode == 0
+    project.calls()
+    return project
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_is_valid_bash_and_executable(script):
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_scripts_pass_shellcheck():
+    run = subprocess.run(
+        ["shellcheck", "-x", *SCRIPTS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("run", "requirements.txt"), ("dev", "requirements-dev.txt")]
+)
+def test_setup_installs_once(project, kind, file):
+    run = project.run("setup", kind)
+    assert run.returncode == 0, run.stderr
+    assert f"Installing {file} into {project.env}" in run.stdout
+    assert project.calls() == [f"pip {file} -c constraints.txt"]
+    start = time.perf_counter()
+    run = project.run("setup", kind)
+    assert time.perf_counter() - start < 2
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert project.calls() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "constraints.txt", "engine/pyproject.toml"]
+)
+def test_setup_installs_again_when_requirements_change(ready, name):
+    with (ready.root / name).open("a") as file:
+        file.write("# changed\n")
+    ready.run("setup", "run")
+    assert len(ready.calls()) == 1
+
+
+def test_setup_installs_again_for_another_clone(ready):
+    moved = ready.root.with_name("moved")
+    ready.root.rename(moved)
+    ready.root, ready.env = moved, moved / "environment"
+    ready.run("setup", "run")
+    assert len(ready.calls()) == 1
+
+
+def test_failed_installation_is_shown_and_tried_again(project):
+    project.touch("pip_fails")
+    run = project.run("setup", "run")
+    assert run.returncode == 1
+    assert "no such thing" in run.stderr
+    assert (
+        f"the installation failed; the lines above are the end of {project.env}/setup.log"
+        in run.stderr
+    )
+    (project.root / "pip_fails").unlink()
+    project.calls()
+    assert project.run("setup", "run").returncode == 0
+    assert len(project.calls()) == 1
+
+
+def test_setup_refuses_an_old_python(project):
+    project.touch("too_old")
+    run = project.run("setup", "run")
+    assert run.returncode == 1
+    assert f"the environment {project.env} has no Python 3.10 or newer" in run.stderr
+    assert project.calls() == []
+
+
+def test_setup_refuses_a_broken_active_environment(project):
+    run = project.run("setup", "run", VIRTUAL_ENV=str(project.root / "gone"))
+    assert run.returncode == 1
+    assert "gone has no bin/python; deactivate it" in run.stderr
+
+
+def test_setup_makes_an_environment_where_none_is_active(project):
+    (project.root / "programs").mkdir()
+    shutil.copy(project.env / "bin" / "python", project.root / "programs" / "python3")
+    path = f"{project.root / 'programs'}:{os.environ['PATH']}"
+    run = project.run("setup", "run", VIRTUAL_ENV="", PATH=path)
+    assert run.returncode == 0, run.stderr
+    assert f"Making the environment {project.root}/.venv with Python 3.12.1" in run.stdout
+    assert (project.root / ".venv" / "setup.log").exists()
+    assert len(project.calls()) == 1
+    assert project.run("setup", "run", VIRTUAL_ENV="", PATH=path).stdout == ""
+
+
+def test_setup_says_what_it_can_set_up(project):
+    run = project.run("setup")
+    assert run.returncode == 1
+    assert "say what to set up: run or dev" in run.stderr
+
+
+def test_test_script_lints_and_passes_its_arguments_on(project):
+    assert project.run("test", "-k", "few shot", "-x").returncode == 0
+    assert project.calls()[-2:] == ["-m ruff check .", "-m pytest -k few shot -x"]
+
+
+def test_base2new_trains_on_base_and_tests_on_new(ready):
+    run = ready.run("base2new", "CoOp", "dtd", "3")
+    assert run.returncode == 0, run.stderr
+    path = "dtd/shots_16/CoOp/vit_b16_ep50_ctxv1/seed3"
+    common = "--seed 3 --trainer CoOp --dataset-config-file configs/datasets/dtd.yaml"
+    common += " --config-file configs/trainers/CoOp/vit_b16_ep50_ctxv1.yaml"
+    assert ready.calls() == [
+        f"train.py --root data {common} --output-dir output/base2new/train_base/{path} "
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base",
+        f"train.py --root data {common} --output-dir output/base2new/test_new/{path} "
+        f"--eval-only --model-dir output/base2new/train_base/{path} "
+        "DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new",
+    ]
+
+
+def test_base2new_skips_what_has_results_and_repeats_what_has_none(ready):
+    ready.run("base2new", "CoOp", "dtd", "1")
+    assert len(ready.calls()) == 2
+    run = ready.run("base2new", "CoOp", "dtd", "1")
+    assert ready.calls() == []
+    assert run.stdout.count("done, see output/base2new/") == 2
+    (next((ready.root / "output/base2new/test_new").rglob("results.json"))).unlink()
+    ready.run("base2new", "CoOp", "dtd", "1")
+    assert ["SUBSAMPLE_CLASSES new" in call for call in ready.calls()] == [True]
+
+
+def test_base2new_stops_at_a_crash_and_goes_on_from_there(ready):
+    ready.touch("training_crashes")
+    run = ready.run("base2new", "CoOp", "dtd", "1")
+    assert run.returncode == 1
+    assert len(ready.calls()) == 1
+    (ready.root / "training_crashes").unlink()
+    assert ready.run("base2new", "CoOp", "dtd", "1").returncode == 0
+    assert len(ready.calls()) == 2
+
+
+@pytest.mark.parametrize(
+    ("trainer", "config"),
+    [
+        ("CoOp", "vit_b16_ep50_ctxv1"),
+        ("Spotlighter", "vit_b16_ep20_ctxv1"),
+        ("ZeroshotCLIP", "vit_b16"),
+        ("ZeroshotCLIP2", "vit_b16"),
+    ],
+)
+def test_base2new_knows_a_config_for_each_trainer(ready, trainer, config):
+    (ready.root / "configs/datasets/emoji_new.yaml").write_text("DATASET:\n  NAME: EmojiNew\n")
+    for dataset, expected in (("dtd", config), ("emoji_new", "tiny_emoji")):
+        assert ready.run("base2new", trainer, dataset, "1").returncode == 0
+        assert f"--config-file configs/trainers/{trainer}/{expected}.yaml " in ready.calls()[0]
+
+
+def test_base2new_takes_config_shots_and_environment(ready):
+    settings = {"DATA": "/a folder", "OUTPUT": "output/demo", "OPTS": "OPTIM.LR 0.01 SEED 4"}
+    ready.run("base2new", "CoOp", "dtd", "0", "rn50", "4", **settings)
+    call = ready.calls()[0]
+    assert "--root /a folder --seed 0 " in call
+    assert "--output-dir output/demo/train_base/dtd/shots_4/CoOp/rn50/seed0 " in call
+    assert call.endswith("DATASET.NUM_SHOTS 4 DATASET.SUBSAMPLE_CLASSES base OPTIM.LR 0.01 SEED 4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected 3 to 5 arguments, got 0"),
+        (["CoOp", "dtd", "1", "rn50", "4", "x"], "expected 3 to 5 arguments, got 6"),
+        (["Cop", "dtd", "1"], "no trainer Cop; there are: CoOp "),
+        (["CoOp", "dte", "1"], "no data set dte; there are: caltech101 dtd "),
+        (["CoOp", "dtd", "1", "rn5"], "no config rn5 for CoOp; there are: rn50 "),
+        (["CoOp", "dtd", "one"], "SEED must be a whole number from 0, got one"),
+        (["CoOp", "dtd", "1", "rn50", "all"], "SHOTS must be a whole number, got all"),
+    ],
+)
+def test_base2new_refuses_wrong_arguments_with_its_usage(ready, arguments, message):
+    run = ready.run("base2new", *arguments)
+    assert run.returncode == 2
+    assert f"base2new: {message}" in run.stderr
+    assert "usage: bash scripts/base2new.sh TRAINER DATASET SEED [CFG] [SHOTS]" in run.stderr
+    assert ready.calls() == []
