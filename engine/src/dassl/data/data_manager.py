@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class Loader(DataLoader[dict[str, Any]]):
 
     _passes = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         """Start a pass."""
         if self.persistent_workers and self._passes > 0:
             torch.empty((), dtype=torch.int64).random_()

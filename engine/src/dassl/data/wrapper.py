@@ -17,7 +17,7 @@ __all__ = ["DatasetWrapper"]
 Transform = Callable[[Any], Any]
 
 
-def _plain_transform(cfg: CfgNode) -> Transform:
+def _plain_transform(cfg: CfgNode) -> Any:
     """Resize, to tensor, normalise if chosen: the picture without any augmentation."""
     mode = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
     steps: list[Any] = [T.Resize(tuple(cfg.INPUT.SIZE), interpolation=mode), T.ToTensor()]

@@ -221,7 +221,7 @@ class TrainerBase:
             logger.info("No TensorBoard files are written: the package tensorboard is missing")
             return
         logger.info("Initialize tensorboard (log_dir=%s)", log_dir)
-        self._writer = SummaryWriter(log_dir=str(log_dir))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(log_dir=str(log_dir))
 
     def close_writer(self) -> None:
         """Close TensorBoard's file."""
@@ -273,16 +273,16 @@ class TrainerBase:
         """Evaluate."""
         raise NotImplementedError
 
-    def parse_batch_train(self, batch: Any) -> Any:
-        """Take what training needs out of a batch."""
+    def parse_batch_train(self, *batch: Any) -> Any:
+        """Take what training needs out of a batch (of each loader)."""
         raise NotImplementedError
 
     def parse_batch_test(self, batch: Any) -> Any:
         """Take what evaluation needs out of a batch."""
         raise NotImplementedError
 
-    def forward_backward(self, batch: Any) -> Any:
-        """Train on one batch and return its numbers by name."""
+    def forward_backward(self, *batch: Any) -> Any:
+        """Train on one batch (of each loader) and return its numbers by name."""
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Any:

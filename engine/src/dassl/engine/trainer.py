@@ -197,6 +197,9 @@ class _Progress:
 class _LoopTrainer(SimpleTrainer):
     """The part of an epoch that does not depend on what a batch is."""
 
+    batch_idx: int
+    num_batches: int
+
     def _batches(self) -> Iterator[tuple[Any, ...]]:
         """Set ``num_batches``, then yield the arguments of ``forward_backward``."""
         raise NotImplementedError
@@ -243,9 +246,7 @@ class TrainerX(_LoopTrainer):
         for batch in self.train_loader_x:
             yield (batch,)
 
-    def parse_batch_train(
-        self, batch: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """Return pictures, labels and domains, on the device."""
         image, label, domain = (batch[key].to(self.device) for key in ("img", "label", "domain"))
         return image, label, domain
@@ -269,9 +270,7 @@ class TrainerXU(_LoopTrainer):
         for _ in range(self.num_batches):
             yield next(batches_x), next(batches_u)
 
-    def parse_batch_train(
-        self, batch_x: dict[str, Any], batch_u: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:
         """Return labelled pictures, their labels and domains, and unlabelled pictures."""
         image, label, domain = (batch_x[key].to(self.device) for key in ("img", "label", "domain"))
         return image, label, domain, batch_u["img"].to(self.device)

@@ -39,11 +39,11 @@ class _BaseWarmupScheduler(LRScheduler):
         self.warmup_epoch = warmup_epoch
         super().__init__(optimizer, last_epoch)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[Any]:
         """Return the learning rates of the current epoch of the warm-up, one per group."""
         raise NotImplementedError
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """Return the learning rates of the current epoch, one per group."""
         if self.last_epoch >= self.warmup_epoch:
             return self.successor.get_last_lr()
@@ -100,7 +100,7 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
         self.cons_lr = cons_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[Any]:
         """Return the constant for each group."""
         return [self.cons_lr for _ in self.base_lrs]
 
@@ -127,7 +127,7 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         self.min_lr = min_lr
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
-    def warmup_lr(self) -> list[float]:
+    def warmup_lr(self) -> list[Any]:
         """Return the share of the full learning rate that the current epoch has reached."""
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
@@ -179,7 +179,9 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
     if not optim_cfg.WARMUP_RECOUNT:
         scheduler.last_epoch = optim_cfg.WARMUP_EPOCH
     if optim_cfg.WARMUP_TYPE == "constant":
-        warmup, first_lr = ConstantWarmupScheduler, optim_cfg.WARMUP_CONS_LR
-    else:
-        warmup, first_lr = LinearWarmupScheduler, optim_cfg.WARMUP_MIN_LR
-    return warmup(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, first_lr)
+        return ConstantWarmupScheduler(
+            optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_CONS_LR
+        )
+    return LinearWarmupScheduler(
+        optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,8 +29,8 @@ def download_and_unpack(url: str, dst: str | Path, from_gdrive: bool = True) -> 
     else:
         torch.hub.download_url_to_file(url, str(archive))
     # The filter keeps members of a tar file inside the folder; zip files have none.
-    member_filter = None if archive.suffix == ".zip" else "data"
-    shutil.unpack_archive(archive, archive.parent, filter=member_filter)
+    options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
+    shutil.unpack_archive(archive, archive.parent, **options)
 
 
 def _from_gdrive(url: str, archive: Path) -> None:

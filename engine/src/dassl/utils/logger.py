@@ -102,6 +102,6 @@ def setup_logger(output: str | Path | None = None) -> None:
     if fpath.exists():
         fpath = fpath.with_name(fpath.name + time.strftime("-%Y-%m-%d-%H-%M-%S"))
     previous = sys.stdout
-    sys.stdout = Logger(fpath)  # type: ignore[assignment]
+    sys.stdout = Logger(fpath)
     if isinstance(previous, Logger):
         previous.close()

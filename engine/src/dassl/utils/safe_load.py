@@ -58,7 +58,7 @@ def _named(function: Any, module: str, name: str) -> Any:
 
 
 # torch matches what a file names with "<__module__>.<__name__>" of what is allowed.
-_ALLOWED = [_stand_in(module, name) for module, names in INERT_CLASSES.items() for name in names]
+_ALLOWED: list[Any] = [_stand_in(module, name) for module, names in INERT_CLASSES.items() for name in names]
 _ALLOWED += [_named(_empty_dict, "collections", "defaultdict"), dict]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Random2DTranslation:
         self.p = p
         self.interpolation = interpolation
 
-    def __call__(self, img: Image.Image) -> Image.Image:
+    def __call__(self, img: Image.Image) -> Any:
         """Return a picture of the target size."""
         if random.uniform(0, 1) > self.p:
             return tvf.resize(img, self.size, self.interpolation)

@@ -121,9 +121,9 @@ def build_transform(
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
         check_availability(choice, [*ON_PICTURES, *ON_TENSORS], "transform (INPUT.TRANSFORMS)")
-    if is_train:
-        return T.Compose(_train_steps(cfg.INPUT, choices))
-    return T.Compose(_test_steps(cfg.INPUT, choices))
+    steps = _train_steps if is_train else _test_steps
+    transform: Callable[[Any], Any] = T.Compose(steps(cfg.INPUT, choices))
+    return transform
 
 
 def _train_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Any]:
