@@ -263,3 +263,24 @@ def test_base2new_refuses_wrong_arguments_with_its_usage(ready, arguments, messa
     assert f"base2new: {message}" in run.stderr
     assert "usage: bash scripts/base2new.sh TRAINER DATASET SEED [CFG] [SHOTS]" in run.stderr
     assert ready.calls() == []
+
+
+def test_demo_runs_tabulates_and_draws(ready):
+    run = ready.run("demo", SEEDS="2 3")
+    assert run.returncode == 0, run.stderr
+    runs, table, picture = ready.calls()
+    assert runs == "tools/demo.py emoji_animals emoji_food --seeds 2 3 --output output/demo"
+    assert table.startswith("tools/collect_results.py output/demo ")
+    assert table.endswith(
+        "--csv output/demo/results.csv "
+        "--columns trainer dataset seed base new hm images_per_s learned_parameters"
+    )
+    folder = "train_base/emoji_animals/shots_16/Spotlighter/tiny_emoji/seed2"
+    assert f"--model-dir output/demo/{folder} " in picture
+    assert picture.startswith("tools/visualise.py ")
+    assert picture.endswith("output/demo/spotlight.png")
+
+
+def test_demo_takes_data_sets(ready):
+    ready.run("demo", "emoji_faces")
+    assert ready.calls()[0].startswith("tools/demo.py emoji_faces --seeds 1 ")

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Spotlighter beside CoOp and zero-shot CLIP, from base to new classes, on the embedded benchmark:
+#   bash scripts/demo.sh [DATASET ...]          (default: emoji_animals emoji_food)
+# Environment: SEEDS, as SEEDS="1 2 3" (1). What is done is not repeated; remove output/demo to
+# begin anew.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
+
+[[ $# -gt 0 ]] || set -- emoji_animals emoji_food
+read -r -a seeds <<<"${SEEDS:-1}"
+output=output/demo
+spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
+
+python tools/demo.py "$@" --seeds "${seeds[@]}" --output "$output"
+python tools/collect_results.py "$output" --markdown "$output/results.md" \
+  --csv "$output/results.csv" \
+  --columns trainer dataset seed base new hm images_per_s learned_parameters
+python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
+echo "The table is in $output/results.csv, what Spotlighter looked at in $output/spotlight.png."
