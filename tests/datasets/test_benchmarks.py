@@ -1,6 +1,7 @@
 """Each benchmark reads its documented layout, built here with empty pictures."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,7 @@ ZHOU = {
     "EuroSAT": "eurosat/2750",
     "UCF101": "ucf101/UCF-101-midframes",
 }
+VARIANTS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
 
 
 class Config(dict):
@@ -43,8 +45,7 @@ def write(path, text):
 
 
 def test_all_benchmarks_are_registered():
-    names = {*ZHOU, "FGVCAircraft", "ImageNet"}
-    names |= {"ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"}
+    names = {*ZHOU, "FGVCAircraft", "ImageNet", *VARIANTS}
     assert names <= set(DATASET_REGISTRY.registered_names())
 
 
@@ -188,3 +189,12 @@ def test_imagenet_v2_counts_the_lines_of_classnames(tmp_path):
     write(folder / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\n")
     with pytest.raises(ValueError, match=r"2 \(shark\) is missing or empty"):
         build("ImageNetV2", tmp_path)
+
+
+def test_documentation_shows_every_layout():
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text()
+    for name in (*ZHOU, "FGVCAircraft", "ImageNet", *VARIANTS):
+        cls = DATASET_REGISTRY.get(name)
+        row = next(line for line in text.splitlines() if f"| {name} |" in line)
+        assert f"`{cls.dataset_dir}/{cls.image_dir}".rstrip("/") in row
+        assert f"`{cls.dataset_dir}/{cls.split_file}" in row
