@@ -14,6 +14,7 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, save_checkpoint
 from torch import Tensor, nn
+from tqdm import tqdm
 from yacs.config import CfgNode
 
 from models.loading import load_clip
@@ -212,7 +213,7 @@ class CLIPTrainer(TrainerX):
         loader = self.val_loader if split == "val" else self.test_loader
         logger.info("Evaluate on the *%s* set", split)
         rates = []
-        for batch in loader:
+        for batch in tqdm(loader, disable=None):  # no bar where stderr is not a terminal
             image, label = self.parse_batch_test(batch)
             start = time.perf_counter()
             with self.precision.autocast():

@@ -1,0 +1,183 @@
+"""Every mistake ends in one sentence and exit code 2; nothing is loaded that does not fit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+
+PROJECT = Path(__file__).parents[2]
+CSC = {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CTX_INIT": "", "TRAINER__COOP__N_CTX": 2}
+
+
+@pytest.fixture
+def fails(arguments, capsys, monkeypatch):
+    """Run train.py's main and return its one line on stderr."""
+
+    def go(*args, **kwargs):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments(*args, **kwargs)])
+        assert train.main() == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        errors = [line for line in lines if line.startswith("train.py: error: ")]
+        assert len(errors) == 1
+        assert "Traceback" not in "\n".join(lines)
+        return errors[0]
+
+    return go
+
+
+@pytest.fixture
+def trained(run, tmp_path):
+    def go(trainer="CoOp", **kwargs):
+        run(trainer, "trained", DATASET__SUBSAMPLE_CLASSES="base", OPTIM__MAX_EPOCH=1, **kwargs)
+        return ("--eval-only", "--model-dir", str(tmp_path / "trained"))
+
+    return go
+
+
+def test_an_unknown_trainer_lists_those_that_exist(fails):
+    found = fails("CoOpp")
+    assert "CoOpp" in found
+    assert "Spotlighter" in found
+
+
+def test_an_unknown_data_set_lists_those_that_exist(fails):
+    found = fails("CoOp", DATASET__NAME="Toyy")
+    assert "Toyy" in found
+    assert "EuroSAT" in found
+
+
+def test_an_unknown_subset_lists_those_that_exist(fails):
+    found = fails("CoOp", DATASET__SUBSAMPLE_CLASSES="novel")
+    assert "novel" in found
+    assert all(name in found for name in ("all", "base", "new"))
+
+
+def test_a_missing_data_set_folder_says_where_it_was_looked_for(fails, tmp_path):
+    found = fails("CoOp", flags=("--root", str(tmp_path / "nowhere")))
+    assert str(tmp_path / "nowhere" / "toy") in found
+    assert "--root" in found
+
+
+def test_an_unknown_key_suggests_a_near_one(fails):
+    assert "do you mean OPTIM.LR" in fails("CoOp", OPTIM__LRR=1)
+
+
+def test_a_missing_config_file_is_named(fails):
+    assert "no.yaml does not exist" in fails("CoOp", flags=("--config-file", "configs/no.yaml"))
+
+
+def test_an_unknown_backbone_lists_those_that_exist(fails):
+    found = fails("CoOp", MODEL__BACKBONE__NAME="ViT-Z")
+    assert "tiny-emoji" in found
+    assert "ViT-B/16" in found
+
+
+def test_all_faults_of_the_settings_are_named(fails):
+    found = fails("Spotlighter", TRAINER__SPOTLIGHTER__TOPK=6, TRAINER__SPOTLIGHTER__BASE="Coop")
+    assert "PROTOTYPES must not be below TOPK, got 5 < 6" in found
+    assert "BASE must be one of CoOp" in found
+
+
+def test_class_specific_context_is_refused_by_spotlighter(fails):
+    assert "Spotlighter needs a shared context" in fails("Spotlighter", **CSC)
+
+
+def test_a_resnet_is_refused_by_spotlighter(fails):
+    found = fails("Spotlighter", MODEL__BACKBONE__NAME="RN50", INPUT__SIZE=(224, 224))
+    assert "a ResNet backbone has none; choose a ViT" in found
+
+
+def test_a_checkpoint_that_is_not_there(fails, tmp_path):
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "none"))
+    assert "no checkpoint model-best.pth.tar in" in fails("CoOp", flags=flags)
+
+
+def test_an_epoch_that_is_not_there_lists_those_that_are(fails, trained):
+    flags = (*trained(), "--load-epoch", "7")
+    found = fails("CoOp", flags=flags)
+    assert "model.pth.tar-7" in found
+    assert "found: model.pth.tar-1" in found
+
+
+def test_a_checkpoint_of_another_trainer(fails, trained):
+    found = fails("Spotlighter", flags=trained("CoOp"))
+    assert "was written with trainer CoOp, and this run has Spotlighter" in found
+
+
+def test_a_checkpoint_of_another_context_length(fails, trained):
+    found = fails("CoOp", flags=trained("CoOp"), TRAINER__COOP__CTX_INIT="a photo")
+    assert "ctx is (4, 128) there and (2, 128) here" in found
+
+
+def test_a_checkpoint_of_another_head(fails, trained):
+    found = fails("Spotlighter", flags=trained("Spotlighter"), TRAINER__SPOTLIGHTER__HEAD="full")
+    assert "it lacks head.full" in found
+
+
+def test_a_class_specific_context_of_other_classes(fails, trained):
+    flags = trained("CoOp", **CSC)
+    found = fails("CoOp", flags=flags, DATASET__SUBSAMPLE_CLASSES="new", **CSC)
+    assert "was written with class_names ['ash tree', 'bee', 'cat']" in found
+
+
+def test_going_on_in_the_folder_of_another_run(fails, trained):
+    trained("CoOp")
+    found = fails("CoOp", output="trained", DATASET__SUBSAMPLE_CLASSES="new", OPTIM__MAX_EPOCH=2)
+    assert "class_names" in found
+    assert "--output-dir" in found
+
+
+def test_a_file_that_is_no_checkpoint(fails, tmp_path):
+    folder = tmp_path / "odd" / "prompt_learner"
+    folder.mkdir(parents=True)
+    torch.save([1, 2], folder / "model-best.pth.tar")
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "odd"))
+    assert "has no state_dict" in fails("CoOp", flags=flags)
+
+
+def test_a_refused_checkpoint_leaves_the_weights_alone(clip_model, class_names, tmp_path):
+    from models.prompt_learner import PromptLearner
+    from trainers.checkpoint import load_into
+
+    learner = PromptLearner(class_names, clip_model.token_embedding, n_ctx=2)
+    before = learner.ctx.detach().clone()
+    with pytest.raises(ValueError, match="does not fit this trainer and config"):
+        load_into(learner, {"state_dict": {"ctx": torch.zeros(3, 64)}}, tmp_path / "x")
+    assert torch.equal(learner.ctx, before)
+
+
+def test_debug_shows_the_traceback(arguments, monkeypatch):
+    argv = ["train.py", *arguments("CoOpp", flags=("--debug",))]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(ValueError, match="CoOpp"):
+        train.main()
+
+
+def test_the_command_line_itself_ends_with_code_2():
+    done = subprocess.run(
+        [sys.executable, "train.py", "--trainer", "CoOpp", "--seed", "0"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("train.py: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_published_buffers_are_ignored(run, trained, tmp_path):
+    """CoOp's own checkpoints hold token_prefix and token_suffix, and say nothing of themselves."""
+    flags = trained("CoOp")
+    path = tmp_path / "trained" / "prompt_learner" / "model.pth.tar-1"
+    saved = torch.load(path, weights_only=True)
+    del saved["identity"]
+    saved["state_dict"]["token_prefix"] = torch.zeros(3, 1, 128)
+    saved["state_dict"]["token_suffix"] = torch.zeros(3, 72, 128)
+    torch.save(saved, path)
+    run("CoOp", "eval", flags=flags, DATASET__SUBSAMPLE_CLASSES="new")
+    assert (tmp_path / "eval" / "results.json").is_file()

@@ -1,0 +1,192 @@
+"""Whole runs of train.py on a toy data set with a small random CLIP."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).parents[2]
+BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
+NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def checkpoint(folder, epoch=2):
+    path = folder / "prompt_learner" / f"model.pth.tar-{epoch}"
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "Spotlighter"])
+def test_every_trainer_leaves_results_config_and_log(run, tmp_path, trainer):
+    run(trainer, **BASE)
+    found = results(tmp_path / "run")
+    learned = {"CoOp": 4 * 128, "Spotlighter": 4 * 128 + 21}.get(trainer, 0)
+    expected = {
+        "trainer": trainer,
+        "dataset": "Toy",
+        "split": "test",
+        "classes": "base",
+        "shots": 4,
+        "seed": 1,
+        "n": 15,
+        "backbone": "tiny-emoji",
+        "epoch": 2 if learned else 0,
+        "epoch_chosen_by": "last_step",
+        "learned_parameters": learned,
+    }
+    assert {key: found[key] for key in expected} == expected
+    assert 0 <= found["accuracy"] <= 100
+    assert found["images_per_s"] > 0
+    assert set(found["versions"]) >= {"python", "torch", "dassl"}
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert config.startswith("# git: ")
+    assert "SUBSAMPLE_CLASSES: base" in config
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"* accuracy: {found['accuracy']:.1f}%" in log
+    assert ("Finish training" in log) == bool(learned)
+
+
+def test_two_runs_with_one_seed_have_equal_bits(run, tmp_path):
+    for output in ("a", "b"):
+        run("Spotlighter", output)
+    one, other = checkpoint(tmp_path / "a"), checkpoint(tmp_path / "b")
+    for key, value in one["state_dict"].items():
+        assert not torch.is_tensor(value) or torch.equal(value, other["state_dict"][key]), key
+    assert results(tmp_path / "a")["accuracy"] == results(tmp_path / "b")["accuracy"]
+
+
+def test_seeds_differ_and_seed_zero_is_a_seed(run, tmp_path):
+    for seed in ("0", "1"):
+        run("CoOp", seed, flags=("--seed", seed), TRAINER__COOP__CTX_INIT="")
+    assert results(tmp_path / "0")["seed"] == 0
+    contexts = [checkpoint(tmp_path / seed)["state_dict"]["ctx"] for seed in ("0", "1")]
+    assert not torch.equal(*contexts)
+
+
+def logits_in_a_new_process(arguments, out, **kwargs):
+    code = f"""
+import sys, torch, train
+args = train.parse_args(sys.argv[1:])
+from trainers.config import build_config
+cfg = build_config(args)
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+import datasets, tests.trainers.conftest
+set_random_seed(cfg.SEED)
+trainer = build_trainer(cfg)
+trainer.load_model(args.model_dir)
+trainer.set_model_mode("eval")
+with torch.no_grad():
+    found = [trainer.model(batch["img"]) for batch in trainer.test_loader]
+torch.save(torch.cat(found), {str(out)!r})
+"""
+    argv = arguments("Spotlighter", **kwargs)
+    subprocess.run([sys.executable, "-c", code, *argv], check=True, cwd=PROJECT)
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("classes", [BASE, NEW])
+def test_saved_bank_gives_the_same_logits_in_new_processes(run, arguments, tmp_path, classes):
+    """The released code evaluates with a random bank in each new process."""
+    run("Spotlighter", "train", **BASE)
+    state = checkpoint(tmp_path / "train")["state_dict"]
+    assert state["head.memory._extra_state"] == {"class_names": ["ash tree", "bee", "cat"]}
+    assert state["head.memory.mass"].sum() > 0
+    flags = ("--model-dir", str(tmp_path / "train"))
+    first = logits_in_a_new_process(arguments, tmp_path / "1.pt", flags=flags, **classes)
+    second = logits_in_a_new_process(arguments, tmp_path / "2.pt", flags=flags, **classes)
+    assert torch.equal(first, second)
+    plain = logits_in_a_new_process(arguments, tmp_path / "3.pt", **classes)
+    assert not torch.allclose(first, plain)
+
+
+def test_evaluation_of_a_checkpoint_equals_the_training_runs_own(run, tmp_path):
+    run("Spotlighter", "train", **BASE)
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "train"))
+    run("Spotlighter", "eval", flags=flags, **BASE)
+    run("Spotlighter", "new", flags=flags, **NEW)
+    assert results(tmp_path / "eval")["accuracy"] == results(tmp_path / "train")["accuracy"]
+    assert results(tmp_path / "eval")["epoch"] == 2
+    assert results(tmp_path / "new")["classes"] == "new"
+
+
+def test_text_is_encoded_once_per_evaluation(run, tmp_path, monkeypatch):
+    from models.text_encoder import TextEncoder
+
+    run("CoOp", "train", **BASE)
+    calls, forward = [], TextEncoder.forward
+
+    def count(self, *args):
+        calls.append(1)
+        return forward(self, *args)
+
+    monkeypatch.setattr(TextEncoder, "forward", count)
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "train"))
+    run("CoOp", "eval", flags=flags, DATALOADER__TEST__BATCH_SIZE=2, **BASE)
+    assert len(calls) == 1
+
+
+def test_an_interrupted_run_goes_on_with_its_bank(run, tmp_path):
+    run("Spotlighter", "whole", OPTIM__MAX_EPOCH=2, TRAIN__CHECKPOINT_FREQ=1)
+    first = checkpoint(tmp_path / "whole", 1)
+    run("Spotlighter", "part", OPTIM__MAX_EPOCH=2, TRAIN__CHECKPOINT_FREQ=1)
+    folder = tmp_path / "part" / "prompt_learner"
+    (folder / "model.pth.tar-2").unlink()
+    (folder / "checkpoint").write_text("model.pth.tar-1\n")
+    (tmp_path / "part" / "results.json").unlink()
+    run("Spotlighter", "part", OPTIM__MAX_EPOCH=2, TRAIN__CHECKPOINT_FREQ=1)
+    resumed = checkpoint(tmp_path / "part", 2)
+    mass = "head.memory.global_mass"
+    # 24 pictures were calibrated on, and each epoch adds 24 more.
+    assert [c["state_dict"][mass].sum().item() for c in (first, resumed)] == [48, 72]
+    assert results(tmp_path / "part")["epoch"] == 2
+
+
+def test_best_val_needs_a_validation_split(run, tmp_path):
+    run("CoOp", TEST__FINAL_MODEL="best_val")
+    assert results(tmp_path / "run")["epoch_chosen_by"] == "best_val"
+    assert (tmp_path / "run" / "prompt_learner" / "model-best.pth.tar").is_file()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "amp", "fp16"])
+def test_other_precisions_run_on_the_cpu(run, tmp_path, precision):
+    run("Spotlighter", TRAINER__SPOTLIGHTER__PREC=precision)
+    assert results(tmp_path / "run")["n"] == 30
+    warned = "fp16 is computed as fp32" in (tmp_path / "run" / "log.txt").read_text()
+    assert warned == (precision == "fp16")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"TRAINER__SPOTLIGHTER__HEAD": "full", "TRAINER__SPOTLIGHTER__TOKENS": "adapter"},
+        {
+            "TRAINER__SPOTLIGHTER__BALANCE": 0,
+            "TRAINER__SPOTLIGHTER__DISTILL": 0,
+            "TRAINER__SPOTLIGHTER__ALPHA": 0,
+            "TRAINER__SPOTLIGHTER__SCORE": "similarity",
+        },
+        {
+            "TRAINER__COOP__CTX_INIT": "",
+            "TRAINER__COOP__N_CTX": 3,
+            "TRAINER__COOP__CLASS_TOKEN_POSITION": "middle",
+        },
+    ],
+)
+def test_variants_train(run, tmp_path, options):
+    run("Spotlighter", **options)
+    assert results(tmp_path / "run")["epoch"] == 2
+
+
+def test_scalars_learn_faster_and_do_not_decay(run, tmp_path):
+    run("Spotlighter", OPTIM__WARMUP_EPOCH=1)
+    groups = checkpoint(tmp_path / "run", 2)["optimizer"]["param_groups"]
+    assert groups[1]["initial_lr"] == 10 * groups[0]["initial_lr"] == pytest.approx(0.2)
+    assert groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
+    assert len(groups[1]["params"]) == 6

@@ -1,0 +1,105 @@
+"""Defaults, yaml files, flags and KEY VALUE pairs -> one frozen config."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dassl.config import get_cfg_default
+from yacs.config import CfgNode
+
+from trainers import extend_cfg
+
+
+def build_config(args: argparse.Namespace) -> CfgNode:
+    """Defaults, data set yaml, trainer yaml, flags, KEY VALUE pairs; frozen.
+
+    Raises:
+        ValueError: an unknown key or an odd number of KEY VALUE words.
+        FileNotFoundError: a config file that is not there.
+    """
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    for path in filter(None, (args.dataset_config_file, args.config_file)):
+        merge_file(cfg, Path(path))
+    if args.config_file:
+        cfg.CONFIG_NAME = Path(args.config_file).stem
+    flags = {
+        "DATASET.ROOT": args.root,
+        "OUTPUT_DIR": args.output_dir,
+        "RESUME": args.resume,
+        "SEED": args.seed,
+        "DATASET.SOURCE_DOMAINS": args.source_domains,
+        "DATASET.TARGET_DOMAINS": args.target_domains,
+        "INPUT.TRANSFORMS": args.transforms,
+        "TRAINER.NAME": args.trainer,
+        "MODEL.BACKBONE.NAME": args.backbone,
+        "MODEL.HEAD.NAME": args.head,
+    }
+    given = {key: value for key, value in flags.items() if value not in (None, "")}
+    merge_pairs(cfg, [word for pair in given.items() for word in pair])
+    merge_pairs(cfg, args.opts)
+    cfg.freeze()
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: Path) -> None:
+    """Merge a yaml into a config."""
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        raise FileNotFoundError(
+            f"config file {path} does not exist; in its folder: {', '.join(near) or 'none'}"
+        )
+    try:
+        other = CfgNode(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
+    try:
+        merge_pairs(cfg, [word for key in config_keys(other) for word in (key, lookup(other, key))])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def merge_pairs(cfg: CfgNode, pairs: list) -> None:
+    """Merge [key, value, ...] into a config."""
+    if len(pairs) % 2:
+        raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        if key not in config_keys(cfg):
+            raise ValueError(unknown_key(cfg, key))
+        default = lookup(cfg, key)
+        # What a user writes as 0 or 50 is meant as a float where the default is one.
+        is_number = isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value))
+        try:
+            cfg.merge_from_list([key, float(value) if is_number else value])
+        except (ValueError, AssertionError) as error:
+            raise ValueError(
+                f"config key {key} takes a {type(default).__name__}, as {default!r}, got {value!r}"
+            ) from error
+
+
+def config_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    """Full names of all keys."""
+    found = []
+    for key, value in cfg.items():
+        nested = isinstance(value, CfgNode)
+        found += config_keys(value, f"{prefix}{key}.") if nested else [prefix + key]
+    return found
+
+
+def lookup(cfg: CfgNode, key: str) -> Any:
+    """The value of a full name, as OPTIM.LR."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def unknown_key(cfg: CfgNode, key: str) -> str:
+    """A sentence for a key that no trainer and no data set reads."""
+    near = difflib.get_close_matches(key, config_keys(cfg), n=3)
+    hint = f"; do you mean {' or '.join(near)}?" if near else ""
+    return f"unknown config key {key}{hint}"
