@@ -74,10 +74,12 @@ def to_rich(text: pd.DataFrame) -> Table:
     table = Table(caption=", ".join(f"{name} {value}" for name, value in same.items()))
     shown = text.drop(columns=list(same))
     for name in shown.columns:
-        words = name in ("dataset", "trainer", "config")
-        table.add_column(
-            HEADINGS.get(name, name), justify="left" if words else "right", no_wrap=words
-        )
+        heading = HEADINGS.get(name, name)
+        if name in ("dataset", "trainer", "config"):
+            table.add_column(heading, overflow="fold")
+        else:  # figures are never cut, however narrow the terminal
+            cells = [*heading.split(), *shown[name]]
+            table.add_column(heading, justify="right", min_width=max(map(len, cells)))
     ends = text["dataset"] != text["dataset"].shift(-1)
     for row, end in zip(shown.itertuples(index=False), ends, strict=True):
         table.add_row(*row, end_section=end)

@@ -307,3 +307,11 @@ def test_terminal_and_markdown_tables(tree, capsys, monkeypatch):
     lines = (tree / "table.md").read_text().splitlines()
     assert lines[0].startswith("| data set")
     assert len(lines) == 4
+
+
+def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
+    main([str(tree)])
+    printed = capsys.readouterr().out
+    assert printed.count(" ± ") == 6
+    assert "…" not in printed
