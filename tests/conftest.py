@@ -1,4 +1,4 @@
-"""Fixtures: tiny random CLIPs (no download, no assets)."""
+"""Fixtures: tiny random CLIPs and a toy data set (no download, no assets)."""
 
 import os
 
@@ -7,7 +7,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: more threads are
 import pytest
 import torch
 
+import train
 from models.loading import VOCABULARY, import_clip
+from tests.toy import TOY_OPTIONS, write_toy
 
 CLASS_NAMES = ["dog", "big_cat", "fish", "apple pie", "car", "oak tree"]
 
@@ -51,3 +53,33 @@ def class_names():
 @pytest.fixture
 def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_toy(root)
+    return root
+
+
+@pytest.fixture
+def arguments(toy_root, tmp_path):
+    """Command line of train.py for the toy data set."""
+
+    def build(trainer, output="run", flags=(), **options):
+        pairs = TOY_OPTIONS | {key.replace("__", "."): value for key, value in options.items()}
+        words = [str(word) for pair in pairs.items() for word in pair]
+        where = ["--root", str(toy_root), "--output-dir", str(tmp_path / output)]
+        return [*where, "--seed", "1", "--trainer", trainer, *flags, *words]
+
+    return build
+
+
+@pytest.fixture
+def run(arguments):
+    """Run train.py in this process."""
+
+    def go(*args, **kwargs):
+        train.run(train.parse_args(arguments(*args, **kwargs)))
+
+    return go

@@ -77,7 +77,7 @@ from trainers.config import build_config
 cfg = build_config(args)
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-import datasets, tests.trainers.conftest
+import datasets, tests.toy
 set_random_seed(cfg.SEED)
 trainer = build_trainer(cfg)
 trainer.load_model(args.model_dir)

@@ -1,0 +1,72 @@
+"""The picture of the kept patches."""
+
+import pytest
+import torch
+from PIL import Image
+
+from tools import visualise
+
+
+@pytest.fixture
+def spotlighter_run(run, tmp_path):
+    run("Spotlighter", OPTIM__MAX_EPOCH=1)
+    return tmp_path / "run"
+
+
+def test_test_pictures_and_files_are_drawn(spotlighter_run, tmp_path, capsys):
+    out = tmp_path / "a" / "spot.png"
+    assert (
+        visualise.main(["--model-dir", str(spotlighter_run), "--number", "2", "--output", str(out)])
+        == 0
+    )
+    width, height = Image.open(out).size
+    assert width > 400
+    assert "Drawn" in capsys.readouterr().out
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "own.png")
+    assert (
+        visualise.main(
+            [
+                "--model-dir",
+                str(spotlighter_run),
+                "--images",
+                str(tmp_path / "own.png"),
+                "--output",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    assert Image.open(out).height < height
+
+
+def test_kept_patches_are_drawn_where_they_are():
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    pixels = torch.rand(64, 64, 3)
+    visualise.draw_kept(axes, pixels, torch.tensor([0, 9, 63]), 64, 2)
+    corners = [frame.get_xy() for frame in axes.patches]
+    assert corners == [(-0.5, -0.5), (7.5, 7.5), (55.5, 55.5)]  # index 9 = row 1, column 1
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
+    colours = [text.get_color() for text in axes.texts]
+    assert colours == [*[visualise.LEVEL_COLOURS[0]] * 2, visualise.LEVEL_COLOURS[1]]
+    plt.close(figure)
+
+
+def test_pixels_are_those_of_the_file():
+    pixels = torch.rand(1, 3, 4, 4)
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+    normalised = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    found = visualise.to_pixels(normalised, mean, std)
+    torch.testing.assert_close(found[0], pixels[0].permute(1, 2, 0))
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert visualise.main(["--model-dir", str(tmp_path)]) == 2
+    assert "is not the output folder of a run" in capsys.readouterr().err
+
+
+def test_a_run_that_selects_no_patches(run, tmp_path, capsys):
+    run("CoOp", OPTIM__MAX_EPOCH=1)
+    assert visualise.main(["--model-dir", str(tmp_path / "run")]) == 2
+    assert "a run of CoOp, which selects no patches" in capsys.readouterr().err

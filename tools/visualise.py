@@ -1,0 +1,153 @@
+"""Draw what Spotlighter looked at: both activation maps and the kept patches of some pictures.
+
+Usage:
+    python tools/visualise.py --model-dir RUN [--images FILE ...] [--output spotlight.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from dassl.data.transforms import build_transform
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+
+mpl.use("Agg")  # before pyplot: no screen is needed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+import datasets  # noqa: F401  (registers the data sets)
+from models.spotlighted_clip import SpotlightedOutput
+from trainers.base import CLIPTrainer
+from trainers.open_run import open_run
+
+LEVEL_COLOURS = ("#ffd400", "#00c8ff")  # level 1, level 2
+COLUMNS = ("picture", "sample-wise", "semantic-wise", "kept patches")
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+
+
+def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
+    """Test pictures of `number` classes, evenly spread: (path, class name)."""
+    first = {}
+    for item in trainer.dm.dataset.test:
+        first.setdefault(item.classname, item.impath)
+    names = list(first)
+    step = max(1, len(names) // number)
+    return [(first[name], name) for name in names[::step][:number]]
+
+
+def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, SpotlightedOutput]:
+    """Normalised pictures (B, 3, H, W) and all that the model says of them."""
+    transform = build_transform(trainer.cfg, is_train=False)
+    images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    with torch.no_grad():
+        return images, trainer.model.analyse(images.to(trainer.device))
+
+
+def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation: (B, H, W, 3) in 0..1."""
+    pixels = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    return pixels.clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
+    """A picture in grey with a score (N,) of its patches over it."""
+    side, grid = pixels.shape[0], round(len(score) ** 0.5)
+    axes.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=1)
+    extent = (-0.5, side - 0.5, side - 0.5, -0.5)
+    axes.imshow(score.view(grid, grid).cpu(), cmap="inferno", alpha=0.65, extent=extent)
+
+
+def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1: int) -> None:
+    """The picture, dark but for the kept patches (K,), which carry their ranks."""
+    size = pixels.shape[0] // round(num_patches**0.5)
+    grid = pixels.shape[0] // size
+    axes.imshow(pixels * 0.35)
+    for rank, index in enumerate(kept.tolist(), 1):
+        y, x = index // grid * size, index % grid * size
+        colour = LEVEL_COLOURS[rank > level1]
+        patch = pixels[y : y + size, x : x + size]
+        axes.imshow(patch, extent=(x - 0.5, x + size - 0.5, y + size - 0.5, y - 0.5))
+        frame = Rectangle((x - 0.5, y - 0.5), size, size, fill=False, edgecolor=colour, lw=1.6)
+        axes.add_patch(frame)
+        axes.text(
+            x + 0.06 * size, y + 0.28 * size, str(rank), color=colour, fontsize=7, weight="bold"
+        )
+    axes.set_xlim(-0.5, pixels.shape[0] - 0.5)
+    axes.set_ylim(pixels.shape[0] - 0.5, -0.5)
+
+
+def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path) -> None:
+    """Write one PNG: a row a picture."""
+    images, out = analyse(trainer, [path for path, _ in pictures])
+    pixels = to_pixels(images, trainer.cfg.INPUT.PIXEL_MEAN, trainer.cfg.INPUT.PIXEL_STD)
+    level1 = trainer.model.head.options.level1
+    probability, best = out.logits.softmax(-1).max(-1)
+    rows = len(pictures)
+    figure, grid = plt.subplots(
+        rows, len(COLUMNS), figsize=(1.9 * len(COLUMNS), 2.05 * rows), squeeze=False
+    )
+    for i, (row, (_, true)) in enumerate(zip(grid, pictures, strict=True)):
+        row[0].imshow(pixels[i])
+        draw_map(row[1], pixels[i], out.head.sample_wise[i])
+        draw_map(row[2], pixels[i], out.head.semantic_wise[i])
+        kept = out.head.selection.indices[i]
+        draw_kept(row[3], pixels[i], kept, out.head.sample_wise.shape[1], level1)
+        said = f"{trainer.class_names[int(best[i])]} {100 * float(probability[i]):.0f} %"
+        wrong = bool(true) and trainer.class_names[int(best[i])] != true
+        row[0].set_title(f"{true or 'picture'}", fontsize=8, loc="left")
+        row[3].set_title(f"said: {said}", fontsize=8, loc="left", color="#b00" if wrong else "#060")
+        if i == 0:
+            row[1].set_title(COLUMNS[1], fontsize=8)
+            row[2].set_title(COLUMNS[2], fontsize=8)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(
+        f"{trainer.cfg.DATASET.NAME}: kept patches by rank, "
+        f"level 1 yellow (1-{level1}), level 2 blue",
+        fontsize=9,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.985))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=130)
+    plt.close(figure)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model-dir", required=True, help="output folder of a Spotlighter run")
+    parser.add_argument("--images", nargs="+", default=[], help="picture files (default: test)")
+    parser.add_argument("--number", type=int, default=6, help="test pictures to draw")
+    parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
+    parser.add_argument("--output", type=Path, default=Path("output/spotlight.png"))
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw; a mistake of the user's ends in one sentence and exit code 2."""
+    args = parse_args(argv)
+    try:
+        trainer = open_run(args.model_dir, args.root)
+        if not hasattr(trainer.model, "head"):
+            name = trainer.cfg.TRAINER.NAME
+            raise ValueError(f"{args.model_dir} is a run of {name}, which selects no patches")
+        pictures = [(path, "") for path in args.images] or choose_pictures(trainer, args.number)
+        draw(trainer, pictures, args.output)
+    except USER_ERRORS as error:
+        sys.stderr.write(f"visualise: error: {error}\n")
+        return 2
+    print(f"Drawn: {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
