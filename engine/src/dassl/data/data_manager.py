@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A loader whose order of pictures does not depend on the number of workers.
+    """A loader whose order of pictures is the same whether its workers persist or not.
 
     Each pass draws two numbers from torch's default generator: a seed for the workers, then one for
     the order. Workers that persist would draw the first one only once, which changes the order

@@ -48,18 +48,18 @@ def _empty_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+# torch matches what a file names with "<__module__>.<__qualname__>" of what is allowed.
+_empty_dict.__module__ = "collections"
+_empty_dict.__name__ = _empty_dict.__qualname__ = "defaultdict"
+
+
 def _stand_in(module: str, name: str) -> type[_Inert]:
     return type(name, (_Inert,), {"__module__": module})
 
 
-def _named(function: Any, module: str, name: str) -> Any:
-    function.__module__, function.__name__ = module, name
-    return function
-
-
-# torch matches what a file names with "<__module__>.<__name__>" of what is allowed.
-_ALLOWED: list[Any] = [_stand_in(module, name) for module, names in INERT_CLASSES.items() for name in names]
-_ALLOWED += [_named(_empty_dict, "collections", "defaultdict"), dict]
+_ALLOWED: list[Any] = [dict, _empty_dict]
+for _module, _names in INERT_CLASSES.items():
+    _ALLOWED += [_stand_in(_module, _name) for _name in _names]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from dassl.data.datasets.fewshot import group_by, sample_shots
+from dassl.utils import check_availability
 from dassl.utils.download import download_and_unpack
 
 __all__ = ["DatasetBase", "Datum"]
@@ -158,20 +159,10 @@ class DatasetBase:
                 f"DATASET.SOURCE_DOMAINS is empty; name some of {list(self.domains)} for training"
             )
         for domain in (*source_domains, *target_domains):
-            if domain not in self.domains:
-                raise ValueError(
-                    f"{type(self).__name__} has no domain {domain!r}; "
-                    f"available: {list(self.domains)}"
-                )
+            check_availability(domain, self.domains, f"domain of {type(self).__name__}")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive and unpack it beside itself.
-
-        Args:
-            url: Address of the archive.
-            dst: Path to write the archive to; its ending says how to unpack it.
-            from_gdrive: The address is one of Google Drive (needs the package ``gdown``).
-        """
+        """Download an archive, from Google Drive if so said, and unpack it beside itself."""
         download_and_unpack(url, dst, from_gdrive)
 
     def generate_fewshot_dataset(

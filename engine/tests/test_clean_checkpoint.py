@@ -1,0 +1,125 @@
+"""Checkpoints: plain, whole, and read without executing anything."""
+
+import os
+
+import pytest
+import torch
+from dassl.utils import load_checkpoint, resume_from_checkpoint, save_checkpoint
+from test_dassl_checkpoint import one_epoch, state_of, trained
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+@pytest.mark.parametrize("warmup", ["constant", "linear"])
+def test_a_checkpoint_holds_plain_data_only(tmp_path, warmup):
+    save_checkpoint(state_of(*trained(2, warmup=warmup), 2), tmp_path)
+    found = torch.load(tmp_path / "model.pth.tar-2", weights_only=True)
+    assert found["scheduler"]["successor"]["last_epoch"] == 1
+    assert "optimizer" not in found["scheduler"]
+
+
+def published(tmp_path, epochs):
+    """A checkpoint as upstream writes it: the schedule's state holds the successor object."""
+    model, optimizer, scheduler = trained(epochs)
+    state = state_of(model, optimizer, scheduler, epochs)
+    state["scheduler"] = {k: v for k, v in vars(scheduler).items() if k != "optimizer"}
+    assert type(state["scheduler"]["successor"]).__name__ == "CosineAnnealingLR"
+    torch.save(state, tmp_path / f"model.pth.tar-{epochs}")
+    (tmp_path / "checkpoint").write_text(f"model.pth.tar-{epochs}\n")
+    return model, optimizer, scheduler
+
+
+def test_published_checkpoints_are_read_with_a_plain_schedule(tmp_path):
+    published(tmp_path, 3)
+    with pytest.raises(Exception, match="CosineAnnealingLR"):
+        torch.load(tmp_path / "model.pth.tar-3", weights_only=True)
+    found = load_checkpoint(tmp_path / "model.pth.tar-3")
+    assert found["scheduler"]["successor"]["T_max"] == 6
+    assert type(found["scheduler"]["successor"]) is dict
+    assert found["epoch"] == 3
+
+
+def test_published_checkpoints_can_be_resumed(tmp_path):
+    parts = published(tmp_path, 3)
+    resumed = trained(0, seed=1)
+    assert resume_from_checkpoint(tmp_path, *resumed) == 3
+    for _ in range(2):
+        one_epoch(*parts)
+        one_epoch(*resumed)
+    assert torch.equal(parts[0].weight, resumed[0].weight)
+    assert parts[1].param_groups[0]["lr"] == resumed[1].param_groups[0]["lr"]
+
+
+def test_a_whole_pickled_warmup_scheduler_is_read(tmp_path):
+    _, _, scheduler = trained(2)
+    torch.save({"scheduler": scheduler}, tmp_path / "x.pth")
+    assert load_checkpoint(tmp_path / "x.pth")["scheduler"]["cons_lr"] == 1e-5
+
+
+def test_a_foreign_object_is_refused_and_never_executed(tmp_path):
+    trace = tmp_path / "trace"
+    torch.save({"state_dict": {}, "epoch": Evil(trace)}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match=r"evil\.pth is refused, because it pickles posix\.system"):
+        load_checkpoint(tmp_path / "evil.pth")
+    assert not trace.exists()
+
+
+def test_the_allow_list_ends_with_the_call(tmp_path):
+    published(tmp_path, 1)
+    before = torch.serialization.get_safe_globals()
+    load_checkpoint(tmp_path / "model.pth.tar-1")
+    assert torch.serialization.get_safe_globals() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
+def test_a_broken_file_is_said_to_be_broken(tmp_path, content):
+    (tmp_path / "broken.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.pth cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "broken.pth")
+    with pytest.raises(ValueError, match="got none"):
+        load_checkpoint("")
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    state = {"state_dict": {"w": torch.ones(1)}, "epoch": 1}
+    save_checkpoint(state, tmp_path)
+
+    def cut_off(obj, fpath):
+        fpath.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint({**state, "state_dict": {}}, tmp_path)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "model.pth.tar-1")["state_dict"]["w"].item() == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "model.pth.tar-1"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_its_faults(tmp_path):
+    model, optimizer, scheduler = trained(1)
+    save_checkpoint(state_of(model, optimizer, scheduler, 1), tmp_path)
+    other = torch.nn.Linear(4, 2, bias=False)
+    with pytest.raises(ValueError, match=r"model\.pth\.tar-1 does not fit Linear: .*size mismatch"):
+        resume_from_checkpoint(tmp_path, other)
+
+
+def test_a_schedule_without_warmup_does_not_pass_for_one_with(tmp_path):
+    model, optimizer, scheduler = trained(1)
+    state = state_of(model, optimizer, scheduler.successor, 1)
+    save_checkpoint(state, tmp_path)
+    with pytest.raises(ValueError, match=r"set OPTIM\.WARMUP_EPOCH as it was"):
+        resume_from_checkpoint(tmp_path, model, optimizer, scheduler)
+
+
+def test_nothing_to_resume_from_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume from"):
+        resume_from_checkpoint(tmp_path, torch.nn.Linear(1, 1))
