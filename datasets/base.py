@@ -6,9 +6,9 @@ import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from dassl.data.datasets import DatasetBase
+from dassl.data.datasets import DatasetBase, Datum
 
 from datasets.splits import (
     Splits,
@@ -86,7 +86,7 @@ class FewShotDataset(DatasetBase):
         # Training before validation: this order makes "seed 1" the seed 1 of the literature.
         train = self.generate_fewshot_dataset(splits.train, num_shots=shots)
         val = self.generate_fewshot_dataset(splits.val, num_shots=min(shots, MAX_VAL_SHOTS))
-        return Splits(train, val, splits.test)
+        return Splits(cast("list[Datum]", train), cast("list[Datum]", val), splits.test)
 
 
 def require_folder(folder: Path, dataset: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 KEY = ["dataset", "trainer", "config", "shots", "seed"]  # what identifies a row
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
-FIELDS = {
+FIELDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("trainer", "dataset", "config", "classes"), str),
     **dict.fromkeys(("shots", "seed"), int),
     "accuracy": (int, float),
