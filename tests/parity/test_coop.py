@@ -49,7 +49,9 @@ def test_logits_loss_and_gradients(pair, images):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     F.cross_entropy(found, LABEL).backward()
     F.cross_entropy(expected, LABEL).backward()
-    torch.testing.assert_close(ours.learned.ctx.grad, literal.ctx.grad, rtol=1e-4, atol=1e-6)
+    # float32 rounding of sums over 77 and over fewer positions, relative to the largest entry
+    difference = (ours.learned.ctx.grad - literal.ctx.grad).abs().max()
+    assert difference < 1e-5 * literal.ctx.grad.abs().max()
 
 
 def test_three_sgd_steps_lead_to_the_same_context(pair, images):
