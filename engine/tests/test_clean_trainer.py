@@ -107,3 +107,11 @@ def test_a_plain_trainer_refuses_a_checkpoint_of_other_classes(cfg, tmp_path):
     trainer.model.prompt_learner.ctx = torch.nn.Parameter(torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"does not fit CustomCLIP: size mismatch .*ctx"):
         trainer.load_model(tmp_path, epoch=1)
+
+
+def test_the_confusion_matrix_is_a_tensor_that_loads_safely(cfg, tmp_path):
+    cfg.TEST.COMPUTE_CMAT = True
+    build_trainer(cfg).test()
+    matrix = torch.load(tmp_path / "out" / "cmat.pt", weights_only=True)
+    assert matrix.dtype == torch.float64
+    assert matrix.sum().item() == pytest.approx(3)  # three labels, rows of one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dassl.data.datasets import Datum
 from dassl.utils import check_availability
@@ -155,7 +156,8 @@ class RandomClassSampler(Sampler[int]):
 
 def build_sampler(
     sampler_type: str,
-    data_source: Sequence[Datum],
+    cfg: Any = None,
+    data_source: Sequence[Datum] = (),
     batch_size: int = 32,
     n_domain: int = 0,
     n_ins: int = 16,
@@ -166,6 +168,7 @@ def build_sampler(
 
     Args:
         sampler_type: Name of the sampler.
+        cfg: Not used; it has its place in upstream's signature.
         data_source: The pictures.
         batch_size: Pictures per batch.
         n_domain: Domains per batch, of RandomDomainSampler; not positive: all.
