@@ -11,7 +11,7 @@ HEADINGS = {"dataset": "data set", "hm": "HM"} | {
     name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT
 }
 MISSING = "missing"
-AVERAGE = "mean of data sets"
+AVERAGE = "average"
 # In the order of the literature's tables; others follow.
 TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"]
 # Means of 11 data sets, 16 shots, ViT-B/16, 3 seeds: base, new, HM. Tables of CoCoOp (CVPR 2022),

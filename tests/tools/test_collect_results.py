@@ -149,7 +149,7 @@ def test_average_stands_last_and_trainers_in_the_literatures_order():
     ]
     summary = summarise(pair_runs(runs))
     ordered = order_rows(pd.concat([summary, average_datasets(summary)]))
-    assert list(ordered.dataset.unique()) == ["art", "zoo", "mean of data sets"]
+    assert list(ordered.dataset.unique()) == ["art", "zoo", "average"]
     assert list(ordered.trainer[:4]) == ["ZeroshotCLIP", "CoOp", "MaPLe", "Spotlighter"]
 
 
