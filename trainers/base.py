@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param, save_checkpoint
 from torch import Tensor, nn
-from tqdm import tqdm
 from yacs.config import CfgNode
 
 from models.loading import load_clip
 from trainers.checkpoint import check_identity, find_checkpoint, load_into, read_checkpoint
+from trainers.evaluation import evaluate
 from trainers.precision import Precision
 from trainers.run_record import write_results
 from trainers.settings import Settings, add_settings, read_settings
@@ -205,38 +204,27 @@ class CLIPTrainer(TrainerX):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate a split; the final evaluation (no split named) writes results.json."""
-        self.set_model_mode("eval")
-        self.evaluator.reset()
         final = split is None
         split = split or self.cfg.TEST.SPLIT
         split = "val" if split == "val" and self.val_loader is not None else "test"
         loader = self.val_loader if split == "val" else self.test_loader
         logger.info("Evaluate on the *%s* set", split)
-        rates = []
-        for batch in tqdm(loader, disable=None):  # no bar where stderr is not a terminal
-            image, label = self.parse_batch_test(batch)
-            start = time.perf_counter()
-            with self.precision.autocast():
-                output = self.model_inference(image)
-            if image.is_cuda:
-                torch.cuda.synchronize(image.device)
-            rates.append(len(image) / (time.perf_counter() - start))
-            self.evaluator.process(output, label)
-        results = self.evaluator.evaluate()
+        results, rate = evaluate(self, loader)
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         if final:
-            self._write_results(split, results, rates, len(loader.dataset))
+            record = self.record() | {"split": split, "n": len(loader.dataset)}
+            record |= {key: results[key] for key in ("accuracy", "macro_f1")}
+            path = write_results(self.cfg.OUTPUT_DIR, record | {"images_per_s": rate})
+            logger.info("Results written to %s", path)
         return next(iter(results.values()))
 
-    def _write_results(
-        self, split: str, results: dict[str, float], rates: list[float], n: int
-    ) -> None:
+    def record(self) -> dict[str, Any]:
+        """What this run is, for results.json."""
         cfg = self.cfg
-        record = {
+        return {
             "trainer": cfg.TRAINER.NAME,
             "dataset": cfg.DATASET.NAME,
-            "split": split,
             "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
             "shots": cfg.DATASET.NUM_SHOTS,
             "seed": cfg.SEED,
@@ -244,15 +232,8 @@ class CLIPTrainer(TrainerX):
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "epoch": self.tested_epoch(),
             "epoch_chosen_by": self.epoch_chosen_by,
-            "accuracy": results["accuracy"],
-            "macro_f1": results["macro_f1"],
-            "n": n,
-            # Of the model alone, decoding apart: the median over batches.
-            "images_per_s": round(float(torch.tensor(rates).median()), 1),
             "learned_parameters": self.num_learned(),
         }
-        path = write_results(self.cfg.OUTPUT_DIR, record)
-        logger.info("Results written to %s", path)
 
     def tested_epoch(self) -> int:
         """The epoch whose weights are evaluated; 0 where nothing was trained."""

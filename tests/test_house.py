@@ -1,0 +1,76 @@
+"""Rules of the house that a search can check."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+SOURCES = [
+    path
+    for folder in ("models", "trainers", "datasets", "tools")
+    for path in sorted((PROJECT / folder).rglob("*.py"))
+]
+HEART = [path for path in SOURCES if path.parent.name in ("models", "trainers")]
+# The public surface of the engine that project code may use.
+SURFACE = {
+    "dassl.engine": {"TRAINER_REGISTRY", "TrainerX", "build_trainer"},
+    "dassl.data": {"DatasetWrapper", "DataManager"},
+    "dassl.data.datasets": {"DATASET_REGISTRY", "Datum", "DatasetBase", "build_dataset"},
+    "dassl.data.datasets.base_dataset": {"Datum"},
+    "dassl.data.transforms": {"build_transform", "INTERPOLATION_MODES"},
+    "dassl.config": {"get_cfg_default", "clean_cfg"},
+    "dassl.metrics": {"compute_accuracy"},
+    "dassl.evaluation": {"EVALUATOR_REGISTRY", "build_evaluator"},
+    "dassl.optim": {"build_optimizer", "build_lr_scheduler"},
+    "dassl.utils": {
+        "Registry",
+        "setup_logger",
+        "set_random_seed",
+        "collect_env_info",
+        "load_checkpoint",
+        "save_checkpoint",
+        "resume_from_checkpoint",
+        "load_pretrained_weights",
+        "count_num_param",
+        "read_json",
+        "write_json",
+        "mkdir_if_missing",
+        "check_isfile",
+        "listdir_nohidden",
+        "MetricMeter",
+        "AverageMeter",
+    },
+}
+
+
+def name(path):
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.parametrize("path", HEART, ids=name)
+def test_device_and_widths_come_from_the_model(path):
+    if path.name == "loading.py":  # holds the shapes of OpenAI's models
+        return
+    found = re.findall(r"\.cuda\(\)|\b(?:512|768|224)\b", path.read_text())
+    assert not found
+
+
+@pytest.mark.parametrize("path", [*SOURCES, PROJECT / "train.py"], ids=name)
+def test_only_public_names_of_the_engine_are_imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("dassl") for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dassl"):
+            assert {alias.name for alias in node.names} <= SURFACE.get(node.module, set())
+
+
+@pytest.mark.parametrize("path", [p for p in HEART if p.parent.name == "models"], ids=name)
+def test_models_see_no_config_no_engine_and_no_trainer(path):
+    assert not re.search(r"\bcfg\b|\byacs\b|\bdassl\b|\btrainers\b", path.read_text())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= 250
