@@ -7,14 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import freeze, unit
+from models.precision import autocast, full_precision
 from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
 from models.visual_encoder import VisualTokens, build_visual_encoder
-
-
-def full_precision(x: Tensor) -> torch.autocast:
-    """Switch autocast off on the tensor's device: features and heads are float32."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 class CLIPClassifier(nn.Module):
@@ -55,9 +51,7 @@ class CLIPClassifier(nn.Module):
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
         """Unit-length image features; no gradient, for nothing in the tower is learned."""
-        dtype = self.image_dtype
-        half = torch.autocast(image.device.type, dtype=dtype or torch.bfloat16, enabled=bool(dtype))
-        with torch.no_grad(), half:
+        with torch.no_grad(), autocast(image, self.image_dtype):
             return self.visual(image, patch_path=patch_path)
 
     def classify(

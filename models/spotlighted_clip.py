@@ -7,7 +7,8 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier, full_precision
+from models.classifier import CLIPClassifier
+from models.precision import full_precision
 from models.spotlighter import HeadOutput, SpotlighterHead, TextSide
 from models.visual_encoder import VisualTokens
 

@@ -103,8 +103,13 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         self.visual = visual
 
-    def forward(self, image: Float[Tensor, "B 3 H W"]) -> VisualTokens:
-        """Encode images; only `cls`, the attention-pooled feature, is there."""
+    def forward(
+        self,
+        image: Float[Tensor, "B 3 H W"],
+        before_block: None = None,
+        patch_path: None = None,
+    ) -> VisualTokens:
+        """Encode images; only `cls`, the attention-pooled feature: no blocks and no patches."""
         return VisualTokens(unit(self.visual(image.to(self.visual.conv1.weight.dtype))))
 
 

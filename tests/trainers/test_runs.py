@@ -190,3 +190,12 @@ def test_scalars_learn_faster_and_do_not_decay(run, tmp_path):
     assert groups[1]["initial_lr"] == 10 * groups[0]["initial_lr"] == pytest.approx(0.2)
     assert groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
     assert len(groups[1]["params"]) == 6
+
+
+def test_coop_and_zero_shot_run_on_a_resnet(run, tmp_path, monkeypatch):
+    from models import loading
+
+    monkeypatch.setitem(loading._SHAPES, "RN50", (32, (1, 1, 1, 1), 8, None, 32, 64, 1))
+    for trainer in ("ZeroshotCLIP", "CoOp"):
+        run(trainer, trainer, MODEL__BACKBONE__NAME="RN50", INPUT__SIZE=(32, 32))
+        assert results(tmp_path / trainer)["backbone"] == "RN50"
