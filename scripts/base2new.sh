@@ -38,10 +38,11 @@ default_config() {
   esac
 }
 
-# run CLASSES FOLDER [FLAG...]: one call of train.py, unless its results are there.
+# run CLASSES FOLDER [FLAG...]: one call of train.py, unless its results are there. Results on new
+# classes that are older than those on base belong to a model that was trained before.
 run() {
   local classes=$1 folder=$2
-  if [[ -e $folder/results.json ]]; then
+  if [[ -e $folder/results.json && ! $base/results.json -nt $folder/results.json ]]; then
     echo "$trainer on $dataset ($classes classes), seed $seed: done, see $folder"
     return
   fi

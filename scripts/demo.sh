@@ -12,6 +12,7 @@ read -r -a seeds <<<"${SEEDS:-1}"
 output=output/demo
 spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
 
+echo "A few minutes; where a data set is new, its pictures are drawn first."
 python tools/demo.py "$@" --seeds "${seeds[@]}" --output "$output"
 python tools/collect_results.py "$output" --markdown "$output/results.md" \
   --csv "$output/results.csv" \

@@ -210,6 +210,14 @@ def test_base2new_skips_what_has_results_and_repeats_what_has_none(ready):
     assert ["SUBSAMPLE_CLASSES new" in call for call in ready.calls()] == [True]
 
 
+def test_base2new_tests_a_model_that_was_trained_again(ready):
+    ready.run("base2new", "CoOp", "dtd", "1")
+    ready.calls()
+    next((ready.root / "output/base2new/train_base").rglob("results.json")).unlink()
+    ready.run("base2new", "CoOp", "dtd", "1")
+    assert len(ready.calls()) == 2
+
+
 def test_base2new_stops_at_a_crash_and_goes_on_from_there(ready):
     ready.touch("training_crashes")
     run = ready.run("base2new", "CoOp", "dtd", "1")
