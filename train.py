@@ -12,7 +12,8 @@ import argparse
 import logging
 import sys
 
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+# What a user can mend: input, files, packages, and a loss that diverged.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
 
