@@ -23,7 +23,6 @@ from trainers.coop import CoOpSettings, build_coop
 from trainers.settings import Settings, read_settings
 from trainers.templates import DEFAULT
 
-SCALAR_RATE = 10  # learning rate of the head's scalars over that of the context
 BASES = {"CoOp": ("COOP", CoOpSettings, build_coop)}
 
 
@@ -48,6 +47,7 @@ class SpotlighterSettings(Settings):
     SCORE: str = "attention"
     TOKENS: str = "value"
     NEW: str = "inherit"
+    LR_MULT: float = 10.0  # learning rate of the head's scalars over that of the context
 
     def head_options(self) -> HeadOptions:
         """The same, as the head names them."""
@@ -72,7 +72,7 @@ class SpotlighterSettings(Settings):
         found = super().faults() + self.head_options().faults()
         if self.BASE not in BASES:
             found.append(f"BASE must be one of {', '.join(BASES)}, got {self.BASE!r}")
-        weights = {"BALANCE": self.BALANCE, "DISTILL": self.DISTILL}
+        weights = {"BALANCE": self.BALANCE, "DISTILL": self.DISTILL, "LR_MULT": self.LR_MULT}
         found += [f"{k} must not be negative, got {v}" for k, v in weights.items() if v < 0]
         return found
 
@@ -109,7 +109,7 @@ class Spotlighter(CLIPTrainer):
         scalars = list(head.parameters(recurse=False))
         chosen = {id(p) for p in scalars}
         rest = [p for p in self.model.learned.parameters() if id(p) not in chosen]
-        rate = self.cfg.OPTIM.LR * SCALAR_RATE
+        rate = self.cfg.OPTIM.LR * self.settings.LR_MULT
         return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
 
     def before_train(self) -> None:
