@@ -29,14 +29,14 @@ INK_LEVEL = 90  # below this grey level (0-255) a pixel of a drawing is outline
 class Clutter(NamedTuple):
     """How hard a picture is to read. Every count or size is drawn between 0 and this number."""
 
-    blobs: int = 7
-    fragments: int = 5
-    occlusion: float = 0.45  # side of the occluder as a share of the object's size
-    noise: float = 0.10  # standard deviation, of a range of 1
-    turn: float = 30.0  # degrees, both ways
-    hue: float = 45.0  # degrees, both ways
-    smallest: float = 0.42  # longer side of the object as a share of the picture
-    largest: float = 0.70
+    blobs: int = 4
+    fragments: int = 2
+    occlusion: float = 0.35  # side of the occluder as a share of the object's size
+    noise: float = 0.06  # standard deviation, of a range of 1
+    turn: float = 20.0  # degrees, both ways
+    hue: float = 30.0  # degrees, both ways
+    smallest: float = 0.5  # longer side of the object as a share of the picture
+    largest: float = 0.8
 
 
 def picture_rng(*key: str | int) -> Generator:
@@ -112,7 +112,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=2048)
 def sprite(code_point: str, domain: str = "colour") -> Image.Image:
-    """Return the drawing of an emoji: square, RGBA, as large as its frame allows.
+    """Return the drawing of an emoji: square, as large as its frame, colours times opacity.
 
     Raises:
         ValueError: the font draws nothing for this code point.
@@ -128,7 +128,7 @@ def sprite(code_point: str, domain: str = "colour") -> Image.Image:
     square = Image.new("RGBA", (max(image.size),) * 2)
     square.paste(image, tuple((max(image.size) - length) // 2 for length in image.size))
     square = square.resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.BICUBIC)
-    return _line_art(square) if domain == "lineart" else square
+    return (_line_art(square) if domain == "lineart" else square).convert("RGBa")
 
 
 def _line_art(drawing: Image.Image) -> Image.Image:
