@@ -6,7 +6,6 @@ OpenMoji's (CC BY-SA 4.0), taken from the colour font of the package `openmoji-d
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 from datasets.emoji_sprites import DOMAINS, SPRITE_SIZE, sprite
 
 PICTURE_SIZE = 64  # pixels
+FRAME = (PICTURE_SIZE, PICTURE_SIZE)
 PATCH_SIZE = 8  # pixels, so 8 x 8 patches
 FEWEST_PATCHES = 3  # that show the object in any picture
 OBJECT_SHARE = 0.25  # a patch shows the object when more than this share of its pixels does
@@ -34,12 +34,6 @@ class Clutter(NamedTuple):
     hue: float = 30.0  # degrees, both ways
     smallest: float = 0.5  # longer side of the object as a share of the picture
     largest: float = 0.8
-
-
-def picture_rng(*key: str | int) -> Generator:
-    """Return the generator of the picture named by `key`, equal on every machine and run."""
-    digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def render_picture(
@@ -96,8 +90,7 @@ def _draw(
 
 def patch_mask(visible: Float[np.ndarray, "64 64"]) -> Bool[np.ndarray, "64"]:
     """Return which patches (row by row) the visible part of an object, in 0-1, fills enough."""
-    side = PICTURE_SIZE // PATCH_SIZE
-    blocks = visible.reshape(side, PATCH_SIZE, side, PATCH_SIZE)
+    blocks = visible.reshape(-1, PATCH_SIZE, PICTURE_SIZE // PATCH_SIZE, PATCH_SIZE)
     return blocks.mean(axis=(1, 3)).reshape(-1) > OBJECT_SHARE
 
 
@@ -119,9 +112,8 @@ def _place(
         *(sign * cos, sign * sin, half - sign * (cos * x + sin * y)),
         *(-sin, cos, half + sin * x - cos * y),
     )
-    frame = (PICTURE_SIZE, PICTURE_SIZE)
     placed = drawing.convert("RGBa").transform(
-        frame, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+        FRAME, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     return np.asarray(placed, dtype=np.float32) / 255
 
@@ -155,10 +147,8 @@ def _background(rng: Generator, clutter: Clutter) -> Float[np.ndarray, "64 64 3"
         wave = 0.5 + 0.5 * np.sin(rows * math.cos(angle) + cols * math.sin(angle))
         pixels = first + wave[..., None] * (second - first)
     else:
-        shape = (2, 2, 3) if kind == 0 else (cells, cells, 3)
-        pixels = rng.integers(0, 256, shape)
-    small = Image.fromarray(pixels.astype(np.uint8))
-    image = small.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BICUBIC)
+        pixels = rng.integers(0, 256, (2, 2, 3) if kind == 0 else (cells, cells, 3))
+    image = Image.fromarray(pixels.astype(np.uint8)).resize(FRAME, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
     for _ in range(rng.integers(0, clutter.blobs + 1)):
         x, y = rng.uniform(-8, PICTURE_SIZE, 2)
@@ -195,7 +185,7 @@ def _occluder(
     kind = rng.integers(0, 3 if others else 2)
     if kind == 2:
         return _fragment(rng, others, domain, where)
-    image = Image.new("RGBA", (PICTURE_SIZE, PICTURE_SIZE))
+    image = Image.new("RGBA", FRAME)
     reach = rng.uniform(0, clutter.occlusion) * size / 2
     stretch = 1 if kind == 0 else rng.uniform(1, 4)
     box = (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from numpy.random import Generator
 
-from datasets.emoji_pictures import picture_rng, render_picture
+from datasets.emoji_pictures import render_picture
 
 SETS = ("animals", "food", "travel", "objects", "wear", "faces", "nature")
 PICTURES_PER_CLASS = {"train": 80, "val": 16, "test": 100}  # train: 16 shots for 5 seeds
@@ -37,6 +39,12 @@ def code_points() -> dict[str, str]:
 @lru_cache(maxsize=512)
 def _others(name: str) -> tuple[str, ...]:
     return tuple(code for other, code in code_points().items() if other != name)
+
+
+def picture_rng(*key: str | int) -> Generator:
+    """Return the generator of the picture named by `key`, equal on every machine and run."""
+    digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def draw_picture(

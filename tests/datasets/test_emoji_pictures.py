@@ -7,10 +7,9 @@ from datasets.emoji_pictures import (
     FEWEST_PATCHES,
     Clutter,
     patch_mask,
-    picture_rng,
     render_picture,
 )
-from datasets.emoji_sets import SETS, class_names, code_points, draw_picture
+from datasets.emoji_sets import SETS, class_names, code_points, draw_picture, picture_rng
 from datasets.emoji_sprites import sprite
 
 CLEAN = Clutter(blobs=0, fragments=0, occlusion=0, noise=0, turn=0, hue=0)
