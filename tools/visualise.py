@@ -15,6 +15,7 @@ import matplotlib as mpl
 import torch
 from dassl.data.transforms import build_transform
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
@@ -77,9 +78,10 @@ def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1
         axes.imshow(patch, extent=(x - 0.5, x + size - 0.5, y + size - 0.5, y - 0.5))
         frame = Rectangle((x - 0.5, y - 0.5), size, size, fill=False, edgecolor=colour, lw=1.6)
         axes.add_patch(frame)
-        axes.text(
-            x + 0.06 * size, y + 0.28 * size, str(rank), color=colour, fontsize=7, weight="bold"
+        label = axes.text(
+            x + 0.06 * size, y + 0.36 * size, str(rank), color=colour, fontsize=8, weight="bold"
         )
+        label.set_path_effects([withStroke(linewidth=2, foreground="black")])
     axes.set_xlim(-0.5, pixels.shape[0] - 0.5)
     axes.set_ylim(pixels.shape[0] - 0.5, -0.5)
 
