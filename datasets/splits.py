@@ -114,11 +114,15 @@ def select_labels(labels: Iterable[int], subset: str) -> list[int]:
 def subsample_classes(splits: Splits, subset: str) -> Splits:
     """Keep the items of a class subset, labelled anew from 0; `all` leaves everything as it is.
 
-    The classes are those of the training items.
+    The classes are those of the training items. A half of a half is written with a slash: training
+    on "base/base" and validating on "base/new" chooses settings without touching new classes.
 
     Raises:
         ValueError: `subset` is none of all, base, new.
     """
+    subset, _, inner = subset.partition("/")
+    if inner:
+        return subsample_classes(subsample_classes(splits, subset), inner)
     selected = select_labels((item.label for item in splits.train), subset)
     if subset == "all":
         return splits
