@@ -113,12 +113,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)
-    logging.getLogger("dassl").setLevel(logging.WARNING)
+    engine = logging.getLogger("dassl")
+    level = engine.level
+    engine.setLevel(logging.WARNING)
     try:
         found = {dataset: validate(args, dataset) for dataset in args.datasets}
     except USER_ERRORS as error:
         sys.stderr.write(f"validate: error: {error}\n")
         return 2
+    finally:
+        engine.setLevel(level)
     for dataset, scores in found.items():
         print(dataset, *(f"{subset} {score:.2f}" for subset, score in scores.items()))
     for subset in next(iter(found.values())):

@@ -1,5 +1,7 @@
 """Accuracy on base validation pictures."""
 
+import logging
+
 import pytest
 from dassl.data.datasets import Datum
 
@@ -31,12 +33,14 @@ def argv(toy_root, tmp_path, monkeypatch):
 
 
 def test_base_and_held_out_classes_are_validated(argv, capsys):
+    level = logging.getLogger("dassl").level
     assert validate.main(argv("CoOp")) == 0
     assert "mean base " in capsys.readouterr().out
     assert validate.main(argv("CoOp", "--held-out")) == 0
     printed = capsys.readouterr().out
     assert "mean base/base " in printed
     assert "mean base/new " in printed
+    assert logging.getLogger("dassl").level == level
 
 
 def test_zero_shot_needs_no_training(argv, capsys):
