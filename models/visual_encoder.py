@@ -17,8 +17,6 @@ from models.blocks import (
     value_path,
 )
 
-PATCH_PATHS = ("value", "raw")
-
 
 class VisualTokens(NamedTuple):
     """What the image tower saw. B images, N patches, D joint width; features are unit length."""

@@ -27,7 +27,7 @@ import torch  # noqa: E402
 
 from datasets.emoji_sets import PICTURES_PER_CLASS, code_points  # noqa: E402
 from datasets.emoji_sprites import DOMAINS  # noqa: E402
-from tools.pretrain.asset import load_asset  # noqa: E402
+from models.loading import load_tiny_clip  # noqa: E402
 from tools.pretrain.captions import Captioner  # noqa: E402
 from tools.pretrain.evaluate import zero_shot_of  # noqa: E402
 from tools.pretrain.settings import Settings  # noqa: E402
@@ -66,7 +66,7 @@ def return_freed_memory() -> None:
 def evaluate(split: str, domain: str) -> None:
     """Print the zero-shot accuracy of the asset on all pictures of a split."""
     count = PICTURES_PER_CLASS[split]
-    table = zero_shot_of(load_asset(ASSET), split=split, per_class=count, domain=domain)
+    table = zero_shot_of(load_tiny_clip(ASSET), split=split, per_class=count, domain=domain)
     for name, row in table.items():
         print(f"{name:<8} base {row['base']:5.1f}  new {row['new']:5.1f}")
 

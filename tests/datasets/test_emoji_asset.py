@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tools.pretrain.asset import load_asset
+from models.loading import load_tiny_clip
 from tools.pretrain.evaluate import zero_shot_of
 
 ASSET = Path(__file__).parents[2] / "assets/tiny_clip.pt"
@@ -13,7 +13,7 @@ ASSET = Path(__file__).parents[2] / "assets/tiny_clip.pt"
 
 @pytest.fixture(scope="module")
 def model():
-    return load_asset(ASSET)
+    return load_tiny_clip(ASSET)
 
 
 def test_the_asset_is_small():
