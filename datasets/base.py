@@ -12,6 +12,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from datasets.splits import (
     Splits,
+    class_names_of,
     fingerprint,
     read_split,
     read_subset,
@@ -33,6 +34,7 @@ class FewShotDataset(DatasetBase):
         dataset_dir: folder under DATASET.ROOT.
         image_dir: folder under `dataset_dir` that the paths of the split file start from.
         split_file: JSON file under `dataset_dir`, see `datasets.splits.read_split`.
+        all_class_names: names of all classes by label, whatever subset a run has.
 
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
@@ -52,6 +54,7 @@ class FewShotDataset(DatasetBase):
         splits = self.read_splits()
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
+        self.all_class_names = class_names_of(splits.train)
         splits = subsample_classes(splits, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         super().__init__(train_x=splits.train, val=splits.val or None, test=splits.test)
 

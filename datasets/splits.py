@@ -111,6 +111,11 @@ def select_labels(labels: Iterable[int], subset: str) -> list[int]:
     return {"all": ordered, "base": ordered[:middle], "new": ordered[middle:]}[subset]
 
 
+def class_names_of(items: Iterable[Datum]) -> list[str]:
+    """Return the names of the classes of these items, in the order of their labels."""
+    return list(dict(sorted({item.label: item.classname for item in items}.items())).values())
+
+
 def subsample_classes(splits: Splits, subset: str) -> Splits:
     """Keep the items of a class subset, labelled anew from 0; `all` leaves everything as it is.
 

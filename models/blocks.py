@@ -7,7 +7,7 @@ The weights are read in place from OpenAI's modules; nothing is copied or patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,26 @@ def run_blocks(
             x = before_block(depth, x)
         x = run_block(block, x, causal=causal)
     return x
+
+
+def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> BeforeBlock:
+    """The seam of deep prompt tuning: block j = 1, 2, ... sees prompts of its own.
+
+    Args:
+        prompts: those of blocks 1, 2, ...; later blocks keep what comes out of the last of them.
+        where: the positions they take; they replace what stands there.
+
+    Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
+    """
+
+    def before_block(depth: int, x: Tensor) -> Tensor:
+        if not 1 <= depth <= len(prompts):
+            return x
+        start, stop, _ = where.indices(x.shape[1])
+        own = prompts[depth - 1].to(x.dtype).expand(len(x), -1, -1)  # (B, M, W)
+        return torch.cat([x[:, :start], own, x[:, stop:]], dim=1)
+
+    return before_block
 
 
 def freeze(module: nn.Module) -> nn.Module:

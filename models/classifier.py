@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.blocks import freeze, unit
@@ -13,57 +16,146 @@ from models.text_encoder import TextEncoder
 from models.visual_encoder import VisualTokens, build_visual_encoder
 
 
-class CLIPClassifier(nn.Module):
-    """Frozen towers; a subclass says where the text features come from.
+class Target(NamedTuple):
+    """What a prediction is fitted to."""
 
-    `text_features` are computed once per evaluation: kept from the first call in evaluation mode
-    until the mode is set again or weights are loaded.
+    label: Int[Tensor, " B"]
+    logits: Float[Tensor, "B C"] | None = None
+    """Of a teacher, where there is one; `label` is then its choice."""
+
+
+class Step(NamedTuple):
+    """One forward pass of training."""
+
+    logits: Float[Tensor, "B C"]
+    target: Target
+    parts: dict[str, Float[Tensor, ""]]
+    """The loss is their sum."""
+    evidence: tuple[Tensor, ...] = ()
+    """What a memory is written from, without gradient; see `CLIPClassifier.remember`."""
+
+
+class CLIPClassifier(nn.Module):
+    """Frozen towers; a subclass says where the text features come from, and what is learned.
+
+    Text features that do not depend on the image are computed once per evaluation: kept from the
+    first call in evaluation mode until the mode is set again or weights are loaded.
     """
+
+    text_depends_on_image = False
+    learns_images = False  # gradients flow through the image tower
+    criterion_name = "ce"
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
-        self.learned: nn.Module | None = None  # the part that is trained and saved
+        self.learned: nn.Module | None = None
         freeze(clip)
         self.visual = build_visual_encoder(clip.visual)
         self.text = TextEncoder(clip)
         self.register_buffer("logit_scale", clip.logit_scale.detach().float().clone())
+        self.register_buffer("rows", None, persistent=False)  # the classes that are evaluated
         self.image_dtype: torch.dtype | None = None  # autocast of the image tower
         self._text_features: Tensor | None = None
+
+    def learn(self, module: nn.Module) -> None:
+        """Declare the part that is trained and saved."""
+        self.learned = module
+        module.register_load_state_dict_post_hook(self.forget)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
         """exp(logit_scale)."""
         return self.logit_scale.exp()
 
-    def encode_text(self) -> Float[Tensor, "C D"]:
-        """Unit-length text features of all classes, computed now."""
+    # Features
+
+    def encode_text(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "*B C D"]:
+        """Text features of all classes, computed now; a leading axis B if they depend on `cls`."""
         raise NotImplementedError
 
-    def text_features(self) -> Float[Tensor, "C D"]:
-        """`encode_text`, kept while evaluating."""
+    def text_features(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "*B C D"]:
+        """`encode_text`, kept while evaluating, and then of the evaluated classes alone."""
         if self.training:
-            return self.encode_text()
+            return self.encode_text(cls)
+        if self.text_depends_on_image:
+            return self._evaluated(self.encode_text(cls))
         if self._text_features is None:
-            self._text_features = self.encode_text()
+            self._text_features = self._evaluated(self.encode_text(cls))
         return self._text_features
+
+    def _evaluated(self, text: Tensor) -> Tensor:
+        return text if self.rows is None else text[..., self.rows, :]
+
+    def see(self, image: Tensor, patch_path: str | None = None) -> VisualTokens:
+        """The image tower's features, not unit length; with what is learned there."""
+        return self.visual(image, patch_path=patch_path)
+
+    def encode_raw(
+        self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
+    ) -> VisualTokens:
+        """`see` in the tower's precision; with gradient only where it learns something."""
+        grad = torch.set_grad_enabled(self.learns_images and torch.is_grad_enabled())
+        with grad, autocast(image, self.image_dtype):
+            return self.see(image, patch_path)
 
     def encode_image(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """Unit-length image features; no gradient, for nothing in the tower is learned."""
-        with torch.no_grad(), autocast(image, self.image_dtype):
-            return self.visual(image, patch_path=patch_path)
+        """Unit-length image features, float32.
+
+        Args:
+            image: normalised pictures at the tower's resolution.
+            patch_path: see `VisualEncoder`.
+        """
+        return self.encode_raw(image, patch_path).unit()
 
     def classify(
-        self, cls: Float[Tensor, "B D"], text: Float[Tensor, "C D"]
+        self, cls: Float[Tensor, "B D"], text: Float[Tensor, "*B C D"]
     ) -> Float[Tensor, "B C"]:
         """Cosine similarity times `scale`, float32."""
         with full_precision(cls):
-            return self.scale * cls @ text.T
+            if text.dim() == 2:
+                return self.scale * cls @ text.T
+            return self.scale * (text @ cls.unsqueeze(-1)).squeeze(-1)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
-        return self.classify(self.encode_image(image).cls, self.text_features())
+        cls = self.encode_image(image).cls
+        return self.classify(cls, self.text_features(cls))
+
+    # Training
+
+    def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
+        """What predictions of this batch are fitted to: the labels, if no teacher knows better."""
+        return Target(label)
+
+    def criterion(self, logits: Float[Tensor, "B C"], target: Target) -> Float[Tensor, ""]:
+        """How badly a prediction fits; cross-entropy."""
+        return F.cross_entropy(logits, target.label)
+
+    def ties(
+        self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
+        """What holds a tuner near to plain CLIP; parts of the loss, none for most tuners."""
+        return {}
+
+    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+        """The forward pass of one training step."""
+        cls = self.encode_image(image).cls
+        text = self.text_features(cls)
+        logits = self.classify(cls, text)
+        target = self.target(image, label)
+        parts = {self.criterion_name: self.criterion(logits, target)}
+        return Step(logits, target, parts | self.ties(image, cls, text, logits))
+
+    def remember(self, step: Step) -> None:
+        """Called after the optimiser's step: a tuner with a memory writes to it here."""
+
+    def identity(self) -> dict[str, str]:
+        """What beside trainer and backbone must be the same where learned weights are loaded."""
+        return {}
+
+    # Modes
 
     def forget(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""
@@ -83,10 +175,9 @@ class PromptedCLIP(CLIPClassifier):
 
     def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
         super().__init__(clip)
-        self.learned = prompts
-        prompts.register_load_state_dict_post_hook(self.forget)
+        self.learn(prompts)
 
-    def encode_text(self) -> Float[Tensor, "C D"]:
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """Encode the prompts as they are now."""
         return unit(self.text(self.learned(), self.learned.eos))
 
@@ -106,6 +197,6 @@ class ZeroShotCLIP(CLIPClassifier):
         by_template = [self.text.encode(list(sentences)) for sentences in templates]
         self.register_buffer("fixed", unit(torch.stack(by_template).mean(0)), persistent=False)
 
-    def encode_text(self) -> Float[Tensor, "C D"]:
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The fixed features."""
         return self.fixed

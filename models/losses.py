@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from models.classifier import CLIPClassifier, Target
 from models.ranking import mean_row
-from models.spotlighted_clip import SpotlightedOutput
+from models.spotlighter import HeadOutput, TextSide
+from models.visual_encoder import VisualTokens
+
+
+class SpotlightedOutput(NamedTuple):
+    """Everything one forward pass knows; `logits` is the prediction."""
+
+    logits: Float[Tensor, "B C"]
+    base_logits: Float[Tensor, "B C"]
+    tokens: VisualTokens
+    side: TextSide
+    head: HeadOutput
+
+    def evidence(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
+        kept = self.head.selection
+        return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
 
 
 def spotlighter_loss(
     out: SpotlightedOutput,
-    label: Int[Tensor, " B"],
+    target: Target,
+    base: CLIPClassifier,
     anchors: Float[Tensor, "C D"],
     *,
     balance: float,
@@ -22,22 +42,24 @@ def spotlighter_loss(
 
     Args:
         out: of the model, in training mode.
-        label: true classes.
+        target: the true classes, or a teacher's predictions.
+        base: its criterion measures how predictions fit the target: cross-entropy, or with a
+            teacher the divergence.
         anchors: text0, unit length.
         balance: divides the level losses; 0 switches them off.
         distill: weighs the ties to the anchors; 0 switches them off.
 
     Returns:
-        "ce" and, where switched on, "levels" and "distill", each already weighted.
+        The base's criterion and, where switched on, "levels" and "distill", each already weighted.
     """
-    parts = {"ce": F.cross_entropy(out.logits, label)}
+    parts = {base.criterion_name: base.criterion(out.logits, target)}
     if balance:
         z = out.head.level_logits
         names = [name for name in ("1", "2", "both") if name in z]
-        parts["levels"] = sum(F.cross_entropy(z[name], label) for name in names) / balance
+        parts["levels"] = sum(base.criterion(z[name], target) for name in names) / balance
     if distill:
         text = out.side.text
-        drift = F.l1_loss(text, anchors)
+        drift = F.l1_loss(text, anchors.expand_as(text))
         rows = F.l1_loss(mean_row(out.side.rows), text.detach())
         parts["distill"] = distill * (drift + rows)
     return parts

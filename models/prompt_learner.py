@@ -27,6 +27,7 @@ class PromptLearner(nn.Module):
         *,
         n_ctx: int = 16,
         ctx_init: str = "",
+        learned_words: int | None = None,
         csc: bool = False,
         class_token_position: str = "end",
         context_length: int = 77,
@@ -38,6 +39,7 @@ class PromptLearner(nn.Module):
             token_embedding: CLIP's own, frozen.
             n_ctx: number of context vectors; ignored where `ctx_init` is given.
             ctx_init: words to start from; their number is then the number of context vectors.
+            learned_words: learn only the first so many of the words; the others stay as they are.
             csc: one context a class instead of a shared one; `ctx_init` is then ignored.
             class_token_position: where the class name stands: "end", "middle" or "front".
             context_length: positions of the text tower (77 in CLIP).
@@ -53,7 +55,8 @@ class PromptLearner(nn.Module):
             )
         words = normalise_name(ctx_init)
         use_words = bool(words) and not csc
-        n_ctx = count_tokens(words) if use_words else n_ctx
+        if use_words:
+            n_ctx = _number_of_words(words, learned_words)
         if not 1 <= n_ctx <= context_length - 4:  # SOS, one token of a name, ".", EOS
             raise ValueError(
                 f"the number of context vectors must lie in 1..{context_length - 4}, got {n_ctx}"
@@ -83,13 +86,28 @@ class PromptLearner(nn.Module):
 
     def forward(self) -> Float[Tensor, "C L W"]:
         """The prompts of all classes: [SOS, ctx, name, ".", EOS, ...] or the chosen order."""
-        ctx = self.ctx.to(self.token_prefix.dtype)
-        if not self.csc:
-            ctx = ctx.expand(len(self.token_prefix), -1, -1)  # (C, n_ctx, W)
-        prompts = torch.cat([self.token_prefix, ctx, self.token_suffix], dim=1)  # (C, L, W)
+        ctx = self.ctx if self.csc else self.ctx.expand(len(self.token_prefix), -1, -1)
+        return self.assemble(ctx)
+
+    def assemble(self, ctx: Float[Tensor, "*B C M W"]) -> Float[Tensor, "*B C L W"]:
+        """Put a context of each class where it belongs."""
+        every = (*ctx.shape[:-2], -1, -1)
+        parts = [self.token_prefix, ctx.to(self.token_prefix.dtype), self.token_suffix]
+        prompts = torch.cat([part.expand(every) for part in parts], dim=-2)  # (*B, C, L, W)
         if self.order is None:
             return prompts
-        return prompts.gather(1, self.order[..., None].expand_as(prompts))
+        return prompts.gather(-2, self.order[..., None].expand_as(prompts))
+
+
+def _number_of_words(words: str, learned: int | None) -> int:
+    """How many words of an initial context are learned: all of them, or the first `learned`."""
+    total = count_tokens(words)
+    if learned is not None and not 1 <= learned <= total:
+        raise ValueError(
+            f"{learned} context vectors cannot start from the {total} tokens of {words!r}; "
+            "take fewer (N_CTX) or other words (CTX_INIT)"
+        )
+    return total if learned is None else learned
 
 
 def _slot_order(tokens: Tokens, name_lengths: list[int], n_ctx: int, position: str) -> Tensor:

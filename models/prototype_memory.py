@@ -64,8 +64,10 @@ class PrototypeMemory(nn.Module):
         """Fill the bank from the whole training set, seen once without augmentation.
 
         Writes exact class means to the global prototypes, one round of updates to the patch
-        prototypes, and the mean kept patch.
+        prototypes, and the mean kept patch. What the bank held before is gone.
         """
+        self.prototypes.copy_(self.anchors.unsqueeze(1).expand_as(self.prototypes))
+        self.mass.zero_()
         self.patch_mean.copy_(kept.float().flatten(0, 1).mean(0))
         count = torch.zeros_like(self.global_mass).index_add_(
             0, label, torch.ones_like(label, dtype=self.global_mass.dtype)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier
+from models.classifier import CLIPClassifier, Step
+from models.losses import SpotlightedOutput, spotlighter_loss
 from models.precision import full_precision
-from models.spotlighter import HeadOutput, SpotlighterHead, TextSide
-from models.visual_encoder import VisualTokens
-
-
-class SpotlightedOutput(NamedTuple):
-    """Everything one forward pass knows; `logits` is the prediction."""
-
-    logits: Float[Tensor, "B C"]
-    tokens: VisualTokens
-    side: TextSide
-    head: HeadOutput
-
-    def evidence(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
-        kept = self.head.selection
-        return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
+from models.spotlighter import SpotlighterHead, TextSide
+from models.visual_encoder import require_vit
 
 
 class SpotlightedCLIP(nn.Module):
@@ -33,53 +18,82 @@ class SpotlightedCLIP(nn.Module):
     With the gate at 0 the logits are the base's, bit for bit.
     """
 
-    def __init__(self, base: CLIPClassifier, head: SpotlighterHead) -> None:
+    def __init__(
+        self,
+        base: CLIPClassifier,
+        head: SpotlighterHead,
+        *,
+        balance: float = 50.0,
+        distill: float = 20.0,
+    ) -> None:
         """Put the head on the base.
+
+        Args:
+            base: a prompt tuner.
+            head: for the base's classes.
+            balance: divides the loss of the levels; 0 switches it off.
+            distill: weighs the ties to the anchors; 0 switches them off.
 
         Raises:
             ValueError: the backbone has no patch tokens, or fewer than are to be kept.
         """
         super().__init__()
         options = head.options
-        if not base.visual.has_patches:
-            raise ValueError(
-                "Spotlighter needs patch tokens, and a ResNet backbone has none; "
-                "choose a ViT (MODEL.BACKBONE.NAME), or the trainer CoOp for a ResNet"
-            )
+        require_vit(base.visual.visual)
         if options.num_keep > base.visual.num_patches:
             raise ValueError(
                 f"TRAINER.SPOTLIGHTER.TOPK must lie in 1..{base.visual.num_patches} for this "
                 f"backbone, got {options.num_keep}"
             )
         self.base, self.head = base, head
+        self.balance, self.distill = balance, distill
         self.patch_path = "value" if options.tokens == "value" else "raw"
         self.learned = nn.ModuleDict({"base": base.learned, "head": head})
         self.learned.register_load_state_dict_post_hook(self.forget)
         self._side: TextSide | None = None
 
-    def text_side(self) -> TextSide:
-        """The text side of the head, kept while evaluating."""
+    def text_side(self, cls: Float[Tensor, "B D"]) -> TextSide:
+        """The text side of the head, kept while evaluating if it does not depend on the image."""
         if self._side is not None:
             return self._side
-        text = self.base.text_features()
+        text = self.base.text_features(cls)
+        rows = None if self.training else self.base.rows
         with full_precision(text):
-            side = self.head.text_side(text)
-        if not self.training:
+            side = self.head.text_side(text, rows)
+        if not self.training and not self.base.text_depends_on_image:
             self._side = side
         return side
 
     def analyse(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
         """Logits and all that led to them, for losses, bank updates and pictures."""
         tokens = self.base.encode_image(image, self.patch_path)
-        side = self.text_side()
+        side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):
             found = self.head(tokens, side, base_logits, self.base.scale)
-        return SpotlightedOutput(base_logits + found.added, tokens, side, found)
+        return SpotlightedOutput(base_logits + found.added, base_logits, tokens, side, found)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
         return self.analyse(image).logits
+
+    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+        """The forward pass of one training step: the head's losses, and the base's own ties."""
+        out, base = self.analyse(image), self.base
+        target = base.target(image, label)
+        parts = spotlighter_loss(
+            out, target, base, self.head.anchors, balance=self.balance, distill=self.distill
+        )
+        ties = base.ties(image, out.tokens.cls, out.side.text, out.base_logits)
+        return Step(out.logits, target, parts | ties, out.evidence())
+
+    def remember(self, step: Step) -> None:
+        """Write the batch to the bank."""
+        self.head.memory.update(*step.evidence, step.target.label)
+
+    def identity(self) -> dict[str, str]:
+        """See `CLIPClassifier.identity`."""
+        return self.base.identity()
 
     def forget(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models import ranking, token_selection
@@ -98,9 +98,18 @@ class SpotlighterHead(nn.Module):
             temperature=self.options.tau_inherit,
         )
 
-    def text_side(self, text: Float[Tensor, "*T D"]) -> TextSide:
-        """Rank the slots of every class and map the text features; `text` is unit length."""
+    def text_side(
+        self, text: Float[Tensor, "*T D"], rows: Int[Tensor, " C"] | None = None
+    ) -> TextSide:
+        """Rank the slots of every class and map the text features.
+
+        Args:
+            text: unit length.
+            rows: which of the head's classes `text` is of; None for all.
+        """
         bank, o = self.read_bank(), self.options
+        if rows is not None:
+            bank = Bank(*(entry[rows] for entry in bank))
         slots = ranking.rank_slots(
             text, bank.prototypes, bank.mass, mix=self.mix[1], temperature=o.tau_proto
         )

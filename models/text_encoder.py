@@ -53,9 +53,18 @@ class TextEncoder(nn.Module):
         last = x[torch.arange(len(x), device=x.device), eos]  # (C, W)
         return self.ln_final(last).to(self.dtype) @ self.text_projection
 
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks of the tower."""
+        return len(self.transformer.resblocks)
+
     @torch.no_grad()
-    def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
-        """Unit-length float32 features of plain sentences, no gradient."""
+    def encode_raw(self, texts: list[str]) -> Float[Tensor, "C D"]:
+        """Float32 features of plain sentences as CLIP gives them, no gradient."""
         tokens = tokenize(texts, self.positional_embedding.shape[0])
         tokens = tokens.to(self.text_projection.device)
-        return unit(self(self.token_embedding(tokens.ids), tokens.eos))
+        return self(self.token_embedding(tokens.ids), tokens.eos).float()
+
+    def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
+        """The same at unit length."""
+        return unit(self.encode_raw(texts))

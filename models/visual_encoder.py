@@ -19,24 +19,29 @@ from models.blocks import (
 
 
 class VisualTokens(NamedTuple):
-    """What the image tower saw. B images, N patches, D joint width; features are unit length."""
+    """What the image tower saw. B images, N patches, D joint width."""
 
     cls: Float[Tensor, "B D"]
     patches: Float[Tensor, "B N D"] | None = None
     cls_attention: Float[Tensor, "B N"] | None = None
     """Class-token attention of the last block over the patches, mean of heads, positive."""
 
+    def unit(self) -> VisualTokens:
+        """The same with features of unit length, float32."""
+        patches = None if self.patches is None else unit(self.patches)
+        return self._replace(cls=unit(self.cls), patches=patches)
+
 
 class VisualEncoder(nn.Module):
     """CLIP's vision transformer with a seam before every block.
 
     Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
-    on their way into block `depth` (counted from 0), and the patches can be returned as well.
-    With the seam unused the class feature equals `unit(visual(image))`.
+    on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
+    and the patches can be returned as well. With all of it unused the class feature equals
+    `visual(image)`.
     """
 
     num_prefix_tokens = 1  # the class token stands before the patches
-    has_patches = True
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
@@ -47,24 +52,41 @@ class VisualEncoder(nn.Module):
         """N, the patches of one image at the tower's own resolution."""
         return self.visual.positional_embedding.shape[0] - self.num_prefix_tokens
 
-    def embed(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B L Wv"]:
-        """Patch embedding, class token, positions, `ln_pre`: what enters block 0."""
+    @property
+    def width(self) -> int:
+        """Wv, the width of the tower."""
+        return self.visual.conv1.out_channels
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks of the tower."""
+        return len(self.visual.transformer.resblocks)
+
+    def embed(
+        self, image: Float[Tensor, "B 3 H W"], prompts: Float[Tensor, "M Wv"] | None = None
+    ) -> Float[Tensor, "B L Wv"]:
+        """Class token, patches, their positions, then `prompts`; `ln_pre`: what enters block 0."""
         visual = self.visual
         patches = visual.conv1(image.to(visual.conv1.weight.dtype))  # (B, Wv, grid, grid)
         patches = patches.flatten(2).transpose(1, 2)  # (B, N, Wv)
         cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([cls, patches], dim=1)  # (B, 1 + N, Wv)
-        return visual.ln_pre(x + visual.positional_embedding.to(x.dtype))
+        x = x + visual.positional_embedding.to(x.dtype)
+        if prompts is not None:
+            prompts = prompts.to(x.dtype).expand(len(x), -1, -1)
+            x = torch.cat([x, prompts], dim=1)  # (B, 1 + N + M, Wv)
+        return visual.ln_pre(x)
 
     def project(self, x: Float[Tensor, "*shape Wv"]) -> Float[Tensor, "*shape D"]:
-        """`ln_post` and `proj`, unit length, float32."""
-        return unit(self.visual.ln_post(x) @ self.visual.proj)
+        """`ln_post` and `proj`."""
+        return self.visual.ln_post(x) @ self.visual.proj
 
     def forward(
         self,
         image: Float[Tensor, "B 3 H W"],
         before_block: BeforeBlock | None = None,
         patch_path: str | None = None,
+        prompts: Float[Tensor, "M Wv"] | None = None,
     ) -> VisualTokens:
         """Encode images.
 
@@ -73,12 +95,14 @@ class VisualEncoder(nn.Module):
             before_block: seam, see `models.blocks.BeforeBlock`.
             patch_path: None for the class token alone; "value" for the last block's value vectors
                 through its output projection (MaskCLIP); "raw" for the last block's output.
+            prompts: learned tokens that stand behind the patches; never among those returned.
 
         Returns:
-            Unit-length features; `patches` and `cls_attention` only where `patch_path` is given.
+            Features as CLIP gives them, not unit length; `patches` and `cls_attention` only where
+            `patch_path` is given.
         """
         *early, last = self.visual.transformer.resblocks
-        x = run_blocks(early, self.embed(image), before_block=before_block)
+        x = run_blocks(early, self.embed(image, prompts), before_block=before_block)
         if before_block is not None:
             x = before_block(len(early), x)
         out = run_block(last, x)
@@ -86,7 +110,7 @@ class VisualEncoder(nn.Module):
         cls = self.project(out[:, 0])
         if patch_path is None:
             return VisualTokens(cls)
-        kept = slice(self.num_prefix_tokens, None)
+        kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + self.num_patches)
         patches = value_path(last, x) if patch_path == "value" else out
         attention = class_token_attention(last, x)
         return VisualTokens(cls, self.project(patches[:, kept]), attention[:, kept])
@@ -94,8 +118,6 @@ class VisualEncoder(nn.Module):
 
 class ResNetEncoder(nn.Module):
     """CLIP's ModifiedResNet: one feature an image and no patch tokens."""
-
-    has_patches = False
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
@@ -106,11 +128,38 @@ class ResNetEncoder(nn.Module):
         image: Float[Tensor, "B 3 H W"],
         before_block: None = None,
         patch_path: None = None,
+        prompts: None = None,
     ) -> VisualTokens:
         """Encode images; only `cls`, the attention-pooled feature: no blocks and no patches."""
-        return VisualTokens(unit(self.visual(image.to(self.visual.conv1.weight.dtype))))
+        return VisualTokens(self.visual(image.to(self.visual.conv1.weight.dtype)))
 
 
 def build_visual_encoder(visual: nn.Module) -> VisualEncoder | ResNetEncoder:
     """The encoder that fits CLIP's image tower."""
     return VisualEncoder(visual) if hasattr(visual, "transformer") else ResNetEncoder(visual)
+
+
+def require_vit(visual: nn.Module) -> nn.Module:
+    """CLIP's image tower, if it is a transformer.
+
+    Raises:
+        ValueError: it is a ResNet.
+    """
+    if not hasattr(visual, "transformer"):
+        raise ValueError(
+            "this trainer works on the tokens of the image tower, and a ResNet backbone has none; "
+            "choose a ViT (MODEL.BACKBONE.NAME), or the trainer CoOp or CoCoOp for a ResNet"
+        )
+    return visual
+
+
+def require_blocks(tower: nn.Module, depth: int, key: str) -> None:
+    """Refuse prompts for more blocks than a tower has.
+
+    Raises:
+        ValueError: names the key, and what would do.
+    """
+    if depth > tower.num_blocks:
+        raise ValueError(
+            f"TRAINER.{key} must not be above {tower.num_blocks} for this backbone, got {depth}"
+        )

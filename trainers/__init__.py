@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from yacs.config import CfgNode
 
+from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
+from trainers.maple import MaPLe
+from trainers.promptkd import PromptKD
+from trainers.promptsrc import PromptSRC
 from trainers.spotlighter import Spotlighter
+from trainers.text_refiner import TextRefiner
 from trainers.zeroshot import ZeroshotCLIP, ZeroshotCLIP2
 
-TRAINERS = (ZeroshotCLIP, ZeroshotCLIP2, CoOp, Spotlighter)
+TRAINERS = (
+    ZeroshotCLIP,
+    ZeroshotCLIP2,
+    CoOp,
+    CoCoOp,
+    MaPLe,
+    PromptSRC,
+    PromptKD,
+    TextRefiner,
+    Spotlighter,
+)
 
 __all__ = ["TRAINERS", "extend_cfg", *(trainer.__name__ for trainer in TRAINERS)]
 

@@ -1,35 +1,41 @@
-"""What all CLIP trainers share: load, freeze, optimise, precision, checkpoints, results."""
+"""What all CLIP trainers share: load, freeze, optimise, precision; evaluation and checkpoints."""
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from dassl.data.datasets import DatasetBase
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import count_num_param, save_checkpoint
+from dassl.utils import count_num_param
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from models.averaging import EpochAverage
+from models.classifier import CLIPClassifier
 from models.loading import load_clip
-from trainers.checkpoint import check_identity, find_checkpoint, load_into, read_checkpoint
-from trainers.evaluation import evaluate
+from trainers import checkpoint, evaluation, pictures
 from trainers.precision import Precision
-from trainers.run_record import write_results
 from trainers.settings import Settings, add_settings, read_settings
 
 logger = logging.getLogger(__name__)
 
 
-class CLIPTrainer(TrainerX):
-    """A trainer is a `Settings` class, a config node, and `build_clip`.
+class Run(NamedTuple):
+    """What a model may depend on beside CLIP, the class names and its own settings."""
 
-    Where cross-entropy is not enough it overrides `loss`; what must follow an optimiser step goes
-    into `after_step`. Exactly one module, the model's `learned`, is registered and saved.
+    cfg: CfgNode
+    dataset: DatasetBase
+
+
+class CLIPTrainer(TrainerX):
+    """A trainer is a `Settings` class, a config node, and `build`.
+
+    The model says what its loss is and what it remembers after a step. Exactly one module, the
+    model's `learned`, is registered and saved.
     """
 
     node: str
@@ -39,26 +45,38 @@ class CLIPTrainer(TrainerX):
     trained = False
     loaded_epoch: int | None = None
 
+    # What a trainer says of itself; a head on a tuner asks the tuner's class
+
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
         """Add this trainer's keys, with their defaults, to a config."""
         add_settings(cfg, cls.node, cls.settings_class)
 
-    def build_clip(self, clip: nn.Module, class_names: list[str]) -> nn.Module:
+    @classmethod
+    def build(
+        cls, clip: nn.Module, class_names: list[str], settings: Any, run: Run
+    ) -> CLIPClassifier:
         """The model: images -> logits, with the trainable part under `.learned`."""
         raise NotImplementedError
 
-    def loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits (B, C) and the parts whose sum is minimised."""
-        logits = self.model(image)
-        return logits, {"ce": F.cross_entropy(logits, label)}
+    @classmethod
+    def model_classes(cls, run: Run) -> list[str]:
+        """The classes that the model knows; those of the run, if the trainer does not say more."""
+        return list(run.dataset.classnames)
 
-    def after_step(self, label: Tensor) -> None:
-        """Called after each optimiser step."""
+    @classmethod
+    def epoch_weights(cls, settings: Any, epochs: int) -> Tensor | None:
+        """Weights of a mean of the parameters over epochs; None for the last epoch's."""
+        return None
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters to train, in groups for the optimiser."""
-        return [{"params": [p for p in self.model.learned.parameters() if p.requires_grad]}]
+    @property
+    def tuner(self) -> tuple[type[CLIPTrainer], Any]:
+        """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""
+        return type(self), self.settings
+
+    def build_clip(self, clip: nn.Module, class_names: list[str], run: Run) -> nn.Module:
+        """The model of this trainer."""
+        return self.build(clip, class_names, self.settings, run)
 
     # Construction
 
@@ -69,35 +87,35 @@ class CLIPTrainer(TrainerX):
     def build_data_loader(self) -> None:
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
         super().build_data_loader()
-        dataset = self.dm.dataset
-        test = {item.impath for item in dataset.test}
-        own_val = dataset.val and not any(item.impath in test for item in dataset.val)
-        self.epoch_chosen_by = self.cfg.TEST.FINAL_MODEL
-        if self.epoch_chosen_by == "best_val" and not own_val:
-            logger.warning(
-                "%s has no validation split apart from its test pictures: "
-                "the last epoch is reported instead of the best",
-                self.cfg.DATASET.NAME,
-            )
-            self.cfg.defrost()
-            self.cfg.TEST.FINAL_MODEL = self.epoch_chosen_by = "last_step"
-            self.cfg.freeze()
+        self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
+        self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
+        if self.transductive:
+            self.train_loader_x = pictures.loader_of_all_classes(self.cfg)
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
         cfg, backbone = self.cfg, self.cfg.MODEL.BACKBONE
+        self.class_names = list(self.dm.dataset.classnames)
+        (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
+        names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", backbone.NAME)
         clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
-        self.class_names = list(self.dm.dataset.classnames)
-        self.model = self.build_clip(clip, self.class_names).to(self.device)
+        self.model = self.build_clip(clip, names, run).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
+        self.average = None
         if learned is None:
             return
+        if (weights := tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH)) is not None:
+            self.average = EpochAverage(learned, weights)
         self.optim = build_optimizer(learned, cfg.OPTIM, param_groups=self.parameter_groups())
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
         logger.info("Learned parameters: %s", f"{self.num_learned():,}")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters to train, in groups for the optimiser."""
+        return [{"params": [p for p in self.model.learned.parameters() if p.requires_grad]}]
 
     def num_learned(self) -> int:
         """Trainable scalars."""
@@ -123,28 +141,32 @@ class CLIPTrainer(TrainerX):
         """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
-            logits, parts = self.loss(image, label)
-            total = torch.stack(list(parts.values())).sum()
-        self._step(total)
-        self.after_step(label)
+            step = self.model.step(image, label)
+            total = torch.stack(list(step.parts.values())).sum()
+        self.precision.descend(self, total)
+        self.model.remember(step)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        summary = {"loss": total.item(), "acc": compute_accuracy(logits, label)[0].item()}
-        if len(parts) > 1:
-            summary |= {f"loss_{name}": part.item() for name, part in parts.items()}
+        accuracy = compute_accuracy(step.logits, step.target.label)[0]
+        summary = {"loss": total.item(), "acc": accuracy.item()}
+        if len(step.parts) > 1:
+            summary |= {f"loss_{name}": part.item() for name, part in step.parts.items()}
         return summary
 
-    def _step(self, loss: Tensor) -> None:
-        scaler = self.precision.scaler
-        if scaler is None:
-            self.model_backward_and_update(loss)
-            return
-        self.optim.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(self.optim)
-        scaler.update()
+    def after_epoch(self) -> None:
+        """Count the epoch's parameters where they are averaged, then evaluate and save."""
+        if self.average is not None:
+            self.average.add(self.epoch)
+        if self.epoch + 1 == self.max_epoch:
+            self.finish()
+        super().after_epoch()
 
-    # Checkpoints
+    def finish(self) -> None:
+        """After the last step, before anything is saved."""
+        if self.average is not None:
+            self.average.install()
+
+    # Checkpoints and evaluation
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""
@@ -152,91 +174,26 @@ class CLIPTrainer(TrainerX):
             "trainer": self.cfg.TRAINER.NAME,
             "backbone": self.cfg.MODEL.BACKBONE.NAME,
             "class_names": self.class_names,
-        }
+        } | self.model.identity()
 
-    def save_model(
-        self,
-        epoch: int,
-        directory: str,
-        is_best: bool = False,
-        val_result: float | None = None,
-        model_name: str = "",
-    ) -> None:
-        """Save what was learned, and its identity."""
-        state = {
-            "state_dict": self.model.learned.state_dict(),
-            "epoch": epoch + 1,
-            "optimizer": self.optim.state_dict(),
-            "scheduler": self.sched.state_dict(),
-            "val_result": val_result,
-            "identity": self.identity(),
-        }
-        folder = str(Path(directory) / self.checkpoint_name)
-        save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
+    def identity_keys(self) -> tuple[str, ...]:
+        """What must agree between a checkpoint and this run for an evaluation."""
+        return ("trainer", "backbone", *self.model.identity())
+
+    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
+        """Save what was learned, and its identity; see `trainers.checkpoint.save`."""
+        checkpoint.save(self, epoch, directory, *args, **kwargs)
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
-        pointer = Path(directory) / self.checkpoint_name / "checkpoint"
-        if pointer.is_file():
-            path = find_checkpoint(directory, self.checkpoint_name, last=True)
-            keys = ("trainer", "backbone", "class_names")
-            check_identity(read_checkpoint(path), self.identity(), path, keys)
+        checkpoint.prepare_resuming(self, directory)
         return super().resume_model_if_exist(directory)
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load learned weights for evaluation; nothing is loaded that does not fit."""
-        if not directory:
-            logger.info("No --model-dir: evaluating without learned weights")
-            return
-        path = find_checkpoint(directory, self.checkpoint_name, epoch)
-        saved = read_checkpoint(path)
-        check_identity(saved, self.identity(), path, self.identity_keys())
-        load_into(self.model.learned, saved, path)
-        self.loaded_epoch = saved["epoch"]
-        logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
-
-    def identity_keys(self) -> tuple[str, ...]:
-        """What must agree between a checkpoint and this run for an evaluation."""
-        return ("trainer", "backbone")
-
-    # Evaluation
+        self.loaded_epoch = checkpoint.load(self, directory, epoch)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate a split; the final evaluation (no split named) writes results.json."""
-        final = split is None
-        split = split or self.cfg.TEST.SPLIT
-        split = "val" if split == "val" and self.val_loader is not None else "test"
-        loader = self.val_loader if split == "val" else self.test_loader
-        logger.info("Evaluate on the *%s* set", split)
-        results, rate = evaluate(self, loader)
-        for name, value in results.items():
-            self.write_scalar(f"{split}/{name}", value, self.epoch)
-        if final:
-            record = self.record() | {"split": split, "n": len(loader.dataset)}
-            record |= {key: results[key] for key in ("accuracy", "macro_f1")}
-            path = write_results(self.cfg.OUTPUT_DIR, record | {"images_per_s": rate})
-            logger.info("Results written to %s", path)
-        return next(iter(results.values()))
-
-    def record(self) -> dict[str, Any]:
-        """What this run is, for results.json."""
-        cfg = self.cfg
-        return {
-            "trainer": cfg.TRAINER.NAME,
-            "dataset": cfg.DATASET.NAME,
-            "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-            "shots": cfg.DATASET.NUM_SHOTS,
-            "seed": cfg.SEED,
-            "config": cfg.CONFIG_NAME,
-            "backbone": cfg.MODEL.BACKBONE.NAME,
-            "epoch": self.tested_epoch(),
-            "epoch_chosen_by": self.epoch_chosen_by,
-            "learned_parameters": self.num_learned(),
-        }
-
-    def tested_epoch(self) -> int:
-        """The epoch whose weights are evaluated; 0 where nothing was trained."""
-        if self.loaded_epoch is not None:
-            return self.loaded_epoch
-        return min(self.epoch + 1, self.max_epoch) if self.trained else 0
+        return evaluation.test(self, split)

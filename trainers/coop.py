@@ -9,7 +9,7 @@ from torch import nn
 
 from models.classifier import PromptedCLIP
 from models.prompt_learner import POSITIONS, PromptLearner
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, Run
 from trainers.settings import Settings
 
 
@@ -30,23 +30,7 @@ class CoOpSettings(Settings):
                 f"CLASS_TOKEN_POSITION must be one of {', '.join(POSITIONS)}, "
                 f"got {self.CLASS_TOKEN_POSITION!r}"
             )
-        if self.N_CTX < 1:
-            found.append(f"N_CTX must be at least 1, got {self.N_CTX}")
-        return found
-
-
-def build_coop(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptedCLIP:
-    """CLIP with CoOp's prompts."""
-    prompts = PromptLearner(
-        class_names,
-        clip.token_embedding,
-        n_ctx=settings.N_CTX,
-        ctx_init=settings.CTX_INIT,
-        csc=settings.CSC,
-        class_token_position=settings.CLASS_TOKEN_POSITION,
-        context_length=clip.context_length,
-    )
-    return PromptedCLIP(clip, prompts)
+        return found + self.below(1, "N_CTX")
 
 
 @TRAINER_REGISTRY.register()
@@ -56,9 +40,21 @@ class CoOp(CLIPTrainer):
     node = "COOP"
     settings_class = CoOpSettings
 
-    def build_clip(self, clip: nn.Module, class_names: list[str]) -> PromptedCLIP:
+    @classmethod
+    def build(
+        cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: Run
+    ) -> PromptedCLIP:
         """CLIP with learned prompts."""
-        return build_coop(clip, class_names, self.settings)
+        prompts = PromptLearner(
+            class_names,
+            clip.token_embedding,
+            n_ctx=settings.N_CTX,
+            ctx_init=settings.CTX_INIT,
+            csc=settings.CSC,
+            class_token_position=settings.CLASS_TOKEN_POSITION,
+            context_length=clip.context_length,
+        )
+        return PromptedCLIP(clip, prompts)
 
     def identity_keys(self) -> tuple[str, ...]:
         """Class-specific context belongs to its class list."""

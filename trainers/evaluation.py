@@ -1,7 +1,8 @@
-"""One pass over a loader: the evaluator's results, and how fast the model was."""
+"""Evaluate a trainer's model, and say what the run was."""
 
 from __future__ import annotations
 
+import logging
 import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from trainers.run_record import write_results
+
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def evaluate(trainer: CLIPTrainer, loader: Any) -> tuple[dict[str, float], float]:
-    """Evaluate a trainer's model.
+    """One pass over a loader.
 
     Returns:
         The evaluator's results, and images/s of the model alone, without reading and decoding: the
@@ -34,3 +39,48 @@ def evaluate(trainer: CLIPTrainer, loader: Any) -> tuple[dict[str, float], float
         rates.append(len(image) / (time.perf_counter() - start))
         trainer.evaluator.process(output, label)
     return trainer.evaluator.evaluate(), round(median(rates), 1)
+
+
+def test(trainer: CLIPTrainer, split: str | None) -> float:
+    """Evaluate a split; None is the final evaluation, which writes results.json."""
+    final = split is None
+    split = split or trainer.cfg.TEST.SPLIT
+    split = "val" if split == "val" and trainer.val_loader is not None else "test"
+    loader = trainer.val_loader if split == "val" else trainer.test_loader
+    logger.info("Evaluate on the *%s* set", split)
+    results, rate = evaluate(trainer, loader)
+    for name, value in results.items():
+        trainer.write_scalar(f"{split}/{name}", value, trainer.epoch)
+    if final:
+        found = record(trainer) | {"split": split, "n": len(loader.dataset)}
+        found |= {key: results[key] for key in ("accuracy", "macro_f1")}
+        path = write_results(trainer.cfg.OUTPUT_DIR, found | {"images_per_s": rate})
+        logger.info("Results written to %s", path)
+    return next(iter(results.values()))
+
+
+def record(trainer: CLIPTrainer) -> dict[str, Any]:
+    """What a run is, for results.json."""
+    cfg = trainer.cfg
+    found = {
+        "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+        "config": cfg.CONFIG_NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "epoch": tested_epoch(trainer),
+        "epoch_chosen_by": trainer.epoch_chosen_by,
+        "learned_parameters": trainer.num_learned(),
+    }
+    if trainer.transductive:
+        found["transductive"] = "trained on unlabelled pictures of new classes, too"
+    return found | {k: v for k, v in trainer.model.identity().items() if isinstance(v, str)}
+
+
+def tested_epoch(trainer: CLIPTrainer) -> int:
+    """The epoch whose weights are evaluated; 0 where nothing was trained."""
+    if trainer.loaded_epoch is not None:
+        return trainer.loaded_epoch
+    return min(trainer.epoch + 1, trainer.max_epoch) if trainer.trained else 0

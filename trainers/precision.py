@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import nn
+from dassl.engine import TrainerX
+from torch import Tensor, nn
 
+from models.classifier import CLIPClassifier
 from models.loading import import_clip
+from models.text_encoder import TextEncoder
+from models.visual_encoder import ResNetEncoder, VisualEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +28,14 @@ class Precision:
 
     def __init__(self, name: str, model: nn.Module, device: torch.device) -> None:
         self.device, self.amp_dtype, self.scaler = device, None, None
-        base = getattr(model, "base", model)
         if name == "fp16" and device.type != "cuda":
             logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
         elif name == "fp16":
-            halve(base)
+            halve(model)
         elif name == "bf16":
-            base.image_dtype = torch.bfloat16
+            for part in model.modules():
+                if isinstance(part, CLIPClassifier):
+                    part.image_dtype = torch.bfloat16
         elif name == "amp" and device.type == "cuda":
             self.amp_dtype, self.scaler = torch.float16, torch.amp.GradScaler("cuda")
         elif name == "amp":
@@ -41,11 +46,22 @@ class Precision:
         dtype = self.amp_dtype or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
 
+    def descend(self, trainer: TrainerX, loss: Tensor) -> None:
+        """Gradients and one optimiser step; with a scaled loss in float16."""
+        if self.scaler is None:
+            trainer.model_backward_and_update(loss)
+            return
+        trainer.model_zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(trainer.optim)
+        self.scaler.update()
 
-def halve(base: nn.Module) -> None:
+
+def halve(model: nn.Module) -> None:
     """CLIP's matrix products in half precision, as OpenAI stores them; LayerNorms stay float32."""
     import_clip()
     from clip.model import convert_weights
 
-    convert_weights(base.visual)
-    convert_weights(base.text)
+    for part in model.modules():
+        if isinstance(part, VisualEncoder | ResNetEncoder | TextEncoder):
+            convert_weights(part)

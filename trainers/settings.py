@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from yacs.config import CfgNode
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
+MAX_WORDS = 4  # the tuners with deep prompts start longer contexts at random
 
 S = TypeVar("S", bound="Settings")
 
@@ -23,6 +24,11 @@ class Settings:
         if self.PREC in PRECISIONS:
             return []
         return [f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"]
+
+    def below(self, least: float, *keys: str) -> list[str]:
+        """A sentence for each of the keys whose value is below `least`."""
+        values = {key: getattr(self, key) for key in keys}
+        return [f"{k} must be at least {least:g}, got {v}" for k, v in values.items() if v < least]
 
 
 def add_settings(cfg: CfgNode, node: str, settings: type[Settings]) -> None:
@@ -41,3 +47,14 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
     if faults := found.faults():
         raise ValueError(f"TRAINER.{node}: " + "; ".join(faults))
     return found
+
+
+def context_of_words(n_ctx: int, ctx_init: str) -> dict[str, Any]:
+    """How MaPLe and its relatives read N_CTX and CTX_INIT, as options of a `PromptLearner`.
+
+    All words of CTX_INIT stand in the prompt, but only the first N_CTX of them are learned (MaPLe
+    learns "a photo" of "a photo of a"). A context of more than 4 vectors starts at random.
+    """
+    if not ctx_init or n_ctx > MAX_WORDS:
+        return {"n_ctx": n_ctx}
+    return {"ctx_init": ctx_init, "learned_words": n_ctx}

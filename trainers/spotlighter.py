@@ -9,21 +9,24 @@ import torch
 from dassl.data import DatasetWrapper
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from models.head_options import HeadOptions
-from models.losses import spotlighter_loss
 from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
 from models.tokenizer import normalise_name
-from trainers.base import CLIPTrainer
-from trainers.coop import CoOpSettings, build_coop
+from trainers.base import CLIPTrainer, Run
+from trainers.cocoop import CoCoOp
+from trainers.coop import CoOp
+from trainers.maple import MaPLe
+from trainers.promptkd import PromptKD
+from trainers.promptsrc import PromptSRC
 from trainers.settings import Settings, read_settings
 from trainers.templates import DEFAULT
 
-BASES = {"CoOp": ("COOP", CoOpSettings, build_coop)}
+BASES = {trainer.__name__: trainer for trainer in (CoOp, CoCoOp, MaPLe, PromptSRC, PromptKD)}
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,7 @@ class SpotlighterSettings(Settings):
         found = super().faults() + self.head_options().faults()
         if self.BASE not in BASES:
             found.append(f"BASE must be one of {', '.join(BASES)}, got {self.BASE!r}")
-        weights = {"BALANCE": self.BALANCE, "DISTILL": self.DISTILL, "LR_MULT": self.LR_MULT}
-        found += [f"{k} must not be negative, got {v}" for k, v in weights.items() if v < 0]
-        return found
+        return found + self.below(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
 @TRAINER_REGISTRY.register()
@@ -87,21 +88,35 @@ class Spotlighter(CLIPTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check this trainer's keys and its base's."""
         super().check_cfg(cfg)
-        node, settings_class, self.build_base = BASES[self.settings.BASE]
-        self.base_settings = read_settings(cfg, node, settings_class)
+        base = BASES[self.settings.BASE]
+        self.base_settings = read_settings(cfg, base.node, base.settings_class)
         if getattr(self.base_settings, "CSC", False):
             raise ValueError(
-                f"TRAINER.{node}.CSC True gives each training class a context of its own, which no "
-                "new class can have; Spotlighter needs a shared context (CSC False)"
+                f"TRAINER.{base.node}.CSC True gives each training class a context of its own, "
+                "which no new class can have; Spotlighter needs a shared context (CSC False)"
             )
 
-    def build_clip(self, clip: nn.Module, class_names: list[str]) -> SpotlightedCLIP:
+    @property
+    def tuner(self) -> tuple[type[CLIPTrainer], Any]:
+        """The base, and its settings."""
+        return BASES[self.settings.BASE], self.base_settings
+
+    def build_clip(self, clip: nn.Module, class_names: list[str], run: Run) -> SpotlightedCLIP:
         """The base tuner with a head on it."""
-        base = self.build_base(clip, class_names, self.base_settings)
+        (base_class, base_settings), settings = self.tuner, self.settings
+        base = base_class.build(clip, class_names, base_settings, run)
         names = [normalise_name(name) for name in class_names]
         anchors = base.text.encode([DEFAULT.format(name) for name in names])
-        head = SpotlighterHead(class_names, anchors, self.settings.head_options())
-        return SpotlightedCLIP(base, head)
+        head = SpotlighterHead(class_names, anchors, settings.head_options())
+        return SpotlightedCLIP(base, head, balance=settings.BALANCE, distill=settings.DISTILL)
+
+    def identity_keys(self) -> tuple[str, ...]:
+        """The base must be the same, too."""
+        return (*super().identity_keys(), "base")
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return super().identity() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The scalars learn faster, and do not decay: 0 is not where they belong."""
@@ -124,28 +139,20 @@ class Spotlighter(CLIPTrainer):
         self.set_model_mode("eval")
         transform = build_transform(self.cfg, is_train=False)
         pictures = DatasetWrapper(self.cfg, self.dm.dataset.train_x, transform=transform)
-        loader = DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE)
         seen = []
-        for batch in loader:
+        for batch in DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE):
             image, label = self.parse_batch_test(batch)
+            label = self.model.base.target(image, label).label
             seen.append((*self.model.analyse(image).evidence(), label))
         self.model.head.memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
-
-    def loss(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the prediction and of each level, and the ties to the anchors."""
-        out = self.model.analyse(image)
-        self.evidence = out.evidence()
-        settings, head = self.settings, self.model.head
-        parts = spotlighter_loss(
-            out, label, head.anchors, balance=settings.BALANCE, distill=settings.DISTILL
-        )
-        return out.logits, parts
-
-    def after_step(self, label: Tensor) -> None:
-        """Write the batch to the bank."""
-        self.model.head.memory.update(*self.evidence, label)
 
     def after_epoch(self) -> None:
         """Order the slots by evidence before anything is saved."""
         self.model.head.memory.sort_by_mass()
         super().after_epoch()
+
+    def finish(self) -> None:
+        """Fill the bank anew where image features have moved since it was filled first."""
+        super().finish()
+        if self.model.base.learns_images:
+            self.calibrate()

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.classifier import ZeroShotCLIP
 from models.tokenizer import normalise_name
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, Run
 from trainers.settings import Settings
 from trainers.templates import ensemble, template
 
@@ -31,14 +31,19 @@ class ZeroshotCLIP(CLIPTrainer):
     node = "ZEROSHOTCLIP"
     settings_class = ZeroshotSettings
 
-    def templates(self) -> tuple[str, ...]:
+    @staticmethod
+    def templates(dataset: str) -> tuple[str, ...]:
         """Sentences with a gap for the class name."""
-        return (template(self.cfg.DATASET.NAME),)
+        return (template(dataset),)
 
-    def build_clip(self, clip: nn.Module, class_names: list[str]) -> ZeroShotCLIP:
+    @classmethod
+    def build(
+        cls, clip: nn.Module, class_names: list[str], settings: ZeroshotSettings, run: Run
+    ) -> ZeroShotCLIP:
         """Text features are the mean over the templates."""
         names = [normalise_name(name) for name in class_names]
-        return ZeroShotCLIP(clip, [[t.format(name) for t in self.templates()] for name in names])
+        sentences = cls.templates(run.cfg.DATASET.NAME)
+        return ZeroShotCLIP(clip, [[s.format(name) for s in sentences] for name in names])
 
     def train(self) -> None:
         """Evaluate: there is nothing to learn."""
@@ -54,6 +59,7 @@ class ZeroshotCLIP(CLIPTrainer):
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Zero-shot CLIP with the mean of several templates."""
 
-    def templates(self) -> tuple[str, ...]:
+    @staticmethod
+    def templates(dataset: str) -> tuple[str, ...]:
         """The selected templates and the data set's own."""
-        return ensemble(self.cfg.DATASET.NAME)
+        return ensemble(dataset)

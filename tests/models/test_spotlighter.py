@@ -5,31 +5,21 @@ import torch
 import torch.nn.functional as F
 
 from models.blocks import unit
-from models.classifier import PromptedCLIP
-from models.head_options import HeadOptions
+from models.classifier import Target
 from models.losses import spotlighter_loss
-from models.prompt_learner import PromptLearner
-from models.spotlighted_clip import SpotlightedCLIP
-from models.spotlighter import SpotlighterHead
+from tests import tuners
 from tests.models.test_matching import greedy_loop
 
 LABEL = torch.tensor([0, 1, 1, 5])
 
 
-def build(clip_model, class_names, **options):
-    prompts = PromptLearner(class_names, clip_model.token_embedding, ctx_init="a photo of a")
-    base = PromptedCLIP(clip_model, prompts)
-    anchors = base.text.encode([f"a photo of a {name}." for name in class_names])
-    head = SpotlighterHead(class_names, anchors, HeadOptions(**options))
-    return SpotlightedCLIP(base, head)
+def build(clip_model, class_names, base="CoOp", **options):
+    return tuners.make_spotlighted(base, clip_model, class_names, **options)
 
 
-def shake(model, seed=3):
+def shake(model):
     """Move every scalar away from its start, so that each one shows."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.learned.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    tuners.shake(model.learned, size=0.2)
 
 
 def fill(model, images):
@@ -47,7 +37,7 @@ def model(clip_model, class_names, images):
 def slow_logits(model, images):  # noqa: C901
     """Sections 3 to 5 for HEAD lite, one image, class and rank at a time."""
     head, o, memory = model.head, model.head.options, model.head.memory
-    tokens = model.base.visual(images, patch_path=model.patch_path)
+    tokens = model.base.encode_image(images, model.patch_path)
     text, scale = model.base.encode_text(), model.base.scale
     C, K, M = len(text), o.num_keep, o.num_prototypes
     mu, P, G = memory.patch_mean, memory.prototypes, memory.global_prototypes
@@ -148,7 +138,7 @@ def test_loss_equals_its_parts_written_down(model, images):
     model.train()
     out = model.analyse(images)
     anchors = model.head.anchors
-    parts = spotlighter_loss(out, LABEL, anchors, balance=50.0, distill=20.0)
+    parts = spotlighter_loss(out, Target(LABEL), model.base, anchors, balance=50.0, distill=20.0)
     z = out.head.level_logits
     levels = sum(F.cross_entropy(z[n], LABEL) for n in ("1", "2", "both"))
     text, rows = out.side.text, out.side.rows
@@ -162,14 +152,17 @@ def test_loss_equals_its_parts_written_down(model, images):
 
 def test_zero_switches_a_loss_term_off(model, images):
     out = model.train().analyse(images)
-    parts = spotlighter_loss(out, LABEL, model.head.anchors, balance=0.0, distill=0.0)
+    parts = spotlighter_loss(
+        out, Target(LABEL), model.base, model.head.anchors, balance=0.0, distill=0.0
+    )
     assert list(parts) == ["ce"]
 
 
+@pytest.mark.parametrize("base", tuners.BASES)
 @pytest.mark.parametrize("head", ["lite", "full"])
 @pytest.mark.parametrize("tokens", ["value", "raw", "adapter"])
-def test_gate_zero_is_the_base_tuner_bit_for_bit(clip_model, class_names, images, head, tokens):
-    model = build(clip_model, class_names, head=head, tokens=tokens)
+def test_gate_zero_is_the_base_bit_for_bit(clip_model, class_names, images, base, head, tokens):
+    model = build(clip_model, class_names, base, head=head, tokens=tokens)
     fill(model, images)
     shake(model)
     model.head.gate.data.zero_()

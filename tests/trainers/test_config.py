@@ -71,9 +71,7 @@ def test_wrong_pairs_are_explained(argv, message):
 
 def test_a_missing_file_lists_its_neighbours(tmp_path):
     (tmp_path / "there.yaml").write_text("")
-    with pytest.raises(
-        FileNotFoundError, match=r"gone.yaml does not exist; in .*there"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"gone.yaml does not exist; in .*there"):
         config("--config-file", tmp_path / "gone.yaml")
 
 

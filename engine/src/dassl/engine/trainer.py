@@ -30,8 +30,14 @@ __all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
 logger = logging.getLogger(__name__)
 
 
-def _without_half_on_cpu(cfg: CfgNode, device: torch.device) -> CfgNode:
-    """Return the config with fp16 replaced by fp32 where the CPU would have to compute it."""
+def _without_half_on_cpu(cfg: CfgNode, device: torch.device, own: str) -> CfgNode:
+    """Return the config with fp16 replaced by fp32 where the CPU would have to compute it.
+
+    Args:
+        cfg: The whole config.
+        device: Where the trainer computes.
+        own: The node under TRAINER whose change is worth a warning.
+    """
     nodes = [name for name, node in cfg.TRAINER.items() if isinstance(node, CfgNode)]
     half = [name for name in nodes if cfg.TRAINER[name].get("PREC") == "fp16"]
     if device.type != "cpu" or not half:
@@ -40,7 +46,7 @@ def _without_half_on_cpu(cfg: CfgNode, device: torch.device) -> CfgNode:
     cfg.defrost()
     for name in half:
         cfg.TRAINER[name].PREC = "fp32"
-        if name == cfg.TRAINER.NAME.upper():
+        if name == own:
             logger.warning("TRAINER.%s.PREC fp16 is computed as fp32 on the CPU", name)
     if frozen:
         cfg.freeze()
@@ -61,7 +67,8 @@ class SimpleTrainer(TrainerBase):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
         self.device = choose_device(cfg.USE_CUDA)
-        cfg = _without_half_on_cpu(cfg, self.device)
+        own = getattr(self, "node", cfg.TRAINER.NAME.upper())
+        cfg = _without_half_on_cpu(cfg, self.device, own)
         self.check_cfg(cfg)
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR

@@ -1,0 +1,95 @@
+"""Every tuner against its published formulation (tools/published): plain `clip` modules at 77
+positions, CoCoOp image by image, deep prompts layer by layer.
+"""
+
+import pytest
+import torch
+
+from tests.conftest import make_clip
+from tests.tuners import WORDS, make_tuner, published_name, published_state, shake
+from tools import published
+from trainers.templates import DIVERSE
+
+LABEL = torch.tensor([0, 3, 3, 5])
+# float32 sums over 77 and over fewer positions are rounded differently. Gradients are compared to
+# the largest entry of their tensor; 1.2e-5 was seen, behind the ReLU of CoCoOp's network.
+LOGITS, GRADIENT, STEPS = 1e-5, 2e-5, 1e-4
+BEFORE_NORM = "conv1.0.bias"  # a BatchNorm takes it away again: its gradient is rounding alone
+NAMES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
+
+
+def make_literal(name, ours, clip, class_names):
+    learned = published_state(ours.learned)
+    kind = getattr(published, f"Published{name}")
+    if name == "PromptSRC":
+        return kind(clip, class_names, learned, templates=DIVERSE)
+    if name == "PromptKD":
+        teacher = make_clip(seed=5, vision_width=64, joint=48)
+        teacher = make_literal("PromptSRC", ours.teacher, teacher, class_names)
+        return kind(clip, class_names, learned, teacher=teacher, temperature=2.0, kd_weight=1000.0)
+    if name == "TextRefiner":
+        slots = ours.learned.memory.slots.clone()
+        return kind(clip, class_names, learned, prefix=WORDS, memory_item=slots)
+    return kind(clip, class_names, learned, prefix=WORDS)
+
+
+@pytest.fixture(params=NAMES)
+def pair(request, class_names):
+    ours = make_tuner(request.param, make_clip(), class_names).train()
+    shake(ours.learned)
+    return ours, make_literal(request.param, ours, make_clip(), class_names)
+
+
+def test_logits(pair, images):
+    ours, literal = pair
+    literal.training = False
+    with torch.no_grad():
+        expected = literal.logits(images)
+        torch.testing.assert_close(ours.eval()(images), expected, rtol=LOGITS, atol=LOGITS)
+
+
+def test_losses_and_gradients(pair, images):
+    ours, literal = pair
+    step = ours.step(images, LABEL)
+    total, parts = literal.loss(images, LABEL)
+    found = torch.stack(list(step.parts.values()))
+    torch.testing.assert_close(found, torch.stack(list(parts.values())), rtol=1e-5, atol=1e-6)
+    found.sum().backward()
+    total.backward()
+    found = {published_name(n): p.grad for n, p in ours.learned.named_parameters()}
+    expected = {n: p.grad.reshape(found[n].shape) for n, p in literal.learned.items()}
+    assert found.keys() == expected.keys()
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    for name, gradient in expected.items():
+        difference = (found[name] - gradient).abs().max()
+        of = largest if name.endswith(BEFORE_NORM) else gradient.abs().max()
+        assert difference <= GRADIENT * of, name
+
+
+def test_three_sgd_steps(pair, images):
+    ours, literal = pair
+    settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+    optimiser = torch.optim.SGD(ours.learned.parameters(), **settings)
+    reference = torch.optim.SGD(literal.learned.values(), **settings)
+    for _ in range(3):
+        optimiser.zero_grad()
+        step = ours.step(images, LABEL)
+        torch.stack(list(step.parts.values())).sum().backward()
+        optimiser.step()
+        ours.remember(step)
+        reference.zero_grad()
+        literal.loss(images, LABEL)[0].backward()
+        reference.step()
+    found = published_state(ours.learned)
+    assert found.keys() == literal.learned.keys()
+    for name, expected in literal.learned.items():
+        torch.testing.assert_close(found[name], expected, rtol=STEPS, atol=1e-5, msg=name)
+    if hasattr(literal, "memory_item"):
+        slots = ours.learned.memory.slots
+        torch.testing.assert_close(slots, literal.memory_item, rtol=STEPS, atol=1e-5)
+    if hasattr(literal, "running_mean"):
+        norms = [m for m in ours.learned.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+        torch.testing.assert_close(
+            norms[0].running_mean, literal.running_mean, rtol=STEPS, atol=1e-5
+        )
+        torch.testing.assert_close(norms[0].running_var, literal.running_var, rtol=STEPS, atol=1e-5)

@@ -1,0 +1,96 @@
+"""Every prompt tuner on a tiny random CLIP, and its learned tensors under the published names."""
+
+from types import SimpleNamespace
+
+import torch
+from dassl.config import get_cfg_default
+
+from models.classifier import CLIPClassifier
+from models.distilled import DistilledCLIP, Projector, StudentPrompts
+from models.head_options import HeadOptions
+from models.spotlighted_clip import SpotlightedCLIP
+from models.spotlighter import SpotlighterHead
+from tests.conftest import make_clip
+from trainers import TRAINERS, extend_cfg
+from trainers.base import Run
+
+TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
+WORDS = "a photo of a"
+SETTINGS = {
+    "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
+    "CoCoOp": {"CTX_INIT": WORDS},
+    "MaPLe": {"PROMPT_DEPTH": 2},
+    "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
+    "TextRefiner": {"MEMORY_SIZE": 7},
+}
+BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")
+
+
+def make_run(class_names):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    cfg.TRAINER.COOP.CTX_INIT = WORDS
+    return Run(cfg, SimpleNamespace(classnames=list(class_names)))
+
+
+def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
+    """A tuner as its trainer builds it; PromptKD with a PromptSRC teacher of another width."""
+    torch.manual_seed(0)
+    if name == "PromptKD":
+        return make_student(clip, class_names, **settings)
+    trainer = TRAINER[name]
+    chosen = trainer.settings_class(**SETTINGS[name] | settings)
+    return trainer.build(clip, list(class_names), chosen, make_run(class_names))
+
+
+def make_student(clip, class_names, rows=None, temperature=2.0):
+    teacher = make_tuner("PromptSRC", make_clip(seed=5, vision_width=64, joint=48), class_names)
+    teacher.name = "a teacher"
+    prompts = StudentPrompts(3, (4, clip.visual.conv1.out_channels), Projector(32, 48))
+    options = {"rows": rows, "weight": 1000.0, "temperature": temperature}
+    return DistilledCLIP(clip, prompts, teacher, **options)
+
+
+def make_spotlighted(base_name, clip, class_names, **options):
+    base = make_tuner(base_name, clip, class_names)
+    names = [name.replace("_", " ") for name in class_names]
+    anchors = base.text.encode([f"a photo of a {name}." for name in names])
+    return SpotlightedCLIP(base, SpotlighterHead(class_names, anchors, HeadOptions(**options)))
+
+
+def shake(module, seed=3, size=0.1):
+    """Move every learned tensor away from its start, so that each one shows."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+def published_name(ours):
+    """The published name of something learned, without the prefix of the prompt learner."""
+    part, _, rest = ours.partition(".")
+    number, _, kind = rest.partition(".")
+    if part == "vision":
+        block = f"transformer.resblocks.{number}.VPT_shallow"
+        return "image_encoder." + ("VPT" if number == "0" else block)
+    if part == "text_deeper":
+        return f"text_encoder.transformer.resblocks.{int(number) + 1}.VPT_shallow"
+    layer = {"inner": 0, "norm": 1, "outer": 3}
+    if part in ("projector", "local"):
+        module = "VPT_image_trans" if part == "projector" else "mid_image_trans"
+        return f"{module}.conv1.{layer[number]}.{kind}"
+    return {"memory.extractor.weight": "extractor.weight"}.get(ours, ours)
+
+
+def published_shape(name, value):
+    """1x1 convolutions have two axes more."""
+    is_convolution = ".conv1." in name and value.dim() == 2
+    return value[:, :, None, None] if is_convolution else value
+
+
+def published_state(module, buffers=False):
+    """Learned tensors under their published names and in their published shapes."""
+    named = module.state_dict() if buffers else dict(module.named_parameters())
+    renamed = {published_name(name): value for name, value in named.items()}
+    return {name: published_shape(name, value) for name, value in renamed.items()}
