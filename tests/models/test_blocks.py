@@ -2,7 +2,7 @@
 
 import torch
 
-from models.blocks import class_token_attention, run_block, run_blocks, value_path
+from models.blocks import class_token_attention, deep_prompts, run_block, run_blocks, value_path
 
 
 def tokens(clip_model, length=17):
@@ -57,3 +57,15 @@ def test_blocks_pass_gradients(clip_model):
     x = tokens(clip_model).requires_grad_()
     run_block(clip_model.visual.transformer.resblocks[0], x).square().sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+def test_deep_prompts_replace_what_stands_there_before_their_own_blocks():
+    x = torch.arange(12.0).view(1, 6, 2).repeat(2, 1, 1)
+    prompts = [torch.full((2, 2), 100.0), torch.full((2, 2), 200.0)]
+    for where, positions in ((slice(1, 3), [1, 2]), (slice(-2, None), [4, 5])):
+        seam = deep_prompts(prompts, where)
+        for depth, value in ((0, None), (1, 100.0), (2, 200.0), (3, None)):
+            expected = x.clone()
+            if value is not None:
+                expected[:, positions] = value
+            assert torch.equal(seam(depth, x), expected)

@@ -9,6 +9,7 @@ from models.loading import random_clip
 from models.prompt_learner import PromptLearner
 from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
+from tests.tuners import TRAINER, make_run
 
 NAMES = ["goldfish", "great white shark", "hen"]
 
@@ -31,6 +32,18 @@ def test_spotlighter_on_openais_vits(backbone, size, patches, joint, options):
     assert out.tokens.patches.shape == (2, patches, joint)
     assert out.head.selection.tokens.shape == (2, 5, joint)
     assert sum(p.numel() for p in head.parameters(recurse=False)) == 21
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TextRefiner"])
+def test_every_tuner_on_openais_vit(name):
+    """Published sizes: 9 blocks with prompts, whatever the device."""
+    trainer = TRAINER[name]
+    with torch.device("meta"):
+        clip, images = random_clip("ViT-B/16"), torch.empty(2, 3, 224, 224)
+    model = trainer.build(clip, NAMES, trainer.settings_class(), make_run(NAMES)).to("meta")
+    step = model.train().step(images, torch.zeros(2, dtype=torch.long, device="meta"))
+    assert step.logits.shape == (2, 3)
+    assert all(part.device.type == "meta" for part in step.parts.values())
 
 
 def test_coop_on_openais_resnet():
