@@ -13,9 +13,6 @@ output=output/demo
 spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
 
 echo "A few minutes; where a data set is new, its pictures are drawn first."
-python tools/demo.py "$@" --seeds "${seeds[@]}" --output "$output"
-python tools/collect_results.py "$output" --markdown "$output/results.md" \
-  --csv "$output/results.csv" \
-  --columns trainer dataset seed base new hm images_per_s learned_parameters
+TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output bash scripts/compare.sh "$@"
 python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
-echo "The table is in $output/results.csv, what Spotlighter looked at in $output/spotlight.png."
+echo "What Spotlighter looked at is in $output/spotlight.png."

@@ -258,7 +258,7 @@ def test_base2new_takes_config_shots_and_environment(ready):
     [
         ([], "expected 3 to 5 arguments, got 0"),
         (["CoOp", "dtd", "1", "rn50", "4", "x"], "expected 3 to 5 arguments, got 6"),
-        (["Cop", "dtd", "1"], "no trainer Cop; there are: CoOp "),
+        (["Cop", "dtd", "1"], "no trainer Cop; there are: CoCoOp CoOp "),
         (["CoOp", "dte", "1"], "no data set dte; there are: caltech101 dtd "),
         (["CoOp", "dtd", "1", "rn5"], "no config rn5 for CoOp; there are: rn50 "),
         (["CoOp", "dtd", "one"], "SEED must be a whole number from 0, got one"),
@@ -277,11 +277,14 @@ def test_demo_runs_tabulates_and_draws(ready):
     run = ready.run("demo", SEEDS="2 3")
     assert run.returncode == 0, run.stderr
     runs, table, picture = ready.calls()
-    assert runs == "tools/demo.py emoji_animals emoji_food --seeds 2 3 --output output/demo"
+    assert runs == (
+        "tools/side_by_side.py emoji_animals emoji_food "
+        "--trainers ZeroshotCLIP CoOp Spotlighter --seeds 2 3 --output output/demo"
+    )
     assert table.startswith("tools/collect_results.py output/demo ")
     assert table.endswith(
         "--csv output/demo/results.csv "
-        "--columns trainer dataset seed base new hm images_per_s learned_parameters"
+        "--columns trainer dataset seed base new hm images_per_s learned_parameters config"
     )
     folder = "train_base/emoji_animals/shots_16/Spotlighter/tiny_emoji/seed2"
     assert f"--model-dir output/demo/{folder} " in picture
@@ -291,4 +294,14 @@ def test_demo_runs_tabulates_and_draws(ready):
 
 def test_demo_takes_data_sets(ready):
     ready.run("demo", "emoji_faces")
-    assert ready.calls()[0].startswith("tools/demo.py emoji_faces --seeds 1 ")
+    assert ready.calls()[0].startswith("tools/side_by_side.py emoji_faces --trainers Zero")
+
+
+def test_compare_runs_all_trainers_with_the_teacher_before_its_student(ready):
+    assert ready.run("compare", "emoji_faces", OUTPUT="out").returncode == 0
+    runs, table = ready.calls()
+    trainers = runs.split("--trainers ")[1].split(" --seeds")[0].split()
+    assert len(trainers) == 13
+    assert trainers.index("PromptSRC") < trainers.index("PromptKD")
+    assert runs.endswith("--seeds 1 --output out")
+    assert table.startswith("tools/collect_results.py out --markdown out/results.md ")

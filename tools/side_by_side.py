@@ -1,10 +1,12 @@
-"""Run base-to-new experiments side by side, with a progress bar; scripts/demo.sh begins with it.
+"""Run base-to-new experiments side by side, with a progress bar; scripts/compare.sh begins with it.
 
 Usage:
-    python tools/demo.py emoji_animals emoji_food [--seeds 1 2 3] [--output output/demo]
+    python tools/side_by_side.py emoji_animals emoji_food [--trainers CoOp Spotlighter:CONFIG]
+        [--seeds 1 2 3] [--output output/compare]
 
 The data sets run in parallel, one process each, as far as there are cores; the trainers of a data
-set run one after the other, because the first of them may have to create the pictures.
+set run one after the other, because the first of them may have to create the pictures, and because
+PromptKD learns from PromptSRC where both run.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from typing import NamedTuple
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 TRAINERS = ("ZeroshotCLIP", "CoOp", "Spotlighter")
+TEACHER = "PromptSRC"
+TEACHER_KEY = "TRAINER.PROMPTKD.TEACHER_DIR"
 POLL = 0.3  # seconds between two looks at a log
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 
@@ -33,27 +37,35 @@ EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 class Run(NamedTuple):
     """One call of scripts/base2new.sh."""
 
-    trainer: str
+    trainer: str  # or trainer:config
     dataset: str
     seed: int
+    teacher: str = ""  # folder of the run that a PromptKD student learns from
 
     def __str__(self) -> str:
         return f"{self.trainer} on {self.dataset}, seed {self.seed}"
 
     def command(self) -> list[str]:
         """Return the command line."""
-        return ["bash", "scripts/base2new.sh", self.trainer, self.dataset, str(self.seed)]
+        trainer, _, config = self.trainer.partition(":")
+        words = ["bash", "scripts/base2new.sh", trainer, self.dataset, str(self.seed)]
+        return [*words, config] if config else words
+
+    def environment(self) -> dict[str, str]:
+        """Return what it needs beside the command line."""
+        return {"OPTS": f"{TEACHER_KEY} {self.teacher}"} if self.teacher else {}
 
     def log(self, output: Path) -> Path:
         """Return where its messages go."""
-        return output / "logs" / f"{self.trainer}-{self.dataset}-seed{self.seed}.txt"
+        name = self.trainer.replace(":", "-")
+        return output / "logs" / f"{name}-{self.dataset}-seed{self.seed}.txt"
 
 
 class RunError(Exception):
     """A run ended with an error."""
 
 
-class Demo:
+class SideBySide:
     """Runs and the progress bar that shows them.
 
     Args:
@@ -108,7 +120,7 @@ class Demo:
                 run.command(),
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=self.environment,
+                env=self.environment | run.environment(),
                 start_new_session=True,
             )
         while process.poll() is None:
@@ -133,10 +145,18 @@ def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def plan(datasets: Sequence[str], seeds: Sequence[int]) -> list[list[Run]]:
+def plan(
+    datasets: Sequence[str], seeds: Sequence[int], trainers: Sequence[str], output: Path
+) -> list[list[Run]]:
     """Return the runs, one chain a data set."""
+
+    def run(dataset: str, seed: int, trainer: str) -> Run:
+        learns = "promptkd" in trainer.lower() and TEACHER in trainers
+        folder = f"{dataset}/shots_16/{TEACHER}/tiny_emoji/seed{seed}"
+        return Run(trainer, dataset, seed, f"{output}/train_base/{folder}" if learns else "")
+
     return [
-        [Run(trainer, dataset, seed) for seed, trainer in product(seeds, TRAINERS)]
+        [run(dataset, seed, trainer) for seed, trainer in product(seeds, trainers)]
         for dataset in datasets
     ]
 
@@ -145,20 +165,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("datasets", nargs="+", help="stems of configs/datasets")
+    parser.add_argument("--trainers", nargs="+", default=list(TRAINERS), help="TRAINER[:CONFIG]")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    parser.add_argument("--output", type=Path, default=Path("output/compare"))
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything; returns the exit code."""
     args = parse_arguments(arguments)
-    chains = plan(args.datasets, args.seeds)
+    chains = plan(args.datasets, args.seeds, args.trainers, args.output)
     jobs = max(1, min(args.jobs, len(chains)))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
-        Demo(args.output, threads, sum(map(len, chains))).run_all(chains, jobs)
+        SideBySide(args.output, threads, sum(map(len, chains))).run_all(chains, jobs)
     except RunError as error:
         print(error, file=sys.stderr)
         return 1
