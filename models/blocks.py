@@ -23,24 +23,38 @@ def unit(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
     return F.normalize(x.float(), dim=-1)
 
 
-def project_heads(
-    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], part: int
-) -> Float[Tensor, "B H L Wh"]:
-    """Query (0), key (1) or value (2) of `x`, split into heads."""
-    width = attn.embed_dim
-    rows = slice(part * width, (part + 1) * width)
-    projected = F.linear(x, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
-    return projected.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)  # (B, H, L, W/H)
+def project(
+    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], parts: slice = slice(0, 3)
+) -> Float[Tensor, "K B H L Wh"]:
+    """Queries, keys and values of `x`, or only `parts` of the three, split into heads."""
+    rows = slice(parts.start * attn.embed_dim, parts.stop * attn.embed_dim)
+    found = F.linear(x, attn.in_proj_weight[rows], attn.in_proj_bias[rows])  # (B, L, K * W)
+    found = found.unflatten(-1, (parts.stop - parts.start, attn.num_heads, -1))
+    return found.permute(2, 0, 3, 1, 4)  # (K, B, H, L, W / H)
 
 
 def attend(
     attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], *, causal: bool = False
 ) -> Float[Tensor, "B L W"]:
     """Self-attention with the weights of a `nn.MultiheadAttention` (no dropout, no map kept)."""
-    qkv = F.linear(x, attn.in_proj_weight, attn.in_proj_bias)  # (B, L, 3W)
-    qkv = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, L, W/H)
-    out = F.scaled_dot_product_attention(*qkv.unbind(0), is_causal=causal)
-    return attn.out_proj(out.transpose(1, 2).flatten(2))  # (B, L, W)
+    mixed = F.scaled_dot_product_attention(*project(attn, x).unbind(0), is_causal=causal)
+    return attn.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, W)
+
+
+def mlp(block: nn.Module, x: Float[Tensor, "*shape W"]) -> Float[Tensor, "*shape W"]:
+    """LayerNorm and MLP of a block, without the residual.
+
+    QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, is one fused operator here: both factors
+    go into the matrix products.
+    """
+    inner, act, outer = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
+    x = block.ln_2(x)
+    if type(act).__name__ != "QuickGELU":
+        return outer(act(inner(x)))
+    rows = x.flatten(0, -2)
+    hidden = F.silu(torch.addmm(inner.bias, rows, inner.weight.T, beta=1.702, alpha=1.702))
+    out = torch.addmm(outer.bias, hidden, outer.weight.T, alpha=1 / 1.702)
+    return out.view_as(x)
 
 
 def run_block(
@@ -48,7 +62,7 @@ def run_block(
 ) -> Float[Tensor, "B L W"]:
     """One pre-norm block: attention and MLP, each with its residual."""
     x = x + attend(block.attn, block.ln_1(x), causal=causal)
-    return x + block.mlp(block.ln_2(x))
+    return x + mlp(block, x)
 
 
 def class_token_attention(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L"]:
@@ -57,8 +71,8 @@ def class_token_attention(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[
     One query only: the full L x L map is never formed.
     """
     normed = block.ln_1(x)
-    query = project_heads(block.attn, normed[:, :1], 0)  # (B, H, 1, W/H)
-    key = project_heads(block.attn, normed, 1)  # (B, H, L, W/H)
+    (query,) = project(block.attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W/H)
+    (key,) = project(block.attn, normed, slice(1, 2))  # (B, H, L, W/H)
     score = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, H, 1, L)
     return score.softmax(-1).mean(1).squeeze(1)
 
@@ -68,7 +82,7 @@ def value_path(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B 
 
     Source: MaskCLIP (Zhou et al., ECCV 2022), section 3.2.
     """
-    value = project_heads(block.attn, block.ln_1(x), 2)  # (B, H, L, W/H)
+    (value,) = project(block.attn, block.ln_1(x), slice(2, 3))  # (B, H, L, W/H)
     return block.attn.out_proj(value.transpose(1, 2).flatten(2))
 
 

@@ -179,7 +179,7 @@ class PromptedCLIP(CLIPClassifier):
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """Encode the prompts as they are now."""
-        return unit(self.text(self.learned(), self.learned.eos))
+        return unit(self.text(self.learned())[0])
 
 
 class ZeroShotCLIP(CLIPClassifier):

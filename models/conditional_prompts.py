@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.blocks import unit
 from models.classifier import CLIPClassifier
 from models.prompt_learner import PromptLearner
+from models.prompts import Prompts
 
 BOTTLENECK = 16  # the meta-network is so many times narrower inside than the image feature
 
@@ -44,11 +45,10 @@ class ConditionalPrompts(PromptLearner):
         ]
         self.meta_net = nn.Sequential(OrderedDict(layers))
 
-    def forward(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C L W"]:
+    def forward(self, cls: Float[Tensor, "B D"]) -> Prompts:
         """The prompts of all classes for each image; `cls` is unit length."""
         shift = self.meta_net(cls).unsqueeze(1)  # (B, 1, W)
-        ctx = (self.ctx + shift).unsqueeze(1)  # (B, 1, M, W)
-        return self.assemble(ctx.expand(-1, len(self.token_prefix), -1, -1))
+        return self.with_context(self.ctx + shift)
 
 
 class ConditionalCLIP(CLIPClassifier):
@@ -62,7 +62,4 @@ class ConditionalCLIP(CLIPClassifier):
 
     def encode_text(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C D"]:
         """Encode the prompts of every image."""
-        prompts = self.learned(cls)  # (B, C, L, W)
-        eos = self.learned.eos.expand(len(cls), -1)
-        text = self.text(prompts.flatten(0, 1), eos.flatten())
-        return unit(text).unflatten(0, eos.shape)
+        return unit(self.text(self.learned(cls)))

@@ -114,7 +114,7 @@ class IndependentCLIP(CLIPClassifier):
         """The text tower with the deeper contexts at the places of the first."""
         prompts = self.learned
         seam = deep_prompts(list(prompts.text_deeper), slice(1, 1 + prompts.n_ctx))
-        return unit(self.text(prompts(), prompts.eos, seam))
+        return unit(self.text(prompts(), seam)[0])
 
     def plain_text(self) -> Float[Tensor, "C D"]:
         """Plain CLIP's text features, unit length of the mean over templates; computed once."""

@@ -85,4 +85,4 @@ class MultiModalCLIP(CLIPClassifier):
         """The text tower with the deeper contexts at the places of the first."""
         prompts = self.learned
         seam = deep_prompts(list(prompts.compound_prompts_text), slice(1, 1 + prompts.n_ctx))
-        return unit(self.text(prompts(), prompts.eos, seam))
+        return unit(self.text(prompts(), seam)[0])

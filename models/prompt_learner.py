@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.prompts import Layout, Prompts, common_prefix, split_prompts
 from models.tokenizer import Tokens, count_tokens, normalise_name, tokenize
 
 POSITIONS = ("end", "middle", "front")
@@ -64,39 +65,55 @@ class PromptLearner(nn.Module):
         prefix = words if use_words else " ".join(["X"] * n_ctx)
         names = [normalise_name(name) for name in class_names]
         tokens = tokenize([f"{prefix} {name}." for name in names], context_length)
-        tokens = tokens.to(token_embedding.weight.device)
+        device = token_embedding.weight.device
         with torch.no_grad():
-            embedding = token_embedding(tokens.ids)  # (C, L, W)
+            embedding = token_embedding(tokens.ids.to(device))  # (C, L, W)
         shape = (len(names), n_ctx) if csc else (n_ctx,)
         start = (
             embedding[0, 1 : 1 + n_ctx].float().clone()
             if use_words
-            else torch.empty(*shape, embedding.shape[-1], device=embedding.device).normal_(std=0.02)
+            else torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
         )
         self.ctx = nn.Parameter(start)
         self.n_ctx, self.csc = n_ctx, csc
         self.register_buffer("token_prefix", embedding[:, :1], persistent=False)
         self.register_buffer("token_suffix", embedding[:, 1 + n_ctx :], persistent=False)
-        self.register_buffer("eos", tokens.eos, persistent=False)
         order = None
         if class_token_position != "end":
             lengths = [count_tokens(name) for name in names]
-            order = _slot_order(tokens, lengths, n_ctx, class_token_position)
+            order = _slot_order(tokens, lengths, n_ctx, class_token_position).to(device)
         self.register_buffer("order", order, persistent=False)
+        self._lay_out(tokens, embedding)
 
-    def forward(self) -> Float[Tensor, "C L W"]:
-        """The prompts of all classes: [SOS, ctx, name, ".", EOS, ...] or the chosen order."""
+    def _lay_out(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
+        """Find out how many tokens all classes begin with: context included, else SOS alone."""
+        shared = self.order is None and not self.csc
+        self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else 1)
+        self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
+        split = split_prompts(embedding, self.layout, self.num_prefix)
+        self.register_buffer("tail", split.tail if shared else None, persistent=False)
+
+    def forward(self) -> Prompts:
+        """The prompts of all classes."""
+        if self.tail is None:
+            return split_prompts(self.whole(), self.layout, self.num_prefix)
+        return self.with_context(self.ctx.unsqueeze(0))
+
+    def with_context(self, ctx: Float[Tensor, "G M W"]) -> Prompts:
+        """The prompts of all classes with each of G contexts, before the class name."""
+        words = self.token_suffix[:1, : self.num_prefix - 1 - self.n_ctx]  # (1, P - 1 - M, W)
+        parts = [self.token_prefix[:1], ctx.to(words.dtype), words]
+        prefix = torch.cat([part.expand(len(ctx), -1, -1) for part in parts], dim=1)
+        return Prompts(prefix, self.tail, self.layout)
+
+    def whole(self) -> Float[Tensor, "C L W"]:
+        """Whole prompts: [SOS, ctx, name, ".", EOS, ...] or the chosen order."""
         ctx = self.ctx if self.csc else self.ctx.expand(len(self.token_prefix), -1, -1)
-        return self.assemble(ctx)
-
-    def assemble(self, ctx: Float[Tensor, "*B C M W"]) -> Float[Tensor, "*B C L W"]:
-        """Put a context of each class where it belongs."""
-        every = (*ctx.shape[:-2], -1, -1)
         parts = [self.token_prefix, ctx.to(self.token_prefix.dtype), self.token_suffix]
-        prompts = torch.cat([part.expand(every) for part in parts], dim=-2)  # (*B, C, L, W)
+        prompts = torch.cat(parts, dim=1)  # (C, L, W)
         if self.order is None:
             return prompts
-        return prompts.gather(-2, self.order[..., None].expand_as(prompts))
+        return prompts.gather(1, self.order[..., None].expand_as(prompts))
 
 
 def _number_of_words(words: str, learned: int | None) -> int:

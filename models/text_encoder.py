@@ -1,21 +1,32 @@
-"""Prompt embeddings -> text features."""
+"""Prompts -> text features: what classes share is computed once, and padding never.
+
+The tower is causal, so the states of a prefix that all classes have in common do not depend on
+what follows. It is run once (once an image where prompts depend on it), and its keys and values
+serve the classes' own tails, which are packed without padding. Exact, gradients included.
+C classes, G groups, P prefix tokens, R tokens of all tails, W tower width, H heads.
+"""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from models.blocks import BeforeBlock, run_blocks, unit
+from models.blocks import BeforeBlock, mlp, project, unit
+from models.prompts import Layout, Packing, Prompts, common_prefix, split_prompts
 from models.tokenizer import tokenize
+
+KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
+ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text tower on embeddings instead of token ids, with a seam before every block.
+    """CLIP's text tower on prompts instead of token ids, with a seam before every block.
 
-    Differs from `CLIP.encode_text` in: it takes prompt embeddings, and of any length L up to the
-    context length. The tower is causal, so positions behind the last EOS change nothing: callers
-    cut them off, and the features stay equal.
+    Differs from `CLIP.encode_text` in: it takes prompt embeddings, computes their common prefix
+    once and only the EOS rows in the last block. Features equal CLIP's at 77 positions to rounding.
     """
 
     def __init__(self, clip: nn.Module) -> None:
@@ -25,46 +36,142 @@ class TextEncoder(nn.Module):
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
         self.token_embedding = clip.token_embedding
+        self.chunk = 0  # classes at a time while learning, the rest recomputed; 0 for all
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the tower's matrix products."""
         return self.text_projection.dtype
 
-    def forward(
-        self,
-        prompts: Float[Tensor, "C L W"],
-        eos: Int[Tensor, " C"],
-        before_block: BeforeBlock | None = None,
-    ) -> Float[Tensor, "C D"]:
-        """Encode prompts.
-
-        Args:
-            prompts: token embeddings without positions, L up to the context length.
-            eos: position of each prompt's end-of-text token.
-            before_block: seam, see `models.blocks.BeforeBlock`.
-
-        Returns:
-            Text features as CLIP gives them: not unit length, in the tower's dtype.
-        """
-        length = prompts.shape[1]
-        x = prompts.to(self.dtype) + self.positional_embedding[:length].to(self.dtype)
-        x = run_blocks(self.transformer.resblocks, x, causal=True, before_block=before_block)
-        last = x[torch.arange(len(x), device=x.device), eos]  # (C, W)
-        return self.ln_final(last).to(self.dtype) @ self.text_projection
-
     @property
     def num_blocks(self) -> int:
         """Transformer blocks of the tower."""
         return len(self.transformer.resblocks)
 
+    def forward(
+        self, prompts: Prompts, before_block: BeforeBlock | None = None
+    ) -> Float[Tensor, "G C D"]:
+        """Encode prompts.
+
+        Args:
+            prompts: see `Prompts`.
+            before_block: seam, see `models.blocks.BeforeBlock`; it sees the prefix alone.
+
+        Returns:
+            Text features as CLIP gives them: not unit length, in the tower's dtype.
+        """
+        keys_values = self.read_prefix(prompts.prefix, before_block)
+        learns = torch.is_grad_enabled() and (
+            prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
+        )
+        groups = len(prompts.prefix)
+        if not learns:
+            limit = max(1, ROWS_AT_A_TIME // groups)
+        else:
+            limit = self.rows_of_a_chunk(prompts.layout, groups)
+        parts = []
+        for rows, packing in prompts.layout.parts(limit):
+            arguments = (keys_values, prompts.tail[rows], packing)
+            if learns and self.chunk:
+                parts.append(checkpoint(self.encode_tails, *arguments, use_reentrant=False))
+            else:
+                parts.append(self.encode_tails(*arguments))
+        return torch.cat(parts, dim=1)
+
+    def rows_of_a_chunk(self, layout: Layout, groups: int) -> int:
+        """Tokens of as many classes as may be encoded at a time while learning."""
+        if not self.chunk:
+            return sum(layout.lengths)
+        return max(1, self.chunk // groups) * max(layout.lengths)
+
+    def read_prefix(
+        self, prefix: Float[Tensor, "G P W"], before_block: BeforeBlock | None
+    ) -> list[KeysValues]:
+        """Keys and values of the prefix in every block."""
+        x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]].to(self.dtype)
+        *early, last = self.transformer.resblocks
+        found = []
+        for depth, block in enumerate(early):
+            x = x if before_block is None else before_block(depth, x)
+            q, k, v = project(block.attn, block.ln_1(x))
+            found.append((k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+            x = x + mlp(block, x)
+        x = x if before_block is None else before_block(len(early), x)
+        _, k, v = project(last.attn, last.ln_1(x))
+        return [*found, (k, v)]
+
+    def encode_tails(
+        self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing
+    ) -> Float[Tensor, "G C D"]:
+        """Features of some classes, from the states of their common prefix."""
+        groups, _, num_prefix, _ = keys_values[0][0].shape
+        x = tail.to(self.dtype) + self.positional_embedding[num_prefix + packing.place].to(
+            self.dtype
+        )
+        x = x.expand(groups, -1, -1)  # (G, R, W)
+        blocks = self.transformer.resblocks
+        for i, (block, prefix) in enumerate(zip(blocks, keys_values, strict=True)):
+            is_last = i == len(blocks) - 1
+            mixed = attend_tails(block.attn, block.ln_1(x), prefix, packing, end_only=is_last)
+            x = (x[:, packing.end] if is_last else x) + mixed
+            x = x + mlp(block, x)
+        return self.ln_final(x).to(self.dtype) @ self.text_projection
+
     @torch.no_grad()
     def encode_raw(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """Float32 features of plain sentences as CLIP gives them, no gradient."""
         tokens = tokenize(texts, self.positional_embedding.shape[0])
-        tokens = tokens.to(self.text_projection.device)
-        return self(self.token_embedding(tokens.ids), tokens.eos).float()
+        num_prefix = common_prefix(tokens.ids, tokens.eos)
+        layout = Layout(tokens.eos + 1 - num_prefix)
+        device = self.text_projection.device
+        embedding = self.token_embedding(tokens.ids.to(device))
+        return self(split_prompts(embedding, layout.to(device), num_prefix))[0].float()
 
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""
         return unit(self.encode_raw(texts))
+
+
+def attend_tails(
+    attn: nn.MultiheadAttention,
+    x: Float[Tensor, "G R W"],
+    prefix: KeysValues,
+    packing: Packing,
+    *,
+    end_only: bool,
+) -> Float[Tensor, "G Q W"]:
+    """Attention of packed tails: each token sees the prefix and its own tail up to itself.
+
+    Args:
+        attn: the block's attention.
+        x: tokens behind the block's first LayerNorm.
+        prefix: the prefix's keys and values in this block.
+        packing: of the tails.
+        end_only: answer for the EOS of each tail alone.
+    """
+    size = packing.valid.shape[1]
+    if end_only:
+        k, v = (pad(part, packing) for part in project(attn, x, slice(1, 3)))
+        (q,) = project(attn, x[:, packing.end], slice(0, 1))  # (G, H, C, W / H)
+        q = q.unsqueeze(3)  # (G, H, C, 1, W / H)
+        hidden = ~packing.valid.unsqueeze(1)  # (C, 1, T)
+    else:
+        q, k, v = (pad(part, packing) for part in project(attn, x))  # (G, H, C, T, W / H)
+        hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+    prefix_k, prefix_v = prefix  # (G, H, P, W / H)
+    q = q * q.shape[-1] ** -0.5
+    near = (q @ k.transpose(-1, -2)).masked_fill(hidden, -torch.inf)  # (G, H, C, T, T)
+    far = (q.flatten(2, 3) @ prefix_k.transpose(-1, -2)).unflatten(2, q.shape[2:4])
+    share = torch.cat([far, near], dim=-1).softmax(-1).to(v.dtype)  # (G, H, C, T, P + T)
+    far, near = share.split([prefix_k.shape[2], size], dim=-1)
+    mixed = near @ v + (far.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4])
+    mixed = mixed.flatten(2, 3).transpose(1, 2).flatten(2)  # (G, C * T, W)
+    return attn.out_proj(mixed if end_only else mixed[:, packing.cell])
+
+
+def pad(x: Float[Tensor, "G H R D"], packing: Packing) -> Float[Tensor, "G H C T D"]:
+    """Spread packed tokens over a table of classes and places; empty cells are 0."""
+    table = x.new_zeros(*x.shape[:2], packing.valid.numel(), x.shape[-1])
+    return table.index_copy(2, packing.cell, x).unflatten(2, packing.valid.shape)

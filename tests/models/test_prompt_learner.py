@@ -37,7 +37,7 @@ def test_prompts_equal_the_literal_order(clip_model, class_names, position, csc,
         csc=csc,
         class_token_position=position,
     )
-    prompts = learner()
+    prompts = learner.whole()
     for i, name in enumerate(class_names):
         ctx = learner.ctx[i] if csc else learner.ctx
         expected = literal_prompt(clip_model, name.replace("_", " "), ctx, position)

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models import text_encoder
 from models.loading import import_clip
+from models.prompts import Layout, common_prefix, split_prompts
 from models.text_encoder import TextEncoder
 from models.tokenizer import count_tokens, normalise_name, tokenize
 
@@ -21,16 +23,86 @@ def test_encode_equals_clip_at_77_positions(clip_model):
     )
 
 
-def test_before_block_can_replace_tokens(clip_model):
+def prompts_of(clip_model, texts, num_prefix=None):
+    """Sentences as prompts, with as long a prefix as they share, or a shorter one."""
+    tokens = tokenize(texts, 77)
+    num_prefix = common_prefix(tokens.ids, tokens.eos, num_prefix)
+    layout = Layout(tokens.eos + 1 - num_prefix)
+    return split_prompts(clip_model.token_embedding(tokens.ids), layout, num_prefix)
+
+
+def clip_text(clip_model, texts):
+    return clip_model.encode_text(import_clip().tokenize(texts))
+
+
+@pytest.mark.parametrize("num_prefix", [1, 2, 4, None])
+def test_any_split_gives_clips_features(clip_model, num_prefix):
+    texts = ["a photo of a dog.", "a photo of a large and old oak tree.", "a photo of a"]
+    found = TextEncoder(clip_model)(prompts_of(clip_model, texts, num_prefix))
+    torch.testing.assert_close(found[0], clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+
+
+def test_one_class_alone_and_equal_names(clip_model):
+    for texts in (["a dog."], ["a dog.", "a dog."]):
+        found = TextEncoder(clip_model)(prompts_of(clip_model, texts))
+        torch.testing.assert_close(found[0], clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_have_prefixes_of_their_own(clip_model):
     encoder = TextEncoder(clip_model)
-    tokens = tokenize(TEXTS, 77)
-    prompts = clip_model.token_embedding(tokens.ids)
+    prompts = prompts_of(clip_model, ["a photo of a dog.", "a photo of a big cat."])
+    prefix = prompts.prefix + 0.1 * torch.randn(3, *prompts.prefix.shape[1:])
+    each = [encoder(prompts._replace(prefix=one[None]))[0] for one in prefix]
+    found = encoder(prompts._replace(prefix=prefix))
+    torch.testing.assert_close(found, torch.stack(each), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_chunks_give_equal_features_and_gradients(clip_model, chunk):
+    """MODEL.TEXT_CHUNK: the rest is recomputed in the backward pass."""
+    texts = [f"a photo of {'very ' * i}old dog." for i in (0, 4, 1, 0, 2)]
+    results = []
+    for size in (0, chunk):
+        encoder = TextEncoder(clip_model)
+        encoder.chunk = size
+        prompts = prompts_of(clip_model, texts)
+        prefix = prompts.prefix.detach().repeat(2, 1, 1).requires_grad_()
+        out = encoder(prompts._replace(prefix=prefix, tail=prompts.tail.detach()))
+        out.square().sum().backward()
+        results.append((out.detach(), prefix.grad))
+    (features, gradient), (chunked, recomputed) = results
+    torch.testing.assert_close(chunked, features, rtol=1e-5, atol=1e-5)
+    assert (recomputed - gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+def test_without_gradients_rows_are_bounded(clip_model, monkeypatch):
+    monkeypatch.setattr(text_encoder, "ROWS_AT_A_TIME", 20)
+    texts = [f"a photo of {'very ' * i}old dog." for i in (0, 4, 1, 0, 2)]
+    encoder, seen = TextEncoder(clip_model), []
+    encode = encoder.encode_tails
+
+    def note(keys_values, tail, packing):
+        seen.append(len(tail))
+        return encode(keys_values, tail, packing)
+
+    monkeypatch.setattr(encoder, "encode_tails", note)
+    with torch.no_grad():
+        found = encoder(prompts_of(clip_model, texts))[0]
+    torch.testing.assert_close(found, clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+    assert len(seen) > 1
+    assert max(seen) <= 20
+
+
+def test_before_block_can_replace_tokens_of_the_prefix(clip_model):
+    encoder, prompts = TextEncoder(clip_model), prompts_of(clip_model, TEXTS[:2])
+    seen = []
 
     def blank(depth, x):
+        seen.append((depth, x.shape[1]))
         return torch.zeros_like(x) if depth == 1 else x
 
-    plain, changed = encoder(prompts, tokens.eos), encoder(prompts, tokens.eos, blank)
-    assert not torch.allclose(plain, changed)
+    assert not torch.allclose(encoder(prompts), encoder(prompts, blank))
+    assert seen == [(0, 5), (1, 5)]
 
 
 def test_tokens_end_with_the_longest_sentence():
