@@ -7,7 +7,7 @@ The weights are read in place from OpenAI's modules; nothing is copied or patche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,40 +65,41 @@ def run_block(
     return x + mlp(block, x)
 
 
-def class_token_attention(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L"]:
-    """Attention of token 0 over all tokens in `block`, mean of heads, float32; rows sum to 1.
+def attend_and_tell(
+    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"]
+) -> tuple[Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
+    """Self-attention, and what token 0 attended to.
 
-    One query only: the full L x L map is never formed.
+    Returns:
+        The result as of `attend`; attention of token 0 over all tokens, mean of heads, float32,
+        without gradient. One query only: the full L x L map is never formed.
     """
-    normed = block.ln_1(x)
-    (query,) = project(block.attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W/H)
-    (key,) = project(block.attn, normed, slice(1, 2))  # (B, H, L, W/H)
-    score = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, H, 1, L)
-    return score.softmax(-1).mean(1).squeeze(1)
+    q, k, v = project(attn, x)  # (B, H, L, W / H)
+    mixed = F.scaled_dot_product_attention(q, k, v)
+    with torch.no_grad():
+        score = (q[:, :, :1] @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, 1, L)
+        attention = score.softmax(-1).mean(1).squeeze(1)  # (B, L)
+    return attn.out_proj(mixed.transpose(1, 2).flatten(2)), attention
 
 
-def value_path(block: nn.Module, x: Float[Tensor, "B L W"]) -> Float[Tensor, "B L W"]:
-    """Each token's own value vector through the output projection: no residual, no MLP.
+def read_class_token(
+    block: nn.Module, x: Float[Tensor, "B L W"]
+) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
+    """A block for token 0 alone: keys and values of all tokens, all else for one.
 
-    Source: MaskCLIP (Zhou et al., ECCV 2022), section 3.2.
+    Returns:
+        Token 0 behind the block; the value vectors of all tokens, heads side by side; attention of
+        token 0 over all tokens, mean of heads, float32, rows sum to 1.
     """
-    (value,) = project(block.attn, block.ln_1(x), slice(2, 3))  # (B, H, L, W/H)
-    return block.attn.out_proj(value.transpose(1, 2).flatten(2))
-
-
-def run_blocks(
-    blocks: Iterable[nn.Module],
-    x: Float[Tensor, "B L W"],
-    *,
-    causal: bool = False,
-    before_block: BeforeBlock | None = None,
-) -> Float[Tensor, "B L2 W"]:
-    """All blocks in order; `before_block` sees the tokens on their way into each."""
-    for depth, block in enumerate(blocks):
-        if before_block is not None:
-            x = before_block(depth, x)
-        x = run_block(block, x, causal=causal)
-    return x
+    attn, normed = block.attn, block.ln_1(x)
+    k, v = project(attn, normed, slice(1, 3))  # (B, H, L, W / H)
+    (q,) = project(attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W / H)
+    score = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, 1, L)
+    share = score.softmax(-1)
+    mixed = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B, 1, W)
+    cls = x[:, :1] + attn.out_proj(mixed)
+    cls = cls + mlp(block, cls)
+    return cls[:, 0], v.transpose(1, 2).flatten(2), share.mean(1).squeeze(1)
 
 
 def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> BeforeBlock:

@@ -13,7 +13,10 @@ from models.blocks import freeze, unit
 from models.precision import autocast, full_precision
 from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
-from models.visual_encoder import VisualTokens, build_visual_encoder
+from models.token_pruning import Pruner, Recorder, Scatter, TokenPruner, most_attended
+from models.visual_encoder import VisualTokens, build_visual_encoder, require_vit, stack
+
+AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 
 
 class Target(NamedTuple):
@@ -55,6 +58,7 @@ class CLIPClassifier(nn.Module):
         self.register_buffer("logit_scale", clip.logit_scale.detach().float().clone())
         self.register_buffer("rows", None, persistent=False)  # the classes that are evaluated
         self.image_dtype: torch.dtype | None = None  # autocast of the image tower
+        self.pruner: TokenPruner | None = None
         self._text_features: Tensor | None = None
 
     def learn(self, module: nn.Module) -> None:
@@ -66,6 +70,28 @@ class CLIPClassifier(nn.Module):
     def scale(self) -> Float[Tensor, ""]:
         """exp(logit_scale)."""
         return self.logit_scale.exp()
+
+    def prune(self, pruner: TokenPruner) -> None:
+        """Drop patches in the image tower, in training as at test.
+
+        Raises:
+            ValueError: the image tower is no ViT, or the schedule does not fit it.
+        """
+        require_vit(self.visual.visual)
+        self.visual.require_schedule(pruner)
+        self.pruner = pruner
+        if self.learned is not None:
+            self.learned.pruner = pruner  # what it has learned is saved with the rest
+
+    @torch.no_grad()
+    def watch(self, image: Float[Tensor, "B 3 H W"], statistics: list[Scatter]) -> None:
+        """Count a batch of training images for the pruner; nothing is dropped meanwhile."""
+        with autocast(image, self.image_dtype):
+            for part in image.split(AT_A_TIME):
+                recorder = Recorder(self.pruner.at)
+                selected = most_attended(self.see(part, "value", recorder).cls_attention)
+                for one, patches in zip(statistics, recorder.seen, strict=True):
+                    one.add(patches, selected)
 
     # Features
 
@@ -86,17 +112,22 @@ class CLIPClassifier(nn.Module):
     def _evaluated(self, text: Tensor) -> Tensor:
         return text if self.rows is None else text[..., self.rows, :]
 
-    def see(self, image: Tensor, patch_path: str | None = None) -> VisualTokens:
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
         """The image tower's features, not unit length; with what is learned there."""
-        return self.visual(image, patch_path=patch_path)
+        return self.visual(image, patch_path=patch_path, pruner=pruner)
 
     def encode_raw(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """`see` in the tower's precision; with gradient only where it learns something."""
-        grad = torch.set_grad_enabled(self.learns_images and torch.is_grad_enabled())
-        with grad, autocast(image, self.image_dtype):
-            return self.see(image, patch_path)
+        """`see` in the tower's precision; with gradient only where it learns something.
+
+        Without gradient a CPU takes a few images at a time: less memory, no more time.
+        """
+        learns = self.learns_images and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns), autocast(image, self.image_dtype):
+            if learns or image.device.type != "cpu":
+                return self.see(image, patch_path, self.pruner)
+            return stack([self.see(x, patch_path, self.pruner) for x in image.split(AT_A_TIME)])
 
     def encode_image(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None

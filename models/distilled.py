@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.blocks import freeze
 from models.classifier import CLIPClassifier, Target
 from models.independent_prompts import random_prompts, see_with_prompts
+from models.token_pruning import Pruner
 from models.visual_encoder import VisualTokens, require_blocks
 
 
@@ -108,9 +109,9 @@ class DistilledCLIP(CLIPClassifier):
         """The projector fits one teacher's joint space."""
         return {"teacher": self.teacher.name}
 
-    def see(self, image: Tensor, patch_path: str | None = None) -> VisualTokens:
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
         """The student's tower, seen through the projector."""
-        seen = see_with_prompts(self.visual, image, self.learned.vision, patch_path)
+        seen = see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
         projector = self.learned.projector
         patches = None if seen.patches is None else projector.patchwise(seen.patches)
         return seen._replace(cls=projector(seen.cls), patches=patches)

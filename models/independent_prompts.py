@@ -13,6 +13,7 @@ from models.blocks import deep_prompts, unit
 from models.classifier import CLIPClassifier
 from models.precision import autocast, full_precision
 from models.prompt_learner import PromptLearner
+from models.token_pruning import Pruner
 from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
 
 STD = 0.02  # of randomly initialised prompts
@@ -59,14 +60,18 @@ class IndependentPrompts(PromptLearner):
 
 
 def see_with_prompts(
-    visual: VisualEncoder, image: Tensor, prompts: nn.ParameterList, patch_path: str | None
+    visual: VisualEncoder,
+    prompts: nn.ParameterList,
+    image: Tensor,
+    patch_path: str | None,
+    pruner: Pruner | None,
 ) -> VisualTokens:
     """The image tower with each block's own prompts behind the patches; none: as it is."""
     if not len(prompts):
-        return visual(image, patch_path=patch_path)
+        return visual(image, patch_path=patch_path, pruner=pruner)
     first, *deeper = prompts
     seam = deep_prompts(deeper, slice(-len(first), None))
-    return visual(image, seam, patch_path, first)
+    return visual(image, seam, patch_path, first, pruner)
 
 
 class IndependentCLIP(CLIPClassifier):
@@ -106,9 +111,9 @@ class IndependentCLIP(CLIPClassifier):
         self._plain_text: Tensor | None = None
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None = None) -> VisualTokens:
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
         """The image tower with its prompts."""
-        return see_with_prompts(self.visual, image, self.learned.vision, patch_path)
+        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""

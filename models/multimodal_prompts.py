@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.blocks import deep_prompts, unit
 from models.classifier import CLIPClassifier
 from models.prompt_learner import PromptLearner
+from models.token_pruning import Pruner
 from models.visual_encoder import VisualTokens, require_blocks
 
 STD = 0.02  # of randomly initialised prompts
@@ -75,11 +76,11 @@ class MultiModalCLIP(CLIPClassifier):
         require_blocks(self.text, depth, "MAPLE.PROMPT_DEPTH")
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None = None) -> VisualTokens:
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
         """The image tower with the prompts behind the patches."""
         first, deeper = self.learned.vision()
         seam = deep_prompts(deeper, slice(-len(first), None))
-        return self.visual(image, seam, patch_path, first)
+        return self.visual(image, seam, patch_path, first, pruner)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""

@@ -40,10 +40,11 @@ class SpotlightedCLIP(nn.Module):
         super().__init__()
         options = head.options
         require_vit(base.visual.visual)
-        if options.num_keep > base.visual.num_patches:
+        left = base.visual.num_patches if base.pruner is None else base.pruner.keep[-1]
+        if options.num_keep > left:
             raise ValueError(
-                f"TRAINER.SPOTLIGHTER.TOPK must lie in 1..{base.visual.num_patches} for this "
-                f"backbone, got {options.num_keep}"
+                f"TRAINER.SPOTLIGHTER.TOPK must lie in 1..{left} for this backbone and "
+                f"MODEL.PRUNE.KEEP, got {options.num_keep}"
             )
         self.base, self.head = base, head
         self.balance, self.distill = balance, distill

@@ -151,11 +151,11 @@ class SpotlighterHead(nn.Module):
         sample = token_selection.standardise(sample)
         semantic = token_selection.standardise(semantic)
         activation = sample + self.mix[0] * semantic
-        return (
-            token_selection.select_top(patches, activation, self.options.num_keep),
-            sample,
-            semantic,
-        )
+        selection = token_selection.select_top(patches, activation, self.options.num_keep)
+        if tokens.positions is not None:
+            indices = tokens.positions.gather(1, selection.indices)
+            selection = selection._replace(indices=indices)
+        return selection, sample, semantic
 
     def image_rows(
         self, selection: Selection, candidates: Candidates, side: TextSide

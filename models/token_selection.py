@@ -27,7 +27,7 @@ class Selection(NamedTuple):
     """The patches of each image that were kept, best first."""
 
     indices: Int[Tensor, "B K"]
-    """Positions among the patches, from 0; the class token is not counted."""
+    """Positions among the picture's patches, from 0; the class token is not counted."""
     tokens: Float[Tensor, "B K D"]
     weight: Float[Tensor, "B K"]
     """softmax of the kept activations."""

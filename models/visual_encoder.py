@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.blocks import (
     BeforeBlock,
-    class_token_attention,
+    attend_and_tell,
+    mlp,
+    read_class_token,
     run_block,
-    run_blocks,
     unit,
-    value_path,
 )
+from models.token_pruning import Layout, Pruner, TokenPruner
 
 
 class VisualTokens(NamedTuple):
@@ -23,8 +24,11 @@ class VisualTokens(NamedTuple):
 
     cls: Float[Tensor, "B D"]
     patches: Float[Tensor, "B N D"] | None = None
+    """All patches, or those that a pruned tower kept."""
     cls_attention: Float[Tensor, "B N"] | None = None
     """Class-token attention of the last block over the patches, mean of heads, positive."""
+    positions: Int[Tensor, "B N"] | None = None
+    """Where in the picture each patch comes from, row by row from 0."""
 
     def unit(self) -> VisualTokens:
         """The same with features of unit length, float32."""
@@ -32,13 +36,22 @@ class VisualTokens(NamedTuple):
         return self._replace(cls=unit(self.cls), patches=patches)
 
 
+def stack(seen: list[VisualTokens]) -> VisualTokens:
+    """The tokens of several batches in one."""
+    if len(seen) == 1:
+        return seen[0]
+    columns = zip(*seen, strict=True)
+    return VisualTokens(*(None if c[0] is None else torch.cat(c) for c in columns))
+
+
 class VisualEncoder(nn.Module):
     """CLIP's vision transformer with a seam before every block.
 
     Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
     on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
-    and the patches can be returned as well. With all of it unused the class feature equals
-    `visual(image)`.
+    a pruner may drop patches, and the patches can be returned as well. With all of it unused the
+    class feature equals `visual(image)`. The last block answers for the class token alone, and for
+    the patches where they are asked for.
     """
 
     num_prefix_tokens = 1  # the class token stands before the patches
@@ -61,6 +74,19 @@ class VisualEncoder(nn.Module):
     def num_blocks(self) -> int:
         """Transformer blocks of the tower."""
         return len(self.visual.transformer.resblocks)
+
+    def require_schedule(self, pruner: TokenPruner) -> None:
+        """Refuse a pruner that drops what there is not.
+
+        Raises:
+            ValueError: names what would do.
+        """
+        last = self.num_blocks - 2  # the last block reads out the class token alone
+        if pruner.at and (pruner.at[-1] > last or pruner.keep[0] > self.num_patches):
+            raise ValueError(
+                f"MODEL.PRUNE.AT must lie in 0..{last} and KEEP in 1..{self.num_patches} for this "
+                f"backbone, got {pruner.at} and {pruner.keep}"
+            )
 
     def embed(
         self, image: Float[Tensor, "B 3 H W"], prompts: Float[Tensor, "M Wv"] | None = None
@@ -87,6 +113,7 @@ class VisualEncoder(nn.Module):
         before_block: BeforeBlock | None = None,
         patch_path: str | None = None,
         prompts: Float[Tensor, "M Wv"] | None = None,
+        pruner: Pruner | None = None,
     ) -> VisualTokens:
         """Encode images.
 
@@ -96,24 +123,33 @@ class VisualEncoder(nn.Module):
             patch_path: None for the class token alone; "value" for the last block's value vectors
                 through its output projection (MaskCLIP); "raw" for the last block's output.
             prompts: learned tokens that stand behind the patches; never among those returned.
+            pruner: which patches go on from which blocks; None for all.
 
         Returns:
             Features as CLIP gives them, not unit length; `patches` and `cls_attention` only where
             `patch_path` is given.
         """
         *early, last = self.visual.transformer.resblocks
-        x = run_blocks(early, self.embed(image, prompts), before_block=before_block)
-        if before_block is not None:
-            x = before_block(len(early), x)
-        out = run_block(last, x)
-        # One call for the class token's row, the same with and without patches: equal bits.
-        cls = self.project(out[:, 0])
+        x = self.embed(image, prompts)
+        layout = Layout(torch.arange(self.num_patches, device=x.device).expand(len(x), -1))
+        for depth, block in enumerate(early):
+            x = x if before_block is None else before_block(depth, x)
+            stage = None if pruner is None else pruner.stage(depth)
+            if stage is None:
+                x = run_block(block, x)
+                continue
+            mixed, attention = attend_and_tell(block.attn, block.ln_1(x))
+            x, layout = pruner(stage, x + mixed, attention, layout)
+            x = x + mlp(block, x)
+        x = x if before_block is None else before_block(len(early), x)
+        cls, value, attention = read_class_token(last, x)
+        cls = self.project(cls)
         if patch_path is None:
             return VisualTokens(cls)
-        kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + self.num_patches)
-        patches = value_path(last, x) if patch_path == "value" else out
-        attention = class_token_attention(last, x)
-        return VisualTokens(cls, self.project(patches[:, kept]), attention[:, kept])
+        patches = last.attn.out_proj(value) if patch_path == "value" else run_block(last, x)
+        patches = self.project(layout.split(patches).patches)
+        kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + patches.shape[1])
+        return VisualTokens(cls, patches, attention[:, kept], layout.positions)
 
 
 class ResNetEncoder(nn.Module):
@@ -129,6 +165,7 @@ class ResNetEncoder(nn.Module):
         before_block: None = None,
         patch_path: None = None,
         prompts: None = None,
+        pruner: None = None,
     ) -> VisualTokens:
         """Encode images; only `cls`, the attention-pooled feature: no blocks and no patches."""
         return VisualTokens(self.visual(image.to(self.visual.conv1.weight.dtype)))

@@ -17,7 +17,7 @@ from yacs.config import CfgNode
 from models.averaging import EpochAverage
 from models.classifier import CLIPClassifier
 from models.loading import load_clip
-from trainers import checkpoint, evaluation, pictures
+from trainers import calibration, checkpoint, evaluation, pictures
 from trainers.precision import Precision
 from trainers.settings import Settings, add_settings, read_settings
 
@@ -44,8 +44,6 @@ class CLIPTrainer(TrainerX):
     settings: Any
     trained = False
     loaded_epoch: int | None = None
-
-    # What a trainer says of itself; a head on a tuner asks the tuner's class
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -74,9 +72,9 @@ class CLIPTrainer(TrainerX):
         """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""
         return type(self), self.settings
 
-    def build_clip(self, clip: nn.Module, class_names: list[str], run: Run) -> nn.Module:
-        """The model of this trainer."""
-        return self.build(clip, class_names, self.settings, run)
+    def build_clip(self, tuner: CLIPClassifier) -> nn.Module:
+        """The model of this trainer: the tuner, or a head on it."""
+        return tuner
 
     # Construction
 
@@ -100,7 +98,8 @@ class CLIPTrainer(TrainerX):
         names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", backbone.NAME)
         clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
-        self.model = self.build_clip(clip, names, run).to(self.device)
+        tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
+        self.model = self.build_clip(tuned).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
         self.average = None
@@ -124,9 +123,10 @@ class CLIPTrainer(TrainerX):
     # Training
 
     def before_train(self) -> None:
-        """Resume if there is something to resume."""
+        """Resume if there is something to resume, else learn what to prune."""
         super().before_train()
         self.trained = True
+        calibration.calibrate_pruner(self)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         """Set the whole model's mode, so that it forgets what it kept for an evaluation."""
@@ -165,8 +165,6 @@ class CLIPTrainer(TrainerX):
         """After the last step, before anything is saved."""
         if self.average is not None:
             self.average.install()
-
-    # Checkpoints and evaluation
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""

@@ -83,6 +83,8 @@ def load(trainer: CLIPTrainer, directory: str, epoch: int | None) -> int | None:
     check_identity(saved, trainer.identity(), path, trainer.identity_keys())
     if "identity" not in saved:
         saved["state_dict"] = to_our_names(saved["state_dict"], trainer.model, path)
+        own = trainer.model.learned.state_dict()  # published projects know no pruning
+        saved["state_dict"] |= {k: v for k, v in own.items() if k.startswith("pruner.")}
     load_into(trainer.model.learned, saved, path)
     logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
     return saved["epoch"]

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dassl.data import DatasetWrapper
-from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
-from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
+from models.classifier import CLIPClassifier
 from models.head_options import HeadOptions
 from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
 from models.tokenizer import normalise_name
 from trainers.base import CLIPTrainer, Run
+from trainers.calibration import training_pictures
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.maple import MaPLe
@@ -101,14 +99,14 @@ class Spotlighter(CLIPTrainer):
         """The base, and its settings."""
         return BASES[self.settings.BASE], self.base_settings
 
-    def build_clip(self, clip: nn.Module, class_names: list[str], run: Run) -> SpotlightedCLIP:
+    def build_clip(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
         """The base tuner with a head on it."""
-        (base_class, base_settings), settings = self.tuner, self.settings
-        base = base_class.build(clip, class_names, base_settings, run)
+        settings, run = self.settings, Run(self.cfg, self.dm.dataset)
+        class_names = self.tuner[0].model_classes(run)
         names = [normalise_name(name) for name in class_names]
-        anchors = base.text.encode([DEFAULT.format(name) for name in names])
+        anchors = tuner.text.encode([DEFAULT.format(name) for name in names])
         head = SpotlighterHead(class_names, anchors, settings.head_options())
-        return SpotlightedCLIP(base, head, balance=settings.BALANCE, distill=settings.DISTILL)
+        return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
 
     def identity_keys(self) -> tuple[str, ...]:
         """The base must be the same, too."""
@@ -137,11 +135,8 @@ class Spotlighter(CLIPTrainer):
     def calibrate(self) -> None:
         """One pass over the training images as at test: no augmentation, nothing learned."""
         self.set_model_mode("eval")
-        transform = build_transform(self.cfg, is_train=False)
-        pictures = DatasetWrapper(self.cfg, self.dm.dataset.train_x, transform=transform)
         seen = []
-        for batch in DataLoader(pictures, self.cfg.DATALOADER.TEST.BATCH_SIZE):
-            image, label = self.parse_batch_test(batch)
+        for image, label in training_pictures(self):
             label = self.model.base.target(image, label).label
             seen.append((*self.model.analyse(image).evidence(), label))
         self.model.head.memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))

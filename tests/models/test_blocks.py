@@ -1,8 +1,10 @@
 """The opened block equals CLIP's own."""
 
+import copy
+
 import torch
 
-from models.blocks import class_token_attention, deep_prompts, run_block, run_blocks, value_path
+from models.blocks import attend_and_tell, deep_prompts, mlp, read_class_token, run_block
 
 
 def tokens(clip_model, length=17):
@@ -25,32 +27,39 @@ def test_causal_block_does_not_see_later_tokens(clip_model):
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
-def test_class_token_attention_equals_first_row_of_the_full_map(clip_model):
-    block, x = clip_model.visual.transformer.resblocks[-1], tokens(clip_model)
+def full_attention(block, x, **kwargs):
     normed = block.ln_1(x).transpose(0, 1)
-    _, full = block.attn(normed, normed, normed, need_weights=True)  # (B, L, L), mean of heads
-    torch.testing.assert_close(class_token_attention(block, x), full[:, 0], rtol=1e-5, atol=1e-7)
+    out, share = block.attn(normed, normed, normed, need_weights=True, **kwargs)
+    return out.transpose(0, 1), share  # (B, L, L), mean of heads
 
 
-def test_value_path_is_attention_that_sees_itself_alone(clip_model):
+def test_attention_tells_what_token_0_attends_to(clip_model):
+    block, x = clip_model.visual.transformer.resblocks[1], tokens(clip_model)
+    out, share = attend_and_tell(block.attn, block.ln_1(x))
+    expected, full = full_attention(block, x)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(share, full[:, 0], rtol=1e-5, atol=1e-7)
+
+
+def test_a_block_read_for_token_0_alone(clip_model):
     block, x = clip_model.visual.transformer.resblocks[-1], tokens(clip_model)
+    cls, value, share = read_class_token(block, x)
+    torch.testing.assert_close(cls, run_block(block, x)[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(share, full_attention(block, x)[1][:, 0], rtol=1e-5, atol=1e-7)
     alone = torch.full((x.shape[1], x.shape[1]), -torch.inf).fill_diagonal_(0)
-    normed = block.ln_1(x).transpose(0, 1)
-    expected, _ = block.attn(normed, normed, normed, attn_mask=alone)
-    torch.testing.assert_close(value_path(block, x), expected.transpose(0, 1), rtol=1e-4, atol=1e-5)
+    expected, _ = full_attention(block, x, attn_mask=alone)  # each token sees itself alone
+    torch.testing.assert_close(block.attn.out_proj(value), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_before_block_sees_every_depth_and_may_drop_tokens(clip_model):
-    seen = []
+def test_mlp_with_quick_gelu_in_one_operator(clip_model):
+    block, x = clip_model.visual.transformer.resblocks[0], tokens(clip_model)
+    torch.testing.assert_close(mlp(block, x), block.mlp(block.ln_2(x)), rtol=1e-5, atol=1e-6)
 
-    def drop_one(depth, x):
-        seen.append((depth, x.shape[1]))
-        return x[:, :-1]
 
-    x = tokens(clip_model)
-    out = run_blocks(clip_model.visual.transformer.resblocks, x, before_block=drop_one)
-    assert seen == [(0, 17), (1, 16), (2, 15)]
-    assert out.shape == (3, 14, x.shape[2])
+def test_mlp_with_another_activation(clip_model):
+    block, x = copy.deepcopy(clip_model.visual.transformer.resblocks[0]), tokens(clip_model)
+    block.mlp.gelu = torch.nn.GELU()
+    assert torch.equal(mlp(block, x), block.mlp(block.ln_2(x)))
 
 
 def test_blocks_pass_gradients(clip_model):

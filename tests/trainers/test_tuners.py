@@ -81,6 +81,38 @@ def test_a_checkpoint_on_another_base_is_refused(run, tmp_path):
         )
 
 
+# MODEL.PRUNE: fewer patches, the same keys for every trainer
+
+PRUNE = {"MODEL__PRUNE__AT": "(0, 1)", "MODEL__PRUNE__KEEP": "(32, 8)"}
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "MaPLe", "Spotlighter"])
+def test_what_a_pruner_learned_is_saved(run, tmp_path, trainer):
+    run(trainer, "train", OPTIM__MAX_EPOCH=1, **PRUNE, **BASE)
+    run(trainer, "again", flags=evaluate(tmp_path / "train"), **PRUNE, **BASE)
+    assert results(tmp_path / "train")["accuracy"] == results(tmp_path / "again")["accuracy"]
+    state = saved(tmp_path / "train", trainer, 1)["state_dict"]
+    prefix = "base." if trainer == "Spotlighter" else ""
+    assert state[f"{prefix}pruner.calibrated"]
+    assert state[f"{prefix}pruner.directions"].norm(dim=1) == pytest.approx([1, 1])
+
+
+def test_zero_shot_clip_prunes_by_attention_alone(run, tmp_path):
+    run("ZeroshotCLIP", **PRUNE)
+    assert results(tmp_path / "run")["n"] == 30
+
+
+def test_more_kept_patches_than_a_schedule_leaves_is_refused(run):
+    with pytest.raises(ValueError, match=r"TOPK must lie in 1\.\.4 .* MODEL.PRUNE.KEEP, got 5"):
+        run("Spotlighter", MODEL__PRUNE__AT="(1,)", MODEL__PRUNE__KEEP="(4,)")
+
+
+def test_a_published_checkpoint_can_be_evaluated_with_pruning(publish, run, tmp_path):  # noqa: F811
+    flags = publish("CoOp")
+    run("CoOp", "eval", flags=flags, MODEL__BACKBONE__PRETRAINED=True, **PRUNE, **BASE)
+    assert results(tmp_path / "eval")["n"] == 15
+
+
 # PromptSRC: the mean over epochs
 
 GPA = {"TRAINER__PROMPTSRC__GPA_MEAN": 2, "TRAINER__PROMPTSRC__GPA_STD": 1, "OPTIM__MAX_EPOCH": 3}
