@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.blocks import freeze, unit
-from models.precision import autocast, full_precision
+from models.precision import full_precision
 from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
 from models.token_pruning import Pruner, Recorder, Scatter, TokenPruner, most_attended
@@ -57,7 +57,6 @@ class CLIPClassifier(nn.Module):
         self.text = TextEncoder(clip)
         self.register_buffer("logit_scale", clip.logit_scale.detach().float().clone())
         self.register_buffer("rows", None, persistent=False)  # the classes that are evaluated
-        self.image_dtype: torch.dtype | None = None  # autocast of the image tower
         self.pruner: TokenPruner | None = None
         self._text_features: Tensor | None = None
 
@@ -86,12 +85,11 @@ class CLIPClassifier(nn.Module):
     @torch.no_grad()
     def watch(self, image: Float[Tensor, "B 3 H W"], statistics: list[Scatter]) -> None:
         """Count a batch of training images for the pruner; nothing is dropped meanwhile."""
-        with autocast(image, self.image_dtype):
-            for part in image.split(AT_A_TIME):
-                recorder = Recorder(self.pruner.at)
-                selected = most_attended(self.see(part, "value", recorder).cls_attention)
-                for one, patches in zip(statistics, recorder.seen, strict=True):
-                    one.add(patches, selected)
+        for part in image.split(AT_A_TIME):
+            recorder = Recorder(self.pruner.at)
+            selected = most_attended(self.see(part, "value", recorder).cls_attention)
+            for one, patches in zip(statistics, recorder.seen, strict=True):
+                one.add(patches, selected)
 
     # Features
 
@@ -119,12 +117,12 @@ class CLIPClassifier(nn.Module):
     def encode_raw(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """`see` in the tower's precision; with gradient only where it learns something.
+        """`see`, with gradient only where it learns something.
 
         Without gradient a CPU takes a few images at a time: less memory, no more time.
         """
         learns = self.learns_images and torch.is_grad_enabled()
-        with torch.set_grad_enabled(learns), autocast(image, self.image_dtype):
+        with torch.set_grad_enabled(learns):
             if learns or image.device.type != "cpu":
                 return self.see(image, patch_path, self.pruner)
             return stack([self.see(x, patch_path, self.pruner) for x in image.split(AT_A_TIME)])

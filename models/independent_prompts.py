@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import deep_prompts, unit
 from models.classifier import CLIPClassifier
-from models.precision import autocast, full_precision
+from models.precision import full_precision
 from models.prompt_learner import PromptLearner
 from models.token_pruning import Pruner
 from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
@@ -132,9 +132,7 @@ class IndependentCLIP(CLIPClassifier):
     @torch.no_grad()
     def plain_image(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
         """Plain CLIP's image features, unit length."""
-        with autocast(image, self.image_dtype):
-            seen = self.visual(image)
-        return seen.unit().cls
+        return self.visual(image).unit().cls
 
     def ties(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor

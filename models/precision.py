@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
-
-
-def autocast(x: Tensor, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Automatic mixed precision on the tensor's device; None leaves things as they are."""
-    if dtype is None or x.is_meta:
-        return nullcontext()
-    return torch.autocast(x.device.type, dtype=dtype)
+from torch import Tensor, nn
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:
     """Switch autocast off on the tensor's device: features and heads are float32."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def cast_products(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of matrix products in another dtype; LayerNorms and embeddings stay."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+            own = part.parameters(recurse=False)
+        else:
+            own = (getattr(part, name, None) for name in ("proj", "text_projection"))
+        for parameter in own:
+            if isinstance(parameter, nn.Parameter):
+                parameter.data = parameter.data.to(dtype)

@@ -8,8 +8,7 @@ import torch
 from dassl.engine import TrainerX
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier
-from models.loading import import_clip
+from models.precision import cast_products
 from models.text_encoder import TextEncoder
 from models.visual_encoder import ResNetEncoder, VisualEncoder
 
@@ -31,11 +30,9 @@ class Precision:
         if name == "fp16" and device.type != "cuda":
             logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
         elif name == "fp16":
-            halve(model)
+            cast_towers(model, torch.float16, (VisualEncoder, ResNetEncoder, TextEncoder))
         elif name == "bf16":
-            for part in model.modules():
-                if isinstance(part, CLIPClassifier):
-                    part.image_dtype = torch.bfloat16
+            cast_towers(model, torch.bfloat16, (VisualEncoder, ResNetEncoder))
         elif name == "amp" and device.type == "cuda":
             self.amp_dtype, self.scaler = torch.float16, torch.amp.GradScaler("cuda")
         elif name == "amp":
@@ -57,11 +54,8 @@ class Precision:
         self.scaler.update()
 
 
-def halve(model: nn.Module) -> None:
-    """CLIP's matrix products in half precision, as OpenAI stores them; LayerNorms stay float32."""
-    import_clip()
-    from clip.model import convert_weights
-
+def cast_towers(model: nn.Module, dtype: torch.dtype, kinds: tuple[type, ...]) -> None:
+    """Matrix products of the frozen towers in a smaller dtype; a teacher's, too."""
     for part in model.modules():
-        if isinstance(part, VisualEncoder | ResNetEncoder | TextEncoder):
-            convert_weights(part)
+        if isinstance(part, kinds):
+            cast_products(part, dtype)

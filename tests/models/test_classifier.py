@@ -5,6 +5,7 @@ import torch
 
 from models.classifier import PromptedCLIP, ZeroShotCLIP
 from models.loading import import_clip
+from models.precision import cast_products
 from models.prompt_learner import PromptLearner
 
 
@@ -82,7 +83,7 @@ def test_only_prompts_get_gradients_and_towers_stay_in_evaluation(model, images)
 
 def test_bfloat16_image_tower_stays_near_and_gives_float32(model, images):
     exact = model.encode_image(images).cls
-    model.image_dtype = torch.bfloat16
+    cast_products(model.visual, torch.bfloat16)
     near = model.encode_image(images).cls
     assert near.dtype == torch.float32
     assert (exact * near).sum(-1).min() > 0.99
