@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier, Step
+from models.inheritance import Bank
 from models.losses import SpotlightedOutput, spotlighter_loss
 from models.precision import full_precision
 from models.spotlighter import SpotlighterHead, TextSide
@@ -52,18 +53,26 @@ class SpotlightedCLIP(nn.Module):
         self.learned = nn.ModuleDict({"base": base.learned, "head": head})
         self.learned.register_load_state_dict_post_hook(self.forget)
         self._side: TextSide | None = None
+        self._bank: Bank | None = None
 
     def text_side(self, cls: Float[Tensor, "B D"]) -> TextSide:
         """The text side of the head, kept while evaluating if it does not depend on the image."""
         if self._side is not None:
             return self._side
         text = self.base.text_features(cls)
-        rows = None if self.training else self.base.rows
         with full_precision(text):
-            side = self.head.text_side(text, rows)
+            side = self.head.text_side(text, self.read_bank())
         if not self.training and not self.base.text_depends_on_image:
             self._side = side
         return side
+
+    def read_bank(self) -> Bank:
+        """The bank of the current classes; resolved once an evaluation."""
+        if self.training:
+            return self.head.read_bank()
+        if self._bank is None:
+            self._bank = self.head.read_bank(self.base.rows)
+        return self._bank
 
     def analyse(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
         """Logits and all that led to them, for losses, bank updates and pictures."""
@@ -98,7 +107,7 @@ class SpotlightedCLIP(nn.Module):
 
     def forget(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""
-        self._side = None
+        self._side = self._bank = None
 
     def train(self, mode: bool = True) -> SpotlightedCLIP:
         """Set the mode and drop what was kept."""

@@ -89,27 +89,24 @@ class SpotlighterHead(nn.Module):
         self.full = FullHead(width) if options.head == "full" else None
         self.adapter = patch_adapter(width) if options.tokens == "adapter" else None
 
-    def read_bank(self) -> Bank:
-        """The bank, resolved for this head's class list."""
-        return self.memory.read(
+    def read_bank(self, rows: Int[Tensor, " C"] | None = None) -> Bank:
+        """The bank, resolved for this head's class list, or for some `rows` of it."""
+        bank = self.memory.read(
             self.class_names,
             self.anchors,
             new=self.options.new,
             temperature=self.options.tau_inherit,
         )
+        return bank if rows is None else Bank(*(entry[rows] for entry in bank))
 
-    def text_side(
-        self, text: Float[Tensor, "*T D"], rows: Int[Tensor, " C"] | None = None
-    ) -> TextSide:
+    def text_side(self, text: Float[Tensor, "*T D"], bank: Bank) -> TextSide:
         """Rank the slots of every class and map the text features.
 
         Args:
             text: unit length.
-            rows: which of the head's classes `text` is of; None for all.
+            bank: see `read_bank`; of the same classes.
         """
-        bank, o = self.read_bank(), self.options
-        if rows is not None:
-            bank = Bank(*(entry[rows] for entry in bank))
+        o = self.options
         slots = ranking.rank_slots(
             text, bank.prototypes, bank.mass, mix=self.mix[1], temperature=o.tau_proto
         )

@@ -41,6 +41,7 @@ class CLIPTrainer(TrainerX):
     node: str
     settings_class: type[Settings]
     checkpoint_name = "prompt_learner"
+    dataset_wrapper = pictures.KeptPictures
     settings: Any
     trained = False
     loaded_epoch: int | None = None
@@ -126,6 +127,7 @@ class CLIPTrainer(TrainerX):
         """Resume if there is something to resume, else learn what to prune."""
         super().before_train()
         self.trained = True
+        self.train_loader_x.dataset.keep()
         calibration.calibrate_pruner(self)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:

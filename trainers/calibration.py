@@ -29,7 +29,7 @@ def training_pictures(trainer: CLIPTrainer) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
-    """Encode text in chunks and prune, as far as the node MODEL says so; returns the model.
+    """Encode text in chunks, prune, compile, as far as the node MODEL says so; returns the model.
 
     Raises:
         ValueError: the schedule contradicts itself, or does not fit the backbone.
@@ -40,6 +40,8 @@ def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
         width = require_vit(model.visual.visual).conv1.out_channels
         schedule = {"at": tuple(prune.AT), "keep": tuple(prune.KEEP)}
         model.prune(TokenPruner(**schedule, width=width, mix=prune.MIX))
+    if settings.COMPILE:
+        model.visual.compile(backend=settings.COMPILE)
     return model
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from trainers.pictures import ahead
 from trainers.run_record import write_results
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def evaluate(trainer: CLIPTrainer, loader: Any) -> tuple[dict[str, float], float
     trainer.set_model_mode("eval")
     trainer.evaluator.reset()
     rates = []
-    for batch in tqdm(loader, disable=None):  # no bar where stderr is not a terminal
+    # no bar where stderr is not a terminal
+    for batch in tqdm(ahead(loader), total=len(loader), disable=None):
         image, label = trainer.parse_batch_test(batch)
         start = time.perf_counter()
         with trainer.precision.autocast():

@@ -1,11 +1,14 @@
-"""Which pictures a run trains on, and which may choose its epoch."""
+"""Which pictures a run trains on, which may choose its epoch, and how they get to the model."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from dassl.data import DataManager
+from dassl.data import DataManager, DatasetWrapper
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
@@ -41,4 +44,55 @@ def who_chooses_the_epoch(cfg: CfgNode, dataset: DatasetBase) -> tuple[CfgNode, 
 def loader_of_all_classes(cfg: CfgNode) -> Any:
     """Training pictures of every class of the data set, new ones included, for unlabelled use."""
     logger.warning("Training also sees pictures of new classes, without labels (transductive)")
-    return DataManager(changed(cfg, "DATASET.SUBSAMPLE_CLASSES", "all")).train_loader_x
+    cfg = changed(cfg, "DATASET.SUBSAMPLE_CLASSES", "all")
+    return DataManager(cfg, dataset_wrapper=KeptPictures).train_loader_x
+
+
+class KeptPictures(DatasetWrapper):
+    """Pictures that are decoded once and kept as they are, 8 bits a channel.
+
+    `keep` is called before training, so worker processes that are forked later share the memory.
+    Pictures that do not fit into DATALOADER.CACHE_MB are read each time; pixels are equal.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept: dict[int, Any] = {}
+
+    def keep(self) -> None:
+        """Decode pictures in order, as many as fit."""
+        left, threads = self.cfg.DATALOADER.CACHE_MB * 2**20, self.cfg.DATALOADER.NUM_WORKERS
+        if left <= 0 or self.kept:
+            return
+        step = 8 * max(1, threads)
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            for first in range(0, len(self), step):
+                chunk = range(first, min(first + step, len(self)))
+                for index, picture in zip(chunk, pool.map(super().read, chunk), strict=True):
+                    left -= picture.width * picture.height * 3
+                    if left < 0:
+                        break
+                    self.kept[index] = picture
+                if left < 0:
+                    break
+        logger.info("Keeping %d of %d training pictures in memory", len(self.kept), len(self))
+
+    def read(self, idx: int) -> Any:
+        """The picture, from memory if it was kept."""
+        kept = self.kept.get(idx)
+        return super().read(idx) if kept is None else kept
+
+
+def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
+    """The same batches, read and decoded by a thread while the model works on those before.
+
+    Args:
+        batches: made without random numbers, which the model's thread may draw meanwhile.
+        depth: batches that may wait.
+    """
+    iterator, done = iter(batches), object()
+    with ThreadPoolExecutor(1) as pool:  # one thread: the order stays
+        waiting = deque(pool.submit(next, iterator, done) for _ in range(depth))
+        while (batch := waiting.popleft().result()) is not done:
+            waiting.append(pool.submit(next, iterator, done))
+            yield batch
