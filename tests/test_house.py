@@ -71,6 +71,38 @@ def test_models_see_no_config_no_engine_and_no_trainer(path):
     assert not re.search(r"\bcfg\b|\byacs\b|\bdassl\b|\btrainers\b", path.read_text())
 
 
+MAKERS = {"arange", "zeros", "ones", "empty", "full", "tensor", "eye", "rand", "randn", "linspace"}
+WAITS = {"item", "tolist", "cpu", "numpy", "nonzero"}  # of a tensor: the host waits for the device
+
+
+def forward_calls(path):
+    """Calls in the functions of a file, but for constructors and what runs once, by attribute."""
+    once = {"__init__", "shrink", "gaussian_weights", "random_clip", "random_prompts"}
+    once |= {"load_tiny_clip", "as_parameter"}
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef) and function.name not in once:
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    yield function, node
+
+
+@pytest.mark.parametrize("path", [p for p in HEART if p.parent.name == "models"], ids=name)
+def test_tensors_are_made_on_a_device_that_is_named(path):
+    for function, call in forward_calls(path):
+        owner = call.func.value
+        if isinstance(owner, ast.Name) and owner.id == "torch" and call.func.attr in MAKERS:
+            given = {keyword.arg for keyword in call.keywords}
+            assert "device" in given, f"{function.name}, line {call.lineno}"
+
+
+@pytest.mark.parametrize("path", [p for p in HEART if p.parent.name == "models"], ids=name)
+def test_nothing_waits_for_the_device(path):
+    at_leisure = {"add", "tokenize", "common_prefix", "_slot_order"}  # once an epoch, or a run
+    for function, call in forward_calls(path):
+        if function.name not in at_leisure:
+            assert call.func.attr not in WAITS, f"{function.name}, line {call.lineno}"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_are_short(path):
     limit = 200 if path.parent.name == "trainers" else 250

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from models.text_encoder import TextEncoder
+from models.visual_encoder import VisualEncoder
 from tests.conftest import make_clip
 from tests.tuners import make_tuner, shake
+from trainers.precision import cast_towers
 
 LABEL = torch.tensor([0, 3, 3, 5])
 
@@ -87,6 +90,24 @@ def test_a_resnet_is_refused(resnet_clip, class_names, name):
 
 def test_cocoop_runs_on_a_resnet(resnet_clip, class_names, images):
     assert make_tuner("CoCoOp", resnet_clip, class_names)(images).shape == (4, 6)
+
+
+@pytest.mark.parametrize(
+    "name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner"]
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_towers_in_half_precision_stay_near(class_names, images, name, dtype):
+    """What a GPU computes with PREC fp16, through the same code."""
+    exact, half = (make_tuner(name, make_clip(), class_names) for _ in range(2))
+    cast_towers(half, dtype, (VisualEncoder, TextEncoder))
+    step = half.train().step(images, LABEL)
+    torch.stack(list(step.parts.values())).sum().backward()
+    for parameter in half.learned.parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.isfinite(parameter.grad).all()
+    with torch.no_grad():
+        found, expected = half.eval()(images).softmax(-1), exact.eval()(images).softmax(-1)
+    assert (found - expected).abs().max() < 0.2
 
 
 # PromptKD

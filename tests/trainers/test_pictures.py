@@ -12,7 +12,6 @@ from tests.trainers.test_runs import checkpoint, results
 from trainers.config import build_config
 from trainers.pictures import KeptPictures, ahead
 
-
 SIZE = 64 * 64 * 3 / 2**20  # megabytes of a toy picture
 
 
