@@ -6,11 +6,11 @@ usage() {
   cat >&2 <<'TEXT'
 usage: bash scripts/base2new.sh TRAINER DATASET SEED [CFG] [SHOTS]
 
-  TRAINER  a folder in configs/trainers: CoOp, Spotlighter, ZeroshotCLIP ...
+  TRAINER  a folder in configs/trainers: CoOp, MaPLe, PromptKD, Spotlighter, ZeroshotCLIP ...
   DATASET  a file in configs/datasets: emoji_food, caltech101 ...
   SEED     0, 1, 2 ...
   CFG      a file in configs/trainers/TRAINER (tiny_emoji for emoji_* data sets, else ViT-B/16)
-  SHOTS    training pictures a class (16)
+  SHOTS    training pictures a class (16); 0: all, as PromptKD is published
 
 Environment: DATA, the folder that holds the data sets (data); OUTPUT, where results go
 (output/base2new); OPTS, further settings, as OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
@@ -34,6 +34,11 @@ default_config() {
     emoji_*) echo tiny_emoji ;;
     */CoOp) echo vit_b16_ep50_ctxv1 ;;
     */Spotlighter) echo vit_b16_ep20_ctxv1 ;;
+    */CoCoOp) echo vit_b16_c4_ep10_batch1_ctxv1 ;;
+    */MaPLe) echo vit_b16_c2_ep5_batch4_2ctx ;;
+    */PromptSRC) echo vit_b16_c2_ep20_batch4_4+4ctx ;;
+    */PromptKD) echo vit_b16_c2_ep20_batch8_4+4ctx ;;
+    */TextRefiner) echo vit_b16_ep10_ctxv1 ;;
     *) echo vit_b16 ;;
   esac
 }
