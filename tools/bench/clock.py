@@ -1,0 +1,102 @@
+"""Timing: warm-up, rounds in which all works take turns, the median and the spread.
+
+Works that are compared share every round, so that what else the machine does hits all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+Work = Callable[[], object]
+SLOW_S = 5.0  # a work that takes longer is run fewer times
+SLOW_WARMUP, SLOW_ROUNDS = 1, 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call in each round."""
+
+    seconds: tuple[float, ...]
+    warmup: int
+
+    @property
+    def median(self) -> float:
+        """Median over the rounds."""
+        return median(self.seconds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Fastest and slowest round."""
+        return min(self.seconds), max(self.seconds)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How works are timed.
+
+    Args:
+        warmup: calls before the clock runs.
+        rounds: times that every work has its turn.
+        round_s: least seconds of a turn; a quick work is called several times.
+        budget_s: once so many seconds have passed, three rounds are enough.
+        device: is synchronised around the clock, and never in between.
+        now: seconds.
+        tell: takes what happens, for a progress bar.
+    """
+
+    warmup: int = 3
+    rounds: int = 5
+    round_s: float = 1.0
+    budget_s: float = math.inf
+    device: str = "cpu"
+    now: Callable[[], float] = time.perf_counter
+    tell: Callable[[str], object] = lambda _: None
+
+    def told(self, tell: Callable[[str], object]) -> Clock:
+        """The same clock with something else that takes what happens."""
+        return replace(self, tell=tell)
+
+    def turn(self, work: Work, calls: int = 1) -> float:
+        """Seconds of one of so many calls in a row."""
+        synchronise(self.device)
+        start = self.now()
+        for _ in range(calls):
+            work()
+        synchronise(self.device)
+        return (self.now() - start) / calls
+
+    def compare(self, works: Mapping[str, Work]) -> dict[str, Timing]:
+        """Time works in turns: first, second, ..., first, second, ...
+
+        Where one of them takes more than `SLOW_S` seconds, all have one warm-up and three rounds.
+        """
+        start, warm = self.now(), {}
+        for name, work in works.items():
+            self.tell(f"warm-up, {name}")
+            warm[name] = self.turn(work)
+        is_slow = max(warm.values()) > SLOW_S
+        warmup = SLOW_WARMUP if is_slow else max(1, self.warmup)
+        rounds = min(self.rounds, SLOW_ROUNDS) if is_slow else self.rounds
+        for _ in range(warmup - 1):
+            warm = {name: min(warm[name], self.turn(work)) for name, work in works.items()}
+        calls = {name: max(1, math.ceil(self.round_s / max(s, 1e-9))) for name, s in warm.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in works}
+        for i in range(rounds):
+            if i >= SLOW_ROUNDS and self.now() - start > self.budget_s:
+                break
+            for name, work in works.items():
+                self.tell(f"round {i + 1} of {rounds}, {name}")
+                seconds[name].append(self.turn(work, calls[name]))
+        return {name: Timing(tuple(found), warmup) for name, found in seconds.items()}
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
