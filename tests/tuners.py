@@ -65,32 +65,3 @@ def shake(module, seed=3, size=0.1):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-
-
-def published_name(ours):
-    """The published name of something learned, without the prefix of the prompt learner."""
-    part, _, rest = ours.partition(".")
-    number, _, kind = rest.partition(".")
-    if part == "vision":
-        block = f"transformer.resblocks.{number}.VPT_shallow"
-        return "image_encoder." + ("VPT" if number == "0" else block)
-    if part == "text_deeper":
-        return f"text_encoder.transformer.resblocks.{int(number) + 1}.VPT_shallow"
-    layer = {"inner": 0, "norm": 1, "outer": 3}
-    if part in ("projector", "local"):
-        module = "VPT_image_trans" if part == "projector" else "mid_image_trans"
-        return f"{module}.conv1.{layer[number]}.{kind}"
-    return {"memory.extractor.weight": "extractor.weight"}.get(ours, ours)
-
-
-def published_shape(name, value):
-    """1x1 convolutions have two axes more."""
-    is_convolution = ".conv1." in name and value.dim() == 2
-    return value[:, :, None, None] if is_convolution else value
-
-
-def published_state(module, buffers=False):
-    """Learned tensors under their published names and in their published shapes."""
-    named = module.state_dict() if buffers else dict(module.named_parameters())
-    renamed = {published_name(name): value for name, value in named.items()}
-    return {name: published_shape(name, value) for name, value in renamed.items()}

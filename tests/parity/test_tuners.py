@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.conftest import make_clip
-from tests.tuners import WORDS, make_tuner, published_name, published_state, shake
+from tests.tuners import WORDS, make_tuner, shake
 from tools import published
+from tools.published.names import published_name, published_state
 from trainers.templates import DIVERSE
 
 LABEL = torch.tensor([0, 3, 3, 5])

@@ -10,7 +10,7 @@ from dassl.utils import load_checkpoint
 
 import train
 from models.loading import load_clip
-from tests.tuners import published_name, published_shape
+from tools.published.names import published_name, published_shape
 from trainers.config import build_config
 
 FOLDER = {

@@ -21,6 +21,7 @@ from tools import published
 from tools.bench.backbones import Schedule
 from tools.bench.works import classifier, published_classifier
 from tools.published.common import Published
+from tools.published.names import published_state
 from trainers import TRAINERS, extend_cfg
 from trainers.base import Run
 from trainers.templates import DEFAULT, DIVERSE
@@ -114,8 +115,7 @@ def as_published(
     name: str, ours: nn.Module, clip: nn.Module, class_names: Sequence[str]
 ) -> Published:
     """The published form with what ours has learned."""
-    learned = {published_name(n): p for n, p in ours.learned.named_parameters()}
-    learned = {n: published_shape(n, p) for n, p in learned.items()}
+    learned = published_state(ours.learned)
     kind = getattr(published, f"Published{name}")
     if name == "PromptSRC":
         return kind(clip, class_names, learned, templates=DIVERSE[:1])
@@ -123,27 +123,6 @@ def as_published(
     if name == "TextRefiner":
         options["memory_item"] = ours.learned.memory.slots
     return kind(clip, class_names, learned, **options)
-
-
-def published_name(ours: str) -> str:
-    """The published name of something learned, without the prefix of the prompt learner."""
-    part, _, rest = ours.partition(".")
-    number, _, kind = rest.partition(".")
-    if part == "vision":
-        block = f"transformer.resblocks.{number}.VPT_shallow"
-        return "image_encoder." + ("VPT" if number == "0" else block)
-    if part == "text_deeper":
-        return f"text_encoder.transformer.resblocks.{int(number) + 1}.VPT_shallow"
-    if part == "local":
-        layer = {"inner": 0, "norm": 1, "outer": 3}[number]
-        return f"mid_image_trans.conv1.{layer}.{kind}"
-    return "extractor.weight" if ours == "memory.extractor.weight" else ours
-
-
-def published_shape(name: str, value: Tensor) -> Tensor:
-    """Convolutions of one pixel have two axes more."""
-    is_convolution = ".conv1." in name and value.dim() == 2
-    return value[:, :, None, None] if is_convolution else value
 
 
 def released(clip: nn.Module, class_names: Sequence[str]) -> Published:
