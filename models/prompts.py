@@ -46,10 +46,6 @@ class Layout(nn.Module):
         for name, value in whole._asdict().items():
             self.register_buffer(name, value, persistent=False)
 
-    def whole(self) -> Packing:
-        """The packing of all classes."""
-        return Packing(self.cell, self.place, self.end, self.valid)
-
     def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
         """Runs of classes with at most `max_rows` tokens each (or one class).
 

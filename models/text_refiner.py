@@ -17,7 +17,6 @@ from models.token_selection import gather_tokens
 from models.visual_encoder import VisualTokens, require_vit
 
 NUM_LOCAL = 5  # patches with the most class-token attention
-LOCAL_ROWS = NUM_LOCAL + 2  # and the class token, and the mean of all tokens
 
 
 class PointwiseMap(nn.Module):

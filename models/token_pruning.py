@@ -35,7 +35,7 @@ class TokenGroups(NamedTuple):
         return torch.cat(self, dim=1)
 
 
-class Layout(NamedTuple):
+class PatchLayout(NamedTuple):
     """Which tokens of x (B, L, W) are patches, and where in the picture they come from."""
 
     positions: Int[Tensor, "B N"]
@@ -89,8 +89,12 @@ class TokenPruner(nn.Module):
         return sample + self.mix * semantic
 
     def forward(
-        self, stage: int, x: Float[Tensor, "B L W"], attention: Float[Tensor, "B L"], layout: Layout
-    ) -> tuple[Float[Tensor, "B L2 W"], Layout]:
+        self,
+        stage: int,
+        x: Float[Tensor, "B L W"],
+        attention: Float[Tensor, "B L"],
+        layout: PatchLayout,
+    ) -> tuple[Float[Tensor, "B L2 W"], PatchLayout]:
         """Drop tokens.
 
         Args:
@@ -113,7 +117,7 @@ class TokenPruner(nn.Module):
         share = score.gather(1, rest).softmax(-1).to(x.dtype)  # (B, N - K + F)
         fused = share.unsqueeze(1) @ gather_tokens(candidates, rest)
         groups = groups._replace(patches=gather_tokens(groups.patches, kept), fused=fused)
-        return groups.joined(), Layout(layout.positions.gather(1, kept), num_fused=1)
+        return groups.joined(), PatchLayout(layout.positions.gather(1, kept), num_fused=1)
 
     @torch.no_grad()
     def calibrate(self, statistics: list[Scatter]) -> None:
@@ -134,8 +138,8 @@ class Recorder:
         return self.at.index(depth) if depth in self.at else None
 
     def __call__(
-        self, stage: int, x: Tensor, attention: Tensor, layout: Layout
-    ) -> tuple[Tensor, Layout]:
+        self, stage: int, x: Tensor, attention: Tensor, layout: PatchLayout
+    ) -> tuple[Tensor, PatchLayout]:
         """Keep the patches of this block, (B, N, W); change nothing."""
         self.seen.append(layout.split(x).patches)
         return x, layout

@@ -16,7 +16,7 @@ from models.blocks import (
     run_block,
     unit,
 )
-from models.token_pruning import Layout, Pruner, TokenPruner
+from models.token_pruning import PatchLayout, Pruner, TokenPruner
 
 
 class VisualTokens(NamedTuple):
@@ -131,7 +131,7 @@ class VisualEncoder(nn.Module):
         """
         *early, last = self.visual.transformer.resblocks
         x = self.embed(image, prompts)
-        layout = Layout(torch.arange(self.num_patches, device=x.device).expand(len(x), -1))
+        layout = PatchLayout(torch.arange(self.num_patches, device=x.device).expand(len(x), -1))
         for depth, block in enumerate(early):
             x = x if before_block is None else before_block(depth, x)
             stage = None if pruner is None else pruner.stage(depth)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.blocks import unit
-from models.token_pruning import Layout, Scatter, TokenPruner
+from models.token_pruning import PatchLayout, Scatter, TokenPruner
 from models.visual_encoder import VisualEncoder
 from tests import tuners
 from tests.conftest import make_clip
@@ -14,7 +14,7 @@ def tokens(batch=2, patches=6, fused=0, prompts=2, width=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, 1 + patches + fused + prompts, width, generator=generator)
     attention = torch.rand(x.shape[:2], generator=generator).softmax(-1)
-    layout = Layout(torch.arange(10, 10 + patches).expand(batch, -1), num_fused=fused)
+    layout = PatchLayout(torch.arange(10, 10 + patches).expand(batch, -1), num_fused=fused)
     return x, attention, layout
 
 

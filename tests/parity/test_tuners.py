@@ -5,6 +5,7 @@ positions, CoCoOp image by image, deep prompts layer by layer.
 import pytest
 import torch
 
+from models.averaging import gaussian_weights
 from tests.conftest import make_clip
 from tests.tuners import WORDS, make_tuner, shake
 from tools import published
@@ -65,6 +66,12 @@ def test_losses_and_gradients(pair, images):
         difference = (found[name] - gradient).abs().max()
         of = largest if name.endswith(BEFORE_NORM) else gradient.abs().max()
         assert difference <= GRADIENT * of, name
+
+
+@pytest.mark.parametrize(("mean", "std", "epochs"), [(15.0, 1.0, 20), (30.0, 30.0, 50)])
+def test_promptsrc_weights_epochs_as_published(mean, std, epochs):
+    found = gaussian_weights(epochs, mean, std).tolist()
+    assert found == pytest.approx(published.PublishedPromptSRC.gpa_weights(mean, std, epochs))
 
 
 def test_three_sgd_steps(pair, images):

@@ -232,6 +232,11 @@ def test_base2new_stops_at_a_crash_and_goes_on_from_there(ready):
     ("trainer", "config"),
     [
         ("CoOp", "vit_b16_ep50_ctxv1"),
+        ("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1"),
+        ("MaPLe", "vit_b16_c2_ep5_batch4_2ctx"),
+        ("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
+        ("PromptKD", "vit_b16_c2_ep20_batch8_4+4ctx"),
+        ("TextRefiner", "vit_b16_ep10_ctxv1"),
         ("Spotlighter", "vit_b16_ep20_ctxv1"),
         ("ZeroshotCLIP", "vit_b16"),
         ("ZeroshotCLIP2", "vit_b16"),
