@@ -10,9 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.inheritance import Bank
-from models.ranking import RankedSlots
-
 HEAD_WIDTH = 64  # channels of one attention head, as in CLIP
 
 
@@ -53,16 +50,8 @@ class FullHead(nn.Module):
         return self.image_out(self.layer(kept + attended))
 
     def text(
-        self, text: Float[Tensor, "*T D"], bank: Bank, slots: RankedSlots, num_keep: int
-    ) -> Float[Tensor, "*T K2 D"]:
-        """What to add to the text rows of ranks 0 (global), 1..K and K + 1 (fused)."""
-        prototypes = torch.cat(
-            [
-                bank.global_prototypes.expand_as(text).unsqueeze(-2),
-                slots.prototypes[..., :num_keep, :],
-                slots.prototypes.mean(-2, keepdim=True),
-            ],
-            dim=-2,
-        )
-        every = text.unsqueeze(-2).expand_as(prototypes)
-        return self.text_out(torch.cat([prototypes, every], dim=-1))
+        self, prototypes: Float[Tensor, "C *M D"], text: Float[Tensor, "C D"]
+    ) -> Float[Tensor, "C *M D"]:
+        """What to add to the rows of some prototypes of each class."""
+        every = text if prototypes.dim() == 2 else text.unsqueeze(1)
+        return self.text_out(torch.cat([prototypes, every.expand_as(prototypes)], dim=-1))

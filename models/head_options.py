@@ -8,6 +8,7 @@ from models.inheritance import NEW_CLASSES
 
 HEADS = ("lite", "full")
 SCORES = ("attention", "similarity")
+SELECTS = ("both", "sample", "semantic", "random")
 TOKENS = ("value", "raw", "adapter")
 
 
@@ -18,13 +19,15 @@ class HeadOptions:
     num_keep: int = 5
     level1: int = 3
     num_prototypes: int = 5
-    momentum: float = 0.8
+    momentum: float = 1.0
     alpha: float = 0.2
     num_candidates: int = 5
     tau_proto: float = 0.1
     tau_attn: float = 0.1
     tau_inherit: float = 0.3
     head: str = "lite"
+    sharpness: float = 30.0
+    select: str = "both"
     score: str = "attention"
     tokens: str = "value"
     new: str = "inherit"
@@ -33,6 +36,7 @@ class HeadOptions:
         """Everything that is wrong with these options, a sentence each."""
         choices = (
             ("HEAD", self.head, HEADS),
+            ("SELECT", self.select, SELECTS),
             ("SCORE", self.score, SCORES),
             ("TOKENS", self.tokens, TOKENS),
             ("NEW", self.new, NEW_CLASSES),
@@ -50,6 +54,8 @@ class HeadOptions:
             )
         if not 0 <= self.momentum <= 1:
             found.append(f"MOMENTUM must lie in 0..1, got {self.momentum}")
+        if self.sharpness <= 0:
+            found.append(f"SHARPNESS must be above 0, got {self.sharpness}")
         taus = {"PROTO": self.tau_proto, "ATTN": self.tau_attn, "INHERIT": self.tau_inherit}
         found += [f"TAU_{k} must be above 0, got {v}" for k, v in taus.items() if v <= 0]
         return found

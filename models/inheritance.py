@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from models.blocks import unit
 from models.tokenizer import normalise_name
 
 NEW_CLASSES = ("inherit", "text", "off")
@@ -47,15 +46,15 @@ def inherit(
 ) -> Bank:
     """Move each new anchor by the offsets that seen classes learned from theirs.
 
-    P[c', m] = unit(anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
-    (P[c, m] - anchor[c])); the global prototype and the mass likewise.
+    P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
+    (P[c, m] - anchor[c]); the global prototype and the mass likewise.
     """
     weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
     global_offset = weight @ (bank.global_prototypes - seen_anchors)
     offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
     return Bank(
-        unit(anchors + global_offset),
-        unit(anchors.unsqueeze(1) + offset),
+        anchors + global_offset,
+        anchors.unsqueeze(1) + offset,
         weight @ bank.mass,
         torch.ones_like(anchors[:, 0]),
     )

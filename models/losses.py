@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.classifier import CLIPClassifier, Target
-from models.ranking import mean_row
 from models.spotlighter import HeadOutput, TextSide
 from models.visual_encoder import VisualTokens
 
@@ -47,7 +46,7 @@ def spotlighter_loss(
             teacher the divergence.
         anchors: text0, unit length.
         balance: divides the level losses; 0 switches them off.
-        distill: weighs the ties to the anchors; 0 switches them off.
+        distill: weighs the tie to the anchors; 0 switches it off.
 
     Returns:
         The base's criterion and, where switched on, "levels" and "distill", each already weighted.
@@ -59,7 +58,5 @@ def spotlighter_loss(
         parts["levels"] = sum(base.criterion(z[name], target) for name in names) / balance
     if distill:
         text = out.side.text
-        drift = F.l1_loss(text, anchors.expand_as(text))
-        rows = F.l1_loss(mean_row(out.side.rows), text.detach())
-        parts["distill"] = distill * (drift + rows)
+        parts["distill"] = distill * F.l1_loss(text, anchors.expand_as(text))
     return parts

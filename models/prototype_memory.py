@@ -1,7 +1,9 @@
 """The class-specific semantic memory bank.
 
 Each class owns one global prototype (of class tokens) and M patch prototypes (of kept patches),
-with the evidence that went into them. All of it is buffers: saved, loaded, moved with the module.
+with the evidence that went into them. Beside them stand the whitened spaces of class tokens and of
+patches, and the direction that tells kept patches from ignored ones. All of it is buffers: saved,
+loaded, moved with the module.
 Source: docs/method.md, section 2. C classes seen, M prototypes, D joint width.
 """
 
@@ -13,10 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.blocks import unit
+from models.clustering import cluster
 from models.inheritance import Bank, match_names, resolve
 from models.matching import match_one_to_one
-from models.token_selection import centre, gather_tokens
+from models.token_pruning import Scatter
+from models.token_selection import gather_tokens
+from models.whitening import Whitening
 
 
 class PrototypeMemory(nn.Module):
@@ -31,7 +35,7 @@ class PrototypeMemory(nn.Module):
         anchors: Float[Tensor, "C D"],
         *,
         num_prototypes: int = 5,
-        momentum: float = 0.8,
+        momentum: float = 1.0,
     ) -> None:
         """An empty bank: every prototype is its class's text anchor, with no evidence.
 
@@ -50,8 +54,19 @@ class PrototypeMemory(nn.Module):
         self.register_buffer("global_mass", anchors.new_zeros(classes))
         self.register_buffer("prototypes", anchors.unsqueeze(1).repeat(1, num_prototypes, 1))
         self.register_buffer("mass", anchors.new_zeros(classes, num_prototypes))
-        self.register_buffer("patch_mean", anchors.new_zeros(anchors.shape[1]))
+        self.register_buffer("direction", anchors.new_zeros(anchors.shape[1]))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        self.cls_space = Whitening(anchors.shape[1])
+        self.patch_space = Whitening(anchors.shape[1])
+
+    @torch.no_grad()
+    def direct(self, statistics: Scatter) -> None:
+        """Take over the direction that tells the patches that the last block attends to.
+
+        Until `calibrate` is called anew, patches are scored by it alone.
+        """
+        self.calibrated.fill_(False)
+        self.direction.copy_(statistics.direction())
 
     @torch.no_grad()
     def calibrate(
@@ -63,22 +78,24 @@ class PrototypeMemory(nn.Module):
     ) -> None:
         """Fill the bank from the whole training set, seen once without augmentation.
 
-        Writes exact class means to the global prototypes, one round of updates to the patch
-        prototypes, and the mean kept patch. What the bank held before is gone.
+        Writes exact class means to the global prototypes, the clusters of each class's kept patches
+        to the patch prototypes, and both whitened spaces. What the bank held before is gone.
         """
+        cls, kept = cls.float(), kept.float()
+        num_kept = kept.shape[1]
+        self.cls_space.fit(cls, label)
+        self.patch_space.fit(kept.flatten(0, 1), label.repeat_interleave(num_kept))
+        self.global_prototypes.copy_(self.anchors)
+        self.global_mass.zero_()
         self.prototypes.copy_(self.anchors.unsqueeze(1).expand_as(self.prototypes))
         self.mass.zero_()
-        self.patch_mean.copy_(kept.float().flatten(0, 1).mean(0))
-        count = torch.zeros_like(self.global_mass).index_add_(
-            0, label, torch.ones_like(label, dtype=self.global_mass.dtype)
-        )
-        total = torch.zeros_like(self.global_prototypes).index_add_(0, label, cls.float())
-        seen = count > 0
-        self.global_prototypes[seen] = unit(total[seen])
-        self.global_mass[seen] = count[seen]
-        # Image by image, so that the slots of a class part from each other.
-        for i in range(len(label)):
-            self._update_patches(kept[i : i + 1], weight[i : i + 1], label[i : i + 1])
+        for c in label.unique().tolist():
+            rows = (label == c).nonzero().squeeze(1)
+            self.global_prototypes[c] = cls[rows].mean(0)
+            self.global_mass[c] = len(rows)
+            patches = kept[rows].flatten(0, 1)
+            slot = cluster(self.patch_space(patches), self.mass.shape[1])
+            self._write(patches, weight[rows].float(), c * self.mass.shape[1] + slot)
         self.sort_by_mass()
         self.calibrated.fill_(True)
 
@@ -107,17 +124,16 @@ class PrototypeMemory(nn.Module):
         self._update_patches(kept, weight, label)
 
     def _update_patches(self, kept: Tensor, weight: Tensor, label: Tensor) -> None:
-        slots = centre(self.prototypes[label], self.patch_mean)  # (B, M, D)
-        match = match_one_to_one(centre(kept, self.patch_mean) @ slots.transpose(1, 2))
+        slots = self.patch_space(self.prototypes[label])  # (B, M, D)
+        match = match_one_to_one(self.patch_space(kept.float()) @ slots.transpose(1, 2))
         row = label.unsqueeze(1) * self.mass.shape[1] + match  # (B, K), into C * M rows
-        weight = weight.float() / weight.float().amax(-1, keepdim=True)
-        prototypes, mass = self._blend(
-            self.prototypes.flatten(0, 1),
-            self.mass.flatten(),
-            kept.float().flatten(0, 1),
-            weight.flatten(),
-            row.flatten(),
-        )
+        self._write(kept.float().flatten(0, 1), weight.float(), row.flatten())
+
+    def _write(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
+        """Blend patches (N, D) of weights (B, K) into rows of the C * M slots."""
+        weight = weight / weight.amax(-1, keepdim=True)
+        slots, mass = self.prototypes.flatten(0, 1), self.mass.flatten()
+        prototypes, mass = self._blend(slots, mass, x, weight.flatten(), row)
         self.prototypes.copy_(prototypes.view_as(self.prototypes))
         self.mass.copy_(mass.view_as(self.mass))
 
@@ -134,7 +150,7 @@ class PrototypeMemory(nn.Module):
         mean = total / torch.where(written, added, 1.0).unsqueeze(1)
         rate = (added / torch.where(written, mass + added, 1.0)).clamp_min(1 - self.momentum)
         rate = rate.unsqueeze(1)
-        blended = torch.where(written.unsqueeze(1), unit((1 - rate) * old + rate * mean), old)
+        blended = torch.where(written.unsqueeze(1), (1 - rate) * old + rate * mean, old)
         return blended, mass + added
 
     @torch.no_grad()

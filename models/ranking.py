@@ -1,9 +1,8 @@
-"""Two-level ranking: kept patches and prototypes meet rank by rank, ranks form levels.
+"""Two-level ranking: kept patches meet the prototypes of every class, ranks form levels.
 
-Pure functions. Rank 0 is the class token (the global level), ranks 1..K are the kept patches, rank
-K + 1 is the fused token. Source: docs/method.md, sections 4 and 5.
-B images, C classes, K kept, M prototypes, D joint width; `*T` stands for (C,), or (B, C) where the
-text features depend on the image.
+Pure functions on features of the whitened spaces. The class token is the global level; ranks 1..K
+are the kept patches, rank K + 1 is the fused token. Source: docs/method.md, sections 4 and 5.
+B images, C classes, K kept, M prototypes, D joint width.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.blocks import unit
 
+class TextRows(NamedTuple):
+    """R_T: what class tokens, kept patches and fused tokens are compared with; unit length."""
 
-class RankedSlots(NamedTuple):
-    """The slots of each class in the order of their activation by the class's text."""
-
-    prototypes: Float[Tensor, "*T M D"]
-    weight: Float[Tensor, "*T M"]
-    """omega: softmax of the activations."""
+    cls: Float[Tensor, "C D"]
+    slots: Float[Tensor, "2 C M D"]
+    """For patches of level 1 and of level 2."""
+    fused: Float[Tensor, "C D"]
+    prior: Float[Tensor, "C M"]
+    """How much evidence each slot has, as a logit."""
 
 
 def levels(num_keep: int, level1: int) -> list[slice]:
@@ -32,112 +32,85 @@ def levels(num_keep: int, level1: int) -> list[slice]:
     return [part for part in (slice(0, cut), slice(cut, num_keep)) if part.stop > part.start]
 
 
-def rank_slots(
-    text: Float[Tensor, "*T D"],
-    prototypes: Float[Tensor, "C M D"],
-    mass: Float[Tensor, "C M"],
-    *,
-    mix: Tensor,
-    temperature: float,
-) -> RankedSlots:
-    """Sort the slots of each class by b = <T, P> / temperature + mix * log(1 + mass), centred.
-
-    Args:
-        text: unit length.
-        prototypes: unit length.
-        mass: evidence, >= 0.
-        mix: weight of the evidence.
-        temperature: of the text similarity, > 0.
-    """
+def slot_prior(mass: Float[Tensor, "C M"], mix: Tensor) -> Float[Tensor, "C M"]:
+    """Mix * log(1 + mass), centred over the slots of each class."""
     evidence = mass.log1p()
-    evidence = evidence - evidence.mean(-1, keepdim=True)
-    b = (prototypes @ text.unsqueeze(-1)).squeeze(-1) / temperature + mix * evidence  # (*T, M)
-    order = b.argsort(dim=-1, descending=True, stable=True)
-    every = prototypes.expand(*text.shape[:-1], -1, -1)
-    ranked = every.gather(-2, order.unsqueeze(-1).expand_as(every))
-    return RankedSlots(ranked, b.gather(-1, order).softmax(-1))
+    return mix * (evidence - evidence.mean(-1, keepdim=True))
 
 
 def map_text(
-    text: Float[Tensor, "*T D"],
     global_prototypes: Float[Tensor, "C D"],
-    slots: RankedSlots,
+    prototypes: Float[Tensor, "C M D"],
+    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]],
     *,
     gain: Float[Tensor, "3"],
-    level1: int,
-    num_keep: int,
-) -> Float[Tensor, "*T K2 D"]:
-    """TRM: the text feature of each class beside its prototypes, one row a rank, not unit length.
-
-    Row 0: T + u_0 G. Rows 1..K: T + u_l M omega_j P_j. Row K + 1: T + u_2 mean_m P_m.
+    prior: Float[Tensor, "C M"],
+) -> TextRows:
+    """TRM: the prototypes of each class, moved towards its text; not unit length.
 
     Args:
-        text: unit length.
-        global_prototypes: unit length.
-        slots: see `rank_slots`.
+        global_prototypes: in the space of class tokens.
+        prototypes: in the space of patches.
+        text: of each class, in the space of class tokens and in that of patches.
         gain: u, of the global level, level 1 and level 2.
-        level1: ranks in level 1.
-        num_keep: K.
+        prior: see `slot_prior`.
     """
-    num_slots = slots.weight.shape[-1]
-    of_rank = [gain[1] if rank < level1 else gain[2] for rank in range(num_keep)]
-    scale = torch.stack(of_rank) * num_slots * slots.weight[..., :num_keep]  # (*T, K)
-    parts = [
-        gain[0] * global_prototypes.expand_as(text).unsqueeze(-2),
-        scale.unsqueeze(-1) * slots.prototypes[..., :num_keep, :],
-        gain[2] * slots.prototypes.mean(-2, keepdim=True),
-    ]
-    return text.unsqueeze(-2) + torch.cat(parts, dim=-2)  # (*T, K + 2, D)
+    of_cls, of_patches = text
+    slots = torch.stack([prototypes + u * of_patches.unsqueeze(1) for u in gain[1:]])
+    fused = prototypes.mean(1) + gain[2] * of_patches
+    return TextRows(global_prototypes + gain[0] * of_cls, slots, fused, prior)
 
 
 def map_image(
     kept: Float[Tensor, "B K D"],
     query: Float[Tensor, "B K D"],
-    key: Float[Tensor, "B K D"],
     *,
     gain: Float[Tensor, " K"],
     temperature: float,
 ) -> Float[Tensor, "B K D"]:
-    """IRM inside one level: x_j + g_j softmax(q_j . keys / temperature) X, not unit length.
+    """IRM inside one level: x_j + g_j softmax(q_j . X / temperature) X, not unit length.
 
     Args:
         kept: the level's patches X, unit length.
         query: the prototype matched to each patch.
-        key: the patches as the queries see them.
         gain: g.
         temperature: > 0.
     """
-    attention = (query @ key.transpose(-1, -2) / temperature).softmax(-1)  # (B, K, K)
+    attention = (query @ kept.transpose(-1, -2) / temperature).softmax(-1)  # (B, K, K)
     return kept + gain.unsqueeze(-1) * (attention @ kept)
 
 
-def pair_logits(
+def meet_slots(
     image_rows: Float[Tensor, "B K D"],
-    text_rows: Float[Tensor, "*T K D"],
-    weight: Float[Tensor, "B K"],
-) -> Float[Tensor, "B C"]:
-    """sum_j k_bj <R_I[b, j], R_T[c, j]> with k = weight normalised over the ranks given.
+    slots: Float[Tensor, "C M D"],
+    prior: Float[Tensor, "C M"],
+    temperature: float,
+) -> Float[Tensor, "B K C"]:
+    """How well each patch fits each class: its similarity to the slots, the nearest counting most.
 
-    One matrix product: the weights are folded into the image rows.
+    sum_m softmax_m(S_m / temperature + prior_m) S_m, S_m = <R_I, R_T[m]>.
 
     Args:
         image_rows: unit length.
-        text_rows: unit length, (C, K, D) or (B, C, K, D).
+        slots: unit length.
+        prior: see `slot_prior`.
+        temperature: > 0; small = the nearest slot alone.
+    """
+    similarity = (image_rows @ slots.flatten(0, 1).T).unflatten(-1, prior.shape)  # (B, K, C, M)
+    return ((similarity / temperature + prior).softmax(-1) * similarity).sum(-1)
+
+
+def weigh_pairs(fit: Float[Tensor, "B K C"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B C"]:
+    """sum_j k_bj fit_bj with k = weight normalised over the ranks given.
+
+    Args:
+        fit: of each rank and class.
         weight: positive, of any sum.
     """
     share = weight / weight.sum(-1, keepdim=True)
-    image = (share.unsqueeze(-1) * image_rows).flatten(1)  # (B, K * D)
-    text = text_rows.flatten(-2)  # (*T, K * D)
-    if text.dim() == 2:
-        return image @ text.T
-    return (text @ image.unsqueeze(-1)).squeeze(-1)
+    return (share.unsqueeze(1) @ fit).squeeze(1)
 
 
 def pair_weight(kappa: Float[Tensor, " K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
     """softplus(kappa_j) w_bj, to be normalised within a level."""
     return F.softplus(kappa) * weight
-
-
-def mean_row(text_rows: Float[Tensor, "*T K D"]) -> Float[Tensor, "*T D"]:
-    """The mean of a class's rows, unit length (for the distillation loss)."""
-    return unit(text_rows.mean(-2))

@@ -80,7 +80,7 @@ class SpotlightedCLIP(nn.Module):
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):
-            found = self.head(tokens, side, base_logits, self.base.scale)
+            found = self.head(tokens, side, base_logits)
         return SpotlightedOutput(base_logits + found.added, base_logits, tokens, side, found)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:

@@ -1,4 +1,4 @@
-"""Spotlighter: select tokens, meet prototypes rank by rank, add what they say to the logits.
+"""Spotlighter: select tokens, meet prototypes level by level, add what they say to the logits.
 
 Source: docs/method.md, sections 3 to 5.
 """
@@ -18,18 +18,18 @@ from models.head_options import HeadOptions
 from models.inheritance import Bank
 from models.matching import match_one_to_one
 from models.prototype_memory import PrototypeMemory
-from models.token_selection import Candidates, Selection, centre
+from models.ranking import TextRows
+from models.token_selection import Candidates, Selection
 from models.visual_encoder import VisualTokens
 
 
 class TextSide(NamedTuple):
-    """All that needs no image: cached at evaluation. C classes, K kept, M prototypes."""
+    """All that needs no image: cached at evaluation. C classes, M prototypes."""
 
     text: Float[Tensor, "*T D"]
-    rows: Float[Tensor, "*T K2 D"]
-    """R_T of ranks 0 (global), 1..K, K + 1 (fused); unit length."""
-    slots: Float[Tensor, "*T M D"]
-    """Patch prototypes, sorted by the text's activation."""
+    rows: TextRows
+    slots: Float[Tensor, "C M D"]
+    """Patch prototypes in the space of patches; unit length."""
     bank: Bank
 
 
@@ -81,10 +81,10 @@ class SpotlighterHead(nn.Module):
         keep = options.num_keep
         self.mix = as_parameter([1.0, 1.0])  # image, text
         self.image_gain = as_parameter([0.5] * keep)
-        self.text_gain = as_parameter([1.0, options.alpha, options.alpha])
+        self.text_gain = as_parameter([options.alpha] * 3)
         self.pair = as_parameter([0.0] * (keep + 1))
         self.level = as_parameter([1.0, 1 / 3, 1 / 3, 1 / 3])
-        self.gate = as_parameter(0.0)
+        self.gate = as_parameter(1.0)
         width = anchors.shape[1]
         self.full = FullHead(width) if options.head == "full" else None
         self.adapter = patch_adapter(width) if options.tokens == "adapter" else None
@@ -100,27 +100,34 @@ class SpotlighterHead(nn.Module):
         return bank if rows is None else Bank(*(entry[rows] for entry in bank))
 
     def text_side(self, text: Float[Tensor, "*T D"], bank: Bank) -> TextSide:
-        """Rank the slots of every class and map the text features.
+        """Move the prototypes of every class to its text, in the whitened spaces.
 
         Args:
-            text: unit length.
+            text: unit length; where it depends on the image the anchors stand in for it.
             bank: see `read_bank`; of the same classes.
         """
-        o = self.options
-        slots = ranking.rank_slots(
-            text, bank.prototypes, bank.mass, mix=self.mix[1], temperature=o.tau_proto
-        )
-        rows = ranking.map_text(
-            text,
-            bank.global_prototypes,
-            slots,
-            gain=self.text_gain,
-            level1=o.level1,
-            num_keep=o.num_keep,
-        )
+        memory = self.memory
+        towards = (text if text.dim() == 2 else self.anchors) - memory.anchors.mean(0)
+        of_text = memory.cls_space.turn(towards), memory.patch_space.turn(towards)
+        globals_ = memory.cls_space(bank.global_prototypes)
+        slots = memory.patch_space(bank.prototypes)
+        prior = ranking.slot_prior(bank.mass, self.mix[1])
+        rows = ranking.map_text(globals_, slots, of_text, gain=self.text_gain, prior=prior)
         if self.full is not None:
-            rows = rows + self.full.text(text, bank, slots, o.num_keep)
-        return TextSide(text, unit(rows), slots.prototypes, bank)
+            rows = self._add_full(rows, globals_, slots, of_text)
+        rows = TextRows(unit(rows.cls), unit(rows.slots), unit(rows.fused), prior)
+        return TextSide(text, rows, slots, bank)
+
+    def _add_full(
+        self, rows: TextRows, globals_: Tensor, slots: Tensor, of_text: tuple[Tensor, Tensor]
+    ) -> TextRows:
+        """What the learned layers add to the text rows."""
+        of_cls, of_patches = of_text
+        return rows._replace(
+            cls=rows.cls + self.full.text(globals_, of_cls),
+            slots=rows.slots + self.full.text(slots, of_patches),
+            fused=rows.fused + self.full.text(slots.mean(1), of_patches),
+        )
 
     def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
         """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
@@ -136,59 +143,66 @@ class SpotlighterHead(nn.Module):
         Returns:
             The selection and the two standardised maps (B, N).
         """
-        patches, mean = self.patches(tokens), self.memory.patch_mean
-        if self.options.score == "attention":
-            sample = token_selection.attention_score(tokens.cls_attention)
-        else:
-            text = side.text if side.text.dim() == 2 else self.anchors
-            sample = token_selection.similarity_score(patches, text, candidates)
-        semantic = token_selection.semantic_score(
-            centre(patches, mean), centre(side.bank.prototypes, mean), candidates
-        )
-        sample = token_selection.standardise(sample)
-        semantic = token_selection.standardise(semantic)
-        activation = sample + self.mix[0] * semantic
+        patches = self.patches(tokens)
+        sample = token_selection.standardise(self._sample_wise(tokens, patches, candidates, side))
+        semantic = token_selection.standardise(self._semantic_wise(patches, candidates, side))
+        activation = {
+            "both": lambda: sample + self.mix[0] * semantic,
+            "sample": lambda: sample,
+            "semantic": lambda: self.mix[0] * semantic,
+            "random": lambda: token_selection.standardise(torch.rand_like(sample)),
+        }[self.options.select]()
         selection = token_selection.select_top(patches, activation, self.options.num_keep)
         if tokens.positions is not None:
             indices = tokens.positions.gather(1, selection.indices)
             selection = selection._replace(indices=indices)
         return selection, sample, semantic
 
+    def _sample_wise(
+        self, tokens: VisualTokens, patches: Tensor, candidates: Candidates, side: TextSide
+    ) -> Float[Tensor, "B N"]:
+        if self.options.score == "attention":
+            return token_selection.attention_score(tokens.cls_attention)
+        text = side.text if side.text.dim() == 2 else self.anchors
+        return token_selection.similarity_score(patches, text, candidates)
+
+    def _semantic_wise(
+        self, patches: Tensor, candidates: Candidates, side: TextSide
+    ) -> Float[Tensor, "B N"]:
+        """Does a patch look like something that is kept, and like one of the likely classes?
+
+        The second counts as far as the bank knows them.
+        """
+        standardise, memory = token_selection.standardise, self.memory
+        any_class = standardise(patches @ memory.direction)
+        likely = token_selection.semantic_score(memory.patch_space(patches), side.slots, candidates)
+        known = memory.calibrated * token_selection.mix_candidates(candidates, side.bank.active)
+        return any_class + known.unsqueeze(1) * standardise(likely)
+
     def image_rows(
         self, selection: Selection, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B K1 D"]:
-        """R_I of ranks 1..K and of the fused token; unit length."""
-        kept, mean = selection.tokens, self.memory.patch_mean
-        image_prototypes = unit(token_selection.mix_candidates(candidates, self._slots(side)))
-        queries, keys = centre(image_prototypes, mean), centre(kept, mean)
-        match = match_one_to_one(keys @ queries.transpose(1, 2))
+        """R_I of ranks 1..K and of the fused token; unit length, in the space of patches."""
+        kept = self.memory.patch_space(selection.tokens)
+        queries = unit(token_selection.mix_candidates(candidates, side.slots))
+        match = match_one_to_one(kept @ queries.transpose(1, 2))
         queries = token_selection.gather_tokens(queries, match)
         rows = []
         for part in ranking.levels(self.options.num_keep, self.options.level1):
             row = ranking.map_image(
                 kept[:, part],
                 queries[:, part],
-                keys[:, part],
                 gain=self.image_gain[part],
                 temperature=self.options.tau_attn,
             )
             if self.full is not None:
                 row = row + self.full.image(kept[:, part], queries[:, part])
             rows.append(row)
-        return unit(torch.cat([*rows, selection.fused.unsqueeze(1)], dim=1))
-
-    def _slots(self, side: TextSide) -> Tensor:
-        """Slots in rank order, (C, M, D); those of the anchors where text depends on the image."""
-        if side.slots.dim() == 3:
-            return side.slots
-        return side.bank.prototypes
+        fused = self.memory.patch_space(selection.fused)
+        return unit(torch.cat([*rows, fused.unsqueeze(1)], dim=1))
 
     def forward(
-        self,
-        tokens: VisualTokens,
-        side: TextSide,
-        base_logits: Float[Tensor, "B C"],
-        scale: Float[Tensor, ""],
+        self, tokens: VisualTokens, side: TextSide, base_logits: Float[Tensor, "B C"]
     ) -> HeadOutput:
         """What the kept tokens say.
 
@@ -196,34 +210,34 @@ class SpotlighterHead(nn.Module):
             tokens: of the image tower, unit length.
             side: see `text_side`.
             base_logits: of the base tuner, scale included.
-            scale: exp(logit_scale).
         """
-        candidates = token_selection.candidate_classes(base_logits, self.options.num_candidates)
+        options, active = self.options, side.bank.active
+        of_cls = self.memory.cls_space(tokens.cls)
+        z = {"global": options.sharpness * of_cls @ side.rows.cls.T}
+        said = base_logits + self.gate * self.level[0] * z["global"] * active
+        candidates = token_selection.candidate_classes(said, options.num_candidates)
         selection, sample, semantic = self.select(tokens, candidates, side)
-        image = self.image_rows(selection, candidates, side)
-        z = self.level_logits(tokens.cls, image, selection, side.rows, scale)
+        z |= self.patch_logits(self.image_rows(selection, candidates, side), selection, side.rows)
         mixed = sum(v * z[name] for name, v in zip(LEVELS, self.level, strict=True) if name in z)
-        added = self.gate * mixed * side.bank.active
-        return HeadOutput(z, added, selection, sample, semantic)
+        return HeadOutput(z, self.gate * mixed * active, selection, sample, semantic)
 
-    def level_logits(
-        self, cls: Tensor, image: Tensor, selection: Selection, text_rows: Tensor, scale: Tensor
+    def patch_logits(
+        self, image: Float[Tensor, "B K1 D"], selection: Selection, rows: TextRows
     ) -> dict[str, Float[Tensor, "B C"]]:
-        """Logits z of the global level, level 1, level 2 and both, in the order of `LEVELS`."""
+        """Logits z of level 1, level 2 and both, in the order of `LEVELS`."""
         weight = selection.weight
         weight = torch.cat([weight, weight.mean(-1, keepdim=True)], dim=-1)  # (B, K + 1)
         weight = ranking.pair_weight(self.pair, weight)
-        ranks = text_rows[..., 1:, :]  # (*T, K + 1, D)
-
-        def z(part: slice) -> Tensor:
-            rows = (image[:, part], ranks[..., part, :], weight[:, part])
-            return scale * ranking.pair_logits(*rows)
-
         parts = ranking.levels(self.options.num_keep, self.options.level1)
-        one = cls.new_ones(len(cls), 1)
+        fits = [
+            ranking.meet_slots(image[:, part], slots, rows.prior, self.options.tau_proto)
+            for part, slots in zip(parts, rows.slots, strict=False)
+        ]
+        fused = image[:, -1:] @ rows.fused.T  # (B, 1, C)
+        sharpness = self.options.sharpness
         found = {
-            "global": scale * ranking.pair_logits(cls.unsqueeze(1), text_rows[..., :1, :], one)
+            name: sharpness * ranking.weigh_pairs(fit, weight[:, part])
+            for name, fit, part in zip(("1", "2"), fits, parts, strict=False)
         }
-        found |= {name: z(part) for name, part in zip(("1", "2"), parts, strict=False)}
-        found["both"] = z(slice(None))
-        return found
+        every = torch.cat([*fits, fused], dim=1)
+        return found | {"both": sharpness * ranking.weigh_pairs(every, weight)}

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.blocks import unit
-
 EPSILON = 1e-6
 
 
@@ -114,8 +112,3 @@ def gather_tokens(
 ) -> Float[Tensor, "B K D"]:
     """Rows of each image's tokens; `indices` count from the first row of `tokens`."""
     return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
-def centre(x: Float[Tensor, "*shape D"], mean: Float[Tensor, " D"]) -> Float[Tensor, "*shape D"]:
-    """unit(x - mean): the space in which patches and patch prototypes are compared."""
-    return unit(x - mean)

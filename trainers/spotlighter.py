@@ -13,6 +13,7 @@ from models.classifier import CLIPClassifier
 from models.head_options import HeadOptions
 from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
+from models.token_pruning import Scatter, most_attended
 from models.tokenizer import normalise_name
 from trainers.base import CLIPTrainer, Run
 from trainers.calibration import training_pictures
@@ -36,7 +37,7 @@ class SpotlighterSettings(Settings):
     TOPK: int = 5
     LEVEL1: int = 3
     PROTOTYPES: int = 5
-    MOMENTUM: float = 0.8
+    MOMENTUM: float = 1.0
     ALPHA: float = 0.2
     BALANCE: float = 50.0
     DISTILL: float = 20.0
@@ -45,10 +46,12 @@ class SpotlighterSettings(Settings):
     TAU_ATTN: float = 0.1
     TAU_INHERIT: float = 0.3
     HEAD: str = "lite"
+    SHARPNESS: float = 30.0  # logits of the levels per unit of similarity
+    SELECT: str = "both"
     SCORE: str = "attention"
     TOKENS: str = "value"
     NEW: str = "inherit"
-    LR_MULT: float = 10.0  # learning rate of the head's scalars over that of the context
+    LR_MULT: float = 0.1  # learning rate of the head's scalars over that of the context
 
     def head_options(self) -> HeadOptions:
         """The same, as the head names them."""
@@ -63,6 +66,8 @@ class SpotlighterSettings(Settings):
             tau_attn=self.TAU_ATTN,
             tau_inherit=self.TAU_INHERIT,
             head=self.HEAD,
+            sharpness=self.SHARPNESS,
+            select=self.SELECT,
             score=self.SCORE,
             tokens=self.TOKENS,
             new=self.NEW,
@@ -133,13 +138,22 @@ class Spotlighter(CLIPTrainer):
 
     @torch.no_grad()
     def calibrate(self) -> None:
-        """One pass over the training images as at test: no augmentation, nothing learned."""
+        """Two passes over the training images as at test: no augmentation, nothing learned.
+
+        First which way the patches lie that the last block attends to, then what is kept.
+        """
         self.set_model_mode("eval")
+        model, memory = self.model, self.model.head.memory
+        statistics = Scatter()
+        for image, _ in training_pictures(self):
+            tokens = model.base.encode_image(image, model.patch_path)
+            statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
+        memory.direct(statistics)
         seen = []
         for image, label in training_pictures(self):
-            label = self.model.base.target(image, label).label
-            seen.append((*self.model.analyse(image).evidence(), label))
-        self.model.head.memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
+            label = model.base.target(image, label).label
+            seen.append((*model.analyse(image).evidence(), label))
+        memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
     def after_epoch(self) -> None:
         """Order the slots by evidence before anything is saved."""

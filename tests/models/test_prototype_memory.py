@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from models.blocks import unit
+from models.clustering import cluster
 from models.inheritance import match_names
 from models.prototype_memory import PrototypeMemory
+from models.token_pruning import Scatter
 from tests.models.test_matching import greedy_loop
 
 C, M, K, D = 3, 4, 3, 8
@@ -40,27 +42,30 @@ def batch(size=7, seed=0):
     )
 
 
+def slow_space(space, x):
+    return torch.stack([unit(space.matrix.T @ (row - space.mean)) for row in x])
+
+
 def slow_update(memory, cls, kept, weight, label):
     """Section 2, "Update", one class and one slot at a time."""
     g, gm = memory.global_prototypes.clone(), memory.global_mass.clone()
     p, pm = memory.prototypes.clone(), memory.mass.clone()
-    mean_patch = memory.patch_mean
 
     def blend(old, mass, items):
         total = sum(w for w, _ in items)
         mean = sum(w * x for w, x in items) / total
         rate = max(1 - memory.momentum, float(total / (mass + total)))
-        return unit((1 - rate) * old + rate * mean), mass + total
+        return (1 - rate) * old + rate * mean, mass + total
 
     for c in range(len(g)):
         images = [i for i in range(len(label)) if label[i] == c]
         if not images:
             continue
         g[c], gm[c] = blend(g[c], gm[c], [(torch.tensor(1.0), cls[i]) for i in images])
-        slots = unit(memory.prototypes[c] - mean_patch)
+        slots = slow_space(memory.patch_space, memory.prototypes[c])
         items = {}
         for i in images:
-            similarity = unit(kept[i] - mean_patch) @ slots.T
+            similarity = slow_space(memory.patch_space, kept[i]) @ slots.T
             w = weight[i] / weight[i].max()
             for j, m in enumerate(greedy_loop(similarity)):
                 items.setdefault(m, []).append((w[j], kept[i, j]))
@@ -72,13 +77,13 @@ def slow_update(memory, cls, kept, weight, label):
 def test_starts_as_the_text_anchors_without_evidence(memory, anchors):
     assert torch.equal(memory.global_prototypes, anchors)
     assert all(torch.equal(memory.prototypes[:, m], anchors) for m in range(M))
-    assert memory.mass.sum() == memory.global_mass.sum() == memory.patch_mean.abs().sum() == 0
+    assert memory.mass.sum() == memory.global_mass.sum() == memory.direction.abs().sum() == 0
 
 
 def test_updates_equal_the_slow_ones(memory):
     for step in range(4):
-        if step == 2:  # the centred space matters once the mean is known
-            memory.patch_mean.copy_(random_unit(D, seed=77) * 0.5)
+        if step == 2:  # the whitened space matters once it is known
+            memory.patch_space.fit(random_unit(40, D, seed=77), torch.arange(40) % 4)
         data = batch(seed=10 * step)
         expected = slow_update(memory, *data)
         memory.update(*data)
@@ -99,38 +104,57 @@ def test_first_write_replaces_and_an_unseen_class_stays(memory, anchors):
     assert memory.mass[2].sum() == 0
 
 
-def test_prototypes_stay_unit_length_and_a_crowd_does_not_swamp(memory):
+def test_a_crowd_does_not_swamp(memory):
     for step in range(30):
         memory.update(*batch(seed=step))
-    torch.testing.assert_close(memory.prototypes.norm(dim=-1), torch.ones(C, M))
+    assert (memory.prototypes.norm(dim=-1) < 1 + 1e-6).all()
     before = memory.global_prototypes.clone()
     cls, kept, weight, _ = batch(6, seed=99)
     memory.update(cls, kept, weight, torch.zeros(6, dtype=torch.long))
     # 6 images of one class move its prototype by at most the rate of a weighted mean.
-    mean = cls.mean(0)
-    torch.testing.assert_close(
-        memory.global_prototypes[0], unit(0.8 * before[0] + 0.2 * mean), rtol=1e-4, atol=1e-4
-    )
+    expected = 0.8 * before[0] + 0.2 * cls.mean(0)
+    torch.testing.assert_close(memory.global_prototypes[0], expected)
 
 
-def test_calibration_writes_class_means_the_patch_mean_and_one_round(memory):
+def test_momentum_one_keeps_the_mean_of_all_that_was_written(anchors):
+    memory = PrototypeMemory(NAMES, anchors, num_prototypes=M, momentum=1.0)
+    seen = [batch(seed=step) for step in range(5)]
+    for data in seen:
+        memory.update(*data)
+    of_class = torch.cat([cls[label == 1] for cls, _, _, label in seen])
+    torch.testing.assert_close(memory.global_prototypes[1], of_class.mean(0))
+
+
+def test_calibration_writes_class_means_clusters_and_spaces(memory):
     cls, kept, weight, label = batch()
-    slow = PrototypeMemory(NAMES, memory.anchors, num_prototypes=M)
-    slow.patch_mean.copy_(kept.flatten(0, 1).mean(0))
-    for i in range(len(label)):
-        row = (cls[i : i + 1], kept[i : i + 1], weight[i : i + 1], label[i : i + 1])
-        _, _, p, pm = slow_update(slow, *row)
-        slow.prototypes.copy_(p)
-        slow.mass.copy_(pm)
+    memory.direct(scatter := scatter_of(kept))
+    assert not memory.calibrated
+    torch.testing.assert_close(memory.direction, scatter.direction())
     memory.calibrate(cls, kept, weight, label)
+    patches, group = kept.flatten(0, 1), label.repeat_interleave(K)
+    torch.testing.assert_close(memory.cls_space.mean, cls.mean(0))
+    torch.testing.assert_close(memory.patch_space.mean, patches.mean(0))
+    share = (weight / weight.amax(1, keepdim=True)).flatten()
     for c in (0, 1):
-        torch.testing.assert_close(memory.global_prototypes[c], unit(cls[label == c].mean(0)))
+        torch.testing.assert_close(memory.global_prototypes[c], cls[label == c].mean(0))
         assert memory.global_mass[c] == (label == c).sum()
-        order = slow.mass[c].argsort(descending=True, stable=True)
-        torch.testing.assert_close(memory.prototypes[c], slow.prototypes[c][order])
-    torch.testing.assert_close(memory.patch_mean, kept.flatten(0, 1).mean(0))
+        own, w = patches[group == c], share[group == c]
+        cluster_of = cluster(memory.patch_space(own), M)
+        expected = []
+        for m in range(M):
+            of = cluster_of == m
+            expected.append((w[of].sum().item(), (w[of, None] * own[of]).sum(0) / w[of].sum()))
+        for m, (mass, mean) in enumerate(sorted(expected, key=lambda pair: -pair[0])):
+            assert memory.mass[c, m].item() == pytest.approx(mass)
+            torch.testing.assert_close(memory.prototypes[c, m], mean)
+    assert torch.equal(memory.global_prototypes[2], memory.anchors[2])
     assert memory.calibrated
-    assert (memory.mass[:, :-1] >= memory.mass[:, 1:]).all()
+
+
+def scatter_of(kept):
+    found = Scatter()
+    found.add(kept, torch.arange(kept.shape[1]).expand(len(kept), -1) == 0)
+    return found
 
 
 def test_sorting_moves_prototypes_with_their_mass(memory):
@@ -156,7 +180,7 @@ def slow_inherit(memory, anchor, temperature):
         for m in range(M)
     ]
     mass = sum(w * memory.mass[c] for c, w in enumerate(weight))
-    return unit(g), unit(torch.stack(p)), mass
+    return g, torch.stack(p), mass
 
 
 def test_unseen_classes_inherit_offsets_and_seen_ones_keep_their_own(memory):

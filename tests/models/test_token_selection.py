@@ -121,11 +121,3 @@ def test_keeping_every_patch_is_allowed(patches):
 def test_keeping_more_than_there_are_is_refused(patches, num_keep):
     with pytest.raises(ValueError, match=rf"must lie in 1..{N} for this backbone, got {num_keep}"):
         ts.select_top(patches, random(B, N), num_keep)
-
-
-def test_centre_is_the_unit_of_the_difference(patches):
-    mean = random(D, seed=6)
-    found = ts.centre(patches, mean)
-    difference = patches[1, 2] - mean
-    torch.testing.assert_close(found[1, 2], difference / difference.norm())
-    torch.testing.assert_close(ts.centre(patches, torch.zeros(D)), patches)

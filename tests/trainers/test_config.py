@@ -44,7 +44,7 @@ def test_defaults_of_the_method():
         "TOPK": 5,
         "LEVEL1": 3,
         "PROTOTYPES": 5,
-        "MOMENTUM": 0.8,
+        "MOMENTUM": 1.0,
         "ALPHA": 0.2,
         "BALANCE": 50.0,
         "DISTILL": 20.0,

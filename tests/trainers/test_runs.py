@@ -184,8 +184,8 @@ def test_variants_train(run, tmp_path, options):
     assert results(tmp_path / "run")["epoch"] == 2
 
 
-def test_scalars_learn_faster_and_do_not_decay(run, tmp_path):
-    run("Spotlighter", OPTIM__WARMUP_EPOCH=1)
+def test_scalars_have_a_rate_of_their_own_and_do_not_decay(run, tmp_path):
+    run("Spotlighter", OPTIM__WARMUP_EPOCH=1, TRAINER__SPOTLIGHTER__LR_MULT=10.0)
     groups = checkpoint(tmp_path / "run", 2)["optimizer"]["param_groups"]
     assert groups[1]["initial_lr"] == 10 * groups[0]["initial_lr"] == pytest.approx(0.2)
     assert groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
