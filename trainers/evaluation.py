@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
 from trainers.pictures import ahead
@@ -76,9 +77,18 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "epoch_chosen_by": trainer.epoch_chosen_by,
         "learned_parameters": trainer.num_learned(),
     }
+    if trainer.trained and (seen := trained_on_test(trainer.dm.dataset)):
+        logger.warning("%d training pictures are test pictures: the accuracy says nothing", seen)
+        found["trained_on_test_pictures"] = seen
     if trainer.transductive:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"
     return found | {k: v for k, v in trainer.model.identity().items() if isinstance(v, str)}
+
+
+def trained_on_test(dataset: DatasetBase) -> int:
+    """Count the training pictures that are test pictures, too."""
+    test = {item.impath for item in dataset.test}
+    return sum(item.impath in test for item in dataset.train_x)
 
 
 def tested_epoch(trainer: CLIPTrainer) -> int:
