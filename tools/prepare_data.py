@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
 from tools.dataset_names import benchmarks, find_name
-from tools.prepare.arrange import missing_parts, put, put_whole, require_content
+from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
 from tools.prepare.download import fetch, fetch_from_drive, require_checksum
 from tools.prepare.sources import COLLECTION, Piece, collected, read_sources
 from train import USER_ERRORS
@@ -57,7 +57,8 @@ def prepare(name: str, dataset: type[FewShotDataset], places: Places) -> list[Pi
     """Put every piece of a data set in its place; returns those that have to be got by hand."""
     pieces = read_sources()[name]
     whole = places.find(collected(dataset.dataset_dir))
-    if whole is not None and any(missing_parts(piece, places.folder) for piece in pieces):
+    lacking = [piece for piece in pieces if missing_parts(piece, places.folder)]
+    if lacking and whole is not None and is_whole(whole, places.folder.name, pieces[0]):
         print(f"{name}: unpacking {whole}")
         put_whole(whole, places.folder)
     left = []

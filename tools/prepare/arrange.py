@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 from datasets.base import FewShotDataset, Published
@@ -46,6 +47,21 @@ def put(piece: Piece, source: Path, folder: Path) -> None:
             unpack(source, scratch)
             for inside, target in piece.moves:
                 settle(dig(scratch, inside, source), folder / target)
+
+
+def is_whole(archive: Path, dataset_dir: str, piece: Piece) -> bool:
+    """Return whether an archive is a zip of a data set's whole folder; the name alone may deceive.
+
+    Args:
+        archive: the file.
+        dataset_dir: name of the data set's folder.
+        piece: one that it should hold, unpacked.
+    """
+    if not zipfile.is_zipfile(archive):
+        return False
+    with zipfile.ZipFile(archive) as opened:
+        start = f"{dataset_dir}/{piece.gives[0]}/"
+        return any(name.startswith(start) for name in opened.namelist())
 
 
 def put_whole(source: Path, folder: Path) -> None:

@@ -112,7 +112,8 @@ def test_archives_that_the_user_has_are_arranged(name, packed, tmp_path, capsys)
         ours, theirs = getattr(found, part) or [], getattr(planted, part) or []
         assert moved(ours, tmp_path) == [(item.impath, item.label) for item in theirs]
     folder = tmp_path / "root" / benchmarks()[name].dataset_dir
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    expected = {path.partition("/")[0] for piece in SOURCES[name] for path in piece.gives}
+    assert {path.name for path in folder.iterdir()} == expected
     assert all((archives / piece.file).exists() for piece in SOURCES[name])
     shutil.rmtree(archives)
     assert prepare(tmp_path, name) == 0
@@ -230,11 +231,11 @@ def test_what_a_split_is_made_from_is_asked_for_without_a_split_file(tmp_path, c
     assert "from https://drive.google.com/file/d/1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT/view" in out
 
 
-@pytest.mark.parametrize("name", ["Food101", "StanfordCars"])
+@pytest.mark.parametrize("name", ["Caltech101", "Food101", "StanfordCars"])
 def test_the_collections_archive_is_the_whole_folder(name, packed, tmp_path):
     planted, _ = packed(name)
     folder = benchmarks()[name].dataset_dir
-    archive = {"Food101": "food101.zip", "StanfordCars": "stanford_cars.zip"}[name]
+    archive = {"Food101": "food101.zip"}.get(name, f"{folder}.zip")  # Caltech's own is called so
     pack(tmp_path / "got" / archive, {folder: tmp_path / "planted" / folder})
     assert prepare(tmp_path, name, "--archives", str(tmp_path / "got")) == 0
     assert moved(build(name, tmp_path / "root").test, tmp_path) == [
