@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import random
 import stat
+from pathlib import Path
 
 import pytest
 from dassl.data.datasets import Datum
@@ -49,6 +50,17 @@ def test_what_is_written_is_whole_from_the_first_moment_on(tmp_path, monkeypatch
     plain = tmp_path / "plain"
     plain.touch()
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_writers_do_not_share_what_they_have_not_finished(tmp_path, monkeypatch):
+    names, replace = [], Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (names.append(self), replace(self, to))[1]
+    )
+    for _ in range(2):
+        write_json(tmp_path / "a.json", {})
+    assert len(set(names)) == 2
+    assert {path.parent for path in names} == {tmp_path}
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path):

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import struct
+import zlib
 
 import pytest
 from dassl.data.datasets import build_dataset
-from PIL import Image
 
 import train
 from tests.trainers.test_errors import fails  # noqa: F401  (a fixture)
@@ -28,11 +29,11 @@ def at(root):
     return ("--root", str(root))
 
 
-def break_chunk(path):
-    """Spoil the second chunk of a PNG file: Pillow raises a SyntaxError."""
-    content = bytearray(path.read_bytes())
-    content[37:41] = b"\0\0\0\0"
-    path.write_bytes(content)
+def claim_a_huge_size(path):
+    """A valid head of 60,000 x 60,000 pixels: Pillow raises an error of its own kind."""
+    content = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 60_000, 60_000) + content[24:29]
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
 
 
 def empty(path):
@@ -44,11 +45,9 @@ def cut(path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("spoil", [empty, cut, break_chunk])
+@pytest.mark.parametrize("spoil", [empty, cut, claim_a_huge_size])
 def test_a_broken_test_picture_stops_a_run_with_one_sentence(fails, root, pictures, spoil, workers):  # noqa: F811
     spoil(pictures / "test_2_1.png")
-    with pytest.raises((OSError, SyntaxError)), Image.open(pictures / "test_2_1.png") as image:
-        image.convert("RGB")
     found = fails("ZeroshotCLIP", flags=at(root), DATALOADER__NUM_WORKERS=workers)
     assert found.startswith(f"train.py: error: Toy, test: {pictures}/test_2_1.png cannot be read")
     assert "SKIP_UNREADABLE True goes on" in found
