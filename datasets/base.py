@@ -128,12 +128,12 @@ class FewShotDataset(DatasetBase):
         splits = Splits([], [], []) if missing else self.read_raw()
         if not splits.train:
             lack = (
-                f"so is {missing[0]}" if missing else f"there are no pictures in {self.raw_files}"
+                f"{missing[0]} is missing" if missing else f"{self.raw_files[0]} lists no picture"
             )
             raise FileNotFoundError(
-                f"The split file {self.split_path} is missing, and {lack}, which it could be made "
-                f"from; `python tools/prepare_data.py {name} --root {self.folder.parent}` fetches "
-                "the published one."
+                f"The split file {self.split_path} is missing, and cannot be made, because {lack}; "
+                f"`python tools/prepare_data.py {name} --root {self.folder.parent}` fetches the "
+                "published one."
             )
         require_folder(self.image_folder, name)
         origin = (

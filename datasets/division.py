@@ -30,10 +30,8 @@ def class_folders(folder: Path, ignored: Iterable[str] = ()) -> list[str]:
 def pictures_in(folder: Path) -> list[Path]:
     """Return the pictures right in a folder, sorted by name; none where there is no folder."""
     found = folder.iterdir() if folder.is_dir() else ()
-    endings = IMG_EXTENSIONS
-    return sorted(
-        path for path in found if path.suffix.lower() in endings and not path.name.startswith(".")
-    )
+    shown = (path for path in found if not path.name.startswith("."))
+    return sorted(path for path in shown if path.suffix.lower() in IMG_EXTENSIONS)
 
 
 def read_class_names(path: Path) -> dict[str, str]:

@@ -93,7 +93,8 @@ class Folder(FewShotDataset):
         names = read_class_names(path)
         if unknown := sorted(keys - set(names)):
             raise ValueError(
-                f"{path} lacks the class {unknown[0]!r}; add a line with it and its name."
+                f"{path} lacks the class {unknown[0]!r}; add a line with it and its name, a tab in "
+                "between if it has a space."
             )
         return names
 

@@ -41,7 +41,7 @@ class Splits(NamedTuple):
         """
         if self.class_names:
             return list(self.class_names)
-        items = (*self.train, *self.val, *self.test)
+        items = (*self.test, *self.val, *self.train)  # the training items' names count most
         found = {item.label: item.classname for item in items}
         for label in range(max(found, default=-1)):
             if label not in found:

@@ -297,6 +297,14 @@ def test_a_class_of_the_test_alone_is_a_class(root):
     assert Zoo(make_cfg(root)).classnames == CLASSES
 
 
+def test_the_training_items_name_the_classes(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    split = json.loads(path.read_text())
+    split["test"] = [[picture, label, name.upper()] for picture, label, name in split["test"]]
+    path.write_text(json.dumps(split))
+    assert Zoo(make_cfg(root)).classnames == CLASSES
+
+
 def test_a_data_set_without_test_pictures_is_refused(root):
     path = root / "zoo" / "split_zhou_Zoo.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"test": []}))

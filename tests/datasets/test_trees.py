@@ -155,6 +155,7 @@ def test_what_a_split_could_be_made_from_is_named(name, tmp_path):
     missing = DATASET_REGISTRY.get(name).raw_files[-1]
     (tmp_path / tree.folder / missing).rename(tmp_path / tree.folder / "elsewhere")
     with pytest.raises(
-        FileNotFoundError, match=rf"{tree.split_file} is missing, and so is {missing}.*prepare_data"
+        FileNotFoundError,
+        match=rf"{tree.split_file} is missing.*because {missing} is missing;.*prepare_data",
     ):
         build(name, tmp_path)
