@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from datasets.splits import (
-    Splits,
-    class_names_of,
-    fingerprint,
-    read_split,
-    read_subset,
-    subsample_classes,
-    write_subset,
-)
+from datasets.splits import Splits, read_split, subsample_classes, write_split
+from datasets.subsets import fingerprint, read_pickled_subset, read_subset, write_subset
+
+logger = logging.getLogger(__name__)
 
 MAX_VAL_SHOTS = 4  # the few-shot protocol of CoOp (Zhou et al., IJCV 2022)
+
+
+class Published(NamedTuple):
+    """Classes and pictures that the literature counts (CoOp, table 5; the variants' papers)."""
+
+    classes: int
+    train: int
+    val: int
+    test: int
 
 
 class FewShotDataset(DatasetBase):
     """A classification data set with a split file, few-shot subsets and base/new classes.
 
-    A data set is declared by three class attributes. One without a split file overrides
-    `read_splits`; one that makes its own pictures overrides `prepare`. Both may use
-    `self.folder` (ROOT/dataset_dir), `self.image_folder` and `self.split_path`.
+    A data set is declared by class attributes. One that can make its split from its own files
+    overrides `read_raw`, one without a split file `read_splits`, one that makes its own pictures
+    `prepare`. All may use `self.folder` (ROOT/dataset_dir), `self.image_folder` and
+    `self.split_path`.
 
     Attributes:
         dataset_dir: folder under DATASET.ROOT.
         image_dir: folder under `dataset_dir` that the paths of the split file start from.
         split_file: JSON file under `dataset_dir`, see `datasets.splits.read_split`.
+        raw_files: files under `dataset_dir` that `read_raw` reads, for a missing split file.
+        subset_dir: folder under `dataset_dir` for few-shot subsets.
+        published: counts of the literature.
+        labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
+        test_only: the training items are the test's; they only say what the classes are.
         all_class_names: names of all classes by label, whatever subset a run has.
 
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
-        ValueError: the split file is malformed, or DATASET.SUBSAMPLE_CLASSES is unknown.
+        ValueError: the split file is malformed, there are no test pictures, or
+            DATASET.SUBSAMPLE_CLASSES is unknown.
     """
 
     dataset_dir = ""
     image_dir = ""
     split_file = ""
+    raw_files: tuple[str, ...] = ()
+    subset_dir = "split_fewshot"
+    published: Published | None = None
+    labels_by_folder = False
+    test_only = False
 
     def __init__(self, cfg: Any) -> None:
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
@@ -52,19 +69,79 @@ class FewShotDataset(DatasetBase):
         self.prepare()
         require_folder(self.folder, type(self).__name__)
         splits = self.read_splits()
+        if not splits.test:
+            raise ValueError(f"{type(self).__name__} has no test pictures in {self.folder}.")
+        self.all_class_names = splits.names()
+        splits = splits._replace(class_names=self.all_class_names)
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-        self.all_class_names = class_names_of(splits.train)
         splits = subsample_classes(splits, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        self._names = splits.names()
         super().__init__(train_x=splits.train, val=splits.val or None, test=splits.test)
+        self._tell_empty_classes()
+
+    # The classes are those of the class list: one without a picture keeps its place.
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names in the order of their labels."""
+        return list(self._names)
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Class name by label."""
+        return dict(enumerate(self._names))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, with a picture or without."""
+        return len(self._names)
+
+    def _tell_empty_classes(self) -> None:
+        filled = {item.label for item in self.train_x}
+        empty = [name for label, name in enumerate(self._names) if label not in filled]
+        if empty:
+            logger.warning(
+                "%s: %d of %d classes have no training picture, as %s; they stay in the class list",
+                *(type(self).__name__, len(empty), len(self._names), ", ".join(empty[:3])),
+            )
 
     def prepare(self) -> None:
         """Create the data where a data set can make its own; does nothing by default."""
 
     def read_splits(self) -> Splits:
         """Return all items, before shots are drawn and classes chosen."""
+        if self.raw_files and not self.split_path.is_file():
+            return self._make_split()
         splits = read_split(self.split_path, self.image_folder)
         require_folder(self.image_folder, type(self).__name__)
+        return splits
+
+    def read_raw(self) -> Splits:
+        """Return all items as the data set's own files list them."""
+        raise NotImplementedError
+
+    def _make_split(self) -> Splits:
+        """Parse the data set's own files and write the result as a split file."""
+        name = type(self).__name__
+        missing = [file for file in self.raw_files if not (self.folder / file).exists()]
+        splits = Splits([], [], []) if missing else self.read_raw()
+        if not splits.train:
+            lack = (
+                f"{missing[0]} is missing" if missing else f"{self.raw_files[0]} lists no picture"
+            )
+            raise FileNotFoundError(
+                f"The split file {self.split_path} is missing, and cannot be made, because {lack}; "
+                f"`python tools/prepare_data.py {name} --root {self.folder.parent}` fetches the "
+                "published one."
+            )
+        require_folder(self.image_folder, name)
+        origin = (
+            f"made from {', '.join(self.raw_files)}, because {self.split_file} was missing; "
+            "accuracies do not compare with the literature's"
+        )
+        logger.warning("%s: the split was %s", name, origin)
+        write_split(self.split_path, splits, self.image_folder, origin)
         return splits
 
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
@@ -76,20 +153,22 @@ class FewShotDataset(DatasetBase):
         """
         if seed < 0:
             return self._draw(splits, shots)
-        cache = self.folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.json"
+        cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
         subset = read_subset(cache, self.image_folder, origin)
         if subset is None:
-            with seeded(seed):
-                subset = self._draw(splits, shots)
+            subset = read_pickled_subset(cache.with_suffix(".pkl"), splits)
+            if subset is None:
+                with seeded(seed):
+                    subset = self._draw(splits, shots)
             write_subset(cache, subset, self.image_folder, origin)
-        return subset._replace(test=splits.test)
+        return splits._replace(train=subset.train, val=subset.val)
 
     def _draw(self, splits: Splits, shots: int) -> Splits:
         # Training before validation: this order makes "seed 1" the seed 1 of the literature.
         train = self.generate_fewshot_dataset(splits.train, num_shots=shots)
         val = self.generate_fewshot_dataset(splits.val, num_shots=min(shots, MAX_VAL_SHOTS))
-        return Splits(cast("list[Datum]", train), cast("list[Datum]", val), splits.test)
+        return splits._replace(train=cast("list[Datum]", train), val=cast("list[Datum]", val))
 
 
 def require_folder(folder: Path, dataset: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
-from datasets.base import FewShotDataset
-from datasets.splits import Splits, read_text
+from datasets.base import FewShotDataset, Published
+from datasets.division import items_of
+from datasets.raw import look_up, read_rows
+from datasets.splits import SPLITS, Splits, read_text
 
 
 @DATASET_REGISTRY.register()
@@ -21,23 +21,18 @@ class FGVCAircraft(FewShotDataset):
 
     dataset_dir = "fgvc_aircraft"
     image_dir = "images"
+    raw_files = ("variants.txt", *(f"images_variant_{split}.txt" for split in SPLITS))
+    published = Published(classes=100, train=3334, val=3333, test=3333)
 
     def read_splits(self) -> Splits:
         """Return the items in the order of the lists."""
-        names = read_text(self.folder / "variants.txt").splitlines()
-        labels = {name.strip(): label for label, name in enumerate(names)}
-        return Splits(*(self._read_list(split, labels) for split in Splits._fields))
+        names = [name.strip() for name in read_text(self.folder / "variants.txt").splitlines()]
+        labels = {name: label for label, name in enumerate(names)}
+        return Splits(*(self._read_list(split, labels) for split in SPLITS), names)
 
     def _read_list(self, split: str, labels: dict[str, int]) -> list[Datum]:
-        path = self.folder / f"images_variant_{split}.txt"
-        return [self._parse(line, labels, path) for line in read_text(path).splitlines()]
-
-    def _parse(self, line: str, labels: dict[str, int], path: Path) -> Datum:
-        picture, _, name = line.strip().partition(" ")
-        if name not in labels:
-            raise ValueError(
-                f"{path} has the line {line!r}; expected a picture's number and, after a space, "
-                "one of the variants in variants.txt."
-            )
-        impath = str(self.image_folder / f"{picture}.jpg")
-        return Datum(impath=impath, label=labels[name], classname=name)
+        path, items = self.folder / f"images_variant_{split}.txt", []
+        for picture, name in read_rows(path, "picture variant"):
+            label = look_up(labels, name, path)
+            items += items_of([self.image_folder / f"{picture}.jpg"], label, name)
+        return items

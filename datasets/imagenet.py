@@ -3,6 +3,10 @@
 None of them has a validation split: `val` is empty, so that nothing can be chosen on the test
 pictures. Pictures are read in the order of their names; upstream reads them in the file system's
 order, so its few-shot subsets of ImageNet differ from machine to machine.
+
+The classes are the lines of classnames.txt in their order, for A and R those of them that have a
+folder; a class whose folder is missing or empty keeps its place. For a part of ImageNet's classes,
+cut classnames.txt down.
 """
 
 from __future__ import annotations
@@ -11,8 +15,15 @@ from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
-from datasets.base import FewShotDataset, require_folder
-from datasets.splits import Splits, read_text
+from datasets.base import FewShotDataset, Published, require_folder
+from datasets.division import (
+    CLASS_LIST,
+    class_folders,
+    items_of,
+    pictures_in,
+    read_class_names,
+)
+from datasets.splits import Splits
 
 
 @DATASET_REGISTRY.register()
@@ -21,13 +32,15 @@ class ImageNet(FewShotDataset):
 
     dataset_dir = "imagenet"
     image_dir = "images"
+    published = Published(classes=1000, train=1_281_167, val=0, test=50_000)
+    labels_by_folder = True
 
     def read_splits(self) -> Splits:
-        """Return train and test; the folders under train/ say which classes there are."""
-        names = read_class_names(self.folder / "classnames.txt")
-        classes = find_classes(self.image_folder / "train", names)
-        train = read_pictures(self.image_folder / "train", classes)
-        return Splits(train, [], read_pictures(self.image_folder / "val", classes))
+        """Return train and test."""
+        classes = read_class_names(self.folder / CLASS_LIST)
+        train, val = self.image_folder / "train", self.image_folder / "val"
+        names = list(classes.values())
+        return Splits(read_pictures(train, classes), [], read_pictures(val, classes), names)
 
 
 class ImageNetVariant(FewShotDataset):
@@ -36,14 +49,18 @@ class ImageNetVariant(FewShotDataset):
     No picture is ever trained on: the training items only tell the engine the class names.
     """
 
+    test_only = True
+    labels_by_folder = True
+
     def read_splits(self) -> Splits:
         """Return all pictures as the test."""
-        items = read_pictures(self.image_folder, self.find_classes())
-        return Splits(items, [], items)
+        classes = self.find_classes(read_class_names(self.folder / CLASS_LIST))
+        items = read_pictures(self.image_folder, classes)
+        return Splits(items, [], items, list(classes.values()))
 
-    def find_classes(self) -> dict[str, str]:
-        """Return class name by folder; the folders that exist say which classes there are."""
-        return find_classes(self.image_folder, read_class_names(self.folder / "classnames.txt"))
+    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
+        """Return class name by folder, of those in classnames.txt that the data set has."""
+        return classes
 
 
 @DATASET_REGISTRY.register()
@@ -52,22 +69,35 @@ class ImageNetSketch(ImageNetVariant):
 
     dataset_dir = "imagenet-sketch"
     image_dir = "images"
+    published = Published(classes=1000, train=0, val=0, test=50_889)
+
+
+class ImageNetPart(ImageNetVariant):
+    """A variant with some of the classes: those that have a folder."""
+
+    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
+        """Return the classes whose folder is there, in the order of classnames.txt."""
+        require_folder(self.image_folder, type(self).__name__)
+        found = set(class_folders(self.image_folder))
+        return {folder: name for folder, name in classes.items() if folder in found}
 
 
 @DATASET_REGISTRY.register()
-class ImageNetA(ImageNetVariant):
+class ImageNetA(ImageNetPart):
     """Pictures of 200 classes that ResNets get wrong (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-adversarial"
     image_dir = "imagenet-a"
+    published = Published(classes=200, train=0, val=0, test=7500)
 
 
 @DATASET_REGISTRY.register()
-class ImageNetR(ImageNetVariant):
+class ImageNetR(ImageNetPart):
     """Renditions of 200 classes: paintings, toys, tattoos (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-rendition"
     image_dir = "imagenet-r"
+    published = Published(classes=200, train=0, val=0, test=30_000)
 
 
 @DATASET_REGISTRY.register()
@@ -76,36 +106,12 @@ class ImageNetV2(ImageNetVariant):
 
     dataset_dir = "imagenetv2"
     image_dir = "imagenetv2-matched-frequency-format-val"
+    published = Published(classes=1000, train=0, val=0, test=10_000)
+    labels_by_folder = False  # "10" comes before "2"
 
-    def find_classes(self) -> dict[str, str]:
+    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
         """Return class name by folder; folder n belongs to line n of classnames.txt."""
-        names = read_class_names(self.folder / "classnames.txt").values()
-        return {str(label): name for label, name in enumerate(names)}
-
-
-def read_class_names(path: Path) -> dict[str, str]:
-    """Read lines like "n01440764 tench": class name by folder, in the order of the file."""
-    lines = (line.strip() for line in read_text(path).splitlines())
-    pairs = (line.partition(" ") for line in lines if line)
-    return {folder: name for folder, _, name in pairs}
-
-
-def find_classes(folder: Path, names: dict[str, str]) -> dict[str, str]:
-    """Return class name by class folder, for the folders in `folder`, sorted.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: a class folder is not in `names`.
-    """
-    require_folder(folder, "ImageNet or a variant")
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    unknown = [name for name in found if name not in names]
-    if unknown:
-        raise ValueError(
-            f"{folder} holds the folder {unknown[0]}, which classnames.txt does not name; remove "
-            "the folder, or add a line with it and its class name."
-        )
-    return {name: names[name] for name in found}
+        return {str(label): name for label, name in enumerate(classes.values())}
 
 
 def read_pictures(folder: Path, classes: dict[str, str]) -> list[Datum]:
@@ -113,18 +119,25 @@ def read_pictures(folder: Path, classes: dict[str, str]) -> list[Datum]:
 
     Args:
         folder: holds the class folders.
-        classes: class name by class folder.
+        classes: class name by class folder; one without pictures keeps its label.
 
     Raises:
-        ValueError: a class folder is missing or empty; its label would have no picture.
+        FileNotFoundError: there is no such folder.
+        ValueError: there is a folder of no class, or there are pictures outside class folders only.
     """
+    require_folder(folder, "ImageNet or a variant")
+    unknown = [name for name in class_folders(folder) if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
+            "the folder, or add a line with it and its class name."
+        )
     items = []
     for label, (name, class_name) in enumerate(classes.items()):
-        pictures = sorted((folder / name).glob("[!.]*"))
-        if not pictures:
-            raise ValueError(
-                f"The class folder {folder / name} ({class_name}) is missing or empty; "
-                "unpack the data set again."
-            )
-        items += [Datum(impath=str(path), label=label, classname=class_name) for path in pictures]
+        items += items_of(pictures_in(folder / name), label, class_name)
+    if not items and (loose := pictures_in(folder)):
+        raise ValueError(
+            f"{folder} holds pictures, as {loose[0].name}, but no class folders with pictures; "
+            "tools/prepare_data.py ImageNet sorts them into folders."
+        )
     return items

@@ -1,14 +1,14 @@
-"""Lists of pictures: read from a split file, cut down to base or new classes, cached as JSON."""
+"""Lists of pictures: read from and written to split files, cut down to base or new classes."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import logging
 import math
 import os
-import tempfile
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,43 @@ from dassl.data.datasets import Datum
 logger = logging.getLogger(__name__)
 
 CLASS_SUBSETS = ("all", "base", "new")
+SPLITS = ("train", "val", "test")
+ORIGIN = "origin"  # key of a split file that was made here; published files lack it
 
 
 class Splits(NamedTuple):
-    """Items for training, validation (may be empty) and testing."""
+    """Items for training, validation (may be empty) and testing, and what the classes are.
+
+    Attributes:
+        class_names: by label; empty where the items say it all, given where a class has no picture.
+    """
 
     train: list[Datum]
     val: list[Datum]
     test: list[Datum]
+    class_names: Sequence[str] = ()
+
+    def names(self) -> list[str]:
+        """Return the class names by label, classes without a picture included.
+
+        Raises:
+            ValueError: a label below the largest has neither a picture nor a name.
+        """
+        if self.class_names:
+            return list(self.class_names)
+        items = (*self.test, *self.val, *self.train)  # the training items' names count most
+        found = {item.label: item.classname for item in items}
+        for label in range(max(found, default=-1)):
+            if label not in found:
+                raise ValueError(
+                    f"No picture has the label {label}, so its class has no name; "
+                    "labels must count from 0 without a gap."
+                )
+        return [found[label] for label in sorted(found)]
+
+    def map(self, change: Any) -> Splits:
+        """Return the splits with a function applied to each of the three lists."""
+        return self._replace(**{name: change(getattr(self, name)) for name in SPLITS})
 
 
 def read_text(path: Path) -> str:
@@ -50,21 +79,57 @@ def read_split(path: Path, image_folder: Path) -> Splits:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, lacks a split, has no training items or a malformed entry.
+        ValueError: the file is no JSON, lacks a split, has no training items, a malformed entry,
+            or too few class names.
     """
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"The split file {path} is not valid JSON ({error}).") from None
-    lists = [content.get(name) for name in Splits._fields] if isinstance(content, dict) else []
+    content = read_json(path)
+    lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
     if not lists or not all(isinstance(entries, list) for entries in lists):
-        raise ValueError(
-            f"The split file {path} must hold three lists: {', '.join(Splits._fields)}."
-        )
-    splits = Splits(*(parse_entries(entries, image_folder, path) for entries in lists))
+        raise ValueError(f"The split file {path} must hold three lists: {', '.join(SPLITS)}.")
+    names = content.get("class_names", [])
+    splits = Splits(*(parse_entries(entries, image_folder, path) for entries in lists), names)
     if not splits.train:
         raise ValueError(f"The split file {path} lists no training pictures.")
+    if names and len(names) <= max(item.label for items in splits[:3] for item in items):
+        raise ValueError(f"The split file {path} has labels beyond its {len(names)} class_names.")
+    if ORIGIN in content:
+        logger.warning("%s is not the published split: %s", path, content[ORIGIN])
     return splits
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file that belongs to a data set.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"The file {path} is not valid JSON ({error}).") from None
+
+
+def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> None:
+    """Write a split file that upstream can read, too, and that says where it comes from."""
+    lists = {name: to_entries(getattr(splits, name), image_folder) for name in SPLITS}
+    write_json(path, {ORIGIN: origin, "class_names": splits.names()} | lists)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all, however many processes write it at once.
+
+    A folder that cannot be written to is no error: what is written can be made again.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        logger.info("Not kept for the next run: cannot write %s (%s).", path, error)
 
 
 def parse_entries(entries: Any, image_folder: Path, source: Path) -> list[Datum]:
@@ -111,15 +176,10 @@ def select_labels(labels: Iterable[int], subset: str) -> list[int]:
     return {"all": ordered, "base": ordered[:middle], "new": ordered[middle:]}[subset]
 
 
-def class_names_of(items: Iterable[Datum]) -> list[str]:
-    """Return the names of the classes of these items, in the order of their labels."""
-    return list(dict(sorted({item.label: item.classname for item in items}.items())).values())
-
-
 def subsample_classes(splits: Splits, subset: str) -> Splits:
     """Keep the items of a class subset, labelled anew from 0; `all` leaves everything as it is.
 
-    The classes are those of the training items. A half of a half is written with a slash: training
+    Classes without a picture count. A half of a half is written with a slash: training
     on "base/base" and validating on "base/new" chooses settings without touching new classes.
 
     Raises:
@@ -128,11 +188,13 @@ def subsample_classes(splits: Splits, subset: str) -> Splits:
     subset, _, inner = subset.partition("/")
     if inner:
         return subsample_classes(subsample_classes(splits, subset), inner)
-    selected = select_labels((item.label for item in splits.train), subset)
+    names = splits.names()
+    selected = select_labels(range(len(names)), subset)
     if subset == "all":
         return splits
     new_labels = {label: position for position, label in enumerate(selected)}
-    return Splits(*(relabel(items, new_labels) for items in splits))
+    kept = splits.map(lambda items: relabel(items, new_labels))
+    return kept._replace(class_names=[names[label] for label in selected])
 
 
 def relabel(items: Iterable[Datum], new_labels: dict[int, int]) -> list[Datum]:
@@ -147,48 +209,3 @@ def relabel(items: Iterable[Datum], new_labels: dict[int, int]) -> list[Datum]:
         for item in items
         if item.label in new_labels
     ]
-
-
-def fingerprint(splits: Splits, image_folder: Path) -> str:
-    """Return a digest of what shots are drawn from; the same wherever the data set is stored."""
-    entries = [to_entries(items, image_folder) for items in (splits.train, splits.val)]
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
-
-
-def read_subset(cache: Path, image_folder: Path, origin: str) -> Splits | None:
-    """Read a few-shot subset (without test items).
-
-    Returns:
-        None where there is no readable subset that was drawn from `origin`, a `fingerprint`.
-    """
-    if not cache.is_file():
-        return None
-    try:
-        content = json.loads(cache.read_text(encoding="utf-8"))
-        if content["drawn_from"] != origin:
-            logger.info("The split has changed since %s was drawn; drawing anew.", cache)
-            return None
-        train = parse_entries(content["train"], image_folder, cache)
-        val = parse_entries(content["val"], image_folder, cache)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("Cannot read the few-shot subset %s (%s); drawing it anew.", cache, error)
-        return None
-    return Splits(train, val, [])
-
-
-def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:
-    """Write a few-shot subset atomically; a folder that cannot be written to is no error."""
-    content = {
-        "drawn_from": origin,
-        "train": to_entries(subset.train, image_folder),
-        "val": to_entries(subset.val, image_folder),
-    }
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=cache.parent, suffix=".tmp", encoding="utf-8", delete=False
-        ) as file:
-            json.dump(content, file)
-        Path(file.name).replace(cache)
-    except OSError as error:
-        logger.info("The few-shot subset is not cached: cannot write %s (%s).", cache, error)

@@ -86,6 +86,7 @@ class CLIPTrainer(TrainerX):
     def build_data_loader(self) -> None:
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
         super().build_data_loader()
+        self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
         if self.transductive:
@@ -121,8 +122,6 @@ class CLIPTrainer(TrainerX):
         """Trainable scalars."""
         return count_num_param(self.model.learned) if self.model.learned is not None else 0
 
-    # Training
-
     def before_train(self) -> None:
         """Resume if there is something to resume, else learn what to prune."""
         super().before_train()
@@ -137,6 +136,7 @@ class CLIPTrainer(TrainerX):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Images and labels on the device."""
+        batch = pictures.readable_for_training(self, batch)
         return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device)
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dassl.data import DatasetWrapper
 from dassl.data.transforms import build_transform
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -14,6 +13,7 @@ from yacs.config import CfgNode
 from models.classifier import CLIPClassifier
 from models.token_pruning import Scatter, TokenPruner
 from models.visual_encoder import require_vit
+from trainers.pictures import KeptPictures, readable
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -23,9 +23,11 @@ def training_pictures(trainer: CLIPTrainer) -> Iterator[tuple[Tensor, Tensor]]:
     """Every training picture once, prepared as at test, and its label; in batches of the test."""
     cfg = trainer.cfg
     transform = build_transform(cfg, is_train=False)
-    pictures = DatasetWrapper(cfg, trainer.dm.dataset.train_x, transform=transform)
+    pictures = KeptPictures(cfg, trainer.dm.dataset.train_x, transform=transform)
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
-        yield trainer.parse_batch_test(batch)
+        batch = readable(trainer, batch, "train")
+        if len(batch["img"]):
+            yield trainer.parse_batch_test(batch)
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:

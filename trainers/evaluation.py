@@ -8,9 +8,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
-from trainers.pictures import ahead
+from trainers.pictures import ahead, readable
 from trainers.run_record import write_results
 
 if TYPE_CHECKING:
@@ -20,19 +21,24 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def evaluate(trainer: CLIPTrainer, loader: Any) -> tuple[dict[str, float], float]:
-    """One pass over a loader.
+def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, float], float]:
+    """One pass over the loader of a split.
 
     Returns:
         The evaluator's results, and images/s of the model alone, without reading and decoding: the
         median over batches.
+
+    Raises:
+        ValueError: no picture can be read, or one cannot and none is to be skipped.
     """
     trainer.set_model_mode("eval")
     trainer.evaluator.reset()
     rates = []
     # no bar where stderr is not a terminal
     for batch in tqdm(ahead(loader), total=len(loader), disable=None):
-        image, label = trainer.parse_batch_test(batch)
+        image, label = trainer.parse_batch_test(readable(trainer, batch, split))
+        if not len(image):
+            continue
         start = time.perf_counter()
         with trainer.precision.autocast():
             output = trainer.model_inference(image)
@@ -40,6 +46,8 @@ def evaluate(trainer: CLIPTrainer, loader: Any) -> tuple[dict[str, float], float
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
         trainer.evaluator.process(output, label)
+    if not rates:
+        raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
     return trainer.evaluator.evaluate(), round(median(rates), 1)
 
 
@@ -50,11 +58,12 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
     split = "val" if split == "val" and trainer.val_loader is not None else "test"
     loader = trainer.val_loader if split == "val" else trainer.test_loader
     logger.info("Evaluate on the *%s* set", split)
-    results, rate = evaluate(trainer, loader)
+    results, rate = evaluate(trainer, loader, split)
     for name, value in results.items():
         trainer.write_scalar(f"{split}/{name}", value, trainer.epoch)
     if final:
-        found = record(trainer) | {"split": split, "n": len(loader.dataset)}
+        seen = len(loader.dataset) - len(trainer.unreadable.get(split, ()))
+        found = record(trainer) | {"split": split, "n": seen}
         found |= {key: results[key] for key in ("accuracy", "macro_f1")}
         path = write_results(trainer.cfg.OUTPUT_DIR, found | {"images_per_s": rate})
         logger.info("Results written to %s", path)
@@ -76,9 +85,21 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "epoch_chosen_by": trainer.epoch_chosen_by,
         "learned_parameters": trainer.num_learned(),
     }
+    if cfg.DATALOADER.SKIP_UNREADABLE:
+        splits = ("train", "val", "test")
+        found["unreadable"] = {split: len(trainer.unreadable.get(split, ())) for split in splits}
+    if trainer.trained and (seen := trained_on_test(trainer.dm.dataset)):
+        logger.warning("%d training pictures are test pictures: the accuracy says nothing", seen)
+        found["trained_on_test_pictures"] = seen
     if trainer.transductive:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"
     return found | {k: v for k, v in trainer.model.identity().items() if isinstance(v, str)}
+
+
+def trained_on_test(dataset: DatasetBase) -> int:
+    """Count the training pictures that are test pictures, too."""
+    test = {item.impath for item in dataset.test}
+    return sum(item.impath in test for item in dataset.train_x)
 
 
 def tested_epoch(trainer: CLIPTrainer) -> int:

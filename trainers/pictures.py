@@ -6,11 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dassl.data import DataManager, DatasetWrapper
 from dassl.data.datasets import DatasetBase
+from PIL import Image
 from yacs.config import CfgNode
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +57,16 @@ class KeptPictures(DatasetWrapper):
 
     `keep` is called before training, so worker processes that are forked later share the memory.
     Pictures that do not fit into DATALOADER.CACHE_MB are read each time; pixels are equal.
+
+    A picture that cannot be read is blank, and its item says why under `unreadable`; so the news
+    gets from a worker to the trainer, see `readable`. With DATALOADER.SKIP_UNREADABLE the next
+    readable picture stands in for it in training, so that batches keep their size.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kept: dict[int, Any] = {}
+        self.unreadable: dict[int, str] = {}  # what is wrong, by index
 
     def keep(self) -> None:
         """Decode pictures in order, as many as fit."""
@@ -68,7 +77,7 @@ class KeptPictures(DatasetWrapper):
         with ThreadPoolExecutor(max(1, threads)) as pool:
             for first in range(0, len(self), step):
                 chunk = range(first, min(first + step, len(self)))
-                for index, picture in zip(chunk, pool.map(super().read, chunk), strict=True):
+                for index, picture in zip(chunk, pool.map(self.read, chunk), strict=True):
                     left -= picture.width * picture.height * 3
                     if left < 0:
                         break
@@ -78,9 +87,61 @@ class KeptPictures(DatasetWrapper):
         logger.info("Keeping %d of %d training pictures in memory", len(self.kept), len(self))
 
     def read(self, idx: int) -> Any:
-        """The picture, from memory if it was kept."""
-        kept = self.kept.get(idx)
-        return super().read(idx) if kept is None else kept
+        """The picture, from memory if it was kept; a blank one if it cannot be read."""
+        if idx in self.kept:
+            return self.kept[idx]
+        try:
+            return super().read(idx)
+        except (OSError, ValueError) as error:
+            self.unreadable[idx] = str(error)
+            return Image.new("RGB", self.cfg.INPUT.SIZE[::-1])
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        """The item, with `unreadable` (a sentence, or empty) and `blank`."""
+        item = super().__getitem__(idx)
+        fault = self.unreadable.get(idx, "")
+        marks = {"unreadable": fault, "blank": bool(fault)}
+        if fault and self.is_train and self.cfg.DATALOADER.SKIP_UNREADABLE:
+            for step in range(1, len(self)):
+                other = (idx + step) % len(self)
+                item = super().__getitem__(other)
+                if other not in self.unreadable:
+                    return item | marks | {"blank": False}
+        return item | marks
+
+
+def readable(trainer: CLIPTrainer, batch: dict[str, Any], split: str) -> dict[str, Any]:
+    """The batch without blank pictures; what could not be read is remembered by the trainer.
+
+    Raises:
+        ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
+    """
+    faults = set(filter(None, batch.get("unreadable", ())))
+    if not faults:
+        return batch
+    cfg, seen = trainer.cfg, trainer.unreadable.setdefault(split, set())
+    if not cfg.DATALOADER.SKIP_UNREADABLE:
+        raise ValueError(
+            f"{cfg.DATASET.NAME}, {split}: {min(faults)}. tools/check_data.py lists all such "
+            "pictures; DATALOADER.SKIP_UNREADABLE True goes on without them."
+        )
+    for fault in sorted(faults - seen):
+        logger.warning("Skipped in %s: %s", split, fault)
+    seen |= faults
+    good = ~batch["blank"]
+    return batch | {key: batch[key][good] for key in ("img", "label") if not good.all()}
+
+
+def readable_for_training(trainer: CLIPTrainer, batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch, whole: others stand in for what could not be read.
+
+    Raises:
+        ValueError: as `readable`, or there is nothing that could stand in.
+    """
+    batch = readable(trainer, batch, "train")
+    if not len(batch["img"]):
+        raise ValueError(f"{trainer.cfg.DATASET.NAME}: no training picture can be read.")
+    return batch
 
 
 def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:

@@ -3,13 +3,14 @@
 import json
 import logging
 import random
-from types import SimpleNamespace
 
 import pytest
 from dassl.data.datasets import Datum
+from dassl.utils import set_random_seed
 
 from datasets.base import FewShotDataset
 from datasets.splits import Splits, read_split, select_labels, subsample_classes
+from tests.datasets.config import flat, make_cfg
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -18,17 +19,6 @@ class Zoo(FewShotDataset):
     dataset_dir = "zoo"
     image_dir = "pictures"
     split_file = "split_zhou_Zoo.json"
-
-
-class Config(dict):
-    """As much of a CfgNode as a data set reads."""
-
-    __getattr__ = dict.__getitem__
-
-
-def make_cfg(root, *, shots=-1, seed=1, subset="all"):
-    dataset = Config(ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset)
-    return SimpleNamespace(DATASET=dataset, SEED=seed)
 
 
 def write_zoo(root, per_class=10):
@@ -54,10 +44,6 @@ def root(tmp_path):
     return tmp_path
 
 
-def flat(items):
-    return [(item.impath, item.label, item.classname) for item in items]
-
-
 def test_reads_the_whole_split_in_its_order(root):
     split = json.loads((root / "zoo" / "split_zhou_Zoo.json").read_text())
     zoo = Zoo(make_cfg(root))
@@ -72,23 +58,36 @@ def test_reads_the_whole_split_in_its_order(root):
     assert zoo.num_classes == 5
 
 
-def test_draws_train_then_val_as_upstream_does(root):
+def upstream_subset(split, shots, seed):
+    """What upstream does with a read split, slowly: one generator, train first, class by class."""
+    generator = random.Random(seed)
+    subset = []
+    for part, count in (("train", shots), ("val", min(shots, 4))):
+        order = []
+        for _, label, _ in split[part]:
+            if label not in order:
+                order.append(label)
+        drawn = []
+        for label in order:
+            paths = [path for path, other, _ in split[part] if other == label]
+            drawn += generator.sample(paths, count) if len(paths) >= count else paths
+        subset.append(drawn)
+    return subset
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("shots", [1, 4, 6, 16])
+def test_the_subset_is_upstreams(root, seed, shots):
     split = json.loads((root / "zoo" / "split_zhou_Zoo.json").read_text())
-    generator = random.Random(7)
-
-    def draw(entries, shots):
-        by_label = {}
-        for path, label, _ in entries:
-            by_label.setdefault(label, []).append(path)
-        return [path for paths in by_label.values() for path in generator.sample(paths, shots)]
-
-    expected = [draw(split["train"], 6), draw(split["val"], 4)]
-    random.seed(7)
-    zoo = Zoo(make_cfg(root, shots=6, seed=7))
+    split["train"] = [entry for entry in split["train"] if entry[:2] != ["bee/train_3.png", 1]]
+    (root / "zoo" / "split_zhou_Zoo.json").write_text(json.dumps(split))
+    set_random_seed(seed)
+    zoo = Zoo(make_cfg(root, shots=shots, seed=seed))
     pictures = f"{root / 'zoo' / 'pictures'}/"
-    assert [
-        [item.impath.removeprefix(pictures) for item in items] for items in (zoo.train_x, zoo.val)
-    ] == expected
+    found = [
+        [item.impath.removeprefix(pictures) for item in part] for part in (zoo.train_x, zoo.val)
+    ]
+    assert found == upstream_subset(split, shots, seed)
     assert len(zoo.test) == 50
 
 
@@ -167,7 +166,7 @@ def test_unwritable_folder_costs_one_log_line(root, caplog):
     assert len(zoo.train_x) == 10
     lines = [record for record in caplog.records if record.name.startswith("datasets")]
     assert [line.levelname for line in lines] == ["INFO"]
-    assert "not cached" in lines[0].message
+    assert "Not kept for the next run" in lines[0].message
 
 
 def test_few_shot_subset_moves_with_the_data(root, tmp_path_factory):
@@ -271,3 +270,43 @@ def test_empty_validation_split_becomes_none(root):
     path = root / "zoo" / "split_zhou_Zoo.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"val": []}))
     assert Zoo(make_cfg(root, shots=2)).val is None
+
+
+def test_class_names_of_a_split_file_keep_empty_classes(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    split = json.loads(path.read_text())
+    for part in ("train", "val", "test"):
+        split[part] = [entry for entry in split[part] if entry[1] != 3]
+    path.write_text(json.dumps(split))
+    with pytest.raises(ValueError, match="No picture has the label 3, so its class has no name"):
+        Zoo(make_cfg(root))
+    path.write_text(json.dumps(split | {"class_names": CLASSES}))
+    zoo = Zoo(make_cfg(root, shots=1))
+    assert (zoo.classnames, zoo.num_classes, len(zoo.train_x)) == (CLASSES, 5, 4)
+    assert Zoo(make_cfg(root, subset="new")).classnames == ["dog", "eel"]
+    path.write_text(json.dumps(split | {"class_names": CLASSES[:4]}))
+    with pytest.raises(ValueError, match="labels beyond its 4 class_names"):
+        Zoo(make_cfg(root))
+
+
+def test_a_class_of_the_test_alone_is_a_class(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    split = json.loads(path.read_text())
+    split["train"] = [entry for entry in split["train"] if entry[1] != 4]
+    path.write_text(json.dumps(split))
+    assert Zoo(make_cfg(root)).classnames == CLASSES
+
+
+def test_the_training_items_name_the_classes(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    split = json.loads(path.read_text())
+    split["test"] = [[picture, label, name.upper()] for picture, label, name in split["test"]]
+    path.write_text(json.dumps(split))
+    assert Zoo(make_cfg(root)).classnames == CLASSES
+
+
+def test_a_data_set_without_test_pictures_is_refused(root):
+    path = root / "zoo" / "split_zhou_Zoo.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"test": []}))
+    with pytest.raises(ValueError, match="Zoo has no test pictures"):
+        Zoo(make_cfg(root))

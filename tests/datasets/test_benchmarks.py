@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+from dassl.data.datasets import DATASET_REGISTRY
 
-import datasets  # noqa: F401  (registers them)
+from tests.datasets.config import build
 
 ZHOU = {
     "Caltech101": "caltech-101/101_ObjectCategories",
@@ -21,17 +20,6 @@ ZHOU = {
     "UCF101": "ucf101/UCF-101-midframes",
 }
 VARIANTS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
-
-
-class Config(dict):
-    """As much of a CfgNode as a data set reads."""
-
-    __getattr__ = dict.__getitem__
-
-
-def build(name, root, *, subset="all", shots=-1):
-    dataset = Config(NAME=name, ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset)
-    return build_dataset(SimpleNamespace(DATASET=dataset, SEED=1, VERBOSE=False))
 
 
 def touch(path):
@@ -67,7 +55,8 @@ def test_split_file_benchmark_reads_its_layout(name, tmp_path):
 @pytest.mark.parametrize("name", ZHOU)
 def test_missing_split_file_is_named(name, tmp_path):
     (tmp_path / ZHOU[name]).mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=f"split_zhou_{name}.json is missing"):
+    why = rf"split_zhou_{name}.json is missing, and .*because .* (is missing|lists no picture);"
+    with pytest.raises(FileNotFoundError, match=why):
         build(name, tmp_path)
 
 
@@ -94,7 +83,7 @@ def test_aircraft_reads_its_lists(aircraft):
 
 def test_aircraft_refuses_an_unknown_variant(aircraft):
     write(aircraft / "fgvc_aircraft" / "images_variant_val.txt", "0481847 Concorde\n")
-    with pytest.raises(ValueError, match=r"images_variant_val.txt has the line '0481847 Concorde'"):
+    with pytest.raises(ValueError, match=r"images_variant_val.txt names the class 'Concorde'"):
         build("FGVCAircraft", aircraft)
 
 
@@ -129,8 +118,8 @@ def test_imagenet_tests_on_val_and_has_no_validation(imagenet):
         str(train / "n01484850" / "2.JPEG"),
     ]
     assert dataset.val is None
-    assert [item.label for item in dataset.test] == [0, 1]
-    assert dataset.classnames == ["tench", "great white shark"]
+    assert [item.label for item in dataset.test] == [0, 2]
+    assert dataset.classnames == ["tench", "goldfish", "great white shark"]
 
 
 def test_imagenet_draws_shots_and_chooses_classes(imagenet):
@@ -139,11 +128,42 @@ def test_imagenet_draws_shots_and_chooses_classes(imagenet):
     assert dataset.classnames == ["great white shark"]
 
 
-def test_imagenet_refuses_an_empty_class_folder(imagenet):
-    (imagenet / "imagenet" / "images" / "val" / "n01484850" / "v.JPEG").unlink()
-    with pytest.raises(
-        ValueError, match=r"val/n01484850 \(great white shark\) is missing or empty"
-    ):
+def test_an_empty_class_folder_keeps_its_place(imagenet, caplog):
+    folder = imagenet / "imagenet" / "images" / "train" / "n01440764"
+    for path in folder.iterdir():
+        path.unlink()
+    dataset = build("ImageNet", imagenet)
+    assert {item.label for item in dataset.train_x} == {2}
+    assert dataset.classnames == ["tench", "goldfish", "great white shark"]
+    assert dataset.num_classes == 3
+    assert dataset.lab2cname == dict(enumerate(dataset.classnames))
+    assert "2 of 3 classes have no training picture, as tench, goldfish" in caplog.text
+    new = build("ImageNet", imagenet, shots=1, subset="new")
+    assert (new.classnames, new.num_classes) == (["great white shark"], 1)
+
+
+def test_the_order_of_classnames_is_the_order_of_labels(imagenet):
+    lines = (imagenet / "imagenet" / "classnames.txt").read_text().splitlines()
+    write(imagenet / "imagenet" / "classnames.txt", "\n".join(reversed(lines)))
+    dataset = build("ImageNet", imagenet)
+    assert dataset.classnames == ["great white shark", "goldfish", "tench"]
+    assert {(item.label, item.classname) for item in dataset.test} == {
+        (0, "great white shark"),
+        (2, "tench"),
+    }
+
+
+def test_two_lines_for_a_folder_are_refused(imagenet):
+    write(imagenet / "imagenet" / "classnames.txt", "n01440764 tench\nn01440764 a fish\n")
+    with pytest.raises(ValueError, match="two lines for the folder n01440764"):
+        build("ImageNet", imagenet)
+
+
+def test_loose_validation_pictures_are_refused(imagenet):
+    val = imagenet / "imagenet" / "images" / "val"
+    for path in sorted(val.glob("*/*")):
+        path.rename(val / f"{path.parent.name}.JPEG")
+    with pytest.raises(ValueError, match=r"but no class folders.*prepare_data.py ImageNet"):
         build("ImageNet", imagenet)
 
 
@@ -162,33 +182,35 @@ def test_imagenet_names_missing_parts(imagenet):
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures"),
+    ("name", "pictures", "shark"),
     [
-        ("ImageNetSketch", "imagenet-sketch/images"),
-        ("ImageNetA", "imagenet-adversarial/imagenet-a"),
-        ("ImageNetR", "imagenet-rendition/imagenet-r"),
+        ("ImageNetSketch", "imagenet-sketch/images", 2),
+        ("ImageNetA", "imagenet-adversarial/imagenet-a", 1),
+        ("ImageNetR", "imagenet-rendition/imagenet-r", 1),
     ],
 )
-def test_imagenet_variant_reads_the_folders_there_are(name, pictures, tmp_path):
+def test_the_classes_of_a_variant(name, pictures, shark, tmp_path):
+    """A and R have the classes that have a folder, an empty one included; Sketch has them all."""
     folder = tmp_path / pictures
-    write(folder.parent / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\n")
+    write(folder.parent / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\nn4 ray\n")
     touch(folder / "n3" / "a.jpg")
     touch(folder / "n1" / "b.jpg")
+    (folder / "n4").mkdir()
     touch(folder / "README.txt")
     dataset = build(name, tmp_path)
-    expected = [(str(folder / "n1/b.jpg"), 0, "tench"), (str(folder / "n3/a.jpg"), 1, "shark")]
+    expected = [(str(folder / "n1/b.jpg"), 0, "tench"), (str(folder / "n3/a.jpg"), shark, "shark")]
     assert [(item.impath, item.label, item.classname) for item in dataset.test] == expected
+    assert dataset.classnames == [["tench", "goldfish"], ["tench"]][shark == 1] + ["shark", "ray"]
 
 
 def test_imagenet_v2_counts_the_lines_of_classnames(tmp_path):
     folder = tmp_path / "imagenetv2"
-    write(folder / "classnames.txt", "n1 tench\nn2 goldfish\n")
-    for label in (0, 1):
-        touch(folder / "imagenetv2-matched-frequency-format-val" / str(label) / "x.jpeg")
-    assert build("ImageNetV2", tmp_path).classnames == ["tench", "goldfish"]
     write(folder / "classnames.txt", "n1 tench\nn2 goldfish\nn3 shark\n")
-    with pytest.raises(ValueError, match=r"2 \(shark\) is missing or empty"):
-        build("ImageNetV2", tmp_path)
+    for label in (0, 2):
+        touch(folder / "imagenetv2-matched-frequency-format-val" / str(label) / "x.jpeg")
+    dataset = build("ImageNetV2", tmp_path)
+    assert dataset.classnames == ["tench", "goldfish", "shark"]
+    assert [item.label for item in dataset.test] == [0, 2]
 
 
 def test_documentation_shows_every_layout():

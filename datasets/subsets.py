@@ -1,0 +1,110 @@
+"""Few-shot subsets on disk: ours as JSON with relative paths, upstream's pickles read with care."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dassl.data.datasets import Datum
+
+from datasets.splits import Splits, parse_entries, to_entries, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(splits: Splits, image_folder: Path) -> str:
+    """Return a digest of what shots are drawn from; the same wherever the data set is stored."""
+    entries = [to_entries(items, image_folder) for items in (splits.train, splits.val)]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
+
+
+def read_subset(cache: Path, image_folder: Path, origin: str) -> Splits | None:
+    """Read a few-shot subset (without test items).
+
+    Returns:
+        None where there is no readable subset that was drawn from `origin`, a `fingerprint`.
+    """
+    if not cache.is_file():
+        return None
+    try:
+        content = json.loads(cache.read_text(encoding="utf-8"))
+        if content["drawn_from"] != origin:
+            logger.info("The split has changed since %s was drawn; drawing anew.", cache)
+            return None
+        train = parse_entries(content["train"], image_folder, cache)
+        val = parse_entries(content["val"], image_folder, cache)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("Cannot read the few-shot subset %s (%s); drawing it anew.", cache, error)
+        return None
+    return Splits(train, val, [])
+
+
+def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:
+    """Write a few-shot subset; a folder that cannot be written to is no error."""
+    content = {
+        "drawn_from": origin,
+        "train": to_entries(subset.train, image_folder),
+        "val": to_entries(subset.val, image_folder),
+    }
+    write_json(cache, content)
+
+
+class DatumUnpickler(pickle.Unpickler):
+    """Reads `Datum` and plain containers; a pickle that names anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return `Datum` for upstream's name of it.
+
+        Raises:
+            pickle.UnpicklingError: another object is named.
+        """
+        if (module, name) == ("dassl.data.datasets.base_dataset", "Datum"):
+            return Datum
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which may run code")
+
+
+def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
+    """Read a subset that upstream drew, {"train": [Datum, ...], "val": ...}.
+
+    Its paths are absolute, often those of another machine: each stands for the picture of the split
+    that shares its end, class folder and file name at least, and its label.
+
+    Returns:
+        None where there is no such file, or it does not fit this data set.
+    """
+    if not cache.is_file():
+        return None
+    try:
+        with cache.open("rb") as file:
+            content = DatumUnpickler(file).load()
+        train = match_items(content["train"], splits.train)
+        val = match_items(content.get("val", []), splits.val)
+    except Exception as error:  # a broken pickle may raise anything
+        logger.warning("The few-shot subset %s is not used: %s.", cache, error)
+        return None
+    logger.info("Using the few-shot subset of upstream in %s", cache)
+    return Splits(train, val, [])
+
+
+def match_items(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]:
+    """Return the items that have the label, class folder and file name of the pickled ones.
+
+    Raises:
+        ValueError: a pickled item has no counterpart.
+    """
+
+    def key(item: Datum) -> tuple[int, tuple[str, ...]]:
+        return item.label, PurePosixPath(item.impath.replace("\\", "/")).parts[-2:]
+
+    known = {key(item): item for item in items}
+    found = []
+    for item in pickled:
+        if not isinstance(item, Datum) or key(item) not in known:
+            raise ValueError(f"{item!r} is not among the pictures of the split")
+        found.append(known[key(item)])
+    return found

@@ -1,0 +1,231 @@
+"""Every fault that would spoil a result is found and named; a sound data set passes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from datasets.base import Published
+from datasets.splits import ORIGIN
+from tests.datasets.config import build
+from tests.datasets.trees import TREES, class_folders, picture, plant, text
+from tools.check_data import main
+from tools.dataset_names import benchmarks
+
+
+def counts_of(name, root):
+    dataset = build(name, root)
+    parts = ([] if dataset.test_only else dataset.train_x, dataset.val or [], dataset.test)
+    return Published(len(dataset.classnames), *map(len, parts))
+
+
+@pytest.fixture
+def sound(tmp_path, monkeypatch):
+    """A tree whose counts are the published ones, and whose split file is, too."""
+
+    def go(name):
+        tree = plant(name, tmp_path)
+        monkeypatch.setattr(benchmarks()[name], "published", counts_of(name, tmp_path))
+        if tree.split_file:
+            path = tmp_path / tree.folder / tree.split_file
+            content = json.loads(path.read_text())
+            del content[ORIGIN]
+            path.write_text(json.dumps(content))
+        return tmp_path / tree.folder
+
+    return go
+
+
+@pytest.fixture
+def check(tmp_path, capsys):
+    def go(*words, root=tmp_path):
+        code = main([*words, "--root", str(root)])
+        out = capsys.readouterr()
+        return code, out.out + out.err
+
+    return go
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_sound_data_set_passes(name, sound, check):
+    sound(name)
+    code, out = check()
+    assert "FAULT" not in out
+    assert (code, "Fit for results" in out) == (0, True)
+    cls = benchmarks()[name]
+    for split in ("train", "val", "test"):
+        listed = getattr(cls.published, split)
+        rows = [line.split() for line in out.splitlines() if f" {split} " in line]
+        classes = str(cls.published.classes)
+        assert [row[:9] for row in rows] == (
+            [[name, split, *[str(listed)] * 3, "0", "0", classes, "0"]] if listed else []
+        )
+
+
+def split_of(folder):
+    (path,) = folder.glob("split_zhou_*.json")
+    return path, json.loads(path.read_text())
+
+
+def test_missing_and_corrupt_pictures_are_named_with_data_set_and_split(sound, check):
+    folder = sound("OxfordPets")
+    _, split = split_of(folder)
+    gone, broken = split["train"][0][0], split["test"][3][0]
+    (folder / "images" / gone).unlink()
+    content = (folder / "images" / broken).read_bytes()
+    (folder / "images" / broken).write_bytes(content[:-50])
+    Image.open(folder / "images" / broken).close()  # its head is whole
+    code, out = check("oxford_pets")
+    assert code == 1
+    assert f"FAULT: OxfordPets: train: 1 picture missing\n    {folder}/images/{gone}\n" in out
+    assert f"FAULT: OxfordPets: test: 1 picture unreadable\n    {folder}/images/{broken}: " in out
+    assert "2 faults that would spoil a result" in out
+    code, out = check("oxford_pets", "--quick")
+    assert "picture missing" in out
+    assert "picture unreadable" not in out
+
+
+def test_more_files_than_wanted_are_counted(sound, check):
+    folder = sound("EuroSAT")
+    shutil.rmtree(folder / "2750" / "Forest")
+    code, out = check("eurosat", "--show", "2")
+    assert code == 1
+    assert "train: 5 pictures missing" in out
+    assert out.count("    and 3 more (--show)") == 1
+
+
+def test_a_data_set_that_cannot_be_opened_is_a_fault_and_others_go_on(sound, check):
+    folder = sound("EuroSAT")
+    (folder.parent / "caltech-101").mkdir()
+    code, out = check()
+    assert code == 1
+    assert "FAULT: Caltech101: The split file" in out
+    assert "\nEuroSAT " in out
+
+
+def test_other_counts_than_the_published_are_faults(sound, check):
+    folder = sound("DescribableTextures")
+    path, split = split_of(folder)
+    split["test"].pop()
+    split["train"].append(split["train"][0])
+    path.write_text(json.dumps(split))
+    code, out = check("dtd")
+    assert code == 1
+    assert "FAULT: DescribableTextures: test: 7 pictures listed, published are 8" in out
+    assert "FAULT: DescribableTextures: train: 9 pictures listed, published are 8" in out
+    assert "FAULT: DescribableTextures: train: 1 picture listed twice" in out
+
+
+def test_another_number_of_classes_is_a_fault(sound, check):
+    folder = sound("ImageNetR")
+    shutil.rmtree(folder / "imagenet-r" / "n01443537")
+    code, out = check("imagenet_r")
+    assert code == 1
+    assert "FAULT: ImageNetR: 1 classes, published are 2" in out
+
+
+@pytest.mark.parametrize("name", ["ImageNet", "ImageNetV2"])
+def test_empty_classes_are_faults(name, sound, check):
+    folder = sound(name)
+    place = {
+        "ImageNet": "images/val/n01443537",
+        "ImageNetV2": "imagenetv2-matched-frequency-format-val/1",
+    }
+    shutil.rmtree(folder / place[name])
+    code, out = check(name)
+    assert code == 1
+    assert f"FAULT: {name}: test: 1 of 3 classes without a picture\n    goldfish" in out
+    assert f"{name}: test: 20 pictures listed, published are 30" in out
+
+
+def test_another_order_of_classes_is_a_fault(sound, check):
+    folder = sound("ImageNet")
+    lines = (folder / "classnames.txt").read_text().splitlines()
+    text(folder / "classnames.txt", [lines[1], lines[0], lines[2]])
+    code, out = check("ImageNet")
+    assert code == 1
+    assert "FAULT: ImageNet: classes are not in the published order" in out
+    assert "the first folder out of place is n01443537" in out
+
+
+def test_a_label_of_two_names_is_a_fault_and_a_name_of_two_labels_a_note(sound, check):
+    folder = sound("OxfordFlowers")
+    path, split = split_of(folder)
+    split["test"][0][2] = "tulip"
+    path.write_text(json.dumps(split))
+    code, out = check("oxford_flowers")
+    assert code == 1
+    assert "FAULT: OxfordFlowers: 1 label with more than one class name" in out
+    for entries in (split["train"], split["val"], split["test"]):
+        for entry in entries:
+            entry[2] = "flower"
+    split["class_names"] = ["flower", "flower"]
+    path.write_text(json.dumps(split))
+    code, out = check("oxford_flowers")
+    assert code == 0
+    assert "note: OxfordFlowers: 1 class name of several labels" in out
+
+
+def test_a_picture_in_two_splits_is_a_fault(sound, check):
+    folder = sound("UCF101")
+    path, split = split_of(folder)
+    split["test"][0] = split["train"][0]
+    path.write_text(json.dumps(split))
+    code, out = check("ucf101")
+    assert code == 1
+    assert "FAULT: UCF101: 1 picture both in train and in test\n" in out
+    assert split["train"][0][0] in out
+
+
+def test_equal_content_is_a_note_in_published_data_and_a_fault_in_ones_own(sound, check, tmp_path):
+    folder = sound("FGVCAircraft")
+    images = sorted((folder / "images").iterdir())
+    shutil.copy(images[0], images[-1])
+    code, out = check("fgvc_aircraft")
+    assert code == 0
+    expected = f"1 picture of test with the content of one of train\n    {images[0]} = {images[-1]}"
+    assert f"note: FGVCAircraft: {expected}" in out
+    for part in ("train", "test"):
+        class_folders(tmp_path / "mine" / part, ["bee", "cat"])
+    shutil.copy(tmp_path / "mine/train/bee/bee_1.jpg", tmp_path / "mine/test/bee/bee_2.jpg")
+    code, out = check("folder", root=tmp_path / "mine")
+    assert code == 1
+    assert "FAULT: Folder: 1 picture of test with the content of one of train" in out
+
+
+def test_a_split_made_here_is_noted(tmp_path, monkeypatch, check):
+    plant("OxfordPets", tmp_path)
+    monkeypatch.setattr(benchmarks()["OxfordPets"], "published", Published(2, 1, 1, 1))
+    for _ in range(2):
+        code, out = check("oxford_pets")
+        assert code == 0
+        assert "note: OxfordPets: the split is not the published one: made from annotations" in out
+
+
+def test_the_true_counts_are_asked_of_the_true_names(tmp_path, check):
+    plant("FGVCAircraft", tmp_path)
+    code, out = check()
+    assert code == 1
+    assert "FGVCAircraft: 2 classes, published are 100" in out
+    assert "FGVCAircraft: train: 8 pictures listed, published are 3,334" in out
+
+
+def test_nothing_there_says_where_it_looked(tmp_path, check):
+    code, out = check(root=tmp_path / "nowhere")
+    assert code == 2
+    assert out.startswith("check_data: error: None of Caltech101, ")
+    assert str(tmp_path / "nowhere") in out
+
+
+def test_own_pictures_are_checked(tmp_path, check):
+    for part in ("train", "test"):
+        class_folders(tmp_path / part, ["bee", "cat"])
+    (tmp_path / "train" / "ant").mkdir()
+    picture(tmp_path / "test" / "ant" / "1.png")
+    Path(tmp_path / "test" / "cat" / "bad.png").write_text("no picture")
+    code, out = check("Folder")
+    assert code == 1
+    assert "FAULT: Folder: train: 1 of 3 classes without a picture\n    ant" in out
+    assert f"{tmp_path}/test/cat/bad.png: " in out

@@ -1,0 +1,134 @@
+"""Check data sets before a run: pictures, classes, splits; everything that would spoil a result.
+
+Usage:
+    python tools/check_data.py --root data                  # every published data set that is there
+    python tools/check_data.py imagenet dtd --root data
+    python tools/check_data.py folder --root my_pictures --quick
+
+Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
+would spoil a result. A note does not: it says what a reader of the result should know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
+from tools.check.pictures import Pictures, examine
+from tools.check.rules import (
+    Finding,
+    check_classes,
+    check_counts,
+    check_duplicates,
+    check_pictures,
+    some,
+)
+from tools.check.subject import Subject, open_subject
+from tools.dataset_names import benchmarks, find_name
+from train import USER_ERRORS
+
+COLUMNS = (
+    *("data set", "split", "listed", "published", "found", "missing", "unreadable"),
+    *("classes", "empty", "first and last class"),
+)
+
+
+def check(subject: Subject, pictures: Pictures) -> list[Finding]:
+    """Return everything that is to be said about a data set."""
+    return [
+        *check_pictures(subject, pictures),
+        *check_classes(subject),
+        *check_counts(subject),
+        *check_duplicates(subject, pictures),
+    ]
+
+
+def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
+    """Return the lines of the table, one a split."""
+    names, found = subject.class_names, []
+    for split, items in subject.splits.items():
+        published = getattr(subject.published, split) if subject.published else None
+        missing = sum(item.impath in pictures.missing for item in items)
+        broken = sum(item.impath in pictures.unreadable for item in items)
+        counts = [len(items), published, len(items) - missing, missing, broken]
+        counts += [len(names), len(subject.empty_classes(split))]
+        words = ["" if count is None else f"{count:,}" for count in counts]
+        found.append([subject.name, split, *words, f"{names[0]} ... {names[-1]}"])
+    return found
+
+
+def choose(words: Sequence[str], root: Path) -> list[str]:
+    """Return the names of the data sets to check: those named, or those that are there.
+
+    Raises:
+        ValueError: there is no such data set, or nothing is there.
+    """
+    if words:
+        return [find_name(word) for word in words]
+    there = [name for name, cls in benchmarks().items() if (root / cls.dataset_dir).is_dir()]
+    if not there:
+        raise ValueError(
+            f"None of {', '.join(benchmarks())} is in {root}; name the folder of all data sets "
+            "with --root, or see tools/prepare_data.py."
+        )
+    return there
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("datasets", nargs="*", metavar="DATASET", help="name, or stem of the yaml (default: all)")
+    add("--root", required=True, type=Path, help="folder of all data sets; of Folder, its own")
+    add("--quick", action="store_true", help="do not decode pictures, nor compare their content")
+    add("--workers", type=int, default=4, help="threads that read pictures (4)")
+    add("--show", type=int, default=20, help="files to name for each kind of fault (20)")
+    return parser.parse_args(argv)
+
+
+def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
+    """Check data sets and print the table; returns the findings."""
+    lines: list[list[str]] = []
+    findings: list[Finding] = []
+    for name in names:
+        try:
+            subject = open_subject(name, args.root)
+        except USER_ERRORS as error:
+            findings.append(Finding(name, " ".join(str(error).split())))
+            continue
+        title = f"Reading {name}"
+        pictures = examine(subject.paths(), args.workers, quick=args.quick, title=title)
+        lines += rows(subject, pictures)
+        findings += check(subject, pictures)
+    print(tabulate(lines, COLUMNS, disable_numparse=True))
+    return findings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check; a mistake of the user's ends in one sentence and exit code 2."""
+    args = parse_args(argv)
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what the loaders warn of is among the findings
+    try:
+        findings = report(choose(args.datasets, args.root.expanduser()), args)
+    except USER_ERRORS as error:
+        sys.stderr.write(f"check_data: error: {error}\n")
+        return 2
+    finally:
+        logger.setLevel(level)
+    for finding in findings:
+        print(finding.text(args.show))
+    faults = [finding for finding in findings if not finding.note]
+    print(f"{some(faults, 'fault')} that would spoil a result" if faults else "Fit for results")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

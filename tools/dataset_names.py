@@ -1,0 +1,39 @@
+"""The names of the data sets that were published, as a command line takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from dassl.data.datasets import DATASET_REGISTRY
+
+import datasets  # noqa: F401  (registers the data sets)
+from datasets.base import FewShotDataset
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "datasets"
+
+
+def yaml_stems() -> dict[str, str]:
+    """Return the stem of the yaml in configs/datasets by the data set's name."""
+    read = {path: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
+    return {content["DATASET"]["NAME"]: path.stem for path, content in read.items()}
+
+
+def benchmarks() -> dict[str, type[FewShotDataset]]:
+    """Return the published data sets by name, the eleven benchmarks before ImageNet's variants."""
+    found = {name: DATASET_REGISTRY.get(name) for name in yaml_stems()}
+    published = {name: cls for name, cls in found.items() if cls.published}
+    return dict(sorted(published.items(), key=lambda pair: (pair[1].test_only, pair[0])))
+
+
+def find_name(word: str) -> str:
+    """Return the name of a data set from its name or its yaml's stem, in any case of letters.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    known = {key.lower(): name for name, stem in yaml_stems().items() for key in (name, stem)}
+    if word.lower() not in known:
+        names = ", ".join(sorted(set(known.values())))
+        raise ValueError(f"{word!r} is no data set; there are {names}.")
+    return known[word.lower()]

@@ -1,0 +1,1 @@
+"""Fetching, unpacking and arranging data sets; the command is tools/prepare_data.py."""
