@@ -12,7 +12,7 @@ from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
 from trainers.pictures import ahead, readable
-from trainers.run_record import write_results
+from trainers.run_record import write_predictions, write_results
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -65,6 +65,7 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
         seen = len(loader.dataset) - len(trainer.unreadable.get(split, ()))
         found = record(trainer) | {"split": split, "n": seen}
         found |= {key: results[key] for key in ("accuracy", "macro_f1")}
+        write_predictions(trainer.cfg.OUTPUT_DIR, trainer.evaluator.pairs)
         path = write_results(trainer.cfg.OUTPUT_DIR, found | {"images_per_s": rate})
         logger.info("Results written to %s", path)
     return next(iter(results.values()))

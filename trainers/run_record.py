@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import subprocess
@@ -43,6 +44,14 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     text = f"# git: {git_revision()}\n{cfg.dump()}"
     (directory / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
+    """predictions.csv: label and predicted label of every picture, in the order of the split."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("label", "predicted"), *pairs])
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:

@@ -184,6 +184,18 @@ def test_variants_train(run, tmp_path, options):
     assert results(tmp_path / "run")["epoch"] == 2
 
 
+def test_predictions_are_written_in_the_order_of_the_split(run, tmp_path):
+    run("CoOp", "CoOp")
+    rows = (tmp_path / "run/predictions.csv").read_text().split()
+    assert rows[0] == "label,predicted"
+    pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]
+    found = results(tmp_path / "run")
+    assert len(pairs) == found["n"]
+    right = sum(label == predicted for label, predicted in pairs)
+    assert 100 * right / len(pairs) == pytest.approx(found["accuracy"])
+    assert [label for label, _ in pairs] == sorted(label for label, _ in pairs)
+
+
 def test_scalars_have_a_rate_of_their_own_and_do_not_decay(run, tmp_path):
     run("Spotlighter", OPTIM__WARMUP_EPOCH=1, TRAINER__SPOTLIGHTER__LR_MULT=10.0)
     groups = checkpoint(tmp_path / "run", 2)["optimizer"]["param_groups"]
