@@ -185,7 +185,7 @@ def test_variants_train(run, tmp_path, options):
 
 
 def test_predictions_are_written_in_the_order_of_the_split(run, tmp_path):
-    run("CoOp", "CoOp")
+    run("CoOp")
     rows = (tmp_path / "run/predictions.csv").read_text().split()
     assert rows[0] == "label,predicted"
     pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]

@@ -1,0 +1,198 @@
+"""Trainers compared picture by picture: differences of means, with what chance could make of them.
+
+Usage:
+    python tools/paired.py output/emoji [--of Spotlighter] [--csv docs/results/emoji_base2new.csv]
+
+Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both). All
+trainers saw the same test pictures, so that differences are taken picture by picture, on the data
+sets and seeds that both were run on. Intervals hold 95 % of a bootstrap over seeds and pictures
+(scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed, then averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+HALVES = {"base": "train_base", "new": "test_new"}
+COLUMNS = ["trainer", "dataset", "seed", "base", "new", "hm", "images_per_s", "learned_parameters"]
+SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
+SCORES = ("base", "new", "hm")
+
+
+class Runs(NamedTuple):
+    """All runs of one trainer."""
+
+    rows: pd.DataFrame
+    """A row a data set and seed, `COLUMNS` and git."""
+    right: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
+    """By data set and seed: whether each picture was right, base and new."""
+
+    def stacked(self, sets: list[str], seeds: list[int]) -> dict[str, np.ndarray]:
+        """Whether each picture was right, (data sets, seeds, pictures), for base and new."""
+        return {
+            half: np.stack([[self.right[one, seed][i] for seed in seeds] for one in sets])
+            for i, half in enumerate(HALVES)
+        }
+
+
+def harmonic_mean(base: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Of accuracies in the same unit, above 0."""
+    return 2 * base * new / (base + new)
+
+
+def read_row(base_folder: Path, new_folder: Path) -> dict[str, object]:
+    """One row from both halves of a run."""
+    base, new = (json.loads((f / "results.json").read_text()) for f in (base_folder, new_folder))
+    config = base["config"].removeprefix(SUFFIX)
+    name = base["trainer"] + (f"-{config}" if config != base["config"] else "")
+    return {
+        "trainer": name,
+        "dataset": base["dataset"],
+        "seed": base["seed"],
+        "base": base["accuracy"],
+        "new": new["accuracy"],
+        "hm": harmonic_mean(base["accuracy"], new["accuracy"]),
+        "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
+        "learned_parameters": base["learned_parameters"],
+        "git": base["git"],
+    }
+
+
+def right(folder: Path) -> np.ndarray:
+    """Whether each picture of a run was right."""
+    pairs = pd.read_csv(folder / "predictions.csv")
+    return (pairs.label == pairs.predicted).to_numpy()
+
+
+def read_trainers(root: Path) -> dict[str, Runs]:
+    """All trainers below a folder; runs without their half on new classes are left out.
+
+    Raises:
+        ValueError: there is no finished run.
+    """
+    rows, found = {}, {}
+    for path in sorted(root.glob(f"{HALVES['base']}/**/results.json")):
+        new = root / HALVES["new"] / path.parent.relative_to(root / HALVES["base"])
+        if (new / "results.json").exists():
+            row = read_row(path.parent, new)
+            rows.setdefault(row["trainer"], []).append(row)
+            cell = row["dataset"], row["seed"]
+            found.setdefault(row["trainer"], {})[cell] = right(path.parent), right(new)
+    if not rows:
+        raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
+    return {name: Runs(pd.DataFrame(rows[name]), found[name]) for name in rows}
+
+
+def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
+    """The data sets of both trainers, and the seeds that both have on all of them."""
+    cells = ours.right.keys() & other.right.keys()
+    sets = sorted({one for one, _ in cells})
+    seeds = {seed for _, seed in cells}
+    return sets, sorted(s for s in seeds if all((one, s) in cells for one in sets))
+
+
+def score(
+    correct: dict[str, np.ndarray], seeds: np.ndarray, drawn: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Base, new and harmonic mean in percent over data sets, seeds and pictures as drawn."""
+    means = {}
+    for half, hits in correct.items():
+        times = np.bincount(drawn[half], minlength=hits.shape[-1])
+        means[half] = 100 * (hits @ times)[:, seeds] / len(drawn[half])  # (data sets, seeds)
+    hm = harmonic_mean(means["base"], means["new"])
+    return np.array([means["base"].mean(), means["new"].mean(), hm.mean()])
+
+
+def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
+    """Mean difference and its interval for base, new and harmonic mean."""
+    sets, seeds = common(ours, other)
+    if not seeds:
+        return {"data sets": len(sets), "seeds": 0}
+    hits = [runs.stacked(sets, seeds) for runs in (ours, other)]
+
+    def difference(seed: np.ndarray, base: np.ndarray, new: np.ndarray) -> np.ndarray:
+        drawn = {"base": base, "new": new}
+        return score(hits[0], seed, drawn) - score(hits[1], seed, drawn)
+
+    draws = tuple(np.arange(n) for n in (len(seeds), *(hits[0][h].shape[-1] for h in HALVES)))
+    mean = difference(*draws)
+    if len(seeds) > 1:
+        chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
+        low, high = bootstrap(draws, difference, **chosen).confidence_interval
+    else:
+        low = high = np.full(len(SCORES), np.nan)
+    cells = {
+        name: f"{mean[i]:+.2f} [{low[i]:+.2f}, {high[i]:+.2f}]" for i, name in enumerate(SCORES)
+    }
+    return {"data sets": len(sets), "seeds": len(seeds)} | cells
+
+
+def worst_new(ours: Runs, others: dict[str, Runs]) -> str:
+    """The data set on which new classes lose most to the better of the others, by means."""
+    new = ours.rows.groupby("dataset").new.mean()
+    best = pd.concat([o.rows.groupby("dataset").new.mean() for o in others.values()], axis=1).max(axis=1)
+    gap = (new - best).dropna()
+    return f"{gap.idxmin()} {gap.min():+.2f}"
+
+
+def means(trainers: dict[str, Runs]) -> pd.DataFrame:
+    """Mean over data sets and seeds, with the standard deviation of the seeds' means."""
+    rows = []
+    for name, runs in trainers.items():
+        by_seed = runs.rows.groupby("seed")[list(SCORES)].mean()
+        cells = {c: f"{by_seed[c].mean():.2f} ± {by_seed[c].std(ddof=0):.2f}" for c in SCORES}
+        learned = int(runs.rows.learned_parameters.max())
+        counts = {"data sets": runs.rows.dataset.nunique(), "seeds": len(by_seed)}
+        rows.append({"trainer": name, **counts, **cells, "learned parameters": f"{learned:,}"})
+    return pd.DataFrame(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print both tables as Markdown; write the rows."""
+    raw = argparse.RawDescriptionHelpFormatter
+    first, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=raw)
+    parser.add_argument("root", type=Path, help="folder of the runs")
+    parser.add_argument("--of", default="Spotlighter", help="trainer that the others are held to")
+    parser.add_argument("--csv", type=Path, help="file for a row a trainer, data set and seed")
+    parser.add_argument("--resamples", type=int, default=2000)
+    args = parser.parse_args(argv)
+    try:
+        trainers = read_trainers(args.root)
+        if args.of not in trainers:
+            raise ValueError(
+                f"no trainer {args.of} below {args.root}; there are {', '.join(trainers)}"
+            )
+    except (ValueError, OSError, KeyError) as error:
+        sys.stderr.write(f"paired: error: {error}\n")
+        return 2
+    if args.csv:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        rows = pd.concat(runs.rows for runs in trainers.values())
+        rows.round({name: 2 for name in SCORES}).to_csv(args.csv, index=False)
+    ours = trainers[args.of]
+    print(means(trainers).to_markdown(index=False), "\n")
+    others = {name: runs for name, runs in trainers.items() if name != args.of}
+    against = [
+        {"minus": name} | compare(ours, runs, args.resamples) for name, runs in others.items()
+    ]
+    print(f"{args.of} minus the others, difference and 95 % interval:\n")
+    print(pd.DataFrame(against).to_markdown(index=False))
+    baselines = {n: r for n, r in others.items() if n in ("ZeroshotCLIP", "CoOp")}
+    if baselines:
+        worst = worst_new(ours, baselines)
+        print(f"\nNew classes, least against the better of {' and '.join(baselines)}: {worst}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
