@@ -27,6 +27,7 @@ class HeadOptions:
     tau_inherit: float = 0.3
     head: str = "lite"
     sharpness: float = 30.0
+    levels: tuple[float, ...] = (1.0, 1 / 3, 1 / 3, 1 / 3)
     select: str = "both"
     score: str = "attention"
     tokens: str = "value"
@@ -54,6 +55,10 @@ class HeadOptions:
             )
         if not 0 <= self.momentum <= 1:
             found.append(f"MOMENTUM must lie in 0..1, got {self.momentum}")
+        if len(self.levels) != 4:
+            found.append(
+                "LEVELS must be four numbers (global, 1, 2, both), got " + str(self.levels)
+            )
         if self.sharpness <= 0:
             found.append(f"SHARPNESS must be above 0, got {self.sharpness}")
         taus = {"PROTO": self.tau_proto, "ATTN": self.tau_attn, "INHERIT": self.tau_inherit}

@@ -83,7 +83,7 @@ class SpotlighterHead(nn.Module):
         self.image_gain = as_parameter([0.5] * keep)
         self.text_gain = as_parameter([options.alpha] * 3)
         self.pair = as_parameter([0.0] * (keep + 1))
-        self.level = as_parameter([1.0, 1 / 3, 1 / 3, 1 / 3])
+        self.level = as_parameter(list(options.levels))
         self.gate = as_parameter(1.0)
         width = anchors.shape[1]
         self.full = FullHead(width) if options.head == "full" else None

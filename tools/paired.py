@@ -139,7 +139,8 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
 def worst_new(ours: Runs, others: dict[str, Runs]) -> str:
     """The data set on which new classes lose most to the better of the others, by means."""
     new = ours.rows.groupby("dataset").new.mean()
-    best = pd.concat([o.rows.groupby("dataset").new.mean() for o in others.values()], axis=1).max(axis=1)
+    means = [runs.rows.groupby("dataset").new.mean() for runs in others.values()]
+    best = pd.concat(means, axis=1).max(axis=1)
     gap = (new - best).dropna()
     return f"{gap.idxmin()} {gap.min():+.2f}"
 

@@ -47,6 +47,7 @@ class SpotlighterSettings(Settings):
     TAU_INHERIT: float = 0.3
     HEAD: str = "lite"
     SHARPNESS: float = 30.0  # logits of the levels per unit of similarity
+    LEVELS: tuple[float, ...] = (1.0, 1 / 3, 1 / 3, 1 / 3)  # starts: global, 1, 2, both
     SELECT: str = "both"
     SCORE: str = "attention"
     TOKENS: str = "value"
@@ -67,6 +68,7 @@ class SpotlighterSettings(Settings):
             tau_inherit=self.TAU_INHERIT,
             head=self.HEAD,
             sharpness=self.SHARPNESS,
+            levels=tuple(self.LEVELS),
             select=self.SELECT,
             score=self.SCORE,
             tokens=self.TOKENS,
