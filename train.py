@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 # What a user can mend: input, files, packages, and a loss that diverged.
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
@@ -45,23 +50,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Build the trainer; train or evaluate."""
+    from trainers.config import build_config
+    from trainers.distributed import process_group
+
+    cfg = build_config(args)
+    with process_group(cfg.USE_CUDA):
+        run_config(args, cfg)
+
+
+def run_config(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """The same, with the whole config; the processes of torchrun each come here."""
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
     import datasets  # noqa: F401  (registers the data sets)
-    from trainers.config import build_config
+    from trainers.distributed import is_main
     from trainers.run_record import write_config
 
-    cfg = build_config(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     torch.use_deterministic_algorithms(args.deterministic)
-    setup_logger(cfg.OUTPUT_DIR)
-    log_to_stdout()
+    if is_main():
+        setup_logger(cfg.OUTPUT_DIR)
+    log_to_stdout(logging.INFO if is_main() else logging.ERROR)
     logging.getLogger("trainers").info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
-    write_config(trainer.cfg, cfg.OUTPUT_DIR)
+    if is_main():
+        write_config(trainer.cfg, cfg.OUTPUT_DIR)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()
@@ -69,13 +85,14 @@ def run(args: argparse.Namespace) -> None:
         trainer.train()
 
 
-def log_to_stdout() -> None:
+def log_to_stdout(level: int) -> None:
     """Send the project's own messages where Dassl's go; after `setup_logger` redirected stdout."""
+    logging.getLogger("dassl").setLevel(level)
     handler = logging.StreamHandler(sys.stdout)
     for name in PROJECT_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
         logger.propagate = False
 
 
@@ -87,7 +104,8 @@ def main() -> int:
     except USER_ERRORS as error:
         if args.debug:
             raise
-        sys.stderr.write(f"train.py: error: {' '.join(str(error).split())}\n")
+        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+            sys.stderr.write(f"train.py: error: {' '.join(str(error).split())}\n")
         return 2
     return 0
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from dassl.data.datasets import DatasetBase
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
@@ -17,18 +16,11 @@ from yacs.config import CfgNode
 from models.averaging import EpochAverage
 from models.classifier import CLIPClassifier
 from models.loading import load_clip
-from trainers import calibration, checkpoint, evaluation, pictures
+from trainers import calibration, checkpoint, data_parallel, distributed, evaluation, pictures
 from trainers.precision import Precision
-from trainers.settings import Settings, add_settings, read_settings
+from trainers.settings import Run, Settings, add_settings, read_settings
 
 logger = logging.getLogger(__name__)
-
-
-class Run(NamedTuple):
-    """What a model may depend on beside CLIP, the class names and its own settings."""
-
-    cfg: CfgNode
-    dataset: DatasetBase
 
 
 class CLIPTrainer(TrainerX):
@@ -85,23 +77,24 @@ class CLIPTrainer(TrainerX):
 
     def build_data_loader(self) -> None:
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
-        super().build_data_loader()
+        with distributed.main_first():
+            super().build_data_loader()
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
         if self.transductive:
             self.train_loader_x = pictures.loader_of_all_classes(self.cfg)
+        data_parallel.deal_out(self.train_loader_x)
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
         cfg, backbone = self.cfg, self.cfg.MODEL.BACKBONE
         self.class_names = list(self.dm.dataset.classnames)
         (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
-        names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", backbone.NAME)
         clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
-        tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
-        self.model = self.build_clip(tuned).to(self.device)
+        tuned = tuner.build(clip, tuner.model_classes(run), settings, run)
+        self.model = self.build_clip(calibration.prepare(tuned, cfg.MODEL)).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
         self.average = None
@@ -112,6 +105,7 @@ class CLIPTrainer(TrainerX):
         self.optim = build_optimizer(learned, cfg.OPTIM, param_groups=self.parameter_groups())
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
+        self.step = data_parallel.stepper(self.model)
         logger.info("Learned parameters: %s", f"{self.num_learned():,}")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -128,6 +122,12 @@ class CLIPTrainer(TrainerX):
         self.trained = True
         self.train_loader_x.dataset.keep()
         calibration.calibrate_pruner(self)
+        data_parallel.draw_apart(self.cfg.SEED)
+
+    def init_writer(self, log_dir: Any) -> None:
+        """Open TensorBoard's file, in one process."""
+        if distributed.is_main():
+            super().init_writer(log_dir)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         """Set the whole model's mode, so that it forgets what it kept for an evaluation."""
@@ -143,10 +143,10 @@ class CLIPTrainer(TrainerX):
         """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
-            step = self.model.step(image, label)
+            step = self.step(image, label)
             total = torch.stack(list(step.parts.values())).sum()
         self.precision.descend(self, total)
-        self.model.remember(step)
+        self.model.remember(data_parallel.gathered(step))
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         accuracy = compute_accuracy(step.logits, step.target.label)[0]
@@ -157,6 +157,7 @@ class CLIPTrainer(TrainerX):
 
     def after_epoch(self) -> None:
         """Count the epoch's parameters where they are averaged, then evaluate and save."""
+        data_parallel.agree(self.model.learned)
         if self.average is not None:
             self.average.add(self.epoch)
         if self.epoch + 1 == self.max_epoch:
@@ -182,7 +183,7 @@ class CLIPTrainer(TrainerX):
 
     def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
         """Save what was learned, and its identity; see `trainers.checkpoint.save`."""
-        checkpoint.save(self, epoch, directory, *args, **kwargs)
+        distributed.on_main(lambda: checkpoint.save(self, epoch, directory, *args, **kwargs))
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
@@ -196,4 +197,4 @@ class CLIPTrainer(TrainerX):
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate a split; the final evaluation (no split named) writes results.json."""
-        return evaluation.test(self, split)
+        return distributed.on_main(lambda: evaluation.test(self, split))

@@ -11,6 +11,7 @@ import torch
 from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
+from trainers import distributed
 from trainers.pictures import ahead, readable
 from trainers.run_record import write_predictions, write_results
 
@@ -85,6 +86,7 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "epoch": tested_epoch(trainer),
         "epoch_chosen_by": trainer.epoch_chosen_by,
         "learned_parameters": trainer.num_learned(),
+        "processes": distributed.processes(),
     }
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")

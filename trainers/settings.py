@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 MAX_WORDS = 4  # the tuners with deep prompts start longer contexts at random
 
 S = TypeVar("S", bound="Settings")
+
+
+class Run(NamedTuple):
+    """What a model may depend on beside CLIP, the class names and its own settings."""
+
+    cfg: CfgNode
+    dataset: DatasetBase
 
 
 @dataclass(frozen=True)
