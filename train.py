@@ -66,7 +66,7 @@ def run_config(args: argparse.Namespace, cfg: CfgNode) -> None:
 
     import datasets  # noqa: F401  (registers the data sets)
     from trainers.distributed import is_main
-    from trainers.run_record import write_config
+    from trainers.run_record import dataset_of, write_config
 
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
@@ -80,6 +80,7 @@ def run_config(args: argparse.Namespace, cfg: CfgNode) -> None:
         write_config(trainer.cfg, cfg.OUTPUT_DIR)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.trained_on = dataset_of(args.model_dir)
         trainer.test()
     elif not args.no_train:
         trainer.train()

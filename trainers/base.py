@@ -37,6 +37,7 @@ class CLIPTrainer(TrainerX):
     settings: Any
     trained = False
     loaded_epoch: int | None = None
+    trained_on = ""  # the data set that loaded weights come from, where it is another run's
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -68,8 +69,6 @@ class CLIPTrainer(TrainerX):
     def build_clip(self, tuner: CLIPClassifier) -> nn.Module:
         """The model of this trainer: the tuner, or a head on it."""
         return tuner
-
-    # Construction
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Read and check the settings before anything is loaded."""

@@ -78,7 +78,9 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
     found = {
         "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
+        "source": trainer.trained_on or cfg.DATASET.NAME,
         "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "class_names": trainer.class_names,
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         "config": cfg.CONFIG_NAME,

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode
 
 PROJECT = Path(__file__).parent.parent
@@ -52,6 +53,17 @@ def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> No
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("label", "predicted"), *pairs])
+
+
+def dataset_of(model_dir: str) -> str:
+    """DATASET.NAME of the run that a folder holds; "" without a folder.
+
+    A published checkpoint has no config beside it: "unknown".
+    """
+    path = Path(model_dir or ".") / "config.yaml"
+    if not model_dir or not path.is_file():
+        return "unknown" if model_dir else ""
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:

@@ -66,6 +66,7 @@ def test_two_processes_give_the_bank_and_weights_of_one_with_twice_the_batch(arg
     assert (folder / "log.txt").read_text().count("Finish training") == 1
 
 
+@pytest.mark.thorough
 def test_a_mistake_is_one_sentence_of_one_process(arguments, tmp_path):
     words = arguments("CoOp", flags=("--root", str(tmp_path / "nowhere")))
     done = launch(words, 2, tmp_path)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
+from tests.toy import NAMES
+
 PROJECT = Path(__file__).parents[2]
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
@@ -114,6 +117,20 @@ def test_evaluation_of_a_checkpoint_equals_the_training_runs_own(run, tmp_path):
     assert results(tmp_path / "eval")["accuracy"] == results(tmp_path / "train")["accuracy"]
     assert results(tmp_path / "eval")["epoch"] == 2
     assert results(tmp_path / "new")["classes"] == "new"
+
+
+def test_results_say_what_was_trained_on(run, arguments, tmp_path, toy_root):
+    run("CoOp", "train", OPTIM__MAX_EPOCH=1)
+    assert results(tmp_path / "train")["source"] == "Toy"
+    assert results(tmp_path / "train")["class_names"] == NAMES
+    words = arguments("CoOp", "test", flags=("--eval-only", "--model-dir", str(tmp_path / "train")))
+    config = tmp_path / "train" / "config.yaml"
+    config.write_text(config.read_text().replace("NAME: Toy", "NAME: EmojiFood"))
+    train.run(train.parse_args(words))
+    assert results(tmp_path / "test")["source"] == "EmojiFood"
+    config.unlink()  # as beside a published checkpoint
+    train.run(train.parse_args(words))
+    assert results(tmp_path / "test")["source"] == "unknown"
 
 
 def test_text_is_encoded_once_per_evaluation(run, tmp_path, monkeypatch):
