@@ -1,23 +1,40 @@
 #!/usr/bin/env bash
-# Trainers side by side, from base to new classes, in one table:
-#   bash scripts/compare.sh [DATASET ...]          (default: emoji_animals emoji_food)
+# Trainers side by side in one table:
+#   bash scripts/compare.sh [DATASET ...] [--root DIR]        (default: emoji_animals emoji_food)
 # Environment: TRAINERS, a list of TRAINER or TRAINER:CONFIG (all; PromptKD learns from PromptSRC);
-# SEEDS, as SEEDS="1 2 3" (1); OUTPUT (output/compare). What is done is not repeated.
+# PROTOCOLS, of base2new fewshot zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the
+# folder of all data sets (data); OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine,
+# without Ray); OPTS, further settings, as OPTS="OPTIM.MAX_EPOCH 5". What is done is not repeated.
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
 
-[[ $# -gt 0 ]] || set -- emoji_animals emoji_food
+root=${DATA:-data} datasets=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --root) root=${2:?compare: --root needs a folder} && shift ;;
+    *) datasets+=("$1") ;;
+  esac
+  shift
+done
+[[ ${#datasets[@]} -gt 0 ]] || datasets=(emoji_animals emoji_food)
 on_bases="Spotlighter:tiny_emoji_cocoop Spotlighter:tiny_emoji_maple
 Spotlighter:tiny_emoji_promptsrc Spotlighter:tiny_emoji_promptkd"
 all="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp MaPLe PromptSRC PromptKD TextRefiner Spotlighter"
 read -r -d '' -a trainers <<<"${TRAINERS:-$all $on_bases}" || true
+read -r -a protocols <<<"${PROTOCOLS:-base2new}"
 read -r -a seeds <<<"${SEEDS:-1}"
+read -r -a opts <<<"${OPTS:-}"
 output=${OUTPUT:-output/compare}
+where=(--processes)
+[[ -z ${ADDRESS:-} ]] || where=(--address "$ADDRESS")
 
-python tools/side_by_side.py "$@" --trainers "${trainers[@]}" --seeds "${seeds[@]}" \
-  --output "$output"
+python tools/sweep.py --protocols "${protocols[@]}" --datasets "${datasets[@]}" \
+  --trainers "${trainers[@]}" --seeds "${seeds[@]}" --root "$root" --output "$output" \
+  "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
 python tools/collect_results.py "$output" --markdown "$output/results.md" \
-  --csv "$output/results.csv" \
-  --columns trainer dataset seed base new hm images_per_s learned_parameters config
-echo "The table is in $output/results.md, a row a seed in $output/results.csv."
+  --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
+  base new hm images_per_s learned_parameters config shots source all
+python tools/report.py "$output" --root "$root" --output "$output/report.html"
+echo "The table is in $output/results.md, a row a seed in $output/results.csv, and a page to show"
+echo "in $output/report.html."

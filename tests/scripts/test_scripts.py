@@ -1,8 +1,12 @@
-"""The scripts, run in a copy of the project with a Python that only writes down its calls."""
+"""The scripts, run in a copy of the project with a Python that only writes down its calls.
+
+What tools/run_protocol.py makes of a script's arguments is real; train.py is not.
+"""
 
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,13 +24,21 @@ case "$*" in
     echo "pip ${*: -3}" >>"$PROJECT/calls"
     echo "no such thing"
     [[ ! -e $PROJECT/pip_fails ]] ;;
-  train.py*)
-    echo "$*" >>"$PROJECT/calls"
-    [[ ! -e $PROJECT/training_crashes ]] || exit 1
-    while [[ $1 != --output-dir ]]; do shift; done
-    mkdir -p "$2"; echo '{}' >"$2/results.json" ;;
+  tools/run_protocol.py*) exec "$REAL_PYTHON" "$@" ;;
   *) echo "$*" >>"$PROJECT/calls" ;;
 esac
+"""
+FAKE_TRAIN = """\
+import sys
+from pathlib import Path
+words = sys.argv[1:]
+with open("calls", "a") as file:
+    file.write(" ".join(["train.py", *words]) + "\\n")
+if Path("training_crashes").exists():
+    sys.exit(1)
+folder = Path(words[words.index("--output-dir") + 1])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "results.json").write_text("{}")
 """
 
 
@@ -38,6 +50,9 @@ class Project:
         self.env = root / "environment"
         shutil.copytree(ROOT / "scripts", root / "scripts")
         shutil.copytree(ROOT / "configs", root / "configs")
+        shutil.copytree(ROOT / "tools" / "sweeps", root / "tools" / "sweeps")
+        shutil.copy(ROOT / "tools" / "run_protocol.py", root / "tools" / "run_protocol.py")
+        (root / "train.py").write_text(FAKE_TRAIN)
         (root / "engine").mkdir()
         for name in (
             "requirements.txt",
@@ -52,7 +67,8 @@ class Project:
 
     def run(self, script, *arguments, **variables):
         keep = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-        environment = keep | {"VIRTUAL_ENV": str(self.env), "PROJECT": str(self.root)} | variables
+        fake = {"VIRTUAL_ENV": str(self.env), "PROJECT": str(self.root)}
+        environment = keep | fake | {"REAL_PYTHON": sys.executable} | variables
         return subprocess.run(
             ["bash", f"scripts/{script}.sh", *arguments],
             cwd=self.root,
@@ -228,27 +244,6 @@ def test_base2new_stops_at_a_crash_and_goes_on_from_there(ready):
     assert len(ready.calls()) == 2
 
 
-@pytest.mark.parametrize(
-    ("trainer", "config"),
-    [
-        ("CoOp", "vit_b16_ep50_ctxv1"),
-        ("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1"),
-        ("MaPLe", "vit_b16_c2_ep5_batch4_2ctx"),
-        ("PromptSRC", "vit_b16_c2_ep20_batch4_4+4ctx"),
-        ("PromptKD", "vit_b16_c2_ep20_batch8_4+4ctx"),
-        ("TextRefiner", "vit_b16_ep10_ctxv1"),
-        ("Spotlighter", "vit_b16_ep20_ctxv1"),
-        ("ZeroshotCLIP", "vit_b16"),
-        ("ZeroshotCLIP2", "vit_b16"),
-    ],
-)
-def test_base2new_knows_a_config_for_each_trainer(ready, trainer, config):
-    (ready.root / "configs/datasets/emoji_new.yaml").write_text("DATASET:\n  NAME: EmojiNew\n")
-    for dataset, expected in (("dtd", config), ("emoji_new", "tiny_emoji")):
-        assert ready.run("base2new", trainer, dataset, "1").returncode == 0
-        assert f"--config-file configs/trainers/{trainer}/{expected}.yaml " in ready.calls()[0]
-
-
 def test_base2new_takes_config_shots_and_environment(ready):
     settings = {"DATA": "/a folder", "OUTPUT": "output/demo", "OPTS": "OPTIM.LR 0.01 SEED 4"}
     ready.run("base2new", "CoOp", "dtd", "0", "rn50", "4", **settings)
@@ -258,6 +253,7 @@ def test_base2new_takes_config_shots_and_environment(ready):
     assert call.endswith("DATASET.NUM_SHOTS 4 DATASET.SUBSAMPLE_CLASSES base OPTIM.LR 0.01 SEED 4")
 
 
+@pytest.mark.parametrize("protocol", ["base2new", "fewshot", "zeroshot", "xd", "dg"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -270,27 +266,69 @@ def test_base2new_takes_config_shots_and_environment(ready):
         (["CoOp", "dtd", "1", "rn50", "all"], "SHOTS must be a whole number, got all"),
     ],
 )
-def test_base2new_refuses_wrong_arguments_with_its_usage(ready, arguments, message):
-    run = ready.run("base2new", *arguments)
+def test_protocols_refuse_wrong_arguments_with_their_usage(ready, protocol, arguments, message):
+    run = ready.run(protocol, *arguments)
     assert run.returncode == 2
-    assert f"base2new: {message}" in run.stderr
-    assert "usage: bash scripts/base2new.sh TRAINER DATASET SEED [CFG] [SHOTS]" in run.stderr
+    assert f"{protocol}: {message}" in run.stderr
+    assert f"usage: bash scripts/{protocol}.sh TRAINER DATASET SEED [CFG] [SHOTS]" in run.stderr
     assert ready.calls() == []
+
+
+def test_cross_dataset_trains_once_and_tests_on_any_targets(ready):
+    run = ready.run("xd", "CoOp", "imagenet", "1", "--root", "/pics", TARGETS="dtd emoji_food")
+    assert run.returncode == 0, run.stderr
+    train, *tests = ready.calls()
+    level = "vit_b16_ep50_ctxv1_16shots"
+    assert "--root /pics --seed 1 --trainer CoOp --dataset-config-file " in train
+    assert f"--output-dir output/imagenet/CoOp/{level}/seed1 DATASET" in train
+    for test, target in zip(tests, ("dtd", "emoji_food"), strict=True):
+        assert f"configs/datasets/{target}.yaml" in test
+        assert f"--output-dir output/evaluation/CoOp/{level}/{target}/seed1 --eval-only" in test
+    ready.run("xd", "CoOp", "imagenet", "1", TARGETS="dtd eurosat")
+    assert ["eurosat" in call for call in ready.calls()] == [True]
+
+
+def test_domain_generalisation_tests_on_the_sources_shifts(ready):
+    ready.run("dg", "CoOp", "imagenet", "1")
+    assert len(ready.calls()) == 1 + 4
+    ready.run("dg", "CoOp", "emoji_food", "1", DATA="/pics")
+    train, test = ready.calls()
+    assert train.startswith("train.py --root /pics --seed 1 --trainer CoOp ")
+    assert "configs/datasets/emoji_food_lineart.yaml" in test
+
+
+def test_few_shot_runs_over_its_shots(ready):
+    ready.run("fewshot", "MaPLe", "dtd", "1")
+    shots = [call.split("NUM_SHOTS ")[1].split()[0] for call in ready.calls()]
+    assert shots == ["1", "2", "4", "8", "16"]
+    ready.run("fewshot", "MaPLe", "dtd", "2", "vit_b16_c2_ep5_batch4_2ctx", "4 8")
+    assert len(ready.calls()) == 2
+
+
+def test_zero_shot_only_evaluates_what_learns_nothing(ready):
+    assert ready.run("zeroshot", "ZeroshotCLIP", "dtd", "1").returncode == 0
+    (call,) = ready.calls()
+    assert "--output-dir output/dtd/ZeroshotCLIP/vit_b16_0shots/seed1 DATASET.NUM_SHOTS 0" in call
+    run = ready.run("zeroshot", "CoOp", "dtd", "1")
+    assert "zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got CoOp" in run.stderr
+
+
+SWEEP = "tools/sweep.py --protocols base2new --datasets "
 
 
 def test_demo_runs_tabulates_and_draws(ready):
     run = ready.run("demo", SEEDS="2 3")
     assert run.returncode == 0, run.stderr
-    runs, table, picture = ready.calls()
+    runs, table, page, picture = ready.calls()
     assert runs == (
-        "tools/side_by_side.py emoji_animals emoji_food "
-        "--trainers ZeroshotCLIP CoOp Spotlighter --seeds 2 3 --output output/demo"
+        f"{SWEEP}emoji_animals emoji_food --trainers ZeroshotCLIP CoOp Spotlighter --seeds 2 3 "
+        "--root data --output output/demo --processes --opts"
     )
     assert table.startswith("tools/collect_results.py output/demo ")
-    assert table.endswith(
-        "--csv output/demo/results.csv "
-        "--columns trainer dataset seed base new hm images_per_s learned_parameters config"
-    )
+    columns = "trainer dataset seed base new hm images_per_s learned_parameters config"
+    assert "--csv output/demo/results.csv " in table
+    assert f"--columns {columns}" in table
+    assert page.startswith("tools/report.py output/demo ")
     folder = "train_base/emoji_animals/shots_16/Spotlighter/tiny_emoji/seed2"
     assert f"--model-dir output/demo/{folder} " in picture
     assert picture.startswith("tools/visualise.py ")
@@ -299,14 +337,31 @@ def test_demo_runs_tabulates_and_draws(ready):
 
 def test_demo_takes_data_sets(ready):
     ready.run("demo", "emoji_faces")
-    assert ready.calls()[0].startswith("tools/side_by_side.py emoji_faces --trainers Zero")
+    assert ready.calls()[0].startswith(f"{SWEEP}emoji_faces --trainers Zero")
 
 
-def test_compare_runs_all_trainers_with_the_teacher_before_its_student(ready):
-    assert ready.run("compare", "emoji_faces", OUTPUT="out").returncode == 0
-    runs, table = ready.calls()
+def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
+    run = ready.run("compare", "emoji_faces", "--root", "/pics", OUTPUT="out", OPTS="OPTIM.LR 1")
+    assert run.returncode == 0, run.stderr
+    runs, table, page = ready.calls()
     trainers = runs.split("--trainers ")[1].split(" --seeds")[0].split()
     assert len(trainers) == 13
-    assert trainers.index("PromptSRC") < trainers.index("PromptKD")
-    assert runs.endswith("--seeds 1 --output out")
+    assert runs.endswith("--seeds 1 --root /pics --output out --processes --opts OPTIM.LR 1")
     assert table.startswith("tools/collect_results.py out --markdown out/results.md ")
+    assert page == "tools/report.py out --root /pics --output out/report.html"
+
+
+def test_the_whole_embedded_comparison_is_one_command(ready):
+    assert ready.run("embedded", ADDRESS="auto").returncode == 0
+    runs, _, page = ready.calls()
+    assert runs.startswith("tools/sweep.py --protocols base2new xd --datasets emoji_animals ")
+    datasets = runs.split("--datasets ")[1].split(" --trainers")[0].split()
+    colour = [p.stem for p in (ROOT / "configs/datasets").glob("emoji_*.yaml")]
+    assert datasets == sorted(name for name in colour if not name.endswith("_lineart"))
+    trainers = {
+        name.split(":")[0] for name in runs.split("--trainers ")[1].split(" --seeds")[0].split()
+    }
+    assert trainers == {path.name for path in (ROOT / "configs/trainers").iterdir()}
+    assert " --seeds 1 2 3 " in runs
+    assert " --address auto " in runs
+    assert page.startswith("tools/report.py output/embedded ")

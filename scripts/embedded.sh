@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The whole embedded comparison: every trainer on every embedded data set, 3 seeds, from base to new
+# classes and from each data set to the others, in one table and one page:
+#   bash scripts/embedded.sh
+# Many hours on a few cores. It may be stopped at any time: the same command goes on from there.
+# Environment: as scripts/compare.sh, which it calls; ADDRESS=auto spreads it over a Ray cluster.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export SEEDS=${SEEDS:-1 2 3} PROTOCOLS=${PROTOCOLS:-base2new xd} OUTPUT=${OUTPUT:-output/embedded}
+exec bash scripts/compare.sh emoji_animals emoji_faces emoji_food emoji_nature emoji_objects \
+  emoji_travel emoji_wear "$@"

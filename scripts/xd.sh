@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Train on all classes of a source (DATASET), then evaluate on other data sets, whose classes differ.
+#   bash scripts/xd.sh TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]        (--help says more)
+# TARGETS="dtd eurosat" names the targets: by default the other benchmarks, or for an emoji_* source
+# the other embedded data sets.
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
+exec python tools/run_protocol.py xd "$@"

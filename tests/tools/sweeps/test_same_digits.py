@@ -1,0 +1,100 @@
+"""A sweep that is killed and started again ends with the digits of one that was left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tools.sweeps.conftest import wait_for
+from tests.toy import TOY_OPTIONS
+from tools.collect_results import main as collect
+
+ROOT = Path(__file__).parents[3]
+# Real training, of a project that knows the toy data set, too.
+TRAIN = (
+    f"import sys\nsys.path[0] = {str(ROOT)!r}\nimport tests.toy, train\nsys.exit(train.main())\n"
+)
+SWEEP = """\
+import sys
+from pathlib import Path
+from tools.sweeps import names
+names.PROJECT = Path.cwd()
+from tools import sweep
+sys.exit(sweep.main())
+"""
+
+
+@pytest.fixture
+def toy_project(tmp_path):
+    """A project with one data set, Toy, and one config of Spotlighter."""
+    options = {key: value for key, value in TOY_OPTIONS.items() if not key.startswith("DATASET")}
+    options["OPTIM.MAX_EPOCH"], options["TRAIN.PRINT_FREQ"] = 3, 1
+    for key, node in (
+        ("datasets/toy", {"DATASET": {"NAME": "Toy"}}),
+        ("trainers/Spotlighter/vit_b16_ep20_ctxv1", nested(options)),
+    ):
+        path = tmp_path / "configs" / f"{key}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(yaml.safe_dump(node))
+    (tmp_path / "train.py").write_text(TRAIN)
+    return tmp_path
+
+
+def nested(options):
+    tree = {}
+    for key, value in options.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = list(value) if isinstance(value, tuple) else value
+    return tree
+
+
+def start(project, data, output):
+    words = ["--serial", "--trainers", "Spotlighter", "--datasets", "toy", "--shots", "4"]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "engine" / "src")])
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, *words, "--root", str(data), "--output", output],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def scores(project, output):
+    path = project / f"{output}.csv"
+    columns = ["trainer", "dataset", "seed", "base", "new", "hm"]
+    assert collect([str(project / output), "--csv", str(path), "--columns", *columns]) == 0
+    return path.read_text()
+
+
+@pytest.mark.thorough
+def test_a_killed_sweep_gives_the_same_digits(toy_project, toy_root):
+    assert start(toy_project, toy_root, "whole").wait() == 0
+    run = "toy/shots_4/Spotlighter/vit_b16_ep20_ctxv1/seed1"
+    base = toy_project / "killed" / "train_base" / run
+    new = toy_project / "killed" / "test_new" / run
+    moments = {
+        "while it trains": lambda: "epoch [2/3]" in read(base / "sweep.txt"),
+        "between two jobs": lambda: (base / "results.json").exists(),
+        "while it tests": lambda: "Loading CLIP" in read(new / "sweep.txt"),
+    }
+    for moment in moments.values():
+        sweep = start(toy_project, toy_root, "killed")
+        wait_for(moment)
+        sweep.send_signal(signal.SIGKILL)
+        sweep.wait()
+        assert not (new / "results.json").exists()
+    trained = (base / "results.json").stat().st_mtime_ns
+    assert start(toy_project, toy_root, "killed").wait() == 0
+    assert (base / "results.json").stat().st_mtime_ns == trained
+    assert scores(toy_project, "killed") == scores(toy_project, "whole")
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,219 @@
+"""Whole sweeps, with a train.py that only pretends to train."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
+from tools import sweep
+from tools.sweeps import grid, guard
+from tools.sweeps.execute import fraction_done
+
+ROOT = Path(__file__).parents[3]
+FOOD = ["--trainers", "MaPLe", "--datasets", "emoji_food"]
+RUN = "emoji_food/shots_16/MaPLe/tiny_emoji/seed1"
+BASE, NEW = f"output/sweep/train_base/{RUN}", f"output/sweep/test_new/{RUN}"
+
+
+KILLED = """\
+import os, signal
+with open("killed", "a+") as file:
+    file.write("x")
+    file.seek(0)
+    if len(file.read()) <= {times}:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def go(*words):
+    return sweep.main(["--serial", *words])
+
+
+def test_jobs_run_in_order_once_with_fixed_threads(project, capsys):
+    assert go(*FOOD, "--seeds", "1", "2", "--threads", "3") == 0
+    ends = project.events("end")
+    assert len(set(ends)) == len(ends) == 4
+    assert ends.index(BASE) < ends.index(NEW)
+    assert project.events("start", column=2) == ["3"] * 4
+    printed = capsys.readouterr().out
+    assert "[4/4] MaPLe:tiny_emoji on emoji_food (new classes), 16 shots, seed 2: " in printed
+    assert go(*FOOD, "--seeds", "1", "2") == 0
+    assert "all 4 jobs were done before" in capsys.readouterr().out
+    assert project.events("start") == ends
+
+
+def test_several_jobs_run_at_a_time(project):
+    (project.root / "hold").touch()
+    words = [sys.executable, "-c", CODE, str(project.root), *FOOD]
+    words += ["--seeds", "1", "2", "3", "--processes", "2"]
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(project))
+    wait_for(lambda: len(project.events("start")) == 2)
+    time.sleep(0.3)
+    assert len(project.events("start")) == 2
+    (project.root / "hold").unlink()
+    assert process.wait(300) == 0
+    assert len(project.events("end")) == 6
+
+
+def test_a_test_is_repeated_when_its_training_is(project):
+    go(*FOOD)
+    (project.root / BASE / "results.json").unlink()
+    go(*FOOD)
+    assert project.events("end") == [BASE, NEW, BASE, NEW]
+
+
+def test_failures_are_retried_and_listed_and_the_rest_goes_on(project, capsys):
+    (project.root / "fails").write_text("emoji_faces")
+    words = ["--trainers", "MaPLe", "--datasets", "emoji_faces", "emoji_food"]
+    assert go(*words, "--retries", "2") == 1
+    assert len([e for e in project.events("start") if "emoji_faces" in e]) == 3
+    assert project.events("end") == [BASE, NEW]
+    out, error = capsys.readouterr()
+    assert "exit code 1; trying again" in out
+    assert "not run, because what it needs failed" in out
+    assert "failed: MaPLe:tiny_emoji on emoji_faces (base classes), 16 shots, seed 1" in error
+    assert "no such data" in error
+    assert "1 of 4 jobs failed, 1 need them" in error
+    (project.root / "fails").unlink()
+    assert go(*words) == 0
+    assert len(project.events("end")) == 4
+
+
+def test_a_users_mistake_is_not_tried_again(project, monkeypatch):
+    monkeypatch.setenv("FAKE_CODE", "2")
+    (project.root / "fails").write_text("emoji_food")
+    assert go(*FOOD, "--retries", "5") == 1
+    assert project.events("start") == [BASE]
+
+
+@pytest.mark.parametrize(("times", "code"), [(5, 0), (6, 1)])
+def test_a_job_that_was_killed_is_tried_again_without_a_retry(project, capsys, times, code):
+    (project.root / "train.py").write_text(KILLED.format(times=times) + FAKE_TRAIN)
+    assert go(*FOOD, "--retries", "0") == code
+    out, error = capsys.readouterr()
+    assert out.count("it was killed (-9); trying again") == 5
+    assert ("it was killed (-9), for the 6th time" in error) == bool(code)
+
+
+def test_an_end_without_results_is_a_failure(project, capsys):
+    (project.root / "train.py").write_text("")
+    assert go(*FOOD) == 1
+    assert "it ended without results.json" in capsys.readouterr().err
+
+
+def test_dry_run_shows_all_and_runs_nothing(project, capsys):
+    go(*FOOD)
+    capsys.readouterr()
+    (project.root / NEW / "results.json").unlink()
+    assert go(*FOOD, "--dry-run", "--opts", "OPTIM.LR", "0.1") == 0
+    printed = capsys.readouterr().out
+    assert "done: MaPLe:tiny_emoji on emoji_food (base classes)" in printed
+    assert "to run: MaPLe:tiny_emoji on emoji_food (new classes)" in printed
+    assert "train.py --root data --seed 1 --trainer MaPLe " in printed
+    assert "SUBSAMPLE_CLASSES new OPTIM.LR 0.1\n2 jobs, 1 done" in printed
+    assert project.events("start") == [BASE, NEW]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainers", "Cop", "--datasets", "dtd"], "sweep: error: no trainer Cop; there are: "),
+        (["--trainers", "CoOp", "--datasets", "dte"], "sweep: error: no data set dte; there are"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(project, capsys, words, message):
+    assert go(*words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_without_ray_it_says_what_to_do(project, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert sweep.main(FOOD) == 2
+    error = capsys.readouterr().err
+    assert (
+        "Ray is not installed: install it (pip install -r requirements-cluster.txt), or " in error
+    )
+
+
+def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("datasets.emoji_files.ensure_dataset", lambda *args: drawn.append(args))
+    grid.draw_missing(["dtd", "emoji_food", "emoji_wear"], project.root / "data")
+    folder = project.root / "data" / "emoji_wear"
+    assert drawn == [(folder, "split_zhou_EmojiWear.json", "wear", "colour")]
+
+
+CODE = """
+import sys
+from pathlib import Path
+from tools.sweeps import names
+names.PROJECT = Path(sys.argv.pop(1))
+from tools import sweep
+sys.exit(sweep.main())
+"""
+
+
+def environment(project):
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def start(project, *words):
+    command = [sys.executable, "-c", CODE, str(project.root), *FOOD, "--serial", *words]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(project), stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_killed_takes_its_jobs_with_it_and_goes_on(project, sign):
+    (project.root / "hold").touch()
+    process = start(project)
+    wait_for(lambda: project.events("start"))
+    process.send_signal(sign)
+    error = process.communicate(timeout=300)[1].decode()
+    if sign != signal.SIGKILL:
+        assert process.returncode == 130
+        assert error == "sweep: stopped; the same command goes on from here\n"
+    (project.root / "hold").unlink()
+    assert start(project).wait(300) == 0
+    assert project.events("start") == [BASE, BASE, NEW]
+    assert project.events("end") == [BASE, NEW]
+
+
+def test_two_sweeps_of_the_same_jobs_share_them(project):
+    """As when a machine was given up for dead too early."""
+    (project.root / "hold").touch()
+    one = start(project)
+    wait_for(lambda: project.events("start"))
+    other = start(project)
+    log = project.root / BASE / "sweep.txt"
+    wait_for(lambda: "waiting for another process" in log.read_text())
+    (project.root / "hold").unlink()
+    assert (one.wait(300), other.wait(300)) == (0, 0)
+    assert project.events("end") == [BASE, NEW]
+
+
+def test_results_are_done_unless_older_than_what_they_need(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert not guard.is_done(one, [])
+    for age, folder in enumerate((one, other)):
+        folder.mkdir()
+        (folder / "results.json").touch()
+        os.utime(folder / "results.json", (age, age))
+    assert guard.is_done(one, [])
+    assert guard.is_done(other, [one])
+    assert not guard.is_done(one, [other])
+
+
+def test_fraction_done_follows_the_last_epoch(tmp_path):
+    log = tmp_path / "log.txt"
+    assert fraction_done(log) == 0
+    log.write_text("loading\n")
+    assert fraction_done(log) == 0
+    log.write_text("epoch [1/20] batch [1/2]\nepoch [5/20] batch [1/2]\n")
+    assert fraction_done(log) == 0.25

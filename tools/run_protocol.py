@@ -1,0 +1,113 @@
+"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh begin with it.
+
+Usage:
+    python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]
+
+A run that left results is not repeated; one that crashed is. The environment may set DATA, OUTPUT,
+TARGETS and OPTS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
+from tools.sweeps import names
+from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
+
+ARGUMENTS = """\
+  TRAINER  a folder in configs/trainers: CoOp, MaPLe, PromptKD, Spotlighter, ZeroshotCLIP ...
+  DATASET  a file in configs/datasets: emoji_food, caltech101 ...; the source of xd and dg
+  SEED     0, 1, 2 ...
+  CFG      a file in configs/trainers/TRAINER (tiny_emoji for emoji_* data sets, else ViT-B/16)
+  SHOTS    training pictures a class (fewshot: "1 2 4 8 16", else 16); 0: all
+
+--root, or DATA in the environment, is the folder that holds the data sets (data). OUTPUT is where
+results go (output/base2new for base2new, output for others); TARGETS, of xd and dg, the data sets
+to test on; OPTS, further settings, as OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
+A run that left results.json is not repeated; one that crashed is."""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line and the environment."""
+    parser = argparse.ArgumentParser(
+        usage="bash scripts/PROTOCOL.sh TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]",
+        epilog=ARGUMENTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    get = os.environ.get
+    parser.add_argument("protocol", choices=PROTOCOLS, help=argparse.SUPPRESS)
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--root", default=get("DATA") or "data", help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    parser.usage = parser.usage.replace("PROTOCOL", args.protocol)
+    args.refuse = lambda why: refuse(args.protocol, why, parser)
+    args.output = get("OUTPUT") or ("output/base2new" if args.protocol == "base2new" else "output")
+    args.targets, args.opts = (tuple((get(key) or "").split()) for key in ("TARGETS", "OPTS"))
+    return args
+
+
+def refuse(name: str, why: str, parser: argparse.ArgumentParser) -> int:
+    """Say what is wrong and how it is used; returns the exit code."""
+    print(f"{name}: {why}.\n\n{parser.format_help()}", file=sys.stderr)
+    return 2
+
+
+def read_shots(protocol: str, words: str) -> list[int]:
+    """SHOTS as numbers; the protocol's own where none are given.
+
+    Raises:
+        ValueError: they are no whole numbers.
+    """
+    if not all(word.isdigit() for word in words.split()):
+        raise ValueError(f"SHOTS must be a whole number, got {words}")
+    own = {"fewshot": list(FEW_SHOTS), "zeroshot": [0]}.get(protocol, [SHOTS])
+    return [int(word) for word in words.split()] or own
+
+
+def jobs_of(args: argparse.Namespace) -> list[Job]:
+    """The jobs that the command line asks for.
+
+    Raises:
+        ValueError: it asks for what is not there.
+    """
+    if not 3 <= len(args.words) <= 5:
+        raise ValueError(f"expected 3 to 5 arguments, got {len(args.words)}")
+    trainer, dataset, seed, config, shots = [*args.words, "", ""][:5]
+    if not seed.isdigit():
+        raise ValueError(f"SEED must be a whole number from 0, got {seed}")
+    common = {"output": Path(args.output), "config": config, "root": args.root}
+    common |= {"targets": args.targets, "opts": args.opts}
+    return join(
+        [
+            plan(Run(args.protocol, trainer, dataset, int(seed), number, **common))
+            for number in read_shots(args.protocol, shots)
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the jobs in order; stops at the first that fails, with its exit code."""
+    args = parse_arguments(arguments)
+    try:
+        jobs = jobs_of(args)
+    except ValueError as error:
+        return args.refuse(str(error))
+    for job in jobs:
+        if job.is_done(names.PROJECT):
+            print(f"{job.name}: done, see {job.folder}", flush=True)
+            continue
+        command = [sys.executable, "train.py", *job.words]
+        code = subprocess.run(command, cwd=names.PROJECT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

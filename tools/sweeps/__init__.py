@@ -1,0 +1,1 @@
+"""Grids of runs: which jobs a protocol asks for, and where they are carried out."""

@@ -1,0 +1,67 @@
+"""Run a command as the only one that works on a folder, unless its work is done already.
+
+Usage: python guard.py PARENT FOLDER [NEED ...] -- COMMAND ...
+
+A lock on FOLDER is held as long as the command lives, whoever started it and whatever became of
+them: where a machine was given up for dead too early, its second attempt waits here and then finds
+the results. The command ends with its parent (on Linux). Needs nothing but Python's own library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def is_done(folder: Path, needs: Iterable[Path]) -> bool:
+    """Whether a run left results that are no older than those of the runs that it needs."""
+    try:
+        written = (folder / "results.json").stat().st_mtime_ns
+        return all((need / "results.json").stat().st_mtime_ns <= written for need in needs)
+    except FileNotFoundError:
+        return False
+
+
+def lock(folder: Path) -> int:
+    """Wait until nobody else works on the folder; the lock goes with the last process here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".sweep.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that works on {folder}", flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    os.set_inheritable(handle, True)
+    return handle
+
+
+def end_with(parent: int) -> None:
+    """Be asked to stop when the parent dies; leave at once if it is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Become the command."""
+    parent, folder, *rest = arguments
+    cut = rest.index("--")
+    needs, command = rest[:cut], rest[cut + 1 :]
+    end_with(int(parent))
+    lock(Path(folder))
+    if is_done(Path(folder), map(Path, needs)):
+        print(f"done meanwhile: {folder}")
+        return
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
