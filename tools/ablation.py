@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
-from tools.collect_results import pair_runs
+from tools.result_rows import pair_runs
 from tools.run_results import read_runs
 
 PROJECT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Show results: as text, as a terminal table, beside the figures of the literature."""
+"""Show results: in the terminal, as Markdown, as LaTeX, beside the figures of the literature."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from tools.run_results import CLASSES, EFFORT, GROUP
+from tools.result_rows import AVERAGE, order_rows
+from tools.run_results import CLASSES, EFFORT
 
-HEADINGS = {"dataset": "data set", "hm": "HM"} | {
+HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"} | {
     name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT
 }
 MISSING = "missing"
-AVERAGE = "average"
-# In the order of the literature's tables; others follow.
-TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"]
+NAMES = ["dataset", "trainer", "config"]  # columns of words
 # Table I of arXiv 2509.00905 as printed: base to new, 16 shots, ViT-B/16, percent.
 PUBLISHED = Path(__file__).parents[1] / "docs" / "published" / "base2new.csv"
+ORIGIN = "published, arXiv 2509.00905"
+OUR_NAMES = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures", "CLIP": "ZeroshotCLIP"}
 
 
-def order_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """Sort by data set (the average last), then by trainer as in TRAINERS."""
+def published_rows(datasets: set[str]) -> pd.DataFrame:
+    """The literature's figures on some data sets as rows of a summary, labelled as published.
 
-    def rank(column: pd.Series) -> pd.Series:
-        if column.name == "dataset":
-            return column.map(lambda name: (name == AVERAGE, name))
-        if column.name == "trainer":
-            return column.map(lambda name: (TRAINERS.index(name) if name in TRAINERS else 99, name))
-        return column
+    Its average stands beside ours only where ours is over the same data sets.
+    """
+    figures = pd.read_csv(PUBLISHED).replace({"dataset": OUR_NAMES, "method": OUR_NAMES})
+    benchmarks = set(figures["dataset"]) - {"Average"}
+    wanted = datasets & benchmarks
+    if datasets == benchmarks:
+        figures = figures.replace({"dataset": {"Average": AVERAGE}})
+        wanted = wanted | {AVERAGE}
+    rows = figures[figures["dataset"].isin(wanted)]
+    trainer = rows["method"] + ", published"
+    return rows.drop(columns="method").assign(
+        trainer=trainer, config=ORIGIN, shots=16, source=rows["dataset"]
+    )
 
-    return summary.sort_values(GROUP, key=rank, ignore_index=True)
+
+def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
+    """A summary with the published rows of its data sets among its own."""
+    found = published_rows(set(summary["dataset"]) - {AVERAGE})
+    return order_rows(pd.concat([summary, found])) if len(found) else summary
 
 
 def format_score(mean: float, deviation: float) -> str:
@@ -46,44 +58,79 @@ def format_count(value: float) -> str:
 
 
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the table as strings; columns of kinds of classes that no run tested are left out."""
-    text = summary[[*GROUP, "seeds"]].astype(str)
+    """Return the table as strings; columns of kinds of classes that no run tested are left out.
+
+    What the literature does not print is empty, what we lack is missing.
+    """
+    text = summary[[*NAMES, "shots"]].astype(str)
+    text["seeds"] = summary["seeds"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
     tested = [name for name in CLASSES if summary[name].notna().any()]
-    paired = ["base", "new", "hm"] if {"base", "new"} & set(tested) else []
+    paired = ["base", "new", "hm", "hm_mean"] if {"base", "new"} & set(tested) else []
     for name in (["all"] if "all" in tested else []) + paired:
         deviations = summary.get(f"{name}_std", pd.Series(float("nan"), summary.index))
         text[name] = [format_score(*pair) for pair in zip(summary[name], deviations, strict=True)]
     for name in EFFORT:
         text[name] = summary[name].map(format_count)
+    unprinted = [name for name in ("hm_mean", *EFFORT) if name in text]
+    text.loc[summary["config"] == ORIGIN, unprinted] = ""
     return text
 
 
-def to_rich(text: pd.DataFrame) -> Table:
+def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table without the settings that are the same in all rows, and a caption with them."""
+    settings = ("config", "shots", "seeds")
+    same = {name: text[name].iloc[0] for name in settings if text[name].nunique() == 1}
+    caption = ", ".join(f"{name} {value}" for name, value in same.items())
+    return text.drop(columns=list(same)), caption
+
+
+def to_rich(text: pd.DataFrame, title: str) -> Table:
     """Return a terminal table; what is the same in all rows becomes the caption."""
-    same = {
-        name: text[name].iloc[0]
-        for name in ("config", "shots", "seeds")
-        if text[name].nunique() == 1
-    }
-    table = Table(caption=", ".join(f"{name} {value}" for name, value in same.items()))
-    shown = text.drop(columns=list(same))
+    shown, caption = without_constants(text)
+    table = Table(title=title, caption=caption)
     for name in shown.columns:
         heading = HEADINGS.get(name, name)
-        if name in ("dataset", "trainer", "config"):
+        if name in NAMES:
             table.add_column(heading, overflow="fold")
         else:  # figures are never cut, however narrow the terminal
             cells = [*heading.split(), *shown[name]]
             table.add_column(heading, justify="right", min_width=max(map(len, cells)))
-    ends = text["dataset"] != text["dataset"].shift(-1)
-    for row, end in zip(shown.itertuples(index=False), ends, strict=True):
+    for row, end in zip(shown.itertuples(index=False), group_ends(text), strict=True):
         table.add_row(*row, end_section=end)
     return table
 
 
-def to_markdown(text: pd.DataFrame) -> str:
-    """Return a Markdown table."""
+def group_ends(text: pd.DataFrame) -> list[bool]:
+    """Whether a row is the last of its data set."""
+    return list(text["dataset"] != text["dataset"].shift(-1))
+
+
+def to_markdown(text: pd.DataFrame, title: str) -> str:
+    """Return a Markdown table under its title."""
     table = text.rename(columns=HEADINGS).to_markdown(index=False, disable_numparse=True)
-    return f"{table}\n"
+    return f"## {title}\n\n{table}\n"
+
+
+def to_latex(text: pd.DataFrame, title: str) -> str:
+    r"""Return a LaTeX table with the rules of booktabs (\usepackage{booktabs})."""
+    layout = "".join("l" if name in NAMES else "r" for name in text.columns)
+    table = text.rename(columns=HEADINGS).to_latex(index=False, escape=True, column_format=layout)
+    head, body = table.split("\\midrule\n")
+    rows, foot = body.split("\\bottomrule\n")
+    ends = zip(rows.splitlines(), group_ends(text), strict=True)
+    rows = "\\midrule\n".join("\n".join(lines) + "\n" for lines in _groups(ends))
+    table = f"{head}\\midrule\n{rows}\\bottomrule\n{foot}".replace("±", "$\\pm$")
+    return f"% {title}\n{table}"
+
+
+def _groups(ends: zip) -> list[list[str]]:
+    """Lines in groups, each with the line that is its end."""
+    groups: list[list[str]] = [[]]
+    for line, end in ends:
+        groups[-1].append(line)
+        if end:
+            groups.append([])
+    return groups[:-1]
 
 
 def published_table() -> Table:

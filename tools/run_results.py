@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-KEY = ["dataset", "trainer", "config", "shots", "seed"]  # what identifies a row
+from tools.sweeps.names import CONFIGS, dataset_name, stems
+
+# What identifies a row; the source is the data set that was trained on.
+KEY = ["source", "dataset", "trainer", "config", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -27,7 +30,7 @@ LAYOUTS = [
         rf"(?P<config>[^/]+)/{SEED_FOLDER}"
     ),
     re.compile(
-        r"/evaluation/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
+        r"/(?P<elsewhere>evaluation)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
         rf"(?:nctx[^/]+/)?(?P<dataset>[^/]+)/{SEED_FOLDER}"
     ),
     re.compile(
@@ -38,7 +41,7 @@ LAYOUTS = [
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read one results.json.
+    """Read one results.json; without a source it was trained on its own data set.
 
     Raises:
         ValueError: it is no JSON, or a field is missing or of the wrong type.
@@ -50,7 +53,9 @@ def read_results(path: Path) -> dict[str, Any]:
             raise ValueError(f"{field} is {value!r}")
     if record["classes"] not in CLASSES:
         raise ValueError(f"classes is {record['classes']!r}")
-    return {key: record.get(key) for key in (*FIELDS, *EFFORT)}
+    found = {key: record.get(key) for key in (*FIELDS, *EFFORT)}
+    source = record.get("source") or record["dataset"]
+    return found | {"source": source, "folder": str(path.parent)}
 
 
 def read_accuracy(log: str) -> float | None:
@@ -66,6 +71,20 @@ def read_accuracy(log: str) -> float | None:
     return float(found[-1]) if found else None
 
 
+def newest_accuracy(folder: Path) -> float:
+    """Final accuracy in percent that the newest finished log of a folder reports.
+
+    Raises:
+        ValueError: no log ends with one.
+    """
+    logs = sorted(folder.glob("log.txt*"))
+    found = [read_accuracy(log.read_text(encoding="utf-8", errors="replace")) for log in logs]
+    finished = [accuracy for accuracy in found if accuracy is not None]
+    if not finished:
+        raise ValueError("the run did not finish")
+    return finished[-1]
+
+
 def read_logs(folder: Path) -> dict[str, Any]:
     """Read the newest finished log of a run; what was run is told by its folder.
 
@@ -76,14 +95,19 @@ def read_logs(folder: Path) -> dict[str, Any]:
     where = next((match.groupdict() for match in matches if match), None)
     if where is None:
         raise ValueError("its folder does not say trainer, data set and seed")
-    logs = sorted(folder.glob("log.txt*"))
-    found = [read_accuracy(log.read_text(encoding="utf-8", errors="replace")) for log in logs]
-    finished = [accuracy for accuracy in found if accuracy is not None]
-    if not finished:
-        raise ValueError("the run did not finish")
+    accuracy = newest_accuracy(folder)
     classes = {"train_base": "base", "test_new": "new"}.get(where.pop("half", ""), "all")
+    # Those projects train for other data sets on ImageNet alone.
+    source = "imagenet" if where.pop("elsewhere", None) else where["dataset"]
+    where |= {"dataset": name_of(where["dataset"]), "source": name_of(source)}
     numbers = {"shots": int(where["shots"]), "seed": int(where["seed"])}
-    return where | numbers | {"classes": classes, "accuracy": finished[-1]}
+    return where | numbers | {"classes": classes, "accuracy": accuracy}
+
+
+def name_of(stem: str) -> str:
+    """DATASET.NAME of a data set that a folder calls by its stem; the stem if there is no such."""
+    known = stem in stems(CONFIGS / "datasets")
+    return dataset_name(stem) if known else stem
 
 
 def read_runs(root: Path) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,9 @@ import statistics
 import pandas as pd
 import pytest
 
-from tools.collect_results import average_datasets, main, pair_runs, summarise
-from tools.result_table import order_rows, to_text
+from tools.collect_results import main, text_of
+from tools.result_rows import average_datasets, order_rows, pair_runs, split_sections, summarise
+from tools.result_table import MISSING, PUBLISHED, beside_published, to_latex, to_text
 from tools.run_results import read_accuracy, read_runs
 
 TRAIN_LOG = """\
@@ -31,7 +32,7 @@ TEST_LOG = "Loading weights\n=> result\n* total: 50\n* accuracy: {accuracy}%\n* 
 
 
 def record(**changes):
-    return {
+    found = {
         "trainer": "CoOp",
         "dataset": "EmojiFood",
         "split": "test",
@@ -43,6 +44,7 @@ def record(**changes):
         "images_per_s": 100.0,
         "learned_parameters": 512,
     } | changes
+    return {"source": found["dataset"]} | found
 
 
 def write_result(root, **changes):
@@ -85,8 +87,10 @@ def test_mean_and_deviation_over_seeds(tree):
     hms = [statistics.harmonic_mean([70 + seed, 50 - seed]) for seed in (1, 2, 3)]
     assert summary.base == pytest.approx(72)
     assert summary.base_std == pytest.approx(1.0)  # ddof 1; with ddof 0 it would be 0.816
-    assert summary.hm == pytest.approx(statistics.mean(hms))
-    assert summary.hm_std == pytest.approx(statistics.stdev(hms))
+    assert summary.hm == pytest.approx(statistics.harmonic_mean([72, 48]))
+    assert summary.hm_mean == pytest.approx(statistics.mean(hms))
+    assert summary.hm_mean_std == pytest.approx(statistics.stdev(hms))
+    assert abs(summary.hm - summary.hm_mean) > 0.01
     assert summary.seeds == 3
 
 
@@ -102,7 +106,7 @@ def test_missing_half_is_shown_as_missing_and_never_as_zero():
         [record(), record(trainer="Spotlighter"), record(trainer="Spotlighter", classes="new")]
     )
     text = to_text(summarise(rows)).set_index("trainer").loc["CoOp"]
-    assert (text.base, text.new, text.hm) == ("60.00", "missing", "missing")
+    assert (text.base, text.new, text.hm, text.hm_mean) == ("60.00", *3 * (MISSING,))
 
 
 def test_zero_accuracy_is_a_result():
@@ -118,7 +122,7 @@ def test_runs_are_paired_only_if_everything_agrees():
     assert pair_runs([record(), *others]).hm.isna().all()
 
 
-def test_average_takes_the_harmonic_mean_of_the_means():
+def test_average_takes_the_harmonic_mean_both_ways():
     runs = [
         record(dataset=dataset, classes=classes, accuracy=accuracy)
         for dataset, classes, accuracy in (
@@ -131,6 +135,8 @@ def test_average_takes_the_harmonic_mean_of_the_means():
     average = average_datasets(summarise(pair_runs(runs))).iloc[0]
     assert (average.base, average.new) == (70, 45)
     assert average.hm == pytest.approx(statistics.harmonic_mean([70, 45]))
+    hms = [statistics.harmonic_mean(pair) for pair in ((90, 30), (50, 60))]
+    assert average.hm_mean == pytest.approx(statistics.mean(hms))
 
 
 def test_average_is_missing_where_a_data_set_is():
@@ -193,7 +199,8 @@ def test_upstream_log_tree_is_read_by_its_folders(tmp_path):
         TEST_LOG.format(accuracy="45.4"),
     )
     rows = pair_runs(read_runs(tmp_path)).set_index("dataset")
-    pets, dtd, eurosat = (rows.loc[name] for name in ("oxford_pets", "dtd", "eurosat"))
+    names = ("OxfordPets", "DescribableTextures", "EuroSAT")  # ours, so that runs of both meet
+    pets, dtd, eurosat = (rows.loc[name] for name in names)
     assert (pets.trainer, pets.config) == ("CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1")
     assert (pets.shots, pets.seed, pets.base, pets.new) == (16, 2, 95.2, 97.7)
     assert pets.hm == pytest.approx(statistics.harmonic_mean([95.2, 97.7]))
@@ -206,6 +213,7 @@ def test_upstream_log_tree_is_read_by_its_folders(tmp_path):
         44.0,
     )
     assert (eurosat.config, eurosat["all"]) == ("vit_b16_c4_ep10_batch1_ctxv1", 45.4)
+    assert (eurosat.source, dtd.source) == ("ImageNet", "DescribableTextures")
 
 
 def test_newest_finished_log_of_a_rerun_counts(tmp_path):
@@ -219,6 +227,11 @@ def test_newest_finished_log_of_a_rerun_counts(tmp_path):
     )
     write_log(tmp_path, folder, "epoch [1/2] batch [1/5]\n", "log.txt-2025-01-03")
     assert [run["accuracy"] for run in read_runs(tmp_path)] == [60.0]
+
+
+def test_results_without_a_source_were_trained_on_their_own_data_set(tmp_path):
+    write_result(tmp_path, source="")
+    assert [run["source"] for run in read_runs(tmp_path)] == ["EmojiFood"]
 
 
 def test_results_json_takes_precedence_over_the_log(tmp_path):
@@ -305,13 +318,89 @@ def test_terminal_and_markdown_tables(tree, capsys, monkeypatch):
         assert expected in printed
     assert "published: mean of 11 data sets" in printed
     lines = (tree / "table.md").read_text().splitlines()
-    assert lines[0].startswith("| data set")
-    assert len(lines) == 4
+    assert lines[0] == "## Base to new"
+    assert lines[2].startswith("| data set")
+    assert len(lines) == 6
 
 
 def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
     main([str(tree)])
     printed = capsys.readouterr().out
-    assert printed.count(" ± ") == 6
+    assert printed.count(" ± ") == 6  # base, new and mean of HMs
     assert "…" not in printed
+
+
+def transferred(source, dataset, accuracy, **changes):
+    return record(source=source, dataset=dataset, classes="all", accuracy=accuracy, **changes)
+
+
+def test_protocols_have_tables_of_their_own(tmp_path, capsys):
+    runs = [
+        record(),
+        record(classes="new"),
+        transferred("EmojiFood", "EmojiFood", 60.0),
+        transferred("EmojiFood", "EmojiFaces", 50.0),
+        transferred("EmojiFood", "EmojiWear", 40.0),
+        transferred("EmojiFood", "EmojiFoodLineart", 30.0),
+        transferred("EmojiWear", "EmojiFaces", 20.0),
+    ]
+    sections = split_sections(pair_runs(runs))
+    assert [(section.title, len(section.rows)) for section in sections] == [
+        ("Base to new", 1),
+        ("All classes", 1),
+        ("Cross-dataset, trained on EmojiFood", 2),
+        ("Cross-dataset, trained on EmojiWear", 1),
+        ("Domain shift, trained on EmojiFood", 1),
+    ]
+    base, _, food, wear, _ = (text_of(section, published=False) for section in sections)
+    assert "all" not in base
+    assert list(food["all"]) == ["50.00", "40.00", "45.00"]
+    assert list(food.dataset) == ["EmojiFaces", "EmojiWear", "average"]
+    assert list(wear["all"]) == ["20.00"]
+
+
+def test_latex_has_the_rules_of_booktabs(tmp_path):
+    runs = [
+        record(dataset=dataset, seed=seed, accuracy=60.0 + seed, config="tiny_a")
+        for dataset in ("A&B", "C")
+        for seed in (1, 2)
+    ]
+    text = text_of(split_sections(pair_runs(runs))[0], published=False)
+    lines = to_latex(text, "Base to new").splitlines()
+    assert lines[:2] == ["% Base to new", r"\begin{tabular}{lllrrrrrrrr}"]
+    rules = [line for line in lines if line.endswith("rule")]
+    assert rules == [rf"\{name}rule" for name in ("top", "mid", "mid", "mid", "bottom")]
+    row = next(line for line in lines if line.startswith("A"))
+    assert row.startswith(r"A\&B & CoOp & tiny\_a & 16 & 2 & 61.50 $\pm$ 0.71 & missing & ")
+    assert lines[-1] == r"\end{tabular}"
+
+
+def test_published_figures_stand_beside_ours_and_are_labelled(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for dataset in ("EuroSAT", "OxfordFlowers"):
+        for classes in ("base", "new"):
+            write_result(tmp_path, dataset=dataset, classes=classes)
+    assert main([str(tmp_path), "--published", "--markdown", str(tmp_path / "t.md")]) == 0
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
+    ours = [row for row in rows if row[2] == "tiny_emoji"]
+    theirs = [row for row in rows if row[2] == "published, arXiv 2509.00905"]
+    assert len(ours) == 3
+    assert {row[0] for row in theirs} == {"EuroSAT", "OxfordFlowers"}, "not its average of 11"
+    assert all(row[1].endswith(", published") for row in theirs)
+    printed = pd.read_csv(PUBLISHED).query("dataset == 'EuroSAT' and method == 'CoOp'").iloc[0]
+    (coop,) = (row for row in theirs if row[:2] == ["EuroSAT", "CoOp, published"])
+    assert coop[5:8] == [f"{printed[name]:.2f}" for name in ("base", "new", "hm")]
+    assert coop[8:] == ["", "", ""]
+
+
+def test_the_published_average_stands_beside_one_over_the_same_data_sets():
+    names = set(pd.read_csv(PUBLISHED).dataset) - {"Average"}
+    ours = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures"}
+    runs = [record(dataset=ours.get(name, name)) for name in names]
+    summary = summarise(pair_runs(runs))
+    text = to_text(beside_published(pd.concat([summary, average_datasets(summary)])))
+    averages = text[text.dataset == "average"]
+    assert list(averages.trainer[:2]) == ["ZeroshotCLIP, published", "CoOp"]
+    assert "PromptKD w/ Spotlighter, published" in set(averages.trainer)

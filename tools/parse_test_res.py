@@ -1,0 +1,82 @@
+"""Mean and spread over the seeds of an experiment, by CoOp's old name and with its flags.
+
+Usage:
+    python tools/parse_test_res.py output/.../vit_b16_ep50_16shots [--test-log] [--ci95]
+    python tools/parse_test_res.py output/... --multi-exp
+
+The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Tables
+over trainers and data sets come from tools/collect_results.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
+from tools.run_results import newest_accuracy
+
+
+def read_seeds(folder: Path) -> dict[Path, float]:
+    """Final accuracies in percent by folder; a seed that did not finish is said and left out.
+
+    Raises:
+        ValueError: no seed has finished.
+    """
+    found = {}
+    for log in sorted(folder.glob("*/log.txt")):
+        try:
+            found[log] = newest_accuracy(log.parent)
+        except ValueError as error:
+            print(f"skipped {log}: {error}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"no finished log.txt in the folders of {folder}")
+    return found
+
+
+def summarise(folder: Path, *, ci95: bool) -> float:
+    """Print the seeds of a folder, and mean and spread; returns the mean.
+
+    The spread is numpy's standard deviation (of the seeds as they are, not of a sample), as ever.
+    """
+    print(f"Parsing files in {folder}")
+    found = read_seeds(folder)
+    for log, accuracy in found.items():
+        print(f"file: {log}. accuracy: {accuracy:.2f}%. error: {100 - accuracy:.2f}%.")
+    accuracies = np.array(list(found.values()))
+    spread = accuracies.std() * (1.96 / len(accuracies) ** 0.5 if ci95 else 1)
+    print(f"===\nSummary of directory: {folder}")
+    for name, mean in (("accuracy", accuracies.mean()), ("error", 100 - accuracies.mean())):
+        print(f"* {name}: {mean:.2f}% +- {spread:.2f}%")
+    print("===")
+    return float(accuracies.mean())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Summarise one experiment, or several; nothing found is exit code 2."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--ci95", action="store_true", help="95 %% confidence instead of deviation")
+    parser.add_argument("--test-log", action="store_true", help="not needed: a log says what it is")
+    parser.add_argument("--multi-exp", action="store_true", help="a folder an experiment")
+    args = parser.parse_args(arguments)
+    folders = [args.directory]
+    if args.multi_exp:
+        folders = sorted(path for path in args.directory.glob("*") if path.is_dir())
+    try:
+        means = [summarise(folder, ci95=args.ci95) for folder in folders]
+    except ValueError as error:
+        print(f"parse_test_res: error: {error}", file=sys.stderr)
+        return 2
+    if args.multi_exp:
+        print("Average performance")
+        print(f"* accuracy: {np.mean(means):.2f}%\n* error: {100 - np.mean(means):.2f}%")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
