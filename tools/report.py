@@ -1,0 +1,53 @@
+"""Make one self-contained HTML page of all results below a folder.
+
+Usage:
+    python tools/report.py ROOT [--output FILE] [--title TEXT] [--root DATA]
+
+Tables that can be sorted, bars, few-shot curves, radar, confusion of the worst classes, training
+curves, kept patches, and config, versions and revision of every run. The page needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
+from tools.reporting.page import build_page
+from tools.result_rows import drop_repeats, pair_runs
+from tools.run_results import read_runs
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("results", type=Path, help="folder below which results are looked for")
+    parser.add_argument("--output", type=Path, help="the page (ROOT/report.html)")
+    parser.add_argument("--title", default="Side by side", help="of the page")
+    parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
+    parser.add_argument("--overlays", type=int, default=2, help="data sets to draw kept patches of")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; returns the exit code, 1 if nothing was found."""
+    args = parse_arguments(arguments)
+    logging.getLogger("dassl").setLevel(logging.WARNING)
+    runs = list(read_runs(args.results))
+    if not runs:
+        print(f"no results below {args.results}", file=sys.stderr)
+        return 1
+    runs = drop_repeats(runs)
+    page = build_page(pair_runs(runs), runs, args.title, args.root, args.overlays)
+    output = args.output or args.results / "report.html"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    print(f"The page: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What a run's folder holds beside its results: config, confusion, training curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+PREDICTIONS = "predictions.csv"
+WORST = 10  # classes in a confusion matrix
+
+
+class Evidence(NamedTuple):
+    """A run, its results as written, and its config."""
+
+    folder: Path
+    record: dict[str, Any]
+    config: str
+
+    @property
+    def versions(self) -> str:
+        """Packages and their versions, on one line."""
+        return ", ".join(f"{k} {v}" for k, v in self.record.get("versions", {}).items())
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read a run that left results.json; a config that is missing is said to be so."""
+    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    path = folder / "config.yaml"
+    return Evidence(folder, record, path.read_text(encoding="utf-8") if path.is_file() else "none")
+
+
+def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
+    """Of the classes that are recognised worst, the shares in percent taken for which class.
+
+    Args:
+        runs: on the same classes, as of several seeds; their pictures are added.
+
+    Returns:
+        (WORST true classes, at most 2 WORST predicted classes: these, and what they are taken for
+        most); None where no run left its predictions.
+    """
+    found = []
+    for run in runs:
+        path, names = run.folder / PREDICTIONS, run.record.get("class_names")
+        if path.is_file() and names:
+            found.append(pd.read_csv(path).map(names.__getitem__))
+    if not found:
+        return None
+    pairs = pd.concat(found)
+    shares = 100 * pd.crosstab(pairs["label"], pairs["predicted"], normalize="index")
+    right = pd.Series({name: shares.get(name, {}).get(name, 0.0) for name in shares.index})
+    rows = shares.loc[right.sort_values(kind="stable").index[:WORST]]
+    wrong = rows.drop(columns=rows.index, errors="ignore").max().sort_values(ascending=False)
+    columns = [*(name for name in rows.index if name in rows), *wrong[wrong >= 5].index[:WORST]]
+    return rows[columns]
+
+
+def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
+    """Loss and batch accuracy of each epoch, as TensorBoard was told; None if it was told nothing.
+
+    Args:
+        folder: of a run.
+        epochs: that it trained.
+
+    Returns:
+        Columns epoch (from 1), loss and acc, the means over the steps of an epoch.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not epochs or not any((folder / "tensorboard").glob("events*")):
+        return None
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    if not {"train/loss", "train/acc"} <= set(events.Tags()["scalars"]):
+        return None
+    curve = pd.DataFrame(
+        {
+            name: {event.step: event.value for event in events.Scalars(f"train/{name}")}
+            for name in ("loss", "acc")
+        }
+    )
+    steps = (curve.index.max() + 1) / epochs  # of an epoch
+    return (
+        curve.groupby((curve.index // steps).astype(int) + 1)
+        .mean()
+        .rename_axis("epoch")
+        .reset_index()
+    )

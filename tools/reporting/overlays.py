@@ -1,0 +1,38 @@
+"""What Spotlighter looked at, for the page."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tools.reporting.figures import Picture, data_uri
+
+
+def spotlights(folder: Path, root: str, number: int = 4) -> Picture:
+    """Activation maps and kept patches of some test pictures of a run.
+
+    Args:
+        folder: of a Spotlighter run that was trained.
+        root: of all data sets, if it moved.
+        number: pictures.
+
+    Raises:
+        ValueError: the run selects no patches.
+        OSError: its weights or pictures are gone.
+    """
+    from tools.visualise import choose_pictures, draw
+    from trainers.open_run import open_run
+
+    trainer = open_run(folder, root)
+    if not hasattr(trainer.model, "head"):
+        raise ValueError(f"{folder} selects no patches")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "spotlight.png"
+        draw(trainer, choose_pictures(trainer, number), path)
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").save(buffer, "JPEG", quality=80)
+    text = f"{trainer.cfg.DATASET.NAME}: activation maps and the patches that were kept, by rank"
+    return Picture(data_uri("jpeg", buffer.getvalue()), text)
