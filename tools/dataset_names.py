@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.base import FewShotDataset
-
-CONFIGS = Path(__file__).parents[1] / "configs" / "datasets"
+from tools.sweeps.names import CONFIGS, dataset_name, stems
 
 
 def yaml_stems() -> dict[str, str]:
     """Return the stem of the yaml in configs/datasets by the data set's name."""
-    read = {path: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
-    return {content["DATASET"]["NAME"]: path.stem for path, content in read.items()}
+    return {dataset_name(stem): stem for stem in stems(CONFIGS / "datasets")}
 
 
 def benchmarks() -> dict[str, type[FewShotDataset]]:

@@ -29,9 +29,13 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class Share(Sampler[int]):
-    """Every W-th picture of an order that one process draws; the same number for each process."""
+    """Every W-th picture of an order that one process draws; the same number for each process.
 
-    def __init__(self, order: Sampler[int]) -> None:
+    Args:
+        order: a sampler that knows its length.
+    """
+
+    def __init__(self, order: Any) -> None:
         self.order = order
 
     def __len__(self) -> int:

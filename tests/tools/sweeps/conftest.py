@@ -20,7 +20,8 @@ dataset = Path(words[words.index("--dataset-config-file") + 1]).stem
 
 def note(what):
     with open("events", "a") as file:
-        file.write(f"{what} {folder} {os.environ['OMP_NUM_THREADS']} {os.getpid()}\\n")
+        file.write(f"{what} {folder} {os.environ['OMP_NUM_THREADS']} {os.getpid()} "
+                   f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\\n")
 
 note("start")
 print("epoch [1/4] batch [5/5]", flush=True)
@@ -45,7 +46,7 @@ class FakeProject:
             (root / "data" / name).mkdir(parents=True)  # drawn already
 
     def events(self, what, column=1):
-        """Folders (or threads, or process ids) of the jobs that started or ended, in order."""
+        """Folders (or threads, process ids, GPUs) of the jobs that started or ended, in order."""
         path = self.root / "events"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line.split()[column] for line in lines if line.startswith(what)]

@@ -18,7 +18,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     quick = {"health_check_period_ms": 200, "health_check_failure_threshold": 3}
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
+    head = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False, "_system_config": quick}
     found = Cluster(initialize_head=True, head_node_args=head)
     yield found
     ray.shutdown()
@@ -27,7 +27,7 @@ def cluster(monkeypatch):
 
 @pytest.mark.thorough
 def test_every_job_ends_exactly_once_though_a_node_is_killed(project, cluster, monkeypatch, capsys):
-    node = cluster.add_node(num_cpus=1)
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
     monkeypatch.setenv("FAKE_SECONDS", "0.3")
     hold = project.root / "hold"
     hold.touch()
@@ -49,6 +49,7 @@ def test_every_job_ends_exactly_once_though_a_node_is_killed(project, cluster, m
     assert code == 0
     ends = project.events("end")
     assert len(ends) == len(set(ends)) == 8
+    assert set(project.events("end", column=4)) == {"0"}, "one GPU a job, the first of its node"
     starts = project.events("start")
     assert len(starts) == 9, "the job of the dead node starts twice, all others once"
     printed = capsys.readouterr().out
@@ -60,6 +61,6 @@ def test_without_an_address_ray_is_of_this_machine(project, capsys):
     (project.root / "fails").write_text("emoji_faces")
     assert sweep.main([*WORDS, "--retries", "1"]) == 1
     assert not ray.is_initialized()
-    assert len(project.events("end")) == 4
+    assert project.events("end", column=4) == ["all"] * 4
     assert len(project.events("start")) == 4 + 2 * 2
     assert "2 of 8 jobs failed, 2 need them" in capsys.readouterr().err
