@@ -11,12 +11,15 @@ paired by trainer, data set, config, shots and seed. There is a table a protocol
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
 from tools.result_rows import (
@@ -36,7 +39,9 @@ from tools.result_table import (
     to_rich,
     to_text,
 )
-from tools.run_results import read_runs
+from tools.run_results import EFFORT, read_runs
+
+FILE_WIDTH = 200  # characters
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -66,6 +71,21 @@ def text_of(section: Section, published: bool) -> pd.DataFrame:
     return to_text(beside_published(summary) if published and "hm" in section.scores else summary)
 
 
+def wide_console() -> Console:
+    """The terminal; what is none, and says no width, takes tables of any."""
+    console = Console()
+    known = console.is_terminal or "COLUMNS" in os.environ
+    return console if known else Console(width=FILE_WIDTH)
+
+
+def fitting(text: pd.DataFrame, title: str, console: Console) -> Table:
+    """A table that is not cut: without speed and size where the terminal is too narrow."""
+    table = to_rich(text, title)
+    if Measurement.get(console, console.options, table).minimum <= console.width:
+        return table
+    return to_rich(text.drop(columns=EFFORT), title)
+
+
 def write(path: Path | None, texts: dict[str, pd.DataFrame], form: Callable) -> None:
     """Write the tables in one of the forms, if a file is named."""
     if path:
@@ -83,10 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     rows = pair_runs(drop_repeats(runs))
     texts = {s.title: text_of(s, args.published) for s in split_sections(rows)}
+    console = wide_console()
     for title, text in texts.items():
-        Console().print(to_rich(text, title))
+        console.print(fitting(text, title, console))
     if args.published:
-        Console().print(published_table())
+        console.print(published_table())
     write(args.markdown, texts, to_markdown)
     write(args.latex, texts, to_latex)
     if args.csv:

@@ -10,7 +10,6 @@ curves, kept patches, and config, versions and revision of every run. The page n
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit code, 1 if nothing was found."""
     args = parse_arguments(arguments)
-    logging.getLogger("dassl").setLevel(logging.WARNING)
     runs = list(read_runs(args.results))
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)

@@ -91,14 +91,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def interrupt(*_: object) -> None:
-    """Let SIGTERM end the sweep as Ctrl-C does."""
+    """End the sweep as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, interrupt)
+    for sign in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored behind a shell's &
+        signal.signal(sign, interrupt)
     try:
         return run(args)
     except (ValueError, OSError, ModuleNotFoundError) as error:

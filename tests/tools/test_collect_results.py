@@ -329,6 +329,10 @@ def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert printed.count(" ± ") == 6  # base, new and mean of HMs
     assert "…" not in printed
+    assert "images/s" not in printed
+    monkeypatch.delenv("COLUMNS")
+    main([str(tree)])
+    assert "images/s" in capsys.readouterr().out, "a file is as wide as a table needs"
 
 
 def transferred(source, dataset, accuracy, **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from tools.reporting.figures import Picture, data_uri
 
 
-def spotlights(folder: Path, root: str, number: int = 4) -> Picture:
+def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
     """Activation maps and kept patches of some test pictures of a run.
 
     Args:
@@ -26,6 +27,7 @@ def spotlights(folder: Path, root: str, number: int = 4) -> Picture:
     from tools.visualise import choose_pictures, draw
     from trainers.open_run import open_run
 
+    logging.getLogger("dassl").setLevel(logging.WARNING)  # it introduces the data set otherwise
     trainer = open_run(folder, root)
     if not hasattr(trainer.model, "head"):
         raise ValueError(f"{folder} selects no patches")
@@ -33,6 +35,6 @@ def spotlights(folder: Path, root: str, number: int = 4) -> Picture:
         path = Path(scratch) / "spotlight.png"
         draw(trainer, choose_pictures(trainer, number), path)
         buffer = io.BytesIO()
-        Image.open(path).convert("RGB").save(buffer, "JPEG", quality=80)
+        Image.open(path).convert("RGB").save(buffer, "JPEG", quality=70)
     text = f"{trainer.cfg.DATASET.NAME}: activation maps and the patches that were kept, by rank"
     return Picture(data_uri("jpeg", buffer.getvalue()), text)

@@ -15,7 +15,7 @@ from tools.reporting import evidence, figures
 from tools.reporting.figures import Picture
 from tools.reporting.overlays import spotlights
 from tools.result_rows import AVERAGE, Section, split_sections, trainer_rank, with_average
-from tools.result_table import HEADINGS, beside_published, to_text, without_constants
+from tools.result_table import HEADINGS, NAMES, beside_published, to_text, without_constants
 from tools.run_results import CLASSES
 
 HERE = Path(__file__).parent
@@ -29,7 +29,8 @@ class Part:
     title: str
     caption: str = ""
     """Settings that are the same in all rows."""
-    headings: list[str] = field(default_factory=list)
+    headings: list[tuple[str, bool]] = field(default_factory=list)
+    """Words, and whether numbers stand below them."""
     rows: list[list[tuple[str, Any]]] = field(default_factory=list)
     """Cells: what is shown, and what it is sorted by."""
     pictures: list[Picture] = field(default_factory=list)
@@ -101,10 +102,12 @@ def section_part(section: Section) -> Part:
     return part
 
 
-def table(summary: pd.DataFrame) -> tuple[str, list[str], list[list[tuple[str, Any]]]]:
-    """Caption, headings and cells of a summary."""
+def table(
+    summary: pd.DataFrame,
+) -> tuple[str, list[tuple[str, bool]], list[list[tuple[str, Any]]]]:
+    """Caption, headings (with whether they stand over numbers) and cells of a summary."""
     text, caption = without_constants(to_text(summary))
-    headings = [HEADINGS.get(name, name) for name in text.columns]
+    headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
     cells = [
         [(shown, order_of(summary, name, i)) for i, shown in enumerate(text[name])]
         for name in text.columns

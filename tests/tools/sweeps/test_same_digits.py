@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.tools.sweeps.conftest import wait_for
@@ -94,6 +95,13 @@ def test_a_killed_sweep_gives_the_same_digits(toy_project, toy_root):
     assert start(toy_project, toy_root, "killed").wait() == 0
     assert (base / "results.json").stat().st_mtime_ns == trained
     assert scores(toy_project, "killed") == scores(toy_project, "whole")
+    one, other = (weights(toy_project / name / "train_base" / run) for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one), "and the same bits"
+
+
+def weights(folder):
+    saved = torch.load(folder / "prompt_learner" / "model.pth.tar-3", weights_only=True)
+    return {name: value for name, value in saved["state_dict"].items() if torch.is_tensor(value)}
 
 
 def read(path):
