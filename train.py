@@ -11,9 +11,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from typing import TYPE_CHECKING
 
-# What a user can mend: input, files, packages, and a loss that diverged.
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+# What a user can mend: input, files, packages, memory, and a loss that diverged.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
 
@@ -38,22 +42,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--load-epoch", type=int, default=None, help="evaluate that epoch's checkpoint")
     add("--no-train", action="store_true", help="build everything, train nothing")
     add("--deterministic", action="store_true", help="deterministic kernels only")
+    add("--trust-weights", action="store_true", help="load CLIP weights of another SHA-256")
+    add("--allow-mismatch", action="store_true", help="load a checkpoint of other settings")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the trainer; train or evaluate."""
+    """Build the trainer; train or evaluate, as the only run in the output folder."""
+    from trainers.config import build_config
+    from trainers.output_folder import sole_writer
+
+    cfg = build_config(args)
+    with sole_writer(cfg.OUTPUT_DIR):
+        run_config(cfg, args)
+
+
+def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Build the trainer of a config; train or evaluate."""
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
     import datasets  # noqa: F401  (registers the data sets)
-    from trainers.config import build_config
     from trainers.run_record import write_config
 
-    cfg = build_config(args)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     torch.use_deterministic_algorithms(args.deterministic)
@@ -80,16 +94,31 @@ def log_to_stdout() -> None:
 
 
 def main() -> int:
-    """Run; an error of the user's ends in one sentence and exit code 2."""
+    """Run; an error of the user's ends in one sentence and exit code 2, Ctrl-C in 130."""
     args = parse_args()
     try:
         run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "train.py: interrupted; what was saved is whole, and the same command goes on from the "
+            "last checkpoint\n"
+        )
+        return 130
     except USER_ERRORS as error:
         if args.debug:
             raise
-        sys.stderr.write(f"train.py: error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"train.py: error: {in_one_sentence(error)}\n")
         return 2
     return 0
+
+
+def in_one_sentence(error: BaseException) -> str:
+    """What happened, where, and what to do."""
+    if isinstance(error, ModuleNotFoundError):  # perhaps one that the line below needs
+        return str(error)
+    from trainers.faults import sentence
+
+    return sentence(error)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from yacs.config import CfgNode
 
 from trainers import extend_cfg
 
+# A stranger's file must not switch a check off; only a flag of this command can.
+BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
+
 
 def build_config(args: argparse.Namespace) -> CfgNode:
     """Defaults, data set yaml, trainer yaml, flags, KEY VALUE pairs; frozen.
@@ -43,6 +46,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     given = {key: value for key, value in flags.items() if value not in (None, "")}
     merge_pairs(cfg, [word for pair in given.items() for word in pair])
     merge_pairs(cfg, args.opts)
+    cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
+    cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
     cfg.freeze()
     return cfg
 
@@ -59,12 +64,13 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
     try:
-        merge_pairs(cfg, [word for key in config_keys(other) for word in (key, lookup(other, key))])
+        keys = [key for key in config_keys(other) if key not in BY_FLAG_ONLY]
+        merge_pairs(cfg, [word for key in keys for word in (key, lookup(other, key))])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def merge_pairs(cfg: CfgNode, pairs: list) -> None:
+def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
     """Merge [key, value, ...] into a config."""
     if len(pairs) % 2:
         raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
@@ -84,7 +90,7 @@ def merge_pairs(cfg: CfgNode, pairs: list) -> None:
 
 def config_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     """Full names of all keys."""
-    found = []
+    found: list[str] = []
     for key, value in cfg.items():
         nested = isinstance(value, CfgNode)
         found += config_keys(value, f"{prefix}{key}.") if nested else [prefix + key]

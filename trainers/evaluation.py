@@ -74,11 +74,19 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "epoch": tested_epoch(trainer),
         "epoch_chosen_by": trainer.epoch_chosen_by,
+        "epoch_chosen_on": chosen_on(trainer),
         "learned_parameters": trainer.num_learned(),
     }
     if trainer.transductive:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"
     return found | {k: v for k, v in trainer.model.identity().items() if isinstance(v, str)}
+
+
+def chosen_on(trainer: CLIPTrainer) -> str:
+    """The split whose pictures chose the epoch that is evaluated."""
+    if trainer.epoch_chosen_by != "best_val":
+        return "none"
+    return "unknown" if trainer.chosen_elsewhere else "val"
 
 
 def tested_epoch(trainer: CLIPTrainer) -> int:
