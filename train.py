@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def log_to_stdout() -> None:
     """Send the project's own messages where Dassl's go; after `setup_logger` redirected stdout."""
+    logging.raiseExceptions = False  # a line that cannot be written is lost, not the run
     handler = logging.StreamHandler(sys.stdout)
     for name in PROJECT_LOGGERS:
         logger = logging.getLogger(name)
@@ -96,6 +98,9 @@ def log_to_stdout() -> None:
 def main() -> int:
     """Run; an error of the user's ends in one sentence and exit code 2, Ctrl-C in 130."""
     args = parse_args()
+    threading.excepthook = lambda met: sys.stderr.write(
+        f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
+    )  # as TensorBoard's, where a disk is full
     try:
         run(args)
     except KeyboardInterrupt:

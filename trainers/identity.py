@@ -135,16 +135,14 @@ def _differing_settings(
     trainer: CLIPTrainer, there: dict[str, Any], here: dict[str, Any], to_train: bool
 ) -> list[str]:
     keys = set(here) if to_train else predicting(trainer)
+    differ = [k for k, v in here.items() if k in keys and k in there and there[k] != v]
     why = "the run would not go on as it began" if to_train else "it was not trained to be so used"
-    return [
-        _difference(key, there[key], value, why)
-        for key, value in here.items()
-        if key in keys and key in there and there[key] != value
-    ]
+    return [_difference(k, there[k], here[k], why if k == differ[-1] else "") for k in differ]
 
 
 def _difference(key: str, there: Any, here: Any, why: str) -> str:
-    return f"{key} {short(there)}, and this run has {short(here)} ({why})"
+    reason = f" ({why})" if why else ""
+    return f"{key} {short(there)}, and this run has {short(here)}{reason}"
 
 
 def short(value: Any) -> str:

@@ -23,7 +23,12 @@ def sole_writer(directory: str | Path) -> Iterator[None]:
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    try:
+        opened = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        error.filename = str(folder)  # that is what cannot be written to
+        raise
+    with opened as file:
         try:
             # A lock of the process, not of the open file: workers that outlive it do not keep it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,20 +14,31 @@ from tests.reliability.table import Table
 PROJECT = Path(__file__).parents[2]
 
 
+class Driver:
+    """A process that has imported everything and forks a run a job; see `driver.py`."""
+
+    def __init__(self, command):
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, cwd=PROJECT, text=True, **streams)
+
+    def __call__(self, **job):
+        """The exit code of a run."""
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+
 @pytest.fixture(scope="session")
 def driver():
-    """A process that has imported everything and forks a run a job."""
-    command = [sys.executable, "-m", "tests.reliability.driver"]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=PROJECT, text=True, **streams) as process:
-
-        def submit(**job):
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
-        yield submit
-        process.stdin.close()
+    with Driver([sys.executable, "-m", "tests.reliability.driver"]) as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 Started as `python -m tests.reliability.driver`; reads a job a line, as JSON, and answers each with
 its exit code (negative: the signal). A job:
     argv: words of the command line
-    log: file that gets stdout and stderr
+    log: file that gets stdout and stderr (from this process, where files are limited)
     stop: [module, attribute, count, when]: what happens at that call, counted from 1: "before" or
         "behind" it SIGKILL; "half": the file that is being forced to the disk is cut in half first
     seconds: SIGKILL after that time
@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 
-import torch._dynamo  # what runs import on their way is imported here, once
+import torch._dynamo  # noqa: F401 - what runs import on their way is imported here, once
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
 import datasets  # noqa: F401
@@ -55,11 +55,11 @@ def arm(job, module, attribute, count, when):
     setattr(owner, name, armed)
 
 
-def child(job):
+def child(job, log):
     """Become the run."""
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.close(log)
     if "stop" in job:
         arm(job, *job["stop"])
     if "fsize" in job:
@@ -78,14 +78,20 @@ def main():
     import_clip(), git_revision(), versions()
     for line in sys.stdin:
         job = json.loads(line)
+        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        printed, pipe = os.pipe()
         if not (pid := os.fork()):
             try:
-                child(job)
+                child(job, pipe if "fsize" in job else log)
             finally:  # an error that main() did not expect
                 import traceback
 
                 traceback.print_exc()
                 os._exit(1)
+        os.close(pipe)
+        while "fsize" in job and (block := os.read(printed, 2**16)):
+            os.write(log, block)
+        os.close(printed), os.close(log)
         if "seconds" in job:
             time.sleep(job["seconds"])
             os.kill(pid, job.get("signal", signal.SIGKILL))

@@ -20,13 +20,18 @@ def content(folder, file="model.pth.tar-3"):
     return torch.load(path, weights_only=True)
 
 
+def last_log(folder):
+    """What the last run in a folder logged."""
+    return max(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns).read_text()
+
+
 def metrics(folder):
     """What a run says it reached, in results.json and in its last log."""
     found = json.loads((folder / "results.json").read_text())
     for key in ("date", "images_per_s"):
         del found[key]
-    log = max(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime_ns).read_text()
-    printed = re.findall(r"^\* (?:accuracy|error|macro_f1|correct): .*$", log, re.MULTILINE)
+    pattern = r"^\* (?:accuracy|error|macro_f1|correct): .*$"
+    printed = re.findall(pattern, last_log(folder), re.MULTILINE)
     return found, printed[-4:]
 
 

@@ -3,13 +3,14 @@
 HEAD = """\
 # What goes wrong, and what happens then
 
-Every row is a fault that a test provokes, and what was seen. The tests write this page, and fail where it says
-something else than what they see:
+Every row is a fault that a test provokes, and what was seen. The tests write this page, and fail
+where it says something else than what they see:
 
     WRITE_TABLE=1 bash scripts/test.sh tests/reliability -m "thorough or not thorough"
 
-OUT is the folder of a run, DATA that of the data sets. "Alike" means: weights, bank, optimiser, random states,
-metrics and printed accuracy are equal bit for bit to those of a run that was left alone (CPU, float32).
+OUT is the folder of a run, DATA that of the data sets. "Alike" means: weights, bank, optimiser,
+random states, metrics and printed accuracy are equal bit for bit to those of a run that was left
+alone (CPU, float32).
 """
 PARTS = {
     "resume": "A run that is stopped",

@@ -117,10 +117,10 @@ def test_an_unseeded_run_goes_on_with_its_own_random_numbers(run, tmp_path, monk
 
 def test_all_generators_are_captured():
     def draw():
-        return random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(1).item()
+        return random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
     random.gauss(0, 1)  # Python keeps the second of a pair of normal numbers
-    np.random.standard_normal()
+    np.random.standard_normal()  # noqa: NPY002
     state = random_states.capture()
     first = draw()
     assert draw() != first

@@ -80,7 +80,7 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except Exception as error:  # a decoder that is fed with broken bytes may raise anything
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
