@@ -96,7 +96,7 @@ def log_to_stdout() -> None:
 
 
 def main() -> int:
-    """Run; an error of the user's ends in one sentence and exit code 2, Ctrl-C in 130."""
+    """Run; an error of the user's ends in one sentence and exit code 2, any other in code 1."""
     args = parse_args()
     threading.excepthook = lambda met: sys.stderr.write(
         f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
@@ -114,6 +114,12 @@ def main() -> int:
             raise
         sys.stderr.write(f"train.py: error: {in_one_sentence(error)}\n")
         return 2
+    except Exception as error:
+        if args.debug:
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
+        return 1
     return 0
 
 

@@ -19,6 +19,7 @@ from models.averaging import EpochAverage
 from models.classifier import CLIPClassifier
 from trainers import calibration, checkpoint, evaluation, health, identity, pictures, resuming
 from trainers.backbone import load_backbone
+from trainers.class_names import checked
 from trainers.precision import Precision
 from trainers.random_states import WorkerStates
 from trainers.settings import Settings, add_settings, read_settings
@@ -47,6 +48,7 @@ class CLIPTrainer(TrainerX):
     settings: Any
     trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
+    average: EpochAverage | None = None
     best_epoch = 0  # the best on validation pictures so far, counted from 1
 
     @classmethod
@@ -97,7 +99,7 @@ class CLIPTrainer(TrainerX):
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
         cfg = self.cfg
-        self.class_names = list(self.dm.dataset.classnames)
+        self.class_names = checked(self.dm.dataset.classnames)
         (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
         names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
@@ -107,7 +109,6 @@ class CLIPTrainer(TrainerX):
         self.model = self.build_clip(tuned).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
-        self.average = None
         if learned is None:
             return
         if (weights := tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH)) is not None:
@@ -124,8 +125,6 @@ class CLIPTrainer(TrainerX):
     def num_learned(self) -> int:
         """Trainable scalars."""
         return count_num_param(self.model.learned) if self.model.learned is not None else 0
-
-    # Training
 
     def before_train(self) -> None:
         """Resume if there is something to resume, else learn what to prune."""

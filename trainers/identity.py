@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from yacs.config import CfgNode
 
+from trainers.config_rules import flat
 from trainers.run_record import git_revision, versions
 
 if TYPE_CHECKING:
@@ -75,16 +76,13 @@ def context_length(learned: nn.Module | None) -> int | None:
     return next((p.shape[-2] for n, p in parameters.items() if n.split(".")[-1] == "ctx"), None)
 
 
-def deciding(cfg: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """The keys that decide what a run learns, by full name."""
-    found: dict[str, Any] = {}
-    for key, value in cfg.items():
-        name = prefix + key
-        if isinstance(value, CfgNode):
-            found |= deciding(value, f"{name}.")
-        elif name not in WITHOUT_EFFECT:
-            found[name] = list(value) if isinstance(value, tuple) else value
-    return found
+def deciding(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that decide what a run learns, by full name; plain data."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flat(cfg).items()
+        if key not in WITHOUT_EFFECT
+    }
 
 
 def predicting(trainer: CLIPTrainer) -> set[str]:

@@ -138,11 +138,12 @@ def test_the_checks_can_be_switched_off_by_flags_alone(arguments, tmp_path, fail
     text = "MODEL:\n  TRUST_WEIGHTS: true\n  ALLOW_MISMATCH: true\n"
     (tmp_path / "config.yaml").write_text(text)
     yaml = ("--config-file", str(tmp_path / "config.yaml"))
-    pairs = {"MODEL__TRUST_WEIGHTS": True, "MODEL__ALLOW_MISMATCH": True}
-    found = build_config(train.parse_args(arguments("CoOp", flags=yaml, **pairs))).MODEL
+    found = build_config(train.parse_args(arguments("CoOp", flags=yaml))).MODEL
     assert not found.TRUST_WEIGHTS
     assert not found.ALLOW_MISMATCH
     assert not read_run_config(tmp_path).MODEL.TRUST_WEIGHTS
+    found = fails("CoOp", MODEL__ALLOW_MISMATCH=True)
+    assert "MODEL.ALLOW_MISMATCH is set by its flag alone, --allow-mismatch" in found
     flags = (*yaml, "--trust-weights")
     assert build_config(train.parse_args(arguments("CoOp", flags=flags))).MODEL.TRUST_WEIGHTS
 
