@@ -85,6 +85,7 @@ def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
             trainer.train()
         found = {seen: accuracy(trainer, seen)}
         if args.held_out:
+            set_random_seed(args.seed)
             other = build_trainer(build_config(args, dataset, "base/new", output))
             if trainer.model.learned is not None:
                 other.load_model(output)
