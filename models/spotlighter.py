@@ -125,7 +125,7 @@ class SpotlighterHead(nn.Module):
     def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
         """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
         if self.adapter is None:
-            return tokens.patches
+            return tokens.patches  # type: ignore[return-value]  # they were asked for
         return unit(tokens.patches + self.adapter(tokens.patches))
 
     def select(
@@ -138,7 +138,8 @@ class SpotlighterHead(nn.Module):
         """
         patches, mean = self.patches(tokens), self.memory.patch_mean
         if self.options.score == "attention":
-            sample = token_selection.attention_score(tokens.cls_attention)
+            seen = tokens.cls_attention
+            sample = token_selection.attention_score(seen)  # type: ignore[arg-type]  # as above
         else:
             text = side.text if side.text.dim() == 2 else self.anchors
             sample = token_selection.similarity_score(patches, text, candidates)
