@@ -132,7 +132,7 @@ class SpotlighterHead(nn.Module):
     def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
         """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
         if self.adapter is None:
-            return tokens.patches
+            return tokens.patches  # type: ignore[return-value]  # they were asked for
         return unit(tokens.patches + self.adapter(tokens.patches))
 
     def select(

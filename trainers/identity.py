@@ -66,7 +66,7 @@ def digest(module: nn.Module) -> str:
     total = hashlib.sha256()
     for name, parameter in module.named_parameters():
         total.update(name.encode())
-        total.update(parameter.detach().float().cpu().contiguous().numpy())
+        total.update(parameter.detach().float().cpu().contiguous().numpy().data)
     return total.hexdigest()[:12]
 
 

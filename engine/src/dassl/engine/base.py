@@ -108,7 +108,7 @@ class TrainerBase:
     def model_backward(self, loss: torch.Tensor) -> None:
         """Compute gradients of a finite loss."""
         self.detect_anomaly(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def model_update(self, names: Names = None) -> None:
         """Step the optimisers."""
