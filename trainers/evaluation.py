@@ -100,7 +100,7 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
 
 def trained_on_test(dataset: DatasetBase) -> int:
     """Count the training pictures that are test pictures, too."""
-    test = {item.impath for item in dataset.test}
+    test = {item.impath for item in dataset.test or []}
     return sum(item.impath in test for item in dataset.train_x or [])
 
 
