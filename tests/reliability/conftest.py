@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,18 @@ from tests.reliability.table import Table
 PROJECT = Path(__file__).parents[2]
 
 
+def hear_ctrl_c():
+    """A process that is started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Driver:
     """A process that has imported everything and forks a run a job; see `driver.py`."""
 
     def __init__(self, command):
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, cwd=PROJECT, text=True, **streams)
+        options = {"cwd": PROJECT, "text": True, "preexec_fn": hear_ctrl_c}
+        self.process = subprocess.Popen(command, **options, **streams)
 
     def __call__(self, **job):
         """The exit code of a run."""
