@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.reliability.conftest import PROJECT, Driver
+from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
 
 NOBODY = 65534
