@@ -189,20 +189,20 @@ def test_test_script_lints_and_passes_its_arguments_on(project):
 
 
 @pytest.mark.parametrize(
-    ("found", "code", "said"),
+    ("found", "said"),
     [
-        ("No known vulnerabilities found", 0, ""),
-        ("torch  Dependency not found on PyPI and could not be audited", 0, "look at 1 packages"),
-        ("ConnectionError: no route", 0, "pip-audit could not run: ConnectionError: no route"),
-        ("Found 2 known vulnerabilities in 1 package", 1, "Found 2 known vulnerabilities in 1"),
+        ("No known vulnerabilities found", ""),
+        ("torch  Dependency not found on PyPI and could not be audited", "look at 1 packages"),
+        ("ConnectionError: no route", "pip-audit could not run: ConnectionError: no route"),
+        ("Found 2 known vulnerabilities in 1 package", "Found 2 known vulnerabilities in 1"),
     ],
 )
-def test_test_script_audits_where_it_can(project, found, code, said):
+def test_test_script_audits_where_it_can(project, found, said):
     (project.root / "audit").write_text(f"{found}\n")
     run = project.run("test")
-    assert run.returncode == code
+    assert run.returncode == 0
     assert said in run.stdout + run.stderr
-    assert (project.calls()[-1] == "-m pytest") == (code == 0)
+    assert project.calls()[-1] == "-m pytest"
 
 
 def test_base2new_trains_on_base_and_tests_on_new(ready):
