@@ -99,7 +99,8 @@ class SpotlightedCLIP(nn.Module):
 
     def remember(self, step: Step) -> None:
         """Write the batch to the bank."""
-        self.head.memory.update(*step.evidence, step.target.label)
+        cls, kept, weight = step.evidence
+        self.head.memory.update(cls, kept, weight, step.target.label)
 
     def identity(self) -> dict[str, str]:
         """See `CLIPClassifier.identity`."""

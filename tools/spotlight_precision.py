@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/spotligh
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
+from tools.quiet import quiet_engine
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
 
@@ -113,12 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     args = parser.parse_args(argv)
-    logging.getLogger("dassl").setLevel(logging.WARNING)
     try:
-        table = pd.DataFrame([row for one in args.model_dirs for row in rows(one, args.root)])
+        with quiet_engine():
+            found = [row for one in args.model_dirs for row in rows(one, args.root)]
     except USER_ERRORS as error:
         sys.stderr.write(f"spotlight_precision: error: {error}\n")
         return 2
+    table = pd.DataFrame(found)
     means = table.groupby("classes").mean(numeric_only=True).reset_index()
     means.insert(0, "data set", "mean")
     print(pd.concat([table, means]).to_markdown(index=False, floatfmt=".1f"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +17,11 @@ from yacs.config import CfgNode
 
 from models.averaging import EpochAverage
 from models.classifier import CLIPClassifier
-from models.loading import load_clip
-from trainers import calibration, checkpoint, evaluation, pictures
+from trainers import calibration, checkpoint, evaluation, health, identity, pictures, resuming
+from trainers.backbone import load_backbone
+from trainers.class_names import checked
 from trainers.precision import Precision
+from trainers.random_states import WorkerStates
 from trainers.settings import Settings, add_settings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -43,8 +46,10 @@ class CLIPTrainer(TrainerX):
     checkpoint_name = "prompt_learner"
     dataset_wrapper = pictures.KeptPictures
     settings: Any
-    trained = False
+    trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
+    average: EpochAverage | None = None
+    best_epoch = 0  # the best on validation pictures so far, counted from 1
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -94,17 +99,17 @@ class CLIPTrainer(TrainerX):
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
-        cfg, backbone = self.cfg, self.cfg.MODEL.BACKBONE
-        self.class_names = list(self.dm.dataset.classnames)
+        cfg = self.cfg
+        self.class_names = checked(self.dm.dataset.classnames)
         (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
         names = tuner.model_classes(run)
-        logger.info("Loading CLIP (backbone: %s)", backbone.NAME)
-        clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
+        logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
+        clip = load_backbone(cfg.MODEL)
+        self.weights = identity.digest(clip)
         tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
         self.model = self.build_clip(tuned).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
-        self.average = None
         if learned is None:
             return
         if (weights := tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH)) is not None:
@@ -124,9 +129,9 @@ class CLIPTrainer(TrainerX):
 
     def before_train(self) -> None:
         """Resume if there is something to resume, else learn what to prune."""
+        self.workers = WorkerStates()
         super().before_train()
-        self.trained = True
-        self.train_loader_x.dataset.keep()
+        resuming.begin(self)
         calibration.calibrate_pruner(self)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
@@ -141,18 +146,18 @@ class CLIPTrainer(TrainerX):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
-        image, label = self.parse_batch_train(batch)
+        self.workers.note(batch)
         with self.precision.autocast():
-            step = self.model.step(image, label)
+            step = self.model.step(*self.parse_batch_train(batch))
             total = torch.stack(list(step.parts.values())).sum()
         self.precision.descend(self, total)
         self.model.remember(step)
+        numbers = {"loss": total, "acc": compute_accuracy(step.logits, step.target.label)[0]}
+        several = step.parts if len(step.parts) > 1 else {}
+        numbers |= {f"loss_{name}": part for name, part in several.items()}
+        summary = health.numbers_of_step(self, batch, numbers)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        accuracy = compute_accuracy(step.logits, step.target.label)[0]
-        summary = {"loss": total.item(), "acc": accuracy.item()}
-        if len(step.parts) > 1:
-            summary |= {f"loss_{name}": part.item() for name, part in step.parts.items()}
         return summary
 
     def after_epoch(self) -> None:
@@ -168,30 +173,26 @@ class CLIPTrainer(TrainerX):
         if self.average is not None:
             self.average.install()
 
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint says of itself."""
-        return {
-            "trainer": self.cfg.TRAINER.NAME,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "class_names": self.class_names,
-        } | self.model.identity()
+    def own_identity(self) -> dict[str, Any]:
+        """What beside trainer, towers and settings must agree between a checkpoint and a run."""
+        return dict(self.model.identity())
 
-    def identity_keys(self) -> tuple[str, ...]:
-        """What must agree between a checkpoint and this run for an evaluation."""
-        return ("trainer", "backbone", *self.model.identity())
+    def settings_read(self) -> dict[str, Settings]:
+        """The settings that this trainer reads, by config node."""
+        tuner, settings = self.tuner
+        return {tuner.node: settings, self.node: self.settings}
 
-    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
-        """Save what was learned, and its identity; see `trainers.checkpoint.save`."""
-        checkpoint.save(self, epoch, directory, *args, **kwargs)
+    def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save the run; see `trainers.resuming.save`."""
+        resuming.save(self, epoch, directory, *args, **kwargs)
 
-    def resume_model_if_exist(self, directory: str) -> int:
+    def resume_model_if_exist(self, directory: str | Path) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
-        checkpoint.prepare_resuming(self, directory)
-        return super().resume_model_if_exist(directory)
+        return resuming.resume(self, directory)
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load learned weights for evaluation; nothing is loaded that does not fit."""
-        self.loaded_epoch = checkpoint.load(self, directory, epoch)
+        checkpoint.load(self, directory, epoch)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

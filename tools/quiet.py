@@ -1,0 +1,19 @@
+"""Tools that build trainers have tables of their own to print: the engine keeps silent meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Let the engine's log warn, and say nothing else."""
+    engine = logging.getLogger("dassl")
+    level = engine.level
+    engine.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        engine.setLevel(level)
