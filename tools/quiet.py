@@ -1,4 +1,4 @@
-"""Tools that build trainers have tables of their own to print: the engine keeps silent meanwhile."""
+"""The engine keeps silent while a tool that builds trainers has a table of its own to print."""
 
 from __future__ import annotations
 
