@@ -128,11 +128,10 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
     if len(seeds) > 1:
         chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
         low, high = bootstrap(draws, difference, **chosen).confidence_interval
-    else:
-        low = high = np.full(len(SCORES), np.nan)
-    cells = {
-        name: f"{mean[i]:+.2f} [{low[i]:+.2f}, {high[i]:+.2f}]" for i, name in enumerate(SCORES)
-    }
+        interval = [f" [{a:+.2f}, {b:+.2f}]" for a, b in zip(low, high, strict=True)]
+    else:  # one seed says nothing of the spread of seeds
+        interval = [""] * len(SCORES)
+    cells = {name: f"{mean[i]:+.2f}{interval[i]}" for i, name in enumerate(SCORES)}
     return {"data sets": len(sets), "seeds": len(seeds)} | cells
 
 

@@ -67,6 +67,13 @@ def test_seeds_that_one_trainer_lacks_do_not_count(root):
     assert paired.common(trainers["Spotlighter"], trainers["CoOp"]) == (["A", "B"], [1, 2])
 
 
+def test_one_seed_has_no_interval(tmp_path):
+    for trainer, base in (("Spotlighter", 120), ("CoOp", 100)):
+        write_run(tmp_path, trainer, "A", 1, {"base": base, "new": 100})
+    trainers = paired.read_trainers(tmp_path)
+    assert paired.compare(trainers["Spotlighter"], trainers["CoOp"], 50)["base"] == "+10.00"
+
+
 def test_a_config_of_its_own_is_a_trainer_of_its_own(root):
     write_run(root, "Spotlighter", "A", 1, {"base": 9, "new": 9}, config="tiny_emoji_random")
     assert "Spotlighter-random" in paired.read_trainers(root)
