@@ -1,7 +1,7 @@
 """A plugin for mypy: what a torch module registers is of a kind that only the module knows.
 
 torch says of each such attribute that it is a tensor or a module; then no layer could be called and
-no buffer be added to. Here it is Any, as it was in torch's types before 2.5.
+no buffer be added to. Here it is Any.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
     wanted = [f"model.pth.tar-{epoch}"] if epoch else [BEST]
     pointer = folder / POINTER
     if not epoch and pointer.is_file():
-        wanted.append(pointer.read_text(encoding="utf-8").strip())
+        wanted.append(pointer.read_text("utf-8", "replace").strip())
     for file in wanted:
         if (folder / file).is_file():
             return folder / file

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
@@ -33,13 +36,13 @@ def sole_writer(directory: str | Path) -> Iterator[None]:
             # A lock of the process, not of the open file: workers that outlive it do not keep it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise OSError(error.errno, "cannot be locked", str(folder / LOCK)) from error
-            file.seek(0)
-            raise BlockingIOError(
-                f"another run ({file.read().strip()}) is writing to {folder}; wait for its end, "
-                "or choose another --output-dir"
-            ) from None
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise BlockingIOError(
+                    f"another run ({file.read().strip()}) is writing to {folder}; wait for its "
+                    "end, or choose another --output-dir"
+                ) from None
+            logger.warning("%s gives no locks: see to it that no other run writes there", folder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
@@ -65,7 +68,7 @@ def write_text(path: Path, text: str) -> None:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in the output folder of a run, if it has one."""
     for pointer in folder.glob("*/checkpoint"):
-        named = pointer.with_name(pointer.read_text(encoding="utf-8").strip())
+        named = pointer.with_name(pointer.read_text("utf-8", "replace").strip())
         if named.is_file():
             return named
     return None

@@ -77,7 +77,8 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
         ValueError: the checkpoint is of another run.
     """
     folder = Path(directory) / trainer.checkpoint_name
-    tidy(folder)
+    own = Path(trainer.output_dir) / trainer.checkpoint_name
+    tidy(own)
     for path in candidates(folder):
         try:
             saved = read_checkpoint(path)
@@ -87,7 +88,7 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
             continue
         identity.check(trainer, saved, path, to_train=True)
         restore(trainer, saved, path)
-        trainer.best_epoch = keep_best(folder, Path(trainer.output_dir) / trainer.checkpoint_name)
+        trainer.best_epoch = keep_best(folder, own)
         logger.info("Going on from %s (epoch %d)", path, saved["epoch"])
         return int(saved["epoch"])
     logger.info("No checkpoint to go on from in %s, train from scratch", folder)
@@ -113,7 +114,7 @@ def tidy(folder: Path) -> None:
 def candidates(folder: Path) -> Iterator[Path]:
     """The checkpoint that the file `checkpoint` names, then those before it, newest first."""
     pointer = folder / POINTER
-    named = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else ""
+    named = pointer.read_text("utf-8", "replace").strip() if pointer.is_file() else ""
     newest = folder / named
     if named and newest.is_file():
         yield newest
@@ -137,7 +138,11 @@ def require_best(folder: Path, saved: dict[str, Any]) -> None:
 
 
 def keep_best(folder: Path, output: Path) -> int:
-    """Drop a best model that cannot be read; take one over where a run goes on elsewhere.
+    """Drop a best model that cannot be read; copy one where a run goes on elsewhere.
+
+    Args:
+        folder: of the checkpoints to go on from.
+        output: of this run's own; nothing is changed in another one.
 
     Returns:
         Its epoch, which may be the one that is to be run again; 0 where there is none.
@@ -149,7 +154,7 @@ def keep_best(folder: Path, output: Path) -> int:
         epoch = int(read_checkpoint(best)["epoch"])
     except ValueError as error:
         logger.warning("%s; its epoch will be run again", error)
-        best.unlink()
+        (output / BEST).unlink(missing_ok=True)
         return 0
     if folder.resolve() != output.resolve():
         output.mkdir(parents=True, exist_ok=True)

@@ -86,13 +86,27 @@ def test_a_run_does_not_go_on_without_its_best_model(
     witness("files", fault, "warning, goes on from before it was chosen, same result")
 
 
-@pytest.mark.parametrize("pointer", ["", "model.pth.tar-9\n", None])
+def test_nothing_is_changed_in_the_folder_of_another_run(interrupted, start, tmp_path):
+    """It may still be running."""
+    folder = interrupted(TEST__FINAL_MODEL="best_val")
+    (folder / ".model.pth.tar-3.123").write_bytes(b"half")
+    flip(folder / "model-best.pth.tar")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = OPTIONS | {"TEST__FINAL_MODEL": "best_val"}
+    flags = ("--resume", str(tmp_path / "run"))
+    code, printed = start("Spotlighter", "other", flags=flags, **options)
+    assert code == 0, printed
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("pointer", ["", "\udcff\udcfe", "model.pth.tar-9\n", None])
 def test_a_lost_pointer_is_no_loss(interrupted, go_on, whole, tmp_path, witness, pointer):
     path = interrupted() / "checkpoint"
-    path.unlink() if pointer is None else path.write_text(pointer)
+    path.unlink() if pointer is None else path.write_text(pointer, errors="surrogateescape")
     assert f"Going on from {path.with_name('model.pth.tar-2')}" in go_on()
     require_same_end(whole("Spotlighter", **OPTIONS), tmp_path / "run")
-    how = {"": "is empty", None: "is gone"}.get(pointer, "names a file that is not there")
+    how = {"": "is empty", None: "is gone", "\udcff\udcfe": "holds no text"}
+    how = how.get(pointer, "names a file that is not there")
     witness("files", f"the file `checkpoint` {how}", "goes on from the newest, ends alike")
 
 

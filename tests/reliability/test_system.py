@@ -1,5 +1,7 @@
 """Full disks, missing permissions, Ctrl-C, two runs in a folder: one sentence, nothing spoiled."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -135,6 +137,18 @@ def test_two_runs_in_one_folder(start, holder, tmp_path, witness):
     holder.kill()
     holder.wait()
     assert start("CoOp", **OPTIONS)[0] == 0
+
+
+def test_a_folder_without_locks_is_warned_of(run, tmp_path, monkeypatch, caplog):
+    """As some network file systems are."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    run("ZeroshotCLIP", **OPTIONS)
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert "gives no locks: see to it that no other run writes there" in caplog.text
 
 
 def test_a_killed_run_with_workers_frees_its_folder_at_once(start):
