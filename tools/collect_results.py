@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -30,7 +31,7 @@ COLUMNS = ["trainer", "dataset", "config", "shots", "seed", *SCORES, *EFFORT]
 def harmonic_mean(base: Any, new: Any) -> Any:
     """Return 2 / (1/base + 1/new); 0 where both are 0 or one of them is."""
     total = base + new
-    return (2 * base * new / total).where(total > 0, total)
+    return np.where(total > 0, 2 * base * new / np.where(total > 0, total, 1), total)
 
 
 def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

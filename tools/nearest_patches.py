@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
-import torch
-from dassl.data.transforms import build_transform
-from PIL import Image
 from torch import Tensor
 
-from models.blocks import unit
+from tools.looked_at import analyse, to_pixels
 from trainers.base import CLIPTrainer
 
 SLOTS = 5  # of a class that are drawn, those with most evidence
@@ -28,13 +25,11 @@ class Kept(NamedTuple):
     """(N, K), positions in the picture."""
 
 
-@torch.no_grad()
 def kept_patches(trainer: CLIPTrainer, class_name: str) -> Kept:
     """What is kept of the training pictures of a class, prepared as at test."""
-    items = [x for x in trainer.dm.dataset.train_x if x.classname == class_name]
-    transform = build_transform(trainer.cfg, is_train=False)
-    images = torch.stack([transform(Image.open(x.impath).convert("RGB")) for x in items])
-    selection = trainer.model.analyse(images.to(trainer.device)).head.selection
+    paths = [x.impath for x in trainer.dm.dataset.train_x if x.classname == class_name]
+    images, out = analyse(trainer, paths)
+    selection = out.head.selection
     tokens = trainer.model.head.memory.patch_space(selection.tokens)
     return Kept(images, tokens.cpu(), selection.indices.cpu())
 
@@ -57,18 +52,16 @@ def crop(pixels: Tensor, place: int, size: int) -> Tensor:
     return pixels[top : y + size + margin, left : x + size + margin]
 
 
-def draw_prototypes(
-    trainer: CLIPTrainer, class_names: list[str], to_pixels: object, output: Path
-) -> None:
+def draw_prototypes(trainer: CLIPTrainer, class_names: list[str], output: Path) -> None:
     """Write one PNG: a row a class, a column a prototype.
 
     Args:
         trainer: of a Spotlighter run, in evaluation mode.
         class_names: classes that the bank knows.
-        to_pixels: takes normalised pictures (N, 3, H, W) to (N, H, W, 3) in 0..1.
         output: the file.
     """
-    memory, size = trainer.model.head.memory, trainer.model.base.visual.visual.conv1.kernel_size[0]
+    cfg, memory = trainer.cfg.INPUT, trainer.model.head.memory
+    size = trainer.model.base.visual.visual.conv1.kernel_size[0]
     columns = min(SLOTS, memory.mass.shape[1])
     figure, grid = plt.subplots(
         len(class_names),
@@ -78,9 +71,9 @@ def draw_prototypes(
     )
     for row, name in zip(grid, class_names, strict=True):
         c = memory.class_names.index(name)
-        slots = unit(memory.patch_space(memory.prototypes[c, :columns])).cpu()
+        slots = memory.patch_space(memory.prototypes[c, :columns]).cpu()
         kept = kept_patches(trainer, name)
-        pixels = to_pixels(kept.pixels)
+        pixels = to_pixels(kept.pixels, cfg.PIXEL_MEAN, cfg.PIXEL_STD)
         for m, (axes, (picture, place, value)) in enumerate(
             zip(row, nearest(kept, slots), strict=True)
         ):

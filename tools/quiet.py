@@ -1,4 +1,4 @@
-"""The engine keeps silent while a tool that builds trainers has a table of its own to print."""
+"""A log keeps silent while a tool that has a table of its own to print does its work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet_engine() -> Iterator[None]:
-    """Let the engine's log warn, and say nothing else."""
-    engine = logging.getLogger("dassl")
-    level = engine.level
-    engine.setLevel(logging.WARNING)
+def quiet(name: str = "dassl", level: int = logging.WARNING) -> Iterator[None]:
+    """Let a logger speak from a level on; afterwards it speaks as before.
+
+    Args:
+        name: of the logger; the engine's if none is named.
+        level: least one that is shown.
+    """
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        engine.setLevel(level)
+        logger.setLevel(before)

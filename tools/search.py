@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
-from tools.quiet import quiet_engine
+from tools.quiet import quiet
 from tools.validate import USER_ERRORS, validate
 
 OUTPUT = Path("docs/results/search.csv")
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the mean of each combination over the data sets."""
     args = parse_args(argv)
     try:
-        with quiet_engine():
+        with quiet():
             found = search(args)
     except USER_ERRORS as error:
         sys.stderr.write(f"search: error: {error}\n")

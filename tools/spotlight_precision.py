@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/spotligh
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
-from tools.quiet import quiet_engine
+from tools.quiet import quiet
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
 
@@ -100,7 +100,6 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
         row = precision(trainer, attention=attended, before=kept)
         trainer.load_model(str(model_dir))
         row["after"] = precision(trainer, after=kept)["after"]
-        row["after / chance"] = row["after"] / row["chance"]
         found.append({"data set": trainer.cfg.DATASET.NAME, "classes": classes} | row)
     return found
 
@@ -114,12 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     args = parser.parse_args(argv)
     try:
-        with quiet_engine():
+        with quiet():
             found = [row for one in args.model_dirs for row in rows(one, args.root)]
     except USER_ERRORS as error:
         sys.stderr.write(f"spotlight_precision: error: {error}\n")
         return 2
     table = pd.DataFrame(found)
+    table["after / chance"] = table["after"] / table["chance"]
     means = table.groupby("classes").mean(numeric_only=True).reset_index()
     means.insert(0, "data set", "mean")
     print(pd.concat([table, means]).to_markdown(index=False, floatfmt=".1f"))

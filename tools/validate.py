@@ -30,7 +30,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
-from tools.quiet import quiet_engine
+from tools.quiet import quiet
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 from trainers.config import merge_file, merge_pairs
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)
     try:
-        with quiet_engine():
+        with quiet():
             found = {dataset: validate(args, dataset) for dataset in args.datasets}
     except USER_ERRORS as error:
         sys.stderr.write(f"validate: error: {error}\n")

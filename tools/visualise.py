@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from dassl.data.transforms import build_transform
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
 from torch import Tensor
 
 mpl.use("Agg")  # before pyplot: no screen is needed
@@ -29,7 +26,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
-from models.spotlighted_clip import SpotlightedOutput
+from tools.looked_at import analyse, to_pixels
 from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
 from trainers.open_run import open_run
@@ -47,20 +44,6 @@ def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     names = list(first)
     step = max(1, len(names) // number)
     return [(first[name], name) for name in names[::step][:number]]
-
-
-def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, SpotlightedOutput]:
-    """Normalised pictures (B, 3, H, W) and all that the model says of them."""
-    transform = build_transform(trainer.cfg, is_train=False)
-    images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
-    with torch.no_grad():
-        return images, trainer.model.analyse(images.to(trainer.device))
-
-
-def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation: (B, H, W, 3) in 0..1."""
-    pixels = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-    return pixels.clamp(0, 1).permute(0, 2, 3, 1)
 
 
 def whole_map(score: Tensor, positions: Tensor | None, num_patches: int) -> Tensor:
@@ -153,10 +136,8 @@ def draw_bank(
     known = set(trainer.model.head.memory.class_names)
     names = [true or trainer.class_names[i] for (_, true), i in zip(pictures, best, strict=True)]
     shown = [name for name in dict.fromkeys(names) if name in known]
-    cfg = trainer.cfg.INPUT
-    pixels_of = partial(to_pixels, mean=cfg.PIXEL_MEAN, std=cfg.PIXEL_STD)
     if shown:
-        draw_prototypes(trainer, shown, pixels_of, beside(output))
+        draw_prototypes(trainer, shown, beside(output))
 
 
 def beside(output: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import subprocess
@@ -58,10 +57,9 @@ def forget_results(directory: str | Path) -> None:
 
 def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
     """predictions.csv: label and predicted label of every picture, in the order of the split."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("label", "predicted"), *pairs])
+    path = Path(directory) / "predictions.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:

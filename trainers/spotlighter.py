@@ -123,7 +123,7 @@ class Spotlighter(CLIPTrainer):
         return super().own_identity() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The scalars learn faster, and do not decay: 0 is not where they belong."""
+        """The scalars have a rate of their own, and do not decay: 0 is not where they belong."""
         head = self.model.head
         scalars = list(head.parameters(recurse=False))
         chosen = {id(p) for p in scalars}

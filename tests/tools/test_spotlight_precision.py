@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 
 from tools import spotlight_precision as sp
@@ -29,3 +30,30 @@ def test_attended_patches_are_counted_in_the_picture():
     out.tokens.positions = torch.tensor([[4, 7, 9]])
     assert sp.attended(out).tolist() == [[7, 9]]
     assert sp.kept(out).tolist() == [[7, 9]]
+
+
+def test_a_run_has_a_row_a_half_and_the_masks_decide(run, tmp_path, capsys, monkeypatch):
+    """Half of the patches are the object: chance is 50 %, and whatever is kept lies on a half."""
+    run("Spotlighter", OPTIM__MAX_EPOCH=1, DATASET__SUBSAMPLE_CLASSES="base")
+    found = {}
+    for share in (1.0, 0.5, 0.0):
+        mask = np.arange(64) < 64 * share
+        monkeypatch.setattr(sp, "load_masks", lambda folder, mask=mask: AnyPicture(mask))
+        assert sp.main([str(tmp_path / "run")]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if "| Toy" in line]
+        found[share] = [[float(cell) for cell in row.split("|")[3:7]] for row in rows]
+        assert [row.split("|")[2].strip() for row in rows] == ["base", "new"]
+    assert found[1.0] == [[100.0] * 4] * 2  # chance, attention, before, after
+    assert all(row == [0.0] * 4 for row in found[0.0])
+    assert all(row[0] == 50 for row in found[0.5])
+
+
+class AnyPicture:
+    """The same mask for every picture."""
+
+    def __init__(self, mask):
+        self.mask = mask
+
+    def __getitem__(self, path):
+        assert path.startswith("test")
+        return self.mask
