@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-# What a user can mend: input, files, packages, and a loss that diverged.
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
+# What a user can mend: input, files, packages, memory, and a loss that diverged.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
 
@@ -43,23 +43,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--load-epoch", type=int, default=None, help="evaluate that epoch's checkpoint")
     add("--no-train", action="store_true", help="build everything, train nothing")
     add("--deterministic", action="store_true", help="deterministic kernels only")
+    add("--trust-weights", action="store_true", help="load CLIP weights of another SHA-256")
+    add("--allow-mismatch", action="store_true", help="load a checkpoint of other settings")
     add("--debug", action="store_true", help="show the traceback of an error")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Build the trainer; train or evaluate."""
+    """Build the trainer; train or evaluate, as the only run in the output folder."""
     from trainers.config import build_config
-    from trainers.distributed import process_group
+    from trainers.distributed import in_main, process_group
+    from trainers.output_folder import sole_writer
 
     cfg = build_config(args)
-    with process_group(cfg.USE_CUDA):
-        run_config(args, cfg)
+    with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
+        run_config(cfg, args)
 
 
-def run_config(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """The same, with the whole config; the processes of torchrun each come here."""
+def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Build the trainer of a config; train or evaluate. The processes of torchrun all come here."""
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
@@ -88,6 +91,7 @@ def run_config(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 def log_to_stdout(level: int) -> None:
     """Send the project's own messages where Dassl's go; after `setup_logger` redirected stdout."""
+    logging.raiseExceptions = False  # a line that cannot be written is lost, not the run
     logging.getLogger("dassl").setLevel(level)
     handler = logging.StreamHandler(sys.stdout)
     for name in PROJECT_LOGGERS:
@@ -98,17 +102,41 @@ def log_to_stdout(level: int) -> None:
 
 
 def main() -> int:
-    """Run; an error of the user's ends in one sentence and exit code 2."""
+    """Run; an error of the user's ends in one sentence and exit code 2, any other in code 1."""
     args = parse_args()
+    threading.excepthook = lambda met: sys.stderr.write(
+        f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
+    )  # as TensorBoard's, where a disk is full
     try:
         run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "train.py: interrupted; what was saved is whole, and the same command goes on from the "
+            "last checkpoint\n"
+        )
+        return 130
     except USER_ERRORS as error:
         if args.debug:
             raise
-        if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
-            sys.stderr.write(f"train.py: error: {' '.join(str(error).split())}\n")
+        if not getattr(error, "said_by_main", False):  # of several processes, one speaks
+            sys.stderr.write(f"train.py: error: {in_one_sentence(error)}\n")
         return 2
+    except Exception as error:
+        if args.debug:
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
+        return 1
     return 0
+
+
+def in_one_sentence(error: BaseException) -> str:
+    """What happened, where, and what to do."""
+    if isinstance(error, ModuleNotFoundError):  # perhaps one that the line below needs
+        return str(error)
+    from trainers.faults import sentence
+
+    return sentence(error)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def _draw(
 def patch_mask(visible: Float[np.ndarray, "64 64"]) -> Bool[np.ndarray, "64"]:
     """Return which patches (row by row) the visible part of an object, in 0-1, fills enough."""
     blocks = visible.reshape(-1, PATCH_SIZE, PICTURE_SIZE // PATCH_SIZE, PATCH_SIZE)
-    return blocks.mean(axis=(1, 3)).reshape(-1) > OBJECT_SHARE
+    filled: np.ndarray = blocks.mean(axis=(1, 3)).reshape(-1) > OBJECT_SHARE
+    return filled
 
 
 def _place(
@@ -133,7 +134,8 @@ def _recolour(
     even = (1 - cos) / 3
     around = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=np.float32)
     matrix = cos * np.eye(3, dtype=np.float32) + even + sin * around
-    return np.clip(colours @ matrix.T.astype(np.float32), 0, 1)
+    turned: np.ndarray = np.clip(colours @ matrix.T.astype(np.float32), 0, 1)
+    return turned
 
 
 def _background(rng: Generator, clutter: Clutter) -> Float[np.ndarray, "64 64 3"]:

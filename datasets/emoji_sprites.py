@@ -34,7 +34,8 @@ def sprite(code_point: str, domain: str = "colour") -> Image.Image:
         raise ValueError(f"OpenMoji's font draws nothing for code point {code_point}.")
     image = image.crop(box)
     square = Image.new("RGBA", (max(image.size),) * 2)
-    square.paste(image, tuple((max(image.size) - length) // 2 for length in image.size))
+    left, top = ((max(image.size) - length) // 2 for length in image.size)
+    square.paste(image, (left, top))
     square = square.resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.BICUBIC)
     return (_line_art(square) if domain == "lineart" else square).convert("RGBa")
 

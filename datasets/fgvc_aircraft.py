@@ -28,7 +28,8 @@ class FGVCAircraft(FewShotDataset):
         """Return the items in the order of the lists."""
         names = [name.strip() for name in read_text(self.folder / "variants.txt").splitlines()]
         labels = {name: label for label, name in enumerate(names)}
-        return Splits(*(self._read_list(split, labels) for split in SPLITS), names)
+        train, val, test = (self._read_list(split, labels) for split in SPLITS)
+        return Splits(train, val, test, names)
 
     def _read_list(self, split: str, labels: dict[str, int]) -> list[Datum]:
         path, items = self.folder / f"images_variant_{split}.txt", []

@@ -89,7 +89,7 @@ def read_pets(folder: Path) -> Splits:
 
 def read_cars(folder: Path) -> Splits:
     """Parse the MATLAB files of StanfordCars; the year moves to the front of a class name."""
-    classes = {}
+    classes: dict[int, str] = {}
     for name in read_mat(folder / "devkit" / "cars_meta.mat", "class_names"):
         model, _, year = str(name).rpartition(" ")
         classes[len(classes) + 1] = f"{year} {model}"

@@ -87,7 +87,8 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     if not lists or not all(isinstance(entries, list) for entries in lists):
         raise ValueError(f"The split file {path} must hold three lists: {', '.join(SPLITS)}.")
     names = content.get("class_names", [])
-    splits = Splits(*(parse_entries(entries, image_folder, path) for entries in lists), names)
+    train, val, test = (parse_entries(entries, image_folder, path) for entries in lists)
+    splits = Splits(train, val, test, names)
     if not splits.train:
         raise ValueError(f"The split file {path} lists no training pictures.")
     if names and len(names) <= max(item.label for items in splits[:3] for item in items):

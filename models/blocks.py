@@ -37,7 +37,8 @@ def attend(
     attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], *, causal: bool = False
 ) -> Float[Tensor, "B L W"]:
     """Self-attention with the weights of a `nn.MultiheadAttention` (no dropout, no map kept)."""
-    mixed = F.scaled_dot_product_attention(*project(attn, x).unbind(0), is_causal=causal)
+    query, key, value = project(attn, x)
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
     return attn.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, W)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,10 +48,11 @@ class CLIPClassifier(nn.Module):
     text_depends_on_image = False
     learns_images = False  # gradients flow through the image tower
     criterion_name = "ce"
+    name: str  # of a teacher, tells it from others
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
-        self.learned: nn.Module | None = None
+        self.learned: Any = None  # a module, unless nothing is learned
         freeze(clip)
         self.visual = build_visual_encoder(clip.visual)
         self.text = TextEncoder(clip)
@@ -85,9 +86,12 @@ class CLIPClassifier(nn.Module):
     @torch.no_grad()
     def watch(self, image: Float[Tensor, "B 3 H W"], statistics: list[Scatter]) -> None:
         """Count a batch of training images for the pruner; nothing is dropped meanwhile."""
+        assert self.pruner is not None
         for part in image.split(AT_A_TIME):
             recorder = Recorder(self.pruner.at)
-            selected = most_attended(self.see(part, "value", recorder).cls_attention)
+            attention = self.see(part, "value", recorder).cls_attention
+            assert attention is not None  # a path was asked for
+            selected = most_attended(attention)
             for one, patches in zip(statistics, recorder.seen, strict=True):
                 one.add(patches, selected)
 

@@ -45,7 +45,7 @@ class ConditionalPrompts(PromptLearner):
         ]
         self.meta_net = nn.Sequential(OrderedDict(layers))
 
-    def forward(self, cls: Float[Tensor, "B D"]) -> Prompts:
+    def forward(self, cls: Float[Tensor, "B D"]) -> Prompts:  # type: ignore[override]
         """The prompts of all classes for each image; `cls` is unit length."""
         shift = self.meta_net(cls).unsqueeze(1)  # (B, 1, W)
         return self.with_context(self.ctx + shift)

@@ -11,7 +11,7 @@ from models.blocks import freeze
 from models.classifier import CLIPClassifier, Target
 from models.independent_prompts import random_prompts, see_with_prompts
 from models.token_pruning import Pruner
-from models.visual_encoder import VisualTokens, require_blocks
+from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
 
 
 class Projector(nn.Module):
@@ -66,6 +66,8 @@ class DistilledCLIP(CLIPClassifier):
 
     learns_images = True
     criterion_name = "kd"
+
+    visual: VisualEncoder
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class DistilledCLIP(CLIPClassifier):
     def criterion(self, logits: Float[Tensor, "B C"], target: Target) -> Float[Tensor, ""]:
         """T^2 KL(teacher || student) at temperature T, mean over images and classes."""
         t = self.temperature
+        assert target.logits is not None  # see `target`
         divergence = F.kl_div(
             (logits / t).log_softmax(-1),
             (target.logits / t).log_softmax(-1),

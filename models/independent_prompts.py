@@ -83,6 +83,8 @@ class IndependentCLIP(CLIPClassifier):
 
     learns_images = True
 
+    visual: VisualEncoder
+
     def __init__(
         self,
         clip: nn.Module,

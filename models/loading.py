@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 TINY_CLIP = Path(__file__).parent.parent / "assets" / "tiny_clip.pt"
+CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
 VOCABULARY = 49408  # byte-pair tokens of CLIP
 INSTALL_HINT = (
     "install it with: pip install clip-anytorch 'setuptools<81' packaging "
@@ -44,18 +46,20 @@ def available_backbones() -> list[str]:
     return ["tiny-emoji", *import_clip().available_models()]
 
 
-def load_clip(name: str, *, pretrained: bool = True) -> nn.Module:
+def load_clip(name: str, *, pretrained: bool = True, trust: bool = False) -> nn.Module:
     """Load CLIP, float32, on the CPU, in evaluation mode.
 
     Args:
         name: "tiny-emoji" (embedded) or a name of OpenAI's, as ViT-B/16; "ViT-B-16" is understood.
         pretrained: False gives random weights in the same shapes, from torch's global generator.
+        trust: load OpenAI's weights even if their SHA-256 is not the published one. They are
+            TorchScript, which can run code while it is loaded.
 
     Returns:
         A plain `clip.model.CLIP`.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or weights that are not those that were published.
         FileNotFoundError: the weights cannot be found or fetched.
         ModuleNotFoundError: see `import_clip`.
     """
@@ -68,7 +72,7 @@ def load_clip(name: str, *, pretrained: bool = True) -> nn.Module:
         )
     if not pretrained:
         return random_clip(known)
-    return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known)
+    return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known, trust)
 
 
 def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
@@ -78,7 +82,12 @@ def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
             f"the embedded CLIP is missing at {path}; restore it from the repository "
             "or make it anew with tools/pretrain_tiny_clip.py"
         )
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign or damaged file may make the reader stumble anywhere
+        raise ValueError(
+            f"{path} cannot be read as the embedded CLIP; restore it from the repository"
+        ) from error
     state = {key: value.float() for key, value in saved["state_dict"].items()}
     rows = state["token_embedding.weight"]
     vocabulary = rows.new_zeros(VOCABULARY, rows.shape[1])
@@ -92,17 +101,58 @@ def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
     return model.eval()
 
 
-def _load_openai(name: str) -> nn.Module:
+def _load_openai(name: str, trust: bool) -> nn.Module:
     clip = import_clip()
-    try:
-        model, _ = clip.load(name, device="cpu", jit=False)
-    except (URLError, ConnectionError, TimeoutError) as error:
-        url = clip.clip._MODELS[name]
-        raise FileNotFoundError(
-            f"the weights of {name} could not be fetched ({error}); download {url} "
-            "and put the file into ~/.cache/clip/"
-        ) from error
+    path = fetch_weights(clip.clip._MODELS[name], trust=trust)
+    model, _ = clip.load(str(path), device="cpu", jit=False)
     return model.float().eval()
+
+
+def fetch_weights(url: str, *, trust: bool = False) -> Path:
+    """The file that OpenAI's package keeps for an address, fetched if it is not there.
+
+    Args:
+        url: ends in the file's SHA-256 and its name.
+        trust: take a file of another SHA-256 that is there.
+
+    Raises:
+        ValueError: the file's SHA-256 is another.
+        FileNotFoundError: it cannot be fetched.
+    """
+    published, file = url.split("/")[-2:]
+    path = CACHE.expanduser() / file
+    if not path.is_file():
+        _download(url, path, published)
+    elif not trust and (found := sha256_of(path)) != published:
+        raise ValueError(
+            f"{path} has SHA-256 {found[:12]}..., and the published file has {published[:12]}...; "
+            "it is not loaded, because TorchScript can run code: remove it and it is fetched anew, "
+            "or pass --trust-weights if you know who made it"
+        )
+    return path
+
+
+def _download(url: str, path: Path, published: str) -> None:
+    """Fetch a file under another name, and rename it once its SHA-256 is right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=published)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise FileNotFoundError(
+            f"{path.name} could not be fetched ({error}); download {url} "
+            f"and put the file into {path.parent}"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(f"what {url} sent is not what was published: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()
 
 
 # (image size, vision layers, vision width, patch, joint width, text width, text layers)

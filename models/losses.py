@@ -55,7 +55,12 @@ def spotlighter_loss(
     if balance:
         z = out.head.level_logits
         names = [name for name in ("1", "2", "both") if name in z]
-        parts["levels"] = sum(base.criterion(z[name], target) for name in names) / balance
+        parts["levels"] = (
+            sum(  # type: ignore[assignment]  # there is a level at least
+                base.criterion(z[name], target) for name in names
+            )
+            / balance
+        )
     if distill:
         text = out.side.text
         parts["distill"] = distill * F.l1_loss(text, anchors.expand_as(text))

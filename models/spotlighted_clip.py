@@ -56,13 +56,13 @@ class SpotlightedCLIP(nn.Module):
         self._bank: Bank | None = None
 
     def text_side(self, cls: Float[Tensor, "B D"]) -> TextSide:
-        """The text side of the head, kept while evaluating if it does not depend on the image."""
-        if self._side is not None:
-            return self._side
+        """The text side of the head; its rows, which need no image, are kept while evaluating."""
         text = self.base.text_features(cls)
+        if self._side is not None:
+            return self._side._replace(text=text)
         with full_precision(text):
             side = self.head.text_side(text, self.read_bank())
-        if not self.training and not self.base.text_depends_on_image:
+        if not self.training:
             self._side = side
         return side
 
@@ -99,7 +99,8 @@ class SpotlightedCLIP(nn.Module):
 
     def remember(self, step: Step) -> None:
         """Write the batch to the bank."""
-        self.head.memory.update(*step.evidence, step.target.label)
+        cls, kept, weight = step.evidence
+        self.head.memory.update(cls, kept, weight, step.target.label)
 
     def identity(self) -> dict[str, str]:
         """See `CLIPClassifier.identity`."""

@@ -114,25 +114,14 @@ class SpotlighterHead(nn.Module):
         prior = ranking.slot_prior(bank.mass, self.mix[1])
         rows = ranking.map_text(globals_, slots, of_text, gain=self.text_gain, prior=prior)
         if self.full is not None:
-            rows = self._add_full(rows, globals_, slots, of_text)
+            rows = _add_full(self.full, rows, globals_, slots, of_text)
         rows = TextRows(unit(rows.cls), unit(rows.slots), unit(rows.fused), prior)
         return TextSide(text, rows, slots, bank)
-
-    def _add_full(
-        self, rows: TextRows, globals_: Tensor, slots: Tensor, of_text: tuple[Tensor, Tensor]
-    ) -> TextRows:
-        """What the learned layers add to the text rows."""
-        of_cls, of_patches = of_text
-        return rows._replace(
-            cls=rows.cls + self.full.text(globals_, of_cls),
-            slots=rows.slots + self.full.text(slots, of_patches),
-            fused=rows.fused + self.full.text(slots.mean(1), of_patches),
-        )
 
     def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
         """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
         if self.adapter is None:
-            return tokens.patches
+            return tokens.patches  # type: ignore[return-value]  # they were asked for
         return unit(tokens.patches + self.adapter(tokens.patches))
 
     def select(
@@ -162,7 +151,8 @@ class SpotlighterHead(nn.Module):
         self, tokens: VisualTokens, patches: Tensor, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B N"]:
         if self.options.score == "attention":
-            return token_selection.attention_score(tokens.cls_attention)
+            seen = tokens.cls_attention
+            return token_selection.attention_score(seen)  # type: ignore[arg-type]  # as above
         text = side.text if side.text.dim() == 2 else self.anchors
         return token_selection.similarity_score(patches, text, candidates)
 
@@ -241,3 +231,19 @@ class SpotlighterHead(nn.Module):
         }
         every = torch.cat([*fits, fused], dim=1)
         return found | {"both": sharpness * ranking.weigh_pairs(every, weight)}
+
+
+def _add_full(
+    full: FullHead,
+    rows: TextRows,
+    globals_: Tensor,
+    slots: Tensor,
+    of_text: tuple[Tensor, Tensor],
+) -> TextRows:
+    """What the learned layers add to the text rows."""
+    of_cls, of_patches = of_text
+    return rows._replace(
+        cls=rows.cls + full.text(globals_, of_cls),
+        slots=rows.slots + full.text(slots, of_patches),
+        fused=rows.fused + full.text(slots.mean(1), of_patches),
+    )

@@ -128,7 +128,9 @@ class TextRefinedCLIP(PromptedCLIP):
         self, tokens: Float[Tensor, "B L D"], seen: VisualTokens
     ) -> Float[Tensor, "B K D"]:
         """Of the mapped tokens: the class token, the most attended patches, the mean of all."""
-        top = seen.cls_attention.topk(min(NUM_LOCAL, seen.cls_attention.shape[1])).indices
+        attention = seen.cls_attention
+        assert attention is not None  # the raw path was asked for
+        top = attention.topk(min(NUM_LOCAL, attention.shape[1])).indices
         mean = tokens.mean(1, keepdim=True)
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], top), mean], dim=1)
 
@@ -139,6 +141,7 @@ class TextRefinedCLIP(PromptedCLIP):
         with full_precision(plain):
             text = self.learned.memory.read(plain)
             logits = self.classify(unit(seen.cls), text)
+            assert seen.patches is not None  # the raw path was asked for
             raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
             tokens = self.learned.local(raw)
             parts = {"ce": F.cross_entropy(logits, label)}

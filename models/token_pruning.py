@@ -175,6 +175,8 @@ class Scatter:
 
     def direction(self) -> Float[Tensor, " W"]:
         """The linear discriminant of selected against ignored patches, unit length."""
+        assert self.count is not None  # pictures were counted
+        assert self.square is not None
         mean = self.total / self.count.unsqueeze(1)  # (2, W)
         within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
         within = within / self.count.sum()

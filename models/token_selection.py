@@ -17,7 +17,7 @@ EPSILON = 1e-6
 class Candidates(NamedTuple):
     """The likeliest classes of each image; they stand in for the label, at test time as well."""
 
-    index: Int[Tensor, "B R"]
+    index: Int[Tensor, "B R"]  # type: ignore[assignment]  # a tuple has a method of that name
     weight: Float[Tensor, "B R"]
 
 

@@ -41,7 +41,7 @@ def stack(seen: list[VisualTokens]) -> VisualTokens:
     if len(seen) == 1:
         return seen[0]
     columns = zip(*seen, strict=True)
-    return VisualTokens(*(None if c[0] is None else torch.cat(c) for c in columns))
+    return VisualTokens._make(None if c[0] is None else torch.cat(c) for c in columns)
 
 
 class VisualEncoder(nn.Module):
@@ -135,7 +135,7 @@ class VisualEncoder(nn.Module):
         for depth, block in enumerate(early):
             x = x if before_block is None else before_block(depth, x)
             stage = None if pruner is None else pruner.stage(depth)
-            if stage is None:
+            if pruner is None or stage is None:
                 x = run_block(block, x)
                 continue
             mixed, attention = attend_and_tell(block.attn, block.ln_1(x))

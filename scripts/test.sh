@@ -1,7 +1,26 @@
 #!/usr/bin/env bash
-# Check style and run the tests; arguments go to pytest: bash scripts/test.sh -k fewshot -x
+# Check style and types, audit what is installed, and run the tests in random order (the seed is
+# printed; -p no:randomly for the usual order). Arguments go to pytest, and then nothing is audited:
+#   bash scripts/test.sh -k fewshot -x
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
+
+# Tell known vulnerabilities; where the index that knows them is out of reach, say so. Neither is a
+# fault of the code, so the tests go on.
+audit() {
+  local found status=0
+  found=$(python -m pip_audit --skip-editable --progress-spinner off --timeout 10 2>&1) || status=$?
+  if grep -q "known vulnerabilit.* in" <<<"$found"; then
+    printf '%s\n' "$found" >&2
+  elif ((status != 0)); then
+    echo "pip-audit could not run: $(tail -n 1 <<<"$found")"
+  elif grep -q "could not be audited" <<<"$found"; then
+    echo "pip-audit could not look at $(grep -c "could not be audited" <<<"$found") packages: not found on PyPI from here"
+  fi
+}
+
 python -m ruff check .
+python -m mypy
+[[ $# -gt 0 ]] || audit
 python -m pytest "$@"

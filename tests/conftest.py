@@ -1,6 +1,7 @@
 """Fixtures: tiny random CLIPs and a toy data set (no download, no assets)."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: more threads are slower
 
@@ -81,5 +82,21 @@ def run(arguments):
 
     def go(*args, **kwargs):
         train.run(train.parse_args(arguments(*args, **kwargs)))
+
+    return go
+
+
+@pytest.fixture
+def fails(arguments, capsys, monkeypatch):
+    """Run train.py's main and return its one line on stderr."""
+
+    def go(*args, **kwargs):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments(*args, **kwargs)])
+        assert train.main() == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        errors = [line for line in lines if line.startswith("train.py: error: ")]
+        assert len(errors) == 1
+        assert "Traceback" not in "\n".join(lines)
+        return errors[0]
 
     return go

@@ -12,7 +12,7 @@ from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
 from tests.conftest import make_clip
 from trainers import TRAINERS, extend_cfg
-from trainers.base import Run
+from trainers.settings import Run
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 WORDS = "a photo of a"

@@ -31,6 +31,7 @@ from tools.check.rules import (
 )
 from tools.check.subject import Subject, open_subject
 from tools.dataset_names import benchmarks, find_name
+from tools.quiet import quiet
 from train import USER_ERRORS
 
 COLUMNS = (
@@ -113,16 +114,12 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    logger = logging.getLogger("datasets")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # what the loaders warn of is among the findings
     try:
-        findings = report(choose(args.datasets, args.root.expanduser()), args)
+        with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
+            findings = report(choose(args.datasets, args.root.expanduser()), args)
     except USER_ERRORS as error:
         sys.stderr.write(f"check_data: error: {error}\n")
         return 2
-    finally:
-        logger.setLevel(level)
     for finding in findings:
         print(finding.text(args.show))
     faults = [finding for finding in findings if not finding.note]

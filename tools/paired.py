@@ -22,6 +22,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/paired.py`
+from tools.result_rows import harmonic_mean
+
 HALVES = {"base": "train_base", "new": "test_new"}
 COLUMNS = ["trainer", "dataset", "seed", "base", "new", "hm", "images_per_s", "learned_parameters"]
 SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
@@ -44,11 +47,6 @@ class Runs(NamedTuple):
         }
 
 
-def harmonic_mean(base: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Of accuracies in the same unit, above 0."""
-    return 2 * base * new / (base + new)
-
-
 def read_row(base_folder: Path, new_folder: Path) -> dict[str, object]:
     """One row from both halves of a run."""
     base, new = (json.loads((f / "results.json").read_text()) for f in (base_folder, new_folder))
@@ -60,7 +58,7 @@ def read_row(base_folder: Path, new_folder: Path) -> dict[str, object]:
         "seed": base["seed"],
         "base": base["accuracy"],
         "new": new["accuracy"],
-        "hm": harmonic_mean(base["accuracy"], new["accuracy"]),
+        "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
         "learned_parameters": base["learned_parameters"],
         "git": base["git"],
@@ -128,11 +126,10 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
     if len(seeds) > 1:
         chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
         low, high = bootstrap(draws, difference, **chosen).confidence_interval
-    else:
-        low = high = np.full(len(SCORES), np.nan)
-    cells = {
-        name: f"{mean[i]:+.2f} [{low[i]:+.2f}, {high[i]:+.2f}]" for i, name in enumerate(SCORES)
-    }
+        interval = [f" [{a:+.2f}, {b:+.2f}]" for a, b in zip(low, high, strict=True)]
+    else:  # one seed says nothing of the spread of seeds
+        interval = [""] * len(SCORES)
+    cells = {name: f"{mean[i]:+.2f}{interval[i]}" for i, name in enumerate(SCORES)}
     return {"data sets": len(sets), "seeds": len(seeds)} | cells
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from tools.run_results import CLASSES, EFFORT, GROUP, KEY
@@ -33,7 +34,7 @@ class Section(NamedTuple):
 def harmonic_mean(base: Any, new: Any) -> Any:
     """Return 2 / (1/base + 1/new); 0 where both are 0 or one of them is."""
     total = base + new
-    return (2 * base * new / total).where(total > 0, total)
+    return np.where(total > 0, 2 * base * new / np.where(total > 0, total, 1), total)
 
 
 def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -134,8 +134,17 @@ def _groups(ends: zip) -> list[list[str]]:
 
 
 def published_table() -> Table:
-    """Return the averages of the paper's table, labelled as published."""
-    figures = pd.read_csv(PUBLISHED).query("dataset == 'Average'")
+    """Return the averages of the paper's table, labelled as published.
+
+    Raises:
+        ValueError: the file does not hold such a table.
+    """
+    columns = {"dataset": str, "method": str, "base": float, "new": float, "hm": float}
+    try:
+        figures = pd.read_csv(PUBLISHED, usecols=list(columns), dtype=columns)
+    except ValueError as error:
+        raise ValueError(f"{PUBLISHED} is not a table of {', '.join(columns)}: {error}") from error
+    figures = figures[figures["dataset"] == "Average"]
     table = Table(caption="published: mean of 11 data sets, ViT-B/16, 16 shots (arXiv 2509.00905)")
     for name in ("trainer", "base", "new", "HM"):
         table.add_column(name, justify="left" if name == "trainer" else "right")

@@ -117,6 +117,6 @@ def read_runs(root: Path) -> Iterator[dict[str, Any]]:
         path = folder / "results.json"
         try:
             yield read_results(path) if path.exists() else read_logs(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             path = path if path.exists() else folder / "log.txt"
             print(f"skipped {path}: {error}", file=sys.stderr)

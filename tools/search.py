@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
+from tools.quiet import quiet
 from tools.validate import USER_ERRORS, validate
 
 OUTPUT = Path("docs/results/search.csv")
@@ -90,9 +90,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the mean of each combination over the data sets."""
     args = parse_args(argv)
-    logging.getLogger("dassl").setLevel(logging.WARNING)
     try:
-        found = search(args)
+        with quiet():
+            found = search(args)
     except USER_ERRORS as error:
         sys.stderr.write(f"search: error: {error}\n")
         return 2

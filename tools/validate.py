@@ -13,7 +13,6 @@ unseen classes should get, chosen without new classes. Test pictures are never r
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
+from tools.quiet import quiet
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 from trainers.config import merge_file, merge_pairs
@@ -85,6 +85,7 @@ def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
             trainer.train()
         found = {seen: accuracy(trainer, seen)}
         if args.held_out:
+            set_random_seed(args.seed)
             other = build_trainer(build_config(args, dataset, "base/new", output))
             if trainer.model.learned is not None:
                 other.load_model(output)
@@ -113,16 +114,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)
-    engine = logging.getLogger("dassl")
-    level = engine.level
-    engine.setLevel(logging.WARNING)
     try:
-        found = {dataset: validate(args, dataset) for dataset in args.datasets}
+        with quiet():
+            found = {dataset: validate(args, dataset) for dataset in args.datasets}
     except USER_ERRORS as error:
         sys.stderr.write(f"validate: error: {error}\n")
         return 2
-    finally:
-        engine.setLevel(level)
     for dataset, scores in found.items():
         print(dataset, *(f"{subset} {score:.2f}" for subset, score in scores.items()))
     for subset in next(iter(found.values())):

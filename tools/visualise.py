@@ -2,6 +2,9 @@
 
 Usage:
     python tools/visualise.py --model-dir RUN [--images FILE ...] [--output spotlight.png]
+
+Beside OUTPUT stands OUTPUT_prototypes.png: for the classes of the pictures, or those that
+were said, the training patches that are nearest to each prototype of the bank.
 """
 
 from __future__ import annotations
@@ -13,10 +16,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from dassl.data.transforms import build_transform
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from PIL import Image
 from torch import Tensor
 
 mpl.use("Agg")  # before pyplot: no screen is needed
@@ -25,7 +26,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
-from models.spotlighted_clip import SpotlightedOutput
+from tools.looked_at import analyse, to_pixels
+from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
 from trainers.open_run import open_run
 
@@ -44,22 +46,16 @@ def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     return [(first[name], name) for name in names[::step][:number]]
 
 
-def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, SpotlightedOutput]:
-    """Normalised pictures (B, 3, H, W) and all that the model says of them."""
-    transform = build_transform(trainer.cfg, is_train=False)
-    images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
-    with torch.no_grad():
-        return images, trainer.model.analyse(images.to(trainer.device))
-
-
-def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation: (B, H, W, 3) in 0..1."""
-    pixels = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-    return pixels.clamp(0, 1).permute(0, 2, 3, 1)
+def whole_map(score: Tensor, positions: Tensor | None, num_patches: int) -> Tensor:
+    """Scores (B, N) at their places in the picture, (B, patches); nan where none is left."""
+    if positions is None:
+        return score
+    empty = score.new_full((len(score), num_patches), torch.nan)
+    return empty.scatter(1, positions, score)
 
 
 def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
-    """A picture in grey with a score (N,) of its patches over it."""
+    """A picture in grey with a score (N,) of its patches over it; nothing where it is nan."""
     side, grid = pixels.shape[0], round(len(score) ** 0.5)
     axes.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=1)
     extent = (-0.5, side - 0.5, side - 0.5, -0.5)
@@ -86,11 +82,24 @@ def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1
     axes.set_ylim(pixels.shape[0] - 0.5, -0.5)
 
 
+def write_titles(row: Sequence[Axes], true: str, said: str, probability: float) -> None:
+    """What a picture shows and what the model says of it; red where that is wrong."""
+    row[0].set_title(true or "picture", fontsize=8, loc="left")
+    colour = "#b00" if true and said != true else "#060"
+    text = f"said: {said} {100 * probability:.0f} %"
+    row[3].set_title(text, fontsize=8, loc="left", color=colour)
+
+
 def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path) -> None:
     """Write one PNG: a row a picture."""
     images, out = analyse(trainer, [path for path, _ in pictures])
     pixels = to_pixels(images, trainer.cfg.INPUT.PIXEL_MEAN, trainer.cfg.INPUT.PIXEL_STD)
     level1 = trainer.model.head.options.level1
+    num_patches = trainer.model.base.visual.num_patches
+    sample, semantic = (
+        whole_map(score, out.tokens.positions, num_patches)
+        for score in (out.head.sample_wise, out.head.semantic_wise)
+    )
     probability, best = out.logits.softmax(-1).max(-1)
     rows = len(pictures)
     figure, grid = plt.subplots(
@@ -98,17 +107,13 @@ def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path
     )
     for i, (row, (_, true)) in enumerate(zip(grid, pictures, strict=True)):
         row[0].imshow(pixels[i])
-        draw_map(row[1], pixels[i], out.head.sample_wise[i])
-        draw_map(row[2], pixels[i], out.head.semantic_wise[i])
+        draw_map(row[1], pixels[i], sample[i])
+        draw_map(row[2], pixels[i], semantic[i])
         kept = out.head.selection.indices[i]
-        draw_kept(row[3], pixels[i], kept, out.head.sample_wise.shape[1], level1)
-        said = f"{trainer.class_names[int(best[i])]} {100 * float(probability[i]):.0f} %"
-        wrong = bool(true) and trainer.class_names[int(best[i])] != true
-        row[0].set_title(f"{true or 'picture'}", fontsize=8, loc="left")
-        row[3].set_title(f"said: {said}", fontsize=8, loc="left", color="#b00" if wrong else "#060")
-        if i == 0:
-            row[1].set_title(COLUMNS[1], fontsize=8)
-            row[2].set_title(COLUMNS[2], fontsize=8)
+        draw_kept(row[3], pixels[i], kept, num_patches, level1)
+        write_titles(row, true, trainer.class_names[int(best[i])], float(probability[i]))
+    for axes, name in zip(grid[0][1:3], COLUMNS[1:3], strict=True):
+        axes.set_title(name, fontsize=8)
     for axes in grid.flat:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -121,6 +126,23 @@ def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=130)
     plt.close(figure)
+    draw_bank(trainer, pictures, best.tolist(), output)
+
+
+def draw_bank(
+    trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], best: Sequence[int], output: Path
+) -> None:
+    """Write the prototypes of the pictures' classes, or of those that were said."""
+    known = set(trainer.model.head.memory.class_names)
+    names = [true or trainer.class_names[i] for (_, true), i in zip(pictures, best, strict=True)]
+    shown = [name for name in dict.fromkeys(names) if name in known]
+    if shown:
+        draw_prototypes(trainer, shown, beside(output))
+
+
+def beside(output: Path) -> Path:
+    """Where the picture of the prototypes goes."""
+    return output.with_name(f"{output.stem}_prototypes{output.suffix}")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -147,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         sys.stderr.write(f"visualise: error: {error}\n")
         return 2
-    print(f"Drawn: {args.output}")
+    print(f"Drawn: {args.output} and {beside(args.output).name}")
     return 0
 
 

@@ -34,6 +34,9 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all | base | new
     cfg.DATALOADER.CACHE_MB = 1024  # decoded training pictures that are kept in memory, 0 for none
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
+    cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
+    cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
+    cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it
     cfg.MODEL.COMPILE = ""  # backend of torch.compile for the image tower, as inductor
     cfg.MODEL.TEXT_CHUNK = 0  # prompts encoded at a time in training, 0 for all; saves memory
     # Blocks of the image tower (from 0) that drop patches, and how many go on; see docs/method.md 7

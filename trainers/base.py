@@ -3,76 +3,50 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
-from dassl.engine import TrainerX
-from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param
-from torch import Tensor, nn
-from yacs.config import CfgNode
+from torch import Tensor
 
 from models.averaging import EpochAverage
-from models.classifier import CLIPClassifier
-from models.loading import load_clip
-from trainers import calibration, checkpoint, data_parallel, distributed, evaluation, pictures
+from trainers import (
+    calibration,
+    checkpoint,
+    data_parallel,
+    distributed,
+    evaluation,
+    health,
+    identity,
+    pictures,
+    resuming,
+)
+from trainers.backbone import load_backbone
+from trainers.class_names import checked
 from trainers.precision import Precision
-from trainers.settings import Run, Settings, add_settings, read_settings
+from trainers.prompt_tuner import PromptTuner
+from trainers.random_states import WorkerStates
+from trainers.settings import Run, Settings
 
 logger = logging.getLogger(__name__)
 
 
-class CLIPTrainer(TrainerX):
-    """A trainer is a `Settings` class, a config node, and `build`.
+class CLIPTrainer(PromptTuner):
+    """Trains what a `PromptTuner` declares.
 
     The model says what its loss is and what it remembers after a step. Exactly one module, the
     model's `learned`, is registered and saved.
     """
 
-    node: str
-    settings_class: type[Settings]
     checkpoint_name = "prompt_learner"
     dataset_wrapper = pictures.KeptPictures
-    settings: Any
-    trained = False
+    trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
     trained_on = ""  # the data set that loaded weights come from, where it is another run's
-
-    @classmethod
-    def extend_cfg(cls, cfg: CfgNode) -> None:
-        """Add this trainer's keys, with their defaults, to a config."""
-        add_settings(cfg, cls.node, cls.settings_class)
-
-    @classmethod
-    def build(
-        cls, clip: nn.Module, class_names: list[str], settings: Any, run: Run
-    ) -> CLIPClassifier:
-        """The model: images -> logits, with the trainable part under `.learned`."""
-        raise NotImplementedError
-
-    @classmethod
-    def model_classes(cls, run: Run) -> list[str]:
-        """The classes that the model knows; those of the run, if the trainer does not say more."""
-        return list(run.dataset.classnames)
-
-    @classmethod
-    def epoch_weights(cls, settings: Any, epochs: int) -> Tensor | None:
-        """Weights of a mean of the parameters over epochs; None for the last epoch's."""
-        return None
-
-    @property
-    def tuner(self) -> tuple[type[CLIPTrainer], Any]:
-        """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""
-        return type(self), self.settings
-
-    def build_clip(self, tuner: CLIPClassifier) -> nn.Module:
-        """The model of this trainer: the tuner, or a head on it."""
-        return tuner
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Read and check the settings before anything is loaded."""
-        self.settings = read_settings(cfg, self.node, self.settings_class)
+    average: EpochAverage | None = None
+    best_epoch = 0  # the best on validation pictures so far, counted from 1
 
     def build_data_loader(self) -> None:
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
@@ -87,16 +61,17 @@ class CLIPTrainer(TrainerX):
 
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
-        cfg, backbone = self.cfg, self.cfg.MODEL.BACKBONE
-        self.class_names = list(self.dm.dataset.classnames)
+        cfg = self.cfg
+        self.class_names = checked(self.dm.dataset.classnames)
         (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
-        logger.info("Loading CLIP (backbone: %s)", backbone.NAME)
-        clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
-        tuned = tuner.build(clip, tuner.model_classes(run), settings, run)
-        self.model = self.build_clip(calibration.prepare(tuned, cfg.MODEL)).to(self.device)
+        names = tuner.model_classes(run)
+        logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
+        clip = load_backbone(cfg.MODEL)
+        self.weights = identity.digest(clip)
+        tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
+        self.model = self.build_clip(tuned).to(self.device)
         self.precision = Precision(self.settings.PREC, self.model, self.device)
         learned = self.model.learned
-        self.average = None
         if learned is None:
             return
         if (weights := tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH)) is not None:
@@ -117,11 +92,11 @@ class CLIPTrainer(TrainerX):
 
     def before_train(self) -> None:
         """Resume if there is something to resume, else learn what to prune."""
+        self.workers = WorkerStates()
         super().before_train()
-        self.trained = True
-        self.train_loader_x.dataset.keep()
+        resuming.begin(self)
         calibration.calibrate_pruner(self)
-        data_parallel.draw_apart(self.cfg.SEED)
+        data_parallel.draw_apart(self)
 
     def init_writer(self, log_dir: Any) -> None:
         """Open TensorBoard's file, in one process."""
@@ -140,18 +115,15 @@ class CLIPTrainer(TrainerX):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
-        image, label = self.parse_batch_train(batch)
+        self.workers.note(batch)
         with self.precision.autocast():
-            step = self.step(image, label)
+            step = self.step(*self.parse_batch_train(batch))
             total = torch.stack(list(step.parts.values())).sum()
         self.precision.descend(self, total)
         self.model.remember(data_parallel.gathered(step))
+        summary = health.numbers_of_step(self, batch, step, total)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        accuracy = compute_accuracy(step.logits, step.target.label)[0]
-        summary = {"loss": total.item(), "acc": accuracy.item()}
-        if len(step.parts) > 1:
-            summary |= {f"loss_{name}": part.item() for name, part in step.parts.items()}
         return summary
 
     def after_epoch(self) -> None:
@@ -168,30 +140,26 @@ class CLIPTrainer(TrainerX):
         if self.average is not None:
             self.average.install()
 
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint says of itself."""
-        return {
-            "trainer": self.cfg.TRAINER.NAME,
-            "backbone": self.cfg.MODEL.BACKBONE.NAME,
-            "class_names": self.class_names,
-        } | self.model.identity()
+    def own_identity(self) -> dict[str, Any]:
+        """What beside trainer, towers and settings must agree between a checkpoint and a run."""
+        return dict(self.model.identity())
 
-    def identity_keys(self) -> tuple[str, ...]:
-        """What must agree between a checkpoint and this run for an evaluation."""
-        return ("trainer", "backbone", *self.model.identity())
+    def settings_read(self) -> dict[str, Settings]:
+        """The settings that this trainer reads, by config node."""
+        tuner, settings = self.tuner
+        return {tuner.node: settings, self.node: self.settings}
 
-    def save_model(self, epoch: int, directory: str, *args: Any, **kwargs: Any) -> None:
-        """Save what was learned, and its identity; see `trainers.checkpoint.save`."""
-        distributed.on_main(lambda: checkpoint.save(self, epoch, directory, *args, **kwargs))
+    def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save the run; see `trainers.resuming.save`."""
+        resuming.save(self, epoch, directory, *args, **kwargs)
 
-    def resume_model_if_exist(self, directory: str) -> int:
+    def resume_model_if_exist(self, directory: str | Path) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
-        checkpoint.prepare_resuming(self, directory)
-        return super().resume_model_if_exist(directory)
+        return resuming.resume(self, directory)
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load learned weights for evaluation; nothing is loaded that does not fit."""
-        self.loaded_epoch = checkpoint.load(self, directory, epoch)
+        checkpoint.load(self, directory, epoch)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dassl.data.transforms import build_transform
 from torch import Tensor
@@ -49,7 +49,7 @@ def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
 
 def calibrate_pruner(trainer: CLIPTrainer) -> None:
     """Learn from training pictures, without labels, which patches the last block selects."""
-    model: CLIPClassifier = getattr(trainer.model, "base", trainer.model)
+    model: Any = getattr(trainer.model, "base", trainer.model)
     if model.pruner is None or model.pruner.calibrated:
         return
     trainer.set_model_mode("eval")

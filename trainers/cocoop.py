@@ -8,8 +8,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.conditional_prompts import ConditionalCLIP, ConditionalPrompts
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
 from trainers import extend_cfg
+from trainers.config_rules import flat, require_sound
+
+# A stranger's file must not switch a check off; only a flag of this command can.
+BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
@@ -43,6 +47,9 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     given = {key: value for key, value in flags.items() if value not in (None, "")}
     merge_pairs(cfg, [word for pair in given.items() for word in pair])
     merge_pairs(cfg, args.opts)
+    cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
+    cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
+    require_sound(cfg)
     cfg.freeze()
     return cfg
 
@@ -56,22 +63,27 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         )
     try:
         other = CfgNode(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        given = {k: v for k, v in flat(other).items() if k not in BY_FLAG_ONLY}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
     try:
-        merge_pairs(cfg, [word for key in config_keys(other) for word in (key, lookup(other, key))])
+        merge_pairs(cfg, [word for pair in given.items() for word in pair])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def merge_pairs(cfg: CfgNode, pairs: list) -> None:
+def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
     """Merge [key, value, ...] into a config."""
     if len(pairs) % 2:
         raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if key not in config_keys(cfg):
+        values = flat(cfg)
+        if key not in values:
             raise ValueError(unknown_key(cfg, key))
-        default = lookup(cfg, key)
+        if key in BY_FLAG_ONLY:
+            flag = key.split(".")[1].lower().replace("_", "-")
+            raise ValueError(f"{key} is set by its flag alone, --{flag}")
+        default = values[key]
         # What a user writes as 0 or 50 is meant as a float where the default is one.
         is_number = isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value))
         try:
@@ -82,24 +94,8 @@ def merge_pairs(cfg: CfgNode, pairs: list) -> None:
             ) from error
 
 
-def config_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    """Full names of all keys."""
-    found = []
-    for key, value in cfg.items():
-        nested = isinstance(value, CfgNode)
-        found += config_keys(value, f"{prefix}{key}.") if nested else [prefix + key]
-    return found
-
-
-def lookup(cfg: CfgNode, key: str) -> Any:
-    """The value of a full name, as OPTIM.LR."""
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
 def unknown_key(cfg: CfgNode, key: str) -> str:
     """A sentence for a key that no trainer and no data set reads."""
-    near = difflib.get_close_matches(key, config_keys(cfg), n=3)
+    near = difflib.get_close_matches(key, list(flat(cfg)), n=3)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
     return f"unknown config key {key}{hint}"

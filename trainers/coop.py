@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import PromptedCLIP
 from models.prompt_learner import POSITIONS, PromptLearner
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class CoOp(CLIPTrainer):
         )
         return PromptedCLIP(clip, prompts)
 
-    def identity_keys(self) -> tuple[str, ...]:
+    def own_identity(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""
-        keys = super().identity_keys()
-        return (*keys, "class_names") if self.settings.CSC else keys
+        own = super().own_identity()
+        return own | {"class_names": self.class_names} if self.settings.CSC else own

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,9 @@ from torch.utils.data import Sampler
 
 from models.classifier import Step
 from trainers.distributed import on_main, processes, rank
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +60,10 @@ def deal_out(loader: Any) -> None:
         batches.drop_last = len(batches.sampler) >= batches.batch_size
 
 
-def draw_apart(seed: int) -> None:
-    """Seed the other processes differently: their pictures are to be augmented differently."""
-    if rank() and seed >= 0:
+def draw_apart(trainer: CLIPTrainer) -> None:
+    """Seed the other processes of a new run differently, that augmentations differ."""
+    seed = trainer.cfg.SEED
+    if rank() and seed >= 0 and trainer.start_epoch == 0:
         set_random_seed(seed + rank())
 
 

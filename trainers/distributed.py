@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,6 +17,12 @@ import torch.distributed as dist
 PATIENCE = timedelta(hours=12)  # for the process that evaluates
 
 T = TypeVar("T")
+
+
+class SaidByMainError(ValueError):
+    """What went wrong in the first process, which says it."""
+
+    said_by_main = True
 
 
 def processes() -> int:
@@ -65,7 +71,7 @@ def main_first() -> Iterator[None]:
     """Let one process through before the others, as where files are made that all read.
 
     Raises:
-        ValueError: in the others, what went wrong in the first.
+        SaidByMainError: in the others, what went wrong in the first.
     """
     if not is_main():
         _share(None, None)
@@ -83,7 +89,7 @@ def on_main(work: Callable[[], T]) -> T:
     """Do something in one process; the others wait, and get its result.
 
     Raises:
-        ValueError: in the others, what went wrong there.
+        SaidByMainError: in the others, what went wrong there.
     """
     if not is_main():
         return _share(None, None)
@@ -102,5 +108,25 @@ def _share(found: Any, error: Exception | None) -> Any:
     shared = [found, error and str(error)]
     dist.broadcast_object_list(shared)
     if shared[1] is not None and not is_main():
-        raise ValueError(shared[1])
+        raise SaidByMainError(shared[1])
     return shared[0]
+
+
+@contextmanager
+def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter a context in one process; the others go on once it has.
+
+    Raises:
+        SaidByMainError: in the others, what went wrong there.
+    """
+    with ExitStack() as stack:
+        on_main(lambda: stack.enter_context(context) and None)
+        yield
+
+
+def everyones(value: T) -> list[T]:
+    """What each process brings, in their order; it must be picklable."""
+    found: list[Any] = [value] * processes()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
+    return found

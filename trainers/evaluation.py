@@ -87,6 +87,7 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "epoch": tested_epoch(trainer),
         "epoch_chosen_by": trainer.epoch_chosen_by,
+        "epoch_chosen_on": chosen_on(trainer),
         "learned_parameters": trainer.num_learned(),
         "processes": distributed.processes(),
     }
@@ -103,8 +104,15 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
 
 def trained_on_test(dataset: DatasetBase) -> int:
     """Count the training pictures that are test pictures, too."""
-    test = {item.impath for item in dataset.test}
-    return sum(item.impath in test for item in dataset.train_x)
+    test = {item.impath for item in dataset.test or []}
+    return sum(item.impath in test for item in dataset.train_x or [])
+
+
+def chosen_on(trainer: CLIPTrainer) -> str:
+    """The split whose pictures chose the epoch that is evaluated."""
+    if trainer.epoch_chosen_by != "best_val":
+        return "none"
+    return "unknown" if trainer.chosen_elsewhere else "val"
 
 
 def tested_epoch(trainer: CLIPTrainer) -> int:

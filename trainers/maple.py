@@ -9,8 +9,8 @@ from torch import nn
 
 from models.multimodal_prompts import MultiModalCLIP, MultiModalPrompts
 from models.visual_encoder import require_vit
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings, context_of_words
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings, context_of_words
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
 from yacs.config import CfgNode
 
 from trainers import extend_cfg
@@ -42,6 +43,8 @@ def open_run(model_dir: str | Path, root: str = "") -> CLIPTrainer:
     if root:
         cfg.DATASET.ROOT = root
     cfg.freeze()
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)  # a backbone of random weights is drawn again
     trainer = build_trainer(cfg)
     trainer.load_model(str(model_dir))
     trainer.set_model_mode("eval")

@@ -33,7 +33,7 @@ def who_chooses_the_epoch(cfg: CfgNode, dataset: DatasetBase) -> tuple[CfgNode, 
 
     Test pictures choose nothing: without a validation split of its own, best_val is last_step.
     """
-    test = {item.impath for item in dataset.test}
+    test = {item.impath for item in dataset.test or ()}
     own_val = dataset.val and not any(item.impath in test for item in dataset.val)
     if cfg.TEST.FINAL_MODEL == "best_val" and not own_val:
         logger.warning(

@@ -44,13 +44,17 @@ class Precision:
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
 
     def descend(self, trainer: TrainerX, loss: Tensor) -> None:
-        """Gradients and one optimiser step; with a scaled loss in float16."""
-        if self.scaler is None:
-            trainer.model_backward_and_update(loss)
-            return
+        """Gradients and one optimiser step; with a scaled loss in float16.
+
+        Whether the numbers are finite is looked at behind the step, see `trainers.health`.
+        """
         trainer.model_zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.step(trainer.optim)
+        if self.scaler is None:
+            torch.autograd.backward(loss)
+            trainer.model_update()
+            return
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.step(trainer.optim)  # type: ignore[attr-defined]
         self.scaler.update()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
@@ -11,8 +12,8 @@ from yacs.config import CfgNode
 
 from models.distilled import DistilledCLIP, Projector, StudentPrompts
 from models.visual_encoder import require_vit
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings
 from trainers.teacher import build_teacher
 
 MODALS = ("base2novel", "cross")
@@ -38,6 +39,10 @@ class PromptKDSettings(Settings):
     TEACHER_NAME: str = "ViT-L/14"
     TEACHER_DIR: str = "teacher_model/{dataset}"  # "" for zero-shot CLIP; see `build_teacher`
     TRANSDUCTIVE: bool = False  # train on unlabelled pictures of new classes, too
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *("N_CTX_TEXT", "CTX_INIT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
+        *("KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
+    )
 
     def faults(self) -> list[str]:
         """What is wrong, a sentence each."""

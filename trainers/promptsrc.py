@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from models.averaging import gaussian_weights
 from models.independent_prompts import IndependentCLIP, IndependentPrompts
 from models.tokenizer import normalise_name
 from models.visual_encoder import require_vit
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings, context_of_words
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings, context_of_words
 from trainers.templates import DIVERSE
 
 
@@ -29,6 +30,9 @@ class PromptSRCSettings(Settings):
     IMAGE_LOSS_WEIGHT: float = 10.0
     GPA_MEAN: float = 15.0
     GPA_STD: float = 1.0
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
+    )
 
     def faults(self) -> list[str]:
         """What is wrong, a sentence each."""

@@ -58,7 +58,7 @@ def to_our_names(
 
 def frozen_part(model: CLIPClassifier) -> dict[str, Tensor]:
     """CLIP's own weights under the names of a published full checkpoint."""
-    parts = {"text_encoder": model.text}
+    parts: dict[str, nn.Module] = {"text_encoder": model.text}
     if hasattr(model.visual, "visual"):
         parts["image_encoder"] = model.visual.visual
     found = {f"{p}.{n}": v for p, module in parts.items() for n, v in module.state_dict().items()}

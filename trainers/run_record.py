@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from trainers.output_folder import write_text
+
 PROJECT = Path(__file__).parent.parent
+RESULTS = "results.json"
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
 
+@cache
 def git_revision() -> str:
     """Short SHA of the project, "-dirty" appended if files differ; "unknown" outside git."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -28,6 +32,7 @@ def git_revision() -> str:
     return found.stdout.strip()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Python and the packages that decide a result."""
     found = {"python": platform.python_version()}
@@ -43,16 +48,19 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
     """The resolved configuration, with the project's revision on its first line."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    text = f"# git: {git_revision()}\n{cfg.dump()}"
-    (directory / "config.yaml").write_text(text, encoding="utf-8")
+    write_text(directory / "config.yaml", f"# git: {git_revision()}\n{cfg.dump()}")
+
+
+def forget_results(directory: str | Path) -> None:
+    """Remove the results of an earlier, shorter run: what trains is not done."""
+    (Path(directory) / RESULTS).unlink(missing_ok=True)
 
 
 def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
     """predictions.csv: label and predicted label of every picture, in the order of the split."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("label", "predicted"), *pairs])
+    path = Path(directory) / "predictions.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
 
 
 def dataset_of(model_dir: str) -> str:
@@ -68,14 +76,12 @@ def dataset_of(model_dir: str) -> str:
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
     """Write results.json whole or not at all; its presence says that the run is done."""
-    path = Path(directory) / "results.json"
+    path = Path(directory) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     record = results | {
         "versions": versions(),
         "git": git_revision(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(record, indent=2) + "\n")
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
@@ -23,15 +23,24 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Keys under `TRAINER.<NODE>` that every trainer has. Field names are the config's keys."""
+    """Keys under `TRAINER.<NODE>` that every trainer has. Field names are the config's keys.
+
+    Attributes:
+        TRAINING_ONLY: keys that a trained model does not depend on.
+    """
 
     PREC: str = "fp16"
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
 
     def faults(self) -> list[str]:
         """Everything that is wrong, a sentence each; subclasses add theirs."""
         if self.PREC in PRECISIONS:
             return []
         return [f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"]
+
+    def of_the_model(self) -> list[str]:
+        """Keys that the predictions of a trained model depend on, beyond rounding."""
+        return [f.name for f in fields(self) if f.name not in ("PREC", *self.TRAINING_ONLY)]
 
     def below(self, least: float, *keys: str) -> list[str]:
         """A sentence for each of the keys whose value is below `least`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from dassl.engine import TRAINER_REGISTRY
@@ -15,14 +15,14 @@ from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
 from models.token_pruning import Scatter, most_attended
 from models.tokenizer import normalise_name
-from trainers.base import CLIPTrainer, Run
+from trainers.base import CLIPTrainer
 from trainers.calibration import training_pictures
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.maple import MaPLe
 from trainers.promptkd import PromptKD
 from trainers.promptsrc import PromptSRC
-from trainers.settings import Settings, read_settings
+from trainers.settings import Run, Settings, read_settings
 from trainers.templates import DEFAULT
 
 BASES = {trainer.__name__: trainer for trainer in (CoOp, CoCoOp, MaPLe, PromptSRC, PromptKD)}
@@ -53,6 +53,9 @@ class SpotlighterSettings(Settings):
     TOKENS: str = "value"
     NEW: str = "inherit"
     LR_MULT: float = 0.1  # learning rate of the head's scalars over that of the context
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *("MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT"),
+    )
 
     def head_options(self) -> HeadOptions:
         """The same, as the head names them."""
@@ -115,16 +118,12 @@ class Spotlighter(CLIPTrainer):
         head = SpotlighterHead(class_names, anchors, settings.head_options())
         return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
 
-    def identity_keys(self) -> tuple[str, ...]:
+    def own_identity(self) -> dict[str, Any]:
         """The base must be the same, too."""
-        return (*super().identity_keys(), "base")
-
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint says of itself."""
-        return super().identity() | {"base": self.settings.BASE}
+        return super().own_identity() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The scalars learn faster, and do not decay: 0 is not where they belong."""
+        """The scalars have a rate of their own, and do not decay: 0 is not where they belong."""
         head = self.model.head
         scalars = list(head.parameters(recurse=False))
         chosen = {id(p) for p in scalars}

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
 
 from models.classifier import CLIPClassifier, ZeroShotCLIP
-from models.loading import load_clip
 from models.tokenizer import normalise_name
+from trainers.backbone import load_backbone
 from trainers.checkpoint import find_checkpoint, load_into, read_checkpoint
+from trainers.identity import digest
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import read_settings
 from trainers.templates import template
 
 if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer, Run
+    from trainers.base import CLIPTrainer
     from trainers.promptkd import PromptKDSettings
+    from trainers.settings import Run
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
     """
     folder = settings.TEACHER_DIR.format(dataset=run.cfg.DATASET.NAME, seed=run.cfg.SEED)
     if not folder:
-        clip = load_clip(settings.TEACHER_NAME, pretrained=run.cfg.MODEL.BACKBONE.PRETRAINED)
+        clip = load_backbone(run.cfg.MODEL, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
         names = [normalise_name(name) for name in class_names]
         teacher: CLIPClassifier = ZeroShotCLIP(clip, [[sentence.format(name)] for name in names])
@@ -62,7 +62,8 @@ def teacher_of_run(folder: Path, class_names: list[str], run: Run) -> CLIPClassi
     trainer: type[CLIPTrainer] = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
     settings = read_settings(cfg, trainer.node, trainer.settings_class)
     backbone = cfg.MODEL.BACKBONE
-    clip = load_clip(backbone.NAME, pretrained=backbone.PRETRAINED)
+    cfg.MODEL.TRUST_WEIGHTS = run.cfg.MODEL.TRUST_WEIGHTS
+    clip = load_backbone(cfg.MODEL)
     teacher = trainer.build(clip, class_names, settings, run._replace(cfg=cfg))
     if teacher.learned is None:
         teacher.name = f"{cfg.TRAINER.NAME} on {backbone.NAME}"
@@ -84,7 +85,7 @@ def published_teacher(
             f"no teacher: {error}; name the output folder of a run, or a published teacher's "
             "folder, in TRAINER.PROMPTKD.TEACHER_DIR, or leave it empty for zero-shot CLIP"
         ) from error
-    clip = load_clip(settings.TEACHER_NAME, pretrained=run.cfg.MODEL.BACKBONE.PRETRAINED)
+    clip = load_backbone(run.cfg.MODEL, settings.TEACHER_NAME)
     saved = read_checkpoint(path)
     shape = shape_of(saved["state_dict"], settings.CTX_INIT)
     teacher = PromptSRC.build(clip, class_names, shape, run)
@@ -116,11 +117,3 @@ def with_weights(
     load_into(teacher.learned, saved, path)
     teacher.name = f"{name}, {digest(teacher.learned)}"
     return teacher
-
-
-def digest(module: nn.Module) -> str:
-    """12 hexadecimal digits that tell learned weights apart."""
-    total = hashlib.sha256()
-    for name, parameter in module.named_parameters():
-        total.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
-    return total.hexdigest()[:12]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from yacs.config import CfgNode
 
 from models.text_refiner import LocalMemory, RefinedPrompts, TextRefinedCLIP
-from trainers.base import CLIPTrainer, Run
+from trainers.base import CLIPTrainer
 from trainers.coop import CoOp
-from trainers.settings import Settings, read_settings
+from trainers.settings import Run, Settings, read_settings
 
 MOMENTUM = 0.8  # fixed in the published code
 
@@ -24,6 +25,7 @@ class TextRefinerSettings(Settings):
     DISTILL: float = 20.0
     MEMORY_SIZE: int = 25
     ALPHA: float = 0.2
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("BALANCE", "DISTILL")
 
     def faults(self) -> list[str]:
         """What is wrong, a sentence each."""
@@ -41,13 +43,17 @@ class TextRefiner(CLIPTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check this trainer's keys and CoOp's."""
         super().check_cfg(cfg)
-        context = read_settings(cfg, CoOp.node, CoOp.settings_class)
+        self.context = context = read_settings(cfg, CoOp.node, CoOp.settings_class)
         if context.CSC or context.CLASS_TOKEN_POSITION != "end":
             raise ValueError(
                 "TextRefiner has one context for all classes, before the name: TRAINER.COOP.CSC "
                 f"must be False, got {context.CSC}, and CLASS_TOKEN_POSITION end, got "
                 f"{context.CLASS_TOKEN_POSITION}"
             )
+
+    def settings_read(self) -> dict[str, Settings]:
+        """CoOp's, too."""
+        return super().settings_read() | {CoOp.node: self.context}
 
     @classmethod
     def build(

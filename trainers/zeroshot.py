@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import ZeroShotCLIP
 from models.tokenizer import normalise_name
-from trainers.base import CLIPTrainer, Run
-from trainers.settings import Settings
+from trainers.base import CLIPTrainer
+from trainers.settings import Run, Settings
 from trainers.templates import ensemble, template
 
 logger = logging.getLogger(__name__)
@@ -45,13 +46,13 @@ class ZeroshotCLIP(CLIPTrainer):
         sentences = cls.templates(run.cfg.DATASET.NAME)
         return ZeroShotCLIP(clip, [[s.format(name) for s in sentences] for name in names])
 
-    def train(self) -> None:
+    def train(self) -> None:  # type: ignore[override]
         """Evaluate: there is nothing to learn."""
         logger.info("%s has nothing to learn: evaluating", self.cfg.TRAINER.NAME)
         if not self.cfg.TEST.NO_TEST:
             self.test()
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """There is nothing to load."""
 
 

@@ -1,6 +1,9 @@
 """Checkpoints: plain, whole, and read without executing anything."""
 
+import contextlib
 import os
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,26 +85,66 @@ def test_the_allow_list_ends_with_the_call(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut off"])
 def test_a_broken_file_is_said_to_be_broken(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"broken\.pth cannot be read as a checkpoint"):
+    with pytest.raises(ValueError, match=r"broken\.pth .* is it complete\?"):
         load_checkpoint(tmp_path / "broken.pth")
     with pytest.raises(ValueError, match="got none"):
         load_checkpoint("")
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch, step):
     state = {"state_dict": {"w": torch.ones(1)}, "epoch": 1}
     save_checkpoint(state, tmp_path)
 
-    def cut_off(obj, fpath):
-        fpath.write_bytes(b"half")
-        raise OSError("disk full")
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", cut_off)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*model\.pth\.tar-1'"):
         save_checkpoint({**state, "state_dict": {}}, tmp_path)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "model.pth.tar-1")["state_dict"]["w"].item() == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "model.pth.tar-1"]
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda *a: (calls.append("replace"), replace(*a)))
+    save_checkpoint({"state_dict": {}, "epoch": 1}, tmp_path)
+    assert calls == 2 * ["fsync", "replace", "fsync"]  # content, name, folder; then the pointer
+
+
+def equal(one, other):
+    return one["epoch"] == other["epoch"] and torch.equal(one["w"], other["w"])
+
+
+def test_no_flipped_bit_passes_in_silence(tmp_path):
+    state = {"state_dict": {}, "w": torch.randn(20), "epoch": 3}
+    save_checkpoint(state, tmp_path)
+    path = tmp_path / "model.pth.tar-3"
+    whole, torch_alone = path.read_bytes(), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+            torch_alone += not equal(torch.load(path, weights_only=True), state)
+        with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
+            assert equal(load_checkpoint(path), state), place
+    assert torch_alone > 50  # what it would let pass
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    save_checkpoint({"state_dict": {"w": torch.ones(1000)}, "epoch": 1}, tmp_path)
+    path = tmp_path / "model.pth.tar-1"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"model\.pth\.tar-1 is damaged: the checksum of its part .*data/0 is"
+    ):
+        load_checkpoint(path)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_with_its_faults(tmp_path):

@@ -1,7 +1,11 @@
 """The door to CLIP weights."""
 
+import functools
+import hashlib
 import sys
+import threading
 import types
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import URLError
 
 import pytest
@@ -36,15 +40,83 @@ def test_another_package_called_clip_is_told_apart(monkeypatch):
         loading.import_clip()
 
 
-def test_failed_download_says_what_to_fetch(monkeypatch):
-    clip = loading.import_clip()
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
 
+
+@pytest.fixture
+def server(tmp_path):
+    """A folder that is served on this machine, and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_failed_download_says_what_to_fetch(cache, monkeypatch):
     def offline(*_, **__):
         raise URLError("no route")
 
-    monkeypatch.setattr(clip, "load", offline)
-    with pytest.raises(FileNotFoundError, match=r"ViT-B-16\.pt and put the file into"):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(FileNotFoundError, match=r"ViT-B-16\.pt and put the file into .*cache"):
         loading.load_clip("ViT-B/16")
+
+
+def published(folder, content):
+    digest = hashlib.sha256(content).hexdigest()
+    (folder / digest).mkdir()
+    (folder / digest / "w.pt").write_bytes(content)
+    return f"{digest}/w.pt"
+
+
+def test_weights_are_fetched_once_and_checked(cache, server):
+    folder, address = server
+    url = f"{address}/{published(folder, b'weights')}"
+    path = loading.fetch_weights(url)
+    assert path.read_bytes() == b"weights"
+    (folder / url.split("/")[-2] / "w.pt").unlink()
+    assert loading.fetch_weights(url) == path
+
+
+def test_a_file_of_another_digest_is_never_kept(cache, server):
+    folder, address = server
+    path = published(folder, b"weights")
+    (folder / path).write_bytes(b"weigh")
+    with pytest.raises(ValueError, match=r"sent is not what was published: invalid hash"):
+        loading.fetch_weights(f"{address}/{path}")
+    assert list(cache.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="could not be fetched"):
+        loading.fetch_weights(f"{address}/{'0' * 64}/w.pt")
+
+
+def test_openai_weights_load_after_their_digest_or_when_trusted(cache, clip_model, monkeypatch):
+    cache.mkdir()
+    clip_model.half()
+    torch.save(clip_model.state_dict(), cache / "ViT-B-16.pt")
+    with pytest.raises(ValueError, match=r"has SHA-256 .* or pass --trust-weights"):
+        loading.load_clip("ViT-B/16")
+    model = loading.load_clip("ViT-B/16", trust=True)
+    assert torch.equal(model.logit_scale, clip_model.logit_scale.float())
+    digest = loading.sha256_of(cache / "ViT-B-16.pt")
+    clip = loading.import_clip().clip
+    monkeypatch.setitem(clip._MODELS, "ViT-B/16", f"https://nowhere/{digest}/ViT-B-16.pt")
+    assert loading.load_clip("ViT-B/16").logit_scale == model.logit_scale
+
+
+def test_an_embedded_clip_that_is_damaged_is_refused(tmp_path):
+    (tmp_path / "tiny.pt").write_bytes(b"PK no archive")
+    with pytest.raises(ValueError, match=r"tiny\.pt cannot be read as the embedded CLIP"):
+        loading.load_tiny_clip(tmp_path / "tiny.pt")
 
 
 def test_missing_embedded_clip_says_how_to_make_it(tmp_path):

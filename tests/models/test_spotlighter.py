@@ -230,6 +230,19 @@ def test_text_side_is_built_once_per_evaluation(model, images):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("base", ["CoOp", "CoCoOp"])
+def test_what_is_kept_of_a_batch_does_not_reach_the_next(clip_model, class_names, images, base):
+    model = build(clip_model, class_names, base)
+    fill(model, images)
+    shake(model)
+    others = images.flip(0) * 0.5
+    model.train()
+    expected = [model(batch) for batch in (images, others)]
+    model.eval()
+    for batch, logits in zip((images, others), expected, strict=True):
+        torch.testing.assert_close(model(batch), logits, rtol=1e-5, atol=1e-5)
+
+
 def test_kept_indices_point_at_the_kept_patches(model, images):
     """The released code gathers one patch before the one that it scored."""
     out = model.analyse(images)

@@ -20,6 +20,10 @@ case "$*" in
   -c*) [[ ! -e $PROJECT/too_old ]] ;;
   --version) echo "Python 3.12.1" ;;
   "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m pip_audit"*)
+    echo "$*" >>"$PROJECT/calls"
+    cat "$PROJECT/audit"
+    ! grep -q "^Found\\|Error" "$PROJECT/audit" ;;
   "-m pip"*)
     echo "pip ${*: -3}" >>"$PROJECT/calls"
     echo "no such thing"
@@ -197,7 +201,24 @@ def test_setup_says_what_it_can_set_up(project):
 
 def test_test_script_lints_and_passes_its_arguments_on(project):
     assert project.run("test", "-k", "few shot", "-x").returncode == 0
-    assert project.calls()[-2:] == ["-m ruff check .", "-m pytest -k few shot -x"]
+    assert project.calls()[-3:] == ["-m ruff check .", "-m mypy", "-m pytest -k few shot -x"]
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("No known vulnerabilities found", ""),
+        ("torch  Dependency not found on PyPI and could not be audited", "look at 1 packages"),
+        ("ConnectionError: no route", "pip-audit could not run: ConnectionError: no route"),
+        ("Found 2 known vulnerabilities in 1 package", "Found 2 known vulnerabilities in 1"),
+    ],
+)
+def test_test_script_audits_where_it_can(project, found, said):
+    (project.root / "audit").write_text(f"{found}\n")
+    run = project.run("test")
+    assert run.returncode == 0
+    assert said in run.stdout + run.stderr
+    assert project.calls()[-1] == "-m pytest"
 
 
 def test_base2new_trains_on_base_and_tests_on_new(ready):

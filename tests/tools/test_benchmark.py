@@ -353,3 +353,10 @@ def test_quick_ends_with_its_ratios_as_json(tmp_path, capsys):
     assert all(isinstance(value, float) and value > 0 for value in found.values())
     assert found["max_error"] <= TOLERANCE
     assert len(read_rows(tmp_path / "results.csv")) == 4 * 2 + 3 + 2
+
+
+def test_a_compiled_form_is_timed_beside_the_plain_one():
+    compiled = Bench("quick", clock=FAST, counts=False, compile="eager")
+    rows = compiled.evaluate("CoOp", 3, 2, forms=("ours",))
+    assert [row.note for row in rows] == ["", "compiled: eager"]
+    assert parse_arguments("", ["eval", "--compile", "inductor"]).compile == "inductor"

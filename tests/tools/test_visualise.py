@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from tools import visualise
+from tools.nearest_patches import Kept, nearest
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def test_test_pictures_and_files_are_drawn(spotlighter_run, tmp_path, capsys):
     )
     width, height = Image.open(out).size
     assert width > 400
+    assert Image.open(out.with_name("spot_prototypes.png")).size[0] > 400
     assert "Drawn" in capsys.readouterr().out
     Image.new("RGB", (300, 200), "red").save(tmp_path / "own.png")
     assert (
@@ -70,3 +72,21 @@ def test_a_run_that_selects_no_patches(run, tmp_path, capsys):
     run("CoOp", OPTIM__MAX_EPOCH=1)
     assert visualise.main(["--model-dir", str(tmp_path / "run")]) == 2
     assert "a run of CoOp, which selects no patches" in capsys.readouterr().err
+
+
+def test_dropped_patches_leave_holes_in_the_maps():
+    score, positions = torch.tensor([[5.0, 7.0]]), torch.tensor([[3, 0]])
+    found = visualise.whole_map(score, positions, 4)
+    assert found[0, 3] == 5
+    assert found[0, 0] == 7
+    assert found[0, 1:3].isnan().all()
+    assert torch.equal(visualise.whole_map(score, None, 2), score)
+
+
+def test_the_nearest_patch_of_a_slot_is_found():
+    tokens = torch.eye(4).view(2, 2, 4)  # two pictures, two patches each
+    kept = Kept(torch.zeros(2, 3, 8, 8), tokens, torch.tensor([[5, 6], [7, 8]]))
+    slots = torch.tensor([[0.0, 0.0, 0.9, 0.1], [1.0, 0.0, 0.0, 0.0]])
+    found = nearest(kept, slots)
+    assert [(picture, place) for picture, place, _ in found] == [(1, 7), (0, 5)]
+    assert found[0][2] == pytest.approx(0.9)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainers import data_parallel, distributed
+from trainers.output_folder import sole_writer
 
 PROJECT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -64,6 +65,41 @@ def test_two_processes_give_the_bank_and_weights_of_one_with_twice_the_batch(arg
     assert len(list(folder.glob("log.txt*"))) == 1
     assert len(list((folder / "tensorboard").iterdir())) == 1
     assert (folder / "log.txt").read_text().count("Finish training") == 1
+
+
+def test_two_processes_go_on_as_if_they_had_not_stopped(arguments, tmp_path):
+    """Both draw their own augmentations, so that both need their own random states."""
+    words = arguments(
+        "Spotlighter",
+        "run",
+        INPUT__TRANSFORMS=("random_flip", "normalize"),
+        DATALOADER__TRAIN_X__BATCH_SIZE=4,
+        TRAIN__CHECKPOINT_FREQ=1,
+    )
+    assert launch(words, 2, tmp_path).returncode == 0
+    folder = tmp_path / "run" / "prompt_learner"
+    first = state_of(tmp_path / "run")
+    (folder / "model.pth.tar-2").unlink()
+    (folder / "checkpoint").write_text("model.pth.tar-1\n")
+    done = launch(words, 2, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from" in done.stdout
+    again = state_of(tmp_path / "run")
+    for name, value in first.items():
+        if torch.is_tensor(value):
+            assert torch.equal(value, again[name]), name
+
+
+@pytest.mark.thorough
+def test_two_runs_of_two_processes_are_kept_apart(arguments, tmp_path):
+    words = arguments("CoOp", "run")
+    (tmp_path / "run").mkdir()
+    with sole_writer(tmp_path / "run"):
+        done = launch(words, 2, tmp_path)
+    assert done.returncode == 1
+    own, _ = done.stderr.split("torch/distributed/elastic", 1)
+    assert own.count("train.py: error: another run") == 1
+    assert own.count("train.py: error") == 1
 
 
 @pytest.mark.thorough

@@ -9,7 +9,6 @@ import pytest
 from dassl.data.datasets import build_dataset
 
 import train
-from tests.trainers.test_errors import fails  # noqa: F401  (a fixture)
 from tests.trainers.test_runs import results
 from trainers.config import build_config
 from trainers.pictures import KeptPictures
@@ -46,7 +45,7 @@ def cut(path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("spoil", [empty, cut, claim_a_huge_size])
-def test_a_broken_test_picture_stops_a_run_with_one_sentence(fails, root, pictures, spoil, workers):  # noqa: F811
+def test_a_broken_test_picture_stops_a_run_with_one_sentence(fails, root, pictures, spoil, workers):
     spoil(pictures / "test_2_1.png")
     found = fails("ZeroshotCLIP", flags=at(root), DATALOADER__NUM_WORKERS=workers)
     assert found.startswith(f"train.py: error: Toy, test: {pictures}/test_2_1.png cannot be read")
@@ -55,14 +54,14 @@ def test_a_broken_test_picture_stops_a_run_with_one_sentence(fails, root, pictur
 
 
 @pytest.mark.parametrize("cache", [0, 64])
-def test_a_missing_training_picture_stops_a_run_with_one_sentence(fails, root, pictures, cache):  # noqa: F811
+def test_a_missing_training_picture_stops_a_run_with_one_sentence(fails, root, pictures, cache):
     for path in pictures.glob("train_0_*.png"):
         path.unlink()
     found = fails("CoOp", flags=at(root), DATALOADER__CACHE_MB=cache)
     assert found.startswith(f"train.py: error: Toy, train: No picture at {pictures}/train_0_")
 
 
-def test_a_missing_validation_picture_is_named_with_its_split(fails, root, pictures):  # noqa: F811
+def test_a_missing_validation_picture_is_named_with_its_split(fails, root, pictures):
     (pictures / "val_3_0.png").unlink()
     assert "Toy, val: No picture" in fails("CoOp", flags=at(root), TEST__FINAL_MODEL="best_val")
 
@@ -138,7 +137,7 @@ def test_nothing_stands_in_outside_training(arguments, root):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_nothing_readable_at_all_is_an_error(fails, root, pictures, split):  # noqa: F811
+def test_nothing_readable_at_all_is_an_error(fails, root, pictures, split):
     for path in pictures.glob(f"{split}_*.png"):
         path.unlink()
     found = fails("CoOp", flags=at(root), DATALOADER__SKIP_UNREADABLE=True)

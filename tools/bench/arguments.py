@@ -83,6 +83,8 @@ def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
     add("--batch", nargs="+", type=positive, help=f"batch sizes ({usual})")
     add("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="what is timed (all)")
     add("--sweep", choices=AXES[command], help="give one condition several values, for a plot")
+    if command == "eval":
+        add("--compile", default="", metavar="BACKEND", help="of torch.compile, as inductor")
     add("--no-counts", action="store_true", help="time alone, without memory and operations")
 
 

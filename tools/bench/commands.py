@@ -75,6 +75,7 @@ def make_bench(args: argparse.Namespace) -> Bench:
         seed=args.seed,
         clock=clock(args),
         counts=not getattr(args, "no_counts", True),
+        compile=getattr(args, "compile", ""),
     )
 
 

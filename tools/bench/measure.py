@@ -45,6 +45,7 @@ class Bench:
         seed: of weights and pictures.
         clock: see `Clock`.
         counts: whether memory and operations are measured, too: two calls more.
+        compile: a backend of torch.compile: evaluation is timed with and without.
         tell: takes what happens, for a progress bar.
     """
 
@@ -55,6 +56,7 @@ class Bench:
     seed: int = 0
     clock: Clock = field(default_factory=Clock)
     counts: bool = True
+    compile: str = ""
     tell: Callable[[str], object] = lambda _: None
 
     def __post_init__(self) -> None:
@@ -159,6 +161,11 @@ class Bench:
             key = f"ours, {schedule}"
             works[key] = partial(classifier(self.ours(name, names, schedule)), images)
             rows[key] = rows["ours"].pruned(schedule)
+        if self.compile and "ours" in forms:
+            model = self.ours(name, names, None)
+            getattr(model, "base", model).visual.compile(backend=self.compile)
+            works["ours, compiled"] = partial(classifier(model), images)
+            rows["ours, compiled"] = replace(rows["ours"], note=f"compiled: {self.compile}")
         chosen = {key: row for key, row in rows.items() if key.split(",")[0] in forms}
         return self.finish(chosen, works)
 

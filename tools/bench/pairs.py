@@ -23,7 +23,7 @@ from tools.bench.works import classifier, published_classifier
 from tools.published.common import Published
 from tools.published.names import published_state
 from trainers import TRAINERS, extend_cfg
-from trainers.base import Run
+from trainers.settings import Run
 from trainers.templates import DEFAULT, DIVERSE
 
 WORDS = "a photo of a"

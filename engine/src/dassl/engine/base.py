@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class TrainerBase:
     def model_backward(self, loss: torch.Tensor) -> None:
         """Compute gradients of a finite loss."""
         self.detect_anomaly(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def model_update(self, names: Names = None) -> None:
         """Step the optimisers."""
@@ -226,13 +227,19 @@ class TrainerBase:
     def close_writer(self) -> None:
         """Close TensorBoard's file."""
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with suppress(OSError):  # a full disk; what was measured stands in the results
+                writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Write a number to TensorBoard, if it is open."""
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             self._writer.add_scalar(tag, scalar_value, global_step)
+        except OSError as error:
+            logger.warning("TensorBoard's file is no longer written: %s", error)
+            self.close_writer()
 
     # The order of the hooks
 

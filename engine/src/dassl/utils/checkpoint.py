@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Mapping
@@ -33,13 +34,30 @@ def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(PREFIX): value for name, value in state_dict.items()}
 
 
-def _write_atomically(state: Any, fpath: Path) -> None:
+def _write_atomically(content: bytes | memoryview, fpath: Path) -> None:
+    """Write a file whole or not at all, even if the machine stops meanwhile."""
     unfinished = fpath.with_name(f".{fpath.name}.{os.getpid()}")
     try:
-        torch.save(state, unfinished)
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(fpath)
+        _sync_folder(fpath.parent)
+    except OSError as error:
+        error.filename = str(fpath)  # a failed write does not say where
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def save_checkpoint(
@@ -50,6 +68,9 @@ def save_checkpoint(
     model_name: str = "",
 ) -> None:
     """Write a checkpoint and note its name in the text file ``checkpoint`` beside it.
+
+    Each file is written under another name, forced to the disk, then renamed. It is a zip archive
+    that holds the checksums of its parts; ``load_checkpoint`` compares them.
 
     Args:
         state: At least ``state_dict`` and ``epoch`` (epochs done).
@@ -64,18 +85,21 @@ def save_checkpoint(
     if remove_module_from_keys:
         state["state_dict"] = _without_prefix(state["state_dict"])
     fpath = folder / (model_name or f"model.pth.tar-{state['epoch']}")
-    _write_atomically(state, fpath)
+    packed = io.BytesIO()  # torch itself reports a full disk as an internal error
+    torch.save(state, packed)
+    _write_atomically(packed.getbuffer(), fpath)
     logger.info("Checkpoint saved to %s", fpath)
-    (folder / POINTER).write_text(f"{fpath.name}\n", encoding="utf-8")
+    _write_atomically(f"{fpath.name}\n".encode(), folder / POINTER)
     if is_best:
-        _write_atomically(state, folder / BEST)
+        _write_atomically(packed.getbuffer(), folder / BEST)
 
 
 def load_checkpoint(fpath: str | Path) -> Any:
     """Read a checkpoint, tensors on the CPU; schedulers come back as dictionaries.
 
     Raises:
-        ValueError: If no path is given, or the file is not a checkpoint or pickles foreign objects.
+        ValueError: If no path is given, or the file is not a checkpoint, is damaged, or pickles
+            foreign objects.
         FileNotFoundError: If there is no such file.
     """
     if not fpath:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ def download_and_unpack(url: str, dst: str | Path, from_gdrive: bool = True) -> 
 
     Raises:
         ImportError: If Google Drive is asked for and ``gdown`` is not installed.
+        ValueError: If the archive cannot be read, or a member leads out of the folder.
     """
     archive = Path(dst)
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -28,9 +31,32 @@ def download_and_unpack(url: str, dst: str | Path, from_gdrive: bool = True) -> 
         _from_gdrive(url, archive)
     else:
         torch.hub.download_url_to_file(url, str(archive))
-    # The filter keeps members of a tar file inside the folder; zip files have none.
-    options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
-    shutil.unpack_archive(archive, archive.parent, **options)
+    try:
+        _require_inside(archive)
+        # The filter looks at links as well; zip files have none.
+        options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
+        shutil.unpack_archive(archive, archive.parent, **options)
+    except tarfile.FilterError as error:
+        raise ValueError(_leads_out(archive, error.tarinfo.name)) from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{archive} cannot be unpacked ({error}); is it complete?") from error
+
+
+def _require_inside(archive: Path) -> None:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened_zip:
+            names = opened_zip.namelist()
+    else:
+        with tarfile.open(archive) as opened_tar:
+            names = opened_tar.getnames()
+    folder = archive.parent.resolve()
+    for name in names:
+        if not (folder / name).resolve().is_relative_to(folder):
+            raise ValueError(_leads_out(archive, name))
+
+
+def _leads_out(archive: Path, name: str) -> str:
+    return f"{archive} is not unpacked: its member {name!r} leads out of {archive.parent}"
 
 
 def _from_gdrive(url: str, archive: Path) -> None:

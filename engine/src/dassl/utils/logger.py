@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -69,20 +71,34 @@ class Logger:
         """Write a text to both."""
         self.console.write(msg)
         if self.file is not None:
-            self.file.write(msg)
+            with self._going_on_without_file():
+                self.file.write(msg)
         return len(msg)
 
     def flush(self) -> None:
         """Flush both, so that a killed run leaves a complete log."""
         self.console.flush()
         if self.file is not None:
-            self.file.flush()
+            with self._going_on_without_file():
+                self.file.flush()
 
     def close(self) -> None:
         """Close the file; the console stays open."""
         if self.file is not None:
-            self.file.close()
+            with self._going_on_without_file():
+                self.file.close()
             self.file = None
+
+    @contextmanager
+    def _going_on_without_file(self) -> Iterator[None]:
+        """A log that cannot be written, as on a full disk, is no reason to lose a run."""
+        try:
+            yield
+        except OSError as error:
+            file, self.file = self.file, None
+            self.console.write(f"The log file is no longer written: {error}\n")
+            with suppress(OSError):  # it tries once more to write what it holds
+                file.close()  # type: ignore[union-attr]
 
 
 def setup_logger(output: str | Path | None = None) -> None:

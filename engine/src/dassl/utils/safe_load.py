@@ -7,15 +7,13 @@ inert stand-in of the same name, which only holds what the file says; then it be
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch import serialization
+from torch.serialization import safe_globals
 
 __all__ = ["load_plain"]
 
@@ -62,18 +60,6 @@ for _module, _names in INERT_CLASSES.items():
     _ALLOWED += [_stand_in(_module, _name) for _name in _names]
 
 
-@contextmanager
-def _allowing(objects: list[Any]) -> Iterator[None]:
-    # torch.serialization.safe_globals does the same, from torch 2.5 on.
-    before = serialization.get_safe_globals()
-    serialization.add_safe_globals(objects)
-    try:
-        yield
-    finally:
-        serialization.clear_safe_globals()
-        serialization.add_safe_globals(before)
-
-
 def _plain(value: Any) -> Any:
     """Turn stand-ins into dictionaries, without the optimiser that a scheduler points to."""
     if isinstance(value, _Inert):
@@ -92,14 +78,30 @@ def load_plain(fpath: str | Path) -> Any:
             of upstream's checkpoints, which come back as dictionaries.
 
     Raises:
-        ValueError: If the file pickles anything else, or is not a checkpoint.
+        ValueError: If the file pickles anything else, is damaged, or is not a checkpoint.
     """
-    try:
-        with _allowing(_ALLOWED):
-            content = torch.load(fpath, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError) as error:
-        raise ValueError(_refusal(fpath, error)) from error
+    with Path(fpath).open("rb") as file:
+        if damage := _damage(file):
+            raise ValueError(f"{fpath} is damaged: {damage}; is it complete?")
+        file.seek(0)
+        try:
+            with safe_globals(_ALLOWED):
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a foreign file may make the reader stumble anywhere
+            raise ValueError(_refusal(fpath, error)) from error
     return _plain(content)
+
+
+def _damage(file: BinaryIO) -> str | None:
+    """Say what of an archive differs from its checksum, which torch does not look at."""
+    if file.read(4) != b"PK\3\4":
+        return None  # written by a torch of long ago, or no checkpoint
+    try:
+        with zipfile.ZipFile(file) as archive:
+            part = archive.testzip()
+    except Exception:  # names, sizes and places in the archive may all be wrong
+        return "its table of contents cannot be read"
+    return part and f"the checksum of its part {part} is wrong"
 
 
 def _refusal(fpath: str | Path, error: Exception) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import platform
 import random
 import sys
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ __all__ = [
     "tolist_if_not",
     "write_json",
 ]
+
+
+logger = logging.getLogger(__name__)
+
+ORIENTATION = 0x0112  # EXIF tag
+MAX_8_BITS, MAX_16_BITS = 255, 65535
 
 
 def mkdir_if_missing(dirname: str | Path) -> None:
@@ -71,6 +79,9 @@ def write_json(obj: Any, fpath: str | Path) -> None:
 def read_image(path: str | Path) -> Image.Image:
     """Read a picture as RGB.
 
+    Of an animation the first frame counts. A picture is read as it is stored, not as its EXIF data
+    say that it should be shown.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a picture that can be decoded.
@@ -79,9 +90,31 @@ def read_image(path: str | Path) -> Image.Image:
         raise FileNotFoundError(f"No picture at {path}; check DATASET.ROOT and the split file")
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if image.getexif().get(ORIENTATION, 1) != 1:
+                _warn_of_orientation()
+            return _eight_bits(image).convert("RGB")
     except Exception as error:  # a decoder that is fed with broken bytes may raise anything
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16 bits a pixel to 8; Pillow's own conversion cuts all above 255."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > MAX_16_BITS:
+        raise ValueError(f"pixels of mode {image.mode}; convert it to 8 or 16 bits a channel")
+    if image.mode == "I" and pixels.max() <= MAX_8_BITS:
+        return image
+    return Image.fromarray((pixels // (MAX_8_BITS + 2)).astype(np.uint8))
+
+
+@cache
+def _warn_of_orientation() -> None:
+    logger.warning(
+        "There are pictures that should be shown rotated (EXIF); they are read as they are stored, "
+        "as the published projects do"
+    )
 
 
 def set_random_seed(seed: int) -> None:
@@ -120,6 +153,7 @@ def check_availability(requested: str, available: Iterable[str], kind: str = "na
     available = list(available)
     if requested in available:
         return
+    requested = str(requested)
     nearest = get_most_similar_str_to_a_from_b(requested, available)
     hint = f'; did you mean "{nearest}"?' if nearest is not None else ""
     raise ValueError(f'"{requested}" is not a registered {kind}; available: {available}{hint}')

@@ -10,6 +10,7 @@ from dassl.data.transforms.augment import (
     Cutout,
     GaussianNoise,
     InstanceNormalization,
+    MiddleOfLongEdge,
     Random2DTranslation,
 )
 from dassl.utils import check_availability
@@ -138,6 +139,7 @@ def _train_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Any]:
 
 def _test_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Any]:
     steps: list[Any] = [
+        MiddleOfLongEdge(),
         T.Resize(max(cfg.SIZE), interpolation=_interpolation(cfg)),
         T.CenterCrop(tuple(cfg.SIZE)),
         T.ToTensor(),

@@ -1,0 +1,88 @@
+"""A loss or a parameter that is no number ends the run at its step, and says where."""
+
+import re
+
+import pytest
+import torch
+
+from models.classifier import CLIPClassifier, Step
+from models.prototype_memory import PrototypeMemory
+from tests.reliability.runs import OPTIONS, content
+from trainers.precision import Precision
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Change the result of the n-th training step."""
+
+    def go(number, change):
+        step, calls = CLIPClassifier.step, []
+
+        def spoilt(self, *args):
+            calls.append(1)
+            found = step(self, *args)
+            return change(self, found) if len(calls) == number else found
+
+        monkeypatch.setattr(CLIPClassifier, "step", spoilt)
+
+    return go
+
+
+def nan_loss(_, step: Step):
+    return step._replace(parts={name: part * float("nan") for name, part in step.parts.items()})
+
+
+def nan_gradient(model, step: Step):
+    """The square root has an infinite slope at 0: the loss is finite, its gradients are not."""
+    context = model.learned.ctx
+    return step._replace(parts=step.parts | {"root": (0 * context.sum()).sqrt()})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(nan_loss, "the loss (nan)"), (nan_gradient, "a learned parameter")]
+)
+@pytest.mark.parametrize("number", [2, 5, 6])
+def test_it_is_noticed_at_its_step(fails, spoil, tmp_path, witness, change, what, number):
+    spoil(number, change)
+    found = fails("CoOp", **OPTIONS | {"OPTIM__LR_SCHEDULER": "single_step"})
+    epoch, batch = (number - 1) // 3 + 1, (number - 1) % 3 + 1
+    assert f"{what} is infinite or not a number in epoch {epoch}/3, batch {batch}/3, on " in found
+    assert "(learning rate 0.02, precision fp32)" in found
+    assert found.count("/toy/images/train_") == 3
+    assert "... 4 in all, see log.txt" in found
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.split("The pictures of the batch:\n")[1].count("/toy/images/train_") == 4
+    folder = tmp_path / "run" / "prompt_learner"
+    if epoch == 1:
+        assert not folder.exists()
+        assert found.endswith("no checkpoint was written yet")
+    else:
+        assert found.endswith(f"the last good checkpoint is {folder / 'model.pth.tar-1'}")
+        saved = content(tmp_path / "run", "model.pth.tar-1")["state_dict"]
+        assert all(torch.isfinite(value).all() for value in saved.values())
+        assert not (folder / "model.pth.tar-2").exists()
+    assert not (tmp_path / "run" / "results.json").exists()
+    if number == 5:
+        fault = "a NaN in the loss" if change is nan_loss else "NaN gradients of a finite loss"
+        witness("numbers", fault, re.sub(r"on \S+/toy.* \(learning", "on ... (learning", found))
+
+
+def test_with_a_scaled_loss_too(fails, spoil, monkeypatch):
+    """float16's scaler leaves out a step without a word; a NaN loss is none of its business."""
+    monkeypatch.setattr(Precision, "descend", lambda *_: None)
+    spoil(2, nan_loss)
+    assert "the loss (nan) is infinite" in fails("CoOp", **OPTIONS)
+
+
+def test_what_is_saved_is_looked_at_as_well(fails, tmp_path, monkeypatch, witness):
+    """Something in the bank that no loss has met yet."""
+
+    def spoil(self):
+        if self.global_mass.sum() > 12:  # behind an epoch, not behind the first filling
+            self.mass[0, 0] = float("inf")
+
+    monkeypatch.setattr(PrototypeMemory, "sort_by_mass", spoil)
+    found = fails("Spotlighter", **OPTIONS)
+    assert "head.memory.mass (to be saved) is infinite or not a number in epoch 1/3 (" in found
+    assert not (tmp_path / "run" / "prompt_learner").exists()
+    witness("numbers", "an infinite number in the bank", found)

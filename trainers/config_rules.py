@@ -1,0 +1,96 @@
+"""What values the keys of Dassl's part of a config may have; all faults are named at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from yacs.config import CfgNode
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def flat(cfg: CfgNode, prefix: str = "") -> dict[str, Any]:
+    """All values by the full name of their key, as OPTIM.LR."""
+    found: dict[str, Any] = {}
+    for key, value in cfg.items():
+        nested = isinstance(value, CfgNode)
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
+
+
+def numbers(count: int, least: float) -> Rule:
+    """So many numbers, none below the least."""
+
+    def fits(value: Any) -> bool:
+        return len(value) == count and all(_is_number(v) and v >= least for v in value)
+
+    return fits, f"{count} numbers" + (f" from {least:g} on" if least > -math.inf else "")
+
+
+def at_least(least: float) -> Rule:
+    """One number, not below the least."""
+    return lambda value: _is_number(value) and value >= least, f"a number from {least:g} on"
+
+
+def wholes() -> Rule:
+    """Any number of whole numbers from 0 on."""
+    return lambda value: all(type(v) is int and v >= 0 for v in value), "whole numbers from 0 on"
+
+
+def only(wanted: Any) -> Rule:
+    """One value and no other: what Dassl can, and trainers of prompts cannot use."""
+    return lambda value: value == wanted, f"{wanted} for these trainers"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+RULES: dict[str, Rule] = {
+    "INPUT.SIZE": numbers(2, 1),
+    "INPUT.PIXEL_MEAN": numbers(3, -math.inf),
+    "INPUT.PIXEL_STD": numbers(3, 1e-6),
+    "DATALOADER.NUM_WORKERS": at_least(0),
+    "INPUT.RRCROP_SCALE": numbers(2, 0),
+    "INPUT.NO_TRANSFORM": only(False),
+    "DATALOADER.K_TRANSFORMS": only(1),
+    "DATALOADER.TRAIN_X.BATCH_SIZE": at_least(1),
+    "DATALOADER.TEST.BATCH_SIZE": at_least(1),
+    "OPTIM.LR": at_least(0),
+    "OPTIM.WEIGHT_DECAY": at_least(0),
+    "OPTIM.MAX_EPOCH": at_least(1),
+    "TRAIN.PRINT_FREQ": at_least(1),
+    "TRAIN.KEEP_CHECKPOINTS": at_least(0),
+    "MODEL.PRUNE.AT": wholes(),
+    "MODEL.PRUNE.KEEP": wholes(),
+    "MODEL.TEXT_CHUNK": at_least(0),
+}
+
+
+def require_sound(cfg: CfgNode) -> None:
+    """Check a whole config before anything is built.
+
+    Raises:
+        ValueError: names every key that has a value it cannot have.
+    """
+    values = flat(cfg)
+    wrong = [
+        f"{key} must be {expected}, got {values[key]!r}"
+        for key, (fits, expected) in RULES.items()
+        if not fits(values[key])
+    ]
+    backend = cfg.MODEL.COMPILE
+    if backend:
+        import torch._dynamo
+
+        known = torch._dynamo.list_backends(exclude_tags=None)
+        if backend not in known:
+            wrong.append(f"MODEL.COMPILE must be one of {', '.join(known)}, got {backend!r}")
+    if cfg.TEST.FINAL_MODEL not in ("last_step", "best_val"):
+        wrong.append(
+            f"TEST.FINAL_MODEL must be last_step or best_val, got {cfg.TEST.FINAL_MODEL!r}"
+        )
+    if wrong:
+        raise ValueError("; ".join(wrong))

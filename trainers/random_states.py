@@ -1,0 +1,104 @@
+"""Where the random numbers stand: of this process, and of the workers that read pictures.
+
+States travel and are saved as text: short, and read without executing anything.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+KEY = "random_state_of_worker"  # in a batch: (number of the worker, its state behind this batch)
+
+
+def capture() -> str:
+    """States of Python's, NumPy's and torch's generators, those of the GPUs included."""
+    version, words, gauss = random.getstate()
+    name, keys, position, *normal = np.random.get_state()  # noqa: NPY002 - what Dassl's transforms draw from
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    state = {
+        "python": [version, array("I", words).tobytes().hex(), gauss],
+        "numpy": [str(name), np.asarray(keys).tobytes().hex(), int(position), *normal],
+        "torch": _to_hex(torch.get_rng_state()),
+        "cuda": [_to_hex(gpu) for gpu in gpus],
+    }
+    return json.dumps(state)
+
+
+def restore(text: str) -> None:
+    """Go on drawing where `capture` was called."""
+    state = json.loads(text)
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(array("I", bytes.fromhex(words))), gauss))
+    name, keys, *rest = state["numpy"]
+    numbers = np.frombuffer(bytes.fromhex(keys), np.uint32)
+    np.random.set_state((name, numbers, *rest))  # noqa: NPY002
+    torch.set_rng_state(_from_hex(state["torch"]))
+    gpus = [_from_hex(gpu) for gpu in state["cuda"]]
+    if torch.cuda.is_available() and len(gpus) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(gpus)
+
+
+def _to_hex(state: Tensor) -> str:
+    return bytes(state.numpy()).hex()
+
+
+def _from_hex(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+class WorkerStates:
+    """The states of a loader's workers behind the last batch of each.
+
+    A worker that persists goes on drawing from epoch to epoch, so a resumed run must put its new
+    workers where the old ones were. Workers that are started anew are seeded by this process.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[int, str] = {}
+
+    def watch(self, loader: DataLoader[Any]) -> None:
+        """Have workers send their states, and begin where they were; before the first batch."""
+        if loader.num_workers == 0:
+            return
+        loader.collate_fn = _Sending(loader.collate_fn)
+        if loader.persistent_workers and self.states:
+            loader.worker_init_fn = _Restoring(dict(self.states))
+
+    def note(self, batch: dict[str, Any]) -> None:
+        """Take the state that came with a batch."""
+        if KEY in batch:
+            worker, state = batch.pop(KEY)
+            self.states[worker] = state
+
+
+class _Sending:
+    """Collate, and add the worker's state."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        batch, worker = self.collate(items), get_worker_info()
+        if worker is not None:
+            batch[KEY] = (worker.id, capture())
+        return batch
+
+
+class _Restoring:
+    """Put a worker where it was."""
+
+    def __init__(self, states: dict[int, str]) -> None:
+        self.states = states
+
+    def __call__(self, worker: int) -> None:
+        if worker in self.states:
+            restore(self.states[worker])
