@@ -116,6 +116,20 @@ class SpotlighterPredictor:
         trainer = open_without_data(path, class_names, new=new, root=str(root))
         return cls(**for_predictor(trainer))
 
+    @classmethod
+    def zero_shot(
+        cls, path: str | Path, class_names: Sequence[str] | None = None
+    ) -> SpotlighterPredictor:
+        """CLIP as it was before a run: its backbone, its preprocessing, nothing learned.
+
+        Args:
+            path: as of `from_run`.
+            class_names: any other classes than those of the run.
+        """
+        from trainers.without_data import for_predictor, open_without_data
+
+        return cls(**for_predictor(open_without_data(path, class_names, zero_shot=True)))
+
     @torch.no_grad()
     def predict(
         self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32

@@ -28,6 +28,7 @@ def open_without_data(
     *,
     new: str = "",
     root: str = "",
+    zero_shot: bool = False,
 ) -> CLIPTrainer:
     """A trainer as the run left it, in evaluation mode, that knows class names and no pictures.
 
@@ -39,6 +40,7 @@ def open_without_data(
         new: what those of them get that the bank has not seen: inherit, text or off; as the run's
             config says (TRAINER.SPOTLIGHTER.NEW) if empty.
         root: folder of all data sets; read only if nothing else tells the class names of the run.
+        zero_shot: CLIP itself, without what the run learned and without its pruning.
 
     Raises:
         FileNotFoundError: the folder holds no run, or no checkpoint.
@@ -49,8 +51,10 @@ def open_without_data(
     if root:
         cfg.DATASET.ROOT = root
     cfg.VERBOSE = False
-    cfg.freeze()
     own = recorded_names(model_dir, cfg)
+    if zero_shot:
+        cfg.TRAINER.NAME, cfg.MODEL.PRUNE.AT, cfg.MODEL.PRUNE.KEEP = "ZeroshotCLIP", (), ()
+    cfg.freeze()
     names = list(class_names) if class_names is not None else own or names_of_the_data(cfg)
     before = random_states.capture()
     if cfg.SEED >= 0:
