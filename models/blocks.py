@@ -117,7 +117,7 @@ def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> Befor
         if not 1 <= depth <= len(prompts):
             return x
         start, stop, _ = where.indices(x.shape[1])
-        own = prompts[depth - 1].to(x.dtype).expand(len(x), -1, -1)  # (B, M, W)
+        own = prompts[depth - 1].to(x.dtype).expand(x.shape[0], -1, -1)  # (B, M, W)
         return torch.cat([x[:, :start], own, x[:, stop:]], dim=1)
 
     return before_block

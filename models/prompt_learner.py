@@ -103,7 +103,7 @@ class PromptLearner(nn.Module):
         """The prompts of all classes with each of G contexts, before the class name."""
         words = self.token_suffix[:1, : self.num_prefix - 1 - self.n_ctx]  # (1, P - 1 - M, W)
         parts = [self.token_prefix[:1], ctx.to(words.dtype), words]
-        prefix = torch.cat([part.expand(len(ctx), -1, -1) for part in parts], dim=1)
+        prefix = torch.cat([part.expand(ctx.shape[0], -1, -1) for part in parts], dim=1)
         return Prompts(prefix, self.tail, self.layout)
 
     def whole(self) -> Float[Tensor, "C L W"]:

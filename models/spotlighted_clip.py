@@ -10,7 +10,7 @@ from models.inheritance import Bank
 from models.losses import SpotlightedOutput, spotlighter_loss
 from models.precision import full_precision
 from models.spotlighter import SpotlighterHead, TextSide
-from models.visual_encoder import require_vit
+from models.visual_encoder import VisualTokens, require_vit
 
 
 class SpotlightedCLIP(nn.Module):
@@ -76,7 +76,10 @@ class SpotlightedCLIP(nn.Module):
 
     def analyse(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
         """Logits and all that led to them, for losses, bank updates and pictures."""
-        tokens = self.base.encode_image(image, self.patch_path)
+        return self.judge(self.base.encode_image(image, self.patch_path))
+
+    def judge(self, tokens: VisualTokens) -> SpotlightedOutput:
+        """The same, of pictures that the image tower has seen; unit length."""
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):

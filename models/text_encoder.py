@@ -36,6 +36,7 @@ class TextEncoder(nn.Module):
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
         self.token_embedding = clip.token_embedding
+        self.in_parts = True  # where no gradient is kept; a graph for any batch knows no parts
         self.chunk = 0  # classes at a time while learning, the rest recomputed; 0 for all
 
     @property
@@ -64,9 +65,11 @@ class TextEncoder(nn.Module):
         learns = torch.is_grad_enabled() and (
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
         )
-        groups = len(prompts.prefix)
+        groups = prompts.prefix.shape[0]
         if not learns:
-            limit = max(1, ROWS_AT_A_TIME // groups)
+            limit = (
+                max(1, ROWS_AT_A_TIME // groups) if self.in_parts else sum(prompts.layout.lengths)
+            )
         else:
             limit = self.rows_of_a_chunk(prompts.layout, groups)
         parts = []

@@ -113,7 +113,7 @@ class TokenPruner(nn.Module):
         # What stays keeps its place among the others: attention does not care, pictures do.
         kept = order[:, :num_keep].sort(dim=-1).values
         old = torch.arange(num_patches, candidates.shape[1], device=x.device)
-        rest = torch.cat([order[:, num_keep:], old.expand(len(x), -1)], dim=1)
+        rest = torch.cat([order[:, num_keep:], old.expand(x.shape[0], -1)], dim=1)
         share = score.gather(1, rest).softmax(-1).to(x.dtype)  # (B, N - K + F)
         fused = share.unsqueeze(1) @ gather_tokens(candidates, rest)
         groups = groups._replace(patches=gather_tokens(groups.patches, kept), fused=fused)

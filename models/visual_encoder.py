@@ -95,11 +95,11 @@ class VisualEncoder(nn.Module):
         visual = self.visual
         patches = visual.conv1(image.to(visual.conv1.weight.dtype))  # (B, Wv, grid, grid)
         patches = patches.flatten(2).transpose(1, 2)  # (B, N, Wv)
-        cls = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         x = torch.cat([cls, patches], dim=1)  # (B, 1 + N, Wv)
         x = x + visual.positional_embedding.to(x.dtype)
         if prompts is not None:
-            prompts = prompts.to(x.dtype).expand(len(x), -1, -1)
+            prompts = prompts.to(x.dtype).expand(x.shape[0], -1, -1)
             x = torch.cat([x, prompts], dim=1)  # (B, 1 + N + M, Wv)
         return visual.ln_pre(x)
 
@@ -131,7 +131,7 @@ class VisualEncoder(nn.Module):
         """
         *early, last = self.visual.transformer.resblocks
         x = self.embed(image, prompts)
-        layout = PatchLayout(torch.arange(self.num_patches, device=x.device).expand(len(x), -1))
+        layout = PatchLayout(torch.arange(self.num_patches, device=x.device).expand(x.shape[0], -1))
         for depth, block in enumerate(early):
             x = x if before_block is None else before_block(depth, x)
             stage = None if pruner is None else pruner.stage(depth)

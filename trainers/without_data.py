@@ -29,6 +29,7 @@ def open_without_data(
     new: str = "",
     root: str = "",
     zero_shot: bool = False,
+    plain: bool = False,
 ) -> CLIPTrainer:
     """A trainer as the run left it, in evaluation mode, that knows class names and no pictures.
 
@@ -41,6 +42,7 @@ def open_without_data(
             config says (TRAINER.SPOTLIGHTER.NEW) if empty.
         root: folder of all data sets; read only if nothing else tells the class names of the run.
         zero_shot: CLIP itself, without what the run learned and without its pruning.
+        plain: float32 on the CPU, nothing compiled, whatever the config says.
 
     Raises:
         FileNotFoundError: the folder holds no run, or no checkpoint.
@@ -51,6 +53,10 @@ def open_without_data(
     if root:
         cfg.DATASET.ROOT = root
     cfg.VERBOSE = False
+    if plain:
+        cfg.USE_CUDA, cfg.MODEL.COMPILE = False, ""
+        for node in filter(lambda node: isinstance(node, CfgNode), cfg.TRAINER.values()):
+            node.PREC = "fp32"
     own = recorded_names(model_dir, cfg)
     if zero_shot:
         cfg.TRAINER.NAME, cfg.MODEL.PRUNE.AT, cfg.MODEL.PRUNE.KEEP = "ZeroshotCLIP", (), ()

@@ -77,6 +77,7 @@ def test_files_pictures_and_tensors_give_the_same(trained, toy_root):
     same(predictor.predict(torch.stack(tensors)), expected)
     same(predictor.predict(tensors[1]), expected[1:2])
     assert predictor.predict([]) == []
+    assert predictor.open(torch.full((3, 1, 1), 0.5)).getpixel((0, 0)) == (128, 128, 128)
     assert torch.equal(predictor.seen(paths[0]), tensors[0].permute(1, 2, 0))
     assert predictor.predict(torch.rand(1, 50, 90))[0].class_name in BASE
 

@@ -1,0 +1,189 @@
+"""tools/export.py: the same logits in onnxruntime, and in programs without this repository."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from models.export_form import ExportForm, trace
+from models.predictor import SpotlighterPredictor
+from models.token_pruning import TokenPruner
+from tests.models.test_export_form import TUNERS
+from tests.toy import NAMES
+from tests.tuners import make_spotlighted, make_tuner, shake
+from tools import export, onnx_graph
+
+PROJECT = Path(__file__).parents[2]
+PRUNED = {"MODEL__PRUNE__AT": (1,), "MODEL__PRUNE__KEEP": (12,)}
+
+
+@pytest.fixture
+def call(trained, capsys, tmp_path):
+    """Export a run of a trainer: exit code, stdout, stderr, folder."""
+
+    def go(*words, trainer="CoOp", **options):
+        run = trained(trainer, **options)
+        capsys.readouterr()
+        flags = ["--model-dir", str(run), "--output", str(tmp_path / "exported")]
+        code = export.main([*flags, *map(str, words)])
+        return code, *capsys.readouterr(), tmp_path / "exported"
+
+    return go
+
+
+def test_a_pruned_spotlighter_says_the_same_in_onnxruntime(call, trained):
+    code, out, _, folder = call(trainer="Spotlighter", **PRUNED)
+    assert code == 0
+    assert re.search(r"model.pt2: [\d.]+ MB; logits differ by \de[+-]0\d of the largest", out)
+    model = SpotlighterPredictor.from_run(trained("Spotlighter", **PRUNED)).model
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    program = torch.export.load(folder / "model.pt2").module()
+    generator = torch.Generator().manual_seed(3)
+    for batch in (1, 2, 9):
+        image = torch.randn(batch, 3, 64, 64, generator=generator)
+        with torch.no_grad():
+            wanted = model.analyse(image)
+        for logits, kept in (
+            map(torch.from_numpy, session.run(None, {"image": image.numpy()})),
+            program(image),
+        ):
+            assert_near(logits, wanted.logits)
+            assert torch.equal(kept, wanted.head.selection.indices)
+
+
+def assert_near(found, wanted):
+    """Within 1e-4 of the largest logit."""
+    assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def test_model_json_says_what_is_needed(call, trained, toy_root):
+    _, _, _, folder = call("--format", "torch")
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.pt2"]
+    text = (folder / "model.json").read_text()
+    said = json.loads(text)
+    assert said["class_names"] == NAMES[:3]
+    assert (said["trainer"], said["backbone"]) == ("CoOp", "tiny-emoji")
+    assert said["outputs"] == ["logits"]
+    checkpoint = trained("CoOp") / "prompt_learner" / "model.pth.tar-1"
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert said["checkpoint"] == {"file": checkpoint.name, "sha256": digest, "epoch": 1}
+    assert said["preparation"]["center_crop"] == [64, 64]
+    assert said["preparation"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert said["config"]["TRAINER.COOP.CTX_INIT"] == "a photo of a"
+    assert {"python", "torch", "git"} <= set(said["versions"])
+    assert str(toy_root) not in text
+
+
+def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
+    call, trained, toy_root, tmp_path
+):
+    _, _, _, folder = call("--format", "onnx", trainer="CoOp")
+    paths = [toy_root / "toy" / "images" / f"test_{label}_0.png" for label in (0, 1, 2)]
+    rng = np.random.default_rng(0)
+    for number, shape in enumerate(((90, 141, 3), (131, 70, 3))):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(paths[-1])
+    example = tmp_path / "classify_onnx.py"
+    example.write_text((PROJECT / "docs" / "examples" / "classify_onnx.py").read_text())
+    blocked = "import sys; sys.modules.update(torch=None, clip=None, models=None, dassl=None); "
+    code = f"{blocked}import runpy; runpy.run_path({str(example)!r})"
+    found = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(folder), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert found.stderr == ""
+    lines = [line.split("\t") for line in found.stdout.splitlines()]
+    wanted = SpotlighterPredictor.from_run(trained("CoOp")).predict(paths)
+    assert [line[:2] for line in lines] == [
+        [str(path), one.class_name] for path, one in zip(paths, wanted, strict=True)
+    ]
+    for line, one in zip(lines, wanted, strict=True):
+        assert float(line[2]) == pytest.approx(one.probability, abs=2e-4)
+
+
+def test_other_classes_are_fixed_in_the_graph(call, trained, tmp_path):
+    names = ["piano", "violin", "bee", "harp"]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    words = ("--classes", tmp_path / "names.txt", "--new", "text", "--format", "torch")
+    code, _, _, folder = call(*words, trainer="Spotlighter")
+    assert code == 0
+    assert json.loads((folder / "model.json").read_text())["class_names"] == names
+    image = torch.randn(2, 3, 64, 64)
+    model = SpotlighterPredictor.from_run(trained("Spotlighter"), names, new="text").model
+    with torch.no_grad():
+        assert_near(torch.export.load(folder / "model.pt2").module()(image)[0], model(image))
+
+
+def test_a_run_in_half_precision_is_exported_in_full(call):
+    code, _, err, folder = call("--format", "torch", TRAINER__COOP__PREC="bf16")
+    assert code == 0, err
+    state = torch.export.load(folder / "model.pt2").state_dict
+    assert {value.dtype for value in state.values()} == {torch.float32}
+
+
+def test_a_missing_package_is_named_before_anything_is_done(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, _, err, folder = call("--format", "onnx")
+    assert code == 2
+    assert "needs the package onnxscript" in err
+    assert "pip install -r requirements-export.txt" in err
+    assert not folder.exists()
+
+
+def test_a_graph_that_says_something_else_is_refused(call, monkeypatch):
+    monkeypatch.setattr(export, "trace", lambda form, size: spoiled(form, size))
+    code, _, err, folder = call("--format", "torch")
+    assert code == 2
+    assert "the graph in model.pt2 gives other logits than the model" in err
+    assert not (folder / "model.json").exists()
+
+
+def spoiled(form, size):
+    with torch.no_grad():
+        form.model.logit_scale.add_(0.01)
+    return trace(form, size)
+
+
+def test_mistakes_end_in_a_sentence(call, tmp_path, capsys):
+    assert export.main(["--model-dir", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "is not the output folder of a run" in capsys.readouterr().err
+    options = {"INPUT__TRANSFORMS": ("normalize", "instance_norm")}
+    code, _, err, _ = call("--format", "torch", **options)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("export: error: a run with instance_norm")
+    with pytest.raises(SystemExit):
+        export.parse_args(["--help"])
+    assert capsys.readouterr().out.rstrip().endswith("classify_onnx.py exported a.jpg b.jpg")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [*TUNERS, "RN", "on CoCoOp", "on MaPLe", "on PromptKD", "full"])
+def test_every_trainer_in_onnxruntime(clip_model, resnet_clip, class_names, tmp_path, name):
+    if name.startswith("on "):
+        model = make_spotlighted(name.removeprefix("on "), clip_model, class_names)
+        model.base.prune(TokenPruner(at=(0, 1), keep=(9, 6), width=64))
+    elif name == "full":
+        options = {"head": "full", "tokens": "adapter", "score": "similarity"}
+        model = make_spotlighted("CoOp", clip_model, class_names, **options)
+    else:
+        clip = resnet_clip if name == "RN" else clip_model
+        model = make_tuner("CoOp" if name == "RN" else name, clip, class_names)
+    shake(model)
+    model.eval()
+    images = [torch.randn(n, 3, 32, 32) for n in (1, 2, 9)]
+    with torch.no_grad():
+        wanted = [model(image) for image in images]
+    form = ExportForm(model)
+    onnx_graph.write_onnx(trace(form, (32, 32)), form.output_names, tmp_path / "model.onnx")
+    for image, logits in zip(images, wanted, strict=True):
+        assert_near(onnx_graph.run_onnx(tmp_path / "model.onnx", image), logits)
