@@ -114,14 +114,15 @@ def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
 def test_other_classes_are_fixed_in_the_graph(call, trained, tmp_path):
     names = ["piano", "violin", "bee", "harp"]
     (tmp_path / "names.txt").write_text("\n".join(names))
-    words = ("--classes", tmp_path / "names.txt", "--new", "text", "--format", "torch")
-    code, _, _, folder = call(*words, trainer="Spotlighter")
+    words = ("--classes", tmp_path / "names.txt", "--format", "torch")
+    code, _, _, folder = call(*words)
     assert code == 0
     assert json.loads((folder / "model.json").read_text())["class_names"] == names
     image = torch.randn(2, 3, 64, 64)
-    model = SpotlighterPredictor.from_run(trained("Spotlighter"), names, new="text").model
+    model = SpotlighterPredictor.from_run(trained("CoOp"), names).model
     with torch.no_grad():
         assert_near(torch.export.load(folder / "model.pt2").module()(image)[0], model(image))
+    assert "a run of CoOp, which has no bank" in call(*words, "--new", "text")[2]
 
 
 def test_a_run_in_half_precision_is_exported_in_full(call):
