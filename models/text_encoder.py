@@ -66,12 +66,12 @@ class TextEncoder(nn.Module):
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
         )
         groups = prompts.prefix.shape[0]
-        if not learns:
-            limit = (
-                max(1, ROWS_AT_A_TIME // groups) if self.in_parts else sum(prompts.layout.lengths)
-            )
-        else:
+        if learns:
             limit = self.rows_of_a_chunk(prompts.layout, groups)
+        elif self.in_parts:
+            limit = max(1, ROWS_AT_A_TIME // groups)
+        else:
+            limit = sum(prompts.layout.lengths)
         parts = []
         for rows, packing in prompts.layout.parts(limit):
             arguments = (keys_values, prompts.tail[rows], packing)
