@@ -26,24 +26,20 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
-from tools.looked_at import analyse, to_pixels
+from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
+from trainers.kept_picture import LEVEL_COLOURS, one_a_class, to_pixels
 from trainers.open_run import open_run
 
-LEVEL_COLOURS = ("#ffd400", "#00c8ff")  # level 1, level 2
 COLUMNS = ("picture", "sample-wise", "semantic-wise", "kept patches")
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Test pictures of `number` classes, evenly spread: (path, class name)."""
-    first = {}
-    for item in trainer.dm.dataset.test:
-        first.setdefault(item.classname, item.impath)
-    names = list(first)
-    step = max(1, len(names) // number)
-    return [(first[name], name) for name in names[::step][:number]]
+    chosen = one_a_class(trainer.dm.dataset.test, number)
+    return [(item.impath, item.classname) for item in chosen]
 
 
 def whole_map(score: Tensor, positions: Tensor | None, num_patches: int) -> Tensor:
