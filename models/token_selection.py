@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -112,3 +113,19 @@ def gather_tokens(
 ) -> Float[Tensor, "B K D"]:
     """Rows of each image's tokens; `indices` count from the first row of `tokens`."""
     return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def whole_map(
+    score: Float[Tensor, "B N"], positions: Int[Tensor, "B N"] | None, num_patches: int
+) -> Float[Tensor, "B N2"]:
+    """Scores at their places in the picture; nan where a pruned tower left no patch.
+
+    Args:
+        score: of the patches that are present.
+        positions: where they come from; None where all are present.
+        num_patches: of the whole picture, N2.
+    """
+    if positions is None:
+        return score
+    empty = score.new_full((len(score), num_patches), torch.nan)
+    return empty.scatter(1, positions, score)

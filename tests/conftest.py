@@ -100,3 +100,24 @@ def fails(arguments, capsys, monkeypatch):
         return errors[0]
 
     return go
+
+
+@pytest.fixture(scope="session")
+def trained(toy_root, tmp_path_factory):
+    """Folders of finished runs, each trained once a session; their data set has moved away."""
+    folders = {}
+
+    def go(trainer, **options):
+        key = (trainer, *sorted(options.items()))
+        if key not in folders:
+            folder = folders[key] = tmp_path_factory.mktemp("trained") / trainer
+            options = {"OPTIM.MAX_EPOCH": 1, "DATASET.SUBSAMPLE_CLASSES": "base"} | options
+            pairs = TOY_OPTIONS | {key.replace("__", "."): value for key, value in options.items()}
+            words = [str(word) for pair in pairs.items() for word in pair]
+            flags = ["--root", str(toy_root), "--output-dir", str(folder), "--trainer", trainer]
+            train.run(train.parse_args([*flags, "--seed", "1", *words]))
+            config = folder / "config.yaml"
+            config.write_text(config.read_text().replace(str(toy_root), "/moved/away"))
+        return folders[key]
+
+    return go

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import torch
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -26,6 +25,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
+from models.token_selection import whole_map
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
@@ -40,14 +40,6 @@ def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Test pictures of `number` classes, evenly spread: (path, class name)."""
     chosen = one_a_class(trainer.dm.dataset.test, number)
     return [(item.impath, item.classname) for item in chosen]
-
-
-def whole_map(score: Tensor, positions: Tensor | None, num_patches: int) -> Tensor:
-    """Scores (B, N) at their places in the picture, (B, patches); nan where none is left."""
-    if positions is None:
-        return score
-    empty = score.new_full((len(score), num_patches), torch.nan)
-    return empty.scatter(1, positions, score)
 
 
 def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.bench.measure import DTYPES, FORMS
 from tools.bench.pairs import NAMES
+from tools.run_arguments import positive
 
 OUTPUT = Path("output/benchmark")
 AXES = {"train": ("classes", "batch"), "eval": ("classes", "batch", "keep")}
@@ -34,14 +35,6 @@ EXAMPLES = {
     "plot": """\
   python tools/benchmark.py plot --output output/benchmark""",
 }
-
-
-def positive(text: str) -> int:
-    """A number of things."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def add_shared(parser: argparse.ArgumentParser, *, keep: bool) -> None:

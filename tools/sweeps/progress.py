@@ -8,7 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import TimeElapsedColumn as Elapsed
 
 from tools.sweeps.execute import Launch, fraction_done, tail
@@ -27,7 +34,13 @@ class Bars:
     def __init__(self, schedule: Schedule, project: Path) -> None:
         self.project = project
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Elapsed()
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Elapsed(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            speed_estimate_period=3600,  # seconds: jobs take minutes
         )
         before = len(schedule.states)
         self.total, self.finished = len(schedule.jobs), before

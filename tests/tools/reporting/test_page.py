@@ -1,14 +1,11 @@
 """The page, read by a browser where there is one."""
 
 import re
-import shutil
 
 import pytest
 
 from tools import report
 from tools.reporting.overlays import spotlights
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -86,17 +83,6 @@ def test_kept_patches_of_a_spotlighter_run_are_in_the_page(run, tmp_path, capsys
     run("CoOp", "other", OPTIM__MAX_EPOCH=1)
     with pytest.raises(ValueError, match="other selects no patches"):
         spotlights(tmp_path / "other", "")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with api.sync_playwright() as playwright:
-        try:
-            yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no browser: {error}")
 
 
 @pytest.fixture

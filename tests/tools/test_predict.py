@@ -1,0 +1,201 @@
+"""tools/predict.py: rows, overlays, new classes, what cannot be read."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.toy import NAMES
+from tools import predict
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def images(toy_root):
+    return toy_root / "toy" / "images"
+
+
+@pytest.fixture
+def call(trained, capsys):
+    """Run the tool on a run of a trainer: exit code, stdout, stderr."""
+
+    def go(*words, trainer="Spotlighter"):
+        run = trained(trainer)
+        capsys.readouterr()
+        code = predict.main(["--model-dir", str(run), *map(str, words)])
+        return code, *capsys.readouterr()
+
+    return go
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_each_picture_is_a_row_of_csv(call, images):
+    code, out, err = call("--images", images / "test_1_0.png", images / "test_0_3.png", "--topk", 2)
+    assert (code, err) == (0, "")
+    header = "path,class,probability,class_2,probability_2,kept_patches,spotlight"
+    assert out.splitlines()[0] == header
+    first, second = rows(out)
+    assert [first["path"], second["path"]] == [
+        str(images / name) for name in ("test_1_0.png", "test_0_3.png")
+    ]
+    assert first["class"] in NAMES[:3]
+    assert 0 <= float(first["probability_2"]) <= float(first["probability"]) <= 1
+    assert len({int(kept) for kept in first["kept_patches"].split()} & set(range(64))) == 5
+    assert first["spotlight"] == ""
+
+
+def test_json_lines_hold_the_same(call, images, tmp_path):
+    flags = ("--images", images / "test_1_0.png", images / "test_2_0.png", "--topk", 3)
+    _, table, _ = call(*flags)
+    out = tmp_path / "new" / "found.jsonl"
+    code, printed, _ = call(*flags, "--format", "jsonl", "--output", out)
+    assert (code, printed) == (0, "")
+    for line, row in zip(out.read_text().splitlines(), rows(table), strict=True):
+        found = json.loads(line)
+        assert [found["path"], found["class"]] == [row["path"], row["class"]]
+        assert [entry["class"] for entry in found["top"]] == [
+            row["class"],
+            row["class_2"],
+            row["class_3"],
+        ]
+        assert " ".join(map(str, found["kept_patches"])) == row["kept_patches"]
+        assert found["probability"] == pytest.approx(float(row["probability"]))
+
+
+def test_folders_with_folders_and_stdin_are_read(call, images, tmp_path, monkeypatch):
+    for name in ("b.png", "a/c.PNG", "a/notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes((images / "test_0_0.png").read_bytes())
+    _, out, _ = call("--images", tmp_path / "in", trainer="CoOp")
+    assert [Path(row["path"]).name for row in rows(out)] == ["c.PNG", "b.png"]
+    assert {row["kept_patches"] for row in rows(out)} == {""}
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{tmp_path}/in/b.png\n\n"))
+    _, out, _ = call("--images", "-", trainer="CoOp")
+    assert [Path(row["path"]).name for row in rows(out)] == ["b.png"]
+
+
+def test_batches_of_any_size_give_the_same(call, images):
+    _, one, _ = call("--images", images, "--batch-size", 7)
+    _, other, _ = call("--images", images, "--batch-size", 100)
+    assert len(rows(one)) == 78
+    for a, b in zip(rows(one), rows(other), strict=True):
+        assert [a["path"], a["class"], a["kept_patches"]] == [
+            b["path"],
+            b["class"],
+            b["kept_patches"],
+        ]
+
+
+def test_what_cannot_be_read_is_told_and_skipped(call, images, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    code, out, err = call("--images", tmp_path / "broken.png", images / "test_0_0.png", "/no.png")
+    assert code == 0
+    assert [Path(row["path"]).name for row in rows(out)] == ["test_0_0.png"]
+    first, second, last = err.splitlines()
+    assert first.startswith(f"predict: skipped: {tmp_path}/broken.png cannot be read as a picture")
+    assert second == "predict: skipped: there is no file /no.png"
+    assert last == "predict: 2 of 3 pictures were skipped"
+    code, out, err = call("--images", "/no.png")
+    assert code == 1
+    assert rows(out) == []
+
+
+def test_overlays_are_drawn_and_named(call, images, tmp_path):
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "other" / "test_0_0.png")
+    flags = ("--images", images / "test_0_0.png", tmp_path / "other" / "test_0_0.png")
+    code, out, _ = call(*flags, "--spotlight", tmp_path / "spot")
+    assert code == 0
+    drawn = [Path(row["spotlight"]) for row in rows(out)]
+    assert drawn == [tmp_path / "spot" / name for name in ("test_0_0.png", "test_0_0_2.png")]
+    pixels = [np.asarray(Image.open(path).convert("RGB"), dtype=int) for path in drawn]
+    assert pixels[0].shape[1] > 500
+    yellow = (np.abs(pixels[1] - [255, 212, 0]).sum(-1) < 30).sum()
+    assert yellow > 200  # frames of level 1 on a red picture
+
+
+def test_a_run_that_selects_no_patches_draws_none(call, images, tmp_path):
+    flags = ("--images", images, "--spotlight", tmp_path / "spot")
+    code, _, err = call(*flags, trainer="CoOp")
+    assert code == 2
+    assert "a trainer that selects no patches; leave out --spotlight" in err
+
+
+def test_other_classes_are_predicted(call, images, tmp_path):
+    (tmp_path / "names.txt").write_text("piano\n\n  grand_piano \n")
+    flags = ("--images", images / "test_0_0.png", "--classes", tmp_path / "names.txt", "--topk", 9)
+    for trainer, new in (("Spotlighter", ["--new", "inherit"]), ("CoOp", [])):
+        code, out, _ = call(*flags, *new, trainer=trainer)
+        (row,) = rows(out)
+        assert code == 0
+        assert {row["class"], row["class_2"]} == {"piano", "grand_piano"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\n \n", "holds no class name; give one a line"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (None, "No such file or directory: "),
+    ],
+)
+def test_a_class_list_that_is_none_is_refused(call, images, tmp_path, content, sentence):
+    path = tmp_path / "names.txt"
+    if content is not None:
+        path.write_bytes(content)
+    code, _, err = call("--images", images, "--classes", path)
+    assert code == 2
+    assert err.startswith("predict: error: ")
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+
+
+def test_mistakes_end_in_a_sentence(call, trained, tmp_path, capsys):
+    assert "holds no picture (.jpg, " in call("--images", tmp_path)[2]
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "file").write_text("")
+    code, _, err = call("--images", tmp_path / "a.png", "--output", tmp_path / "file" / "b.csv")
+    assert code == 2
+    assert str(tmp_path / "file") in err
+    assert predict.main(["--model-dir", str(tmp_path), "--images", "a.png"]) == 2
+    assert "is not the output folder of a run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call("--images", "a.png", "--topk", "0")
+
+
+def test_a_terminal_sees_a_bar_and_the_rows_stay_clean(call, images, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        predict, "Console", lambda **_: Console(file=screen, force_terminal=True, width=90)
+    )
+    _, out, _ = call("--images", images, trainer="CoOp")
+    assert len(rows(out)) == 78
+    assert "78/78" in screen.getvalue()
+    assert "left" in screen.getvalue()
+
+
+def test_help_ends_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        predict.parse_args(["--help"])
+    shown = capsys.readouterr().out
+    assert re.search(r"\nexamples:\n.*--classes names.txt --new inherit\n+$", shown, re.S)
+
+
+def test_whoever_reads_the_rows_may_have_enough(trained, images):
+    tool = f"{sys.executable} tools/predict.py --batch-size 2 --images {images}"
+    command = f"{tool} --model-dir {trained('CoOp')} | head -n 1"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=PROJECT)
+    assert found.stdout.startswith("path,class,")
+    assert found.stderr == ""

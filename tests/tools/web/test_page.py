@@ -1,0 +1,118 @@
+"""The page in a browser: upload, type, predict; what goes wrong is a sentence."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parents[3]
+pytest.importorskip("gradio", reason="Gradio is not installed")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of a page that serves a toy run."""
+    from tests.toy import TOY_OPTIONS, write_toy
+    from train import parse_args, run
+
+    place = tmp_path_factory.mktemp("app")
+    write_toy(place)
+    pairs = [str(word) for pair in (TOY_OPTIONS | {"OPTIM.MAX_EPOCH": 1}).items() for word in pair]
+    where = ["--root", str(place), "--output-dir", str(place / "run"), "--seed", "1"]
+    run(parse_args([*where, "--trainer", "Spotlighter", *pairs]))
+    command = [sys.executable, "tools/app.py", "--model-dir", str(place / "run"), "--port", "0"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+    assert found, line
+    yield found
+    process.kill()
+
+
+@pytest.fixture
+def page(browser, served):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.faults, page.elsewhere = [], []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("request", lambda asked: page.elsewhere.append(asked.url))
+    page.goto(served[0])
+    page.get_by_role("button", name="Predict").wait_for()
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a picture.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def upload(page, path):
+    with page.expect_response(re.compile("/upload")):
+        page.locator("input[type=file]").first.set_input_files(path)
+
+
+def predict(page):
+    page.get_by_role("button", name="Predict").click()
+
+
+def test_upload_type_predict(page, picture, served, tmp_path):
+    upload(page, picture)
+    page.get_by_label("Class names").fill("red fox, snowy owl, teapot")
+    predict(page)
+    shown = page.locator("[data-testid=label-output-value]")
+    shown.nth(1).wait_for()
+    names = {"red fox", "snowy owl", "teapot"}
+    assert set(shown.all_inner_texts()) <= names
+    rows = page.locator(".confidence-set")
+    text = " ".join(rows.all_inner_texts())
+    assert all(text.count(name) == 2 for name in names), "both models know all three"
+    looked_at = page.locator("img[data-testid=detailed-image], .image-frame img").last
+    looked_at.wait_for()
+    assert looked_at.evaluate("i => i.naturalWidth > 3 * i.naturalHeight")
+    assert page.faults == []
+    local = (served[0], f"http://127.0.0.1:{served[1]}/", "data:", "blob:")
+    assert [url for url in page.elsewhere if not url.startswith(local)] == []
+    assert len(page.screenshot(path=tmp_path / "shot.png")) > 10_000
+
+
+def test_mistakes_are_sentences(page, picture, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    said = page.locator(".toast-body")
+    predict(page)
+    page.get_by_text("there is no picture yet").wait_for()
+    upload(page, bad)
+    predict(page)
+    page.get_by_text("bad.png cannot be read as a picture").wait_for()
+    assert "/" not in said.last.inner_text().split("cannot be read")[0]
+    page.reload()
+    page.get_by_label("Class names").fill("owl")
+    upload(page, picture)
+    predict(page)
+    page.get_by_text("one class (owl) leaves no choice").wait_for()
+    assert page.faults == []
+
+
+def test_only_this_machine_is_answered(served):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", int(served[1])), timeout=5)
+
+
+def test_ports_that_are_taken_are_passed_over():
+    from tools.web.page import free_port
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < free_port("127.0.0.1", port) < port + 20

@@ -1,0 +1,79 @@
+"""A page in the browser: drop a picture, name classes, see what Spotlighter says and looks at.
+
+Beside it stands what zero-shot CLIP says of the same classes. Without --model-dir the embedded
+tiny CLIP serves, tuned once on drawn pictures of food. The page is reachable from this machine
+only (127.0.0.1) and asks nothing of the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
+from tools.quiet import quiet
+from trainers.faults import sentence
+
+LOOPBACK = "127.0.0.1"
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
+MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
+EXAMPLE = """examples:
+  python tools/app.py                                  # the embedded model, at once
+  python tools/app.py --model-dir output/my_run --port 7861
+from another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
+    add("--root", default="data", help="folder of all data sets (data)")
+    add("--port", type=int, default=7860, help="0 takes a free one (7860)")
+    add("--open", action="store_true", help="open the browser")
+    return parser.parse_args(argv)
+
+
+def start(args: argparse.Namespace) -> None:
+    """Serve the page until it is stopped.
+
+    Raises:
+        ModuleNotFoundError: Gradio is not installed.
+        OSError: the port is taken.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(MISSING) from error
+    from tools.web.answer import Answerer
+    from tools.web.embedded import embedded_run
+    from tools.web.page import build_page, example_pictures, launch
+
+    folder = args.model_dir or str(embedded_run(args.root))
+    with quiet():
+        answerer = Answerer(folder, args.root)
+        page = build_page(answerer, example_pictures(folder, args.root))
+        launch(page, LOOPBACK, args.port, args.open)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve; a mistake of the user's ends in one sentence and exit code 2."""
+    try:
+        start(parse_args(argv))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"app: error: {sentence(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

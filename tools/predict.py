@@ -1,0 +1,166 @@
+"""Classify pictures with a trained run: class, probability, and where the spotlight fell.
+
+Each picture is a row of CSV or a line of JSON, in the order given. What cannot be read is told on
+stderr and skipped. Exit code: 0, 1 if no picture could be read, 2 for a mistake in the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
+from models.predictor import SpotlighterPredictor
+from tools.prediction_rows import WRITERS
+from tools.quiet import quiet
+from tools.run_arguments import add_run_arguments, positive, read_class_list
+from trainers.faults import sentence
+from trainers.pictures import ahead
+
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
+EXAMPLE = """examples:
+  python tools/predict.py --model-dir output/my_run --images a.jpg b.jpg
+  python tools/predict.py --model-dir output/my_run --images holiday/ --topk 3 \\
+      --spotlight holiday_spotlight --format jsonl --output holiday.jsonl
+  find . -name '*.png' | python tools/predict.py --model-dir output/my_run --images - \\
+      --classes names.txt --new inherit
+"""
+
+
+class Read(NamedTuple):
+    """A batch of pictures as far as they could be read."""
+
+    paths: list[Path]
+    pictures: list[Image.Image]
+    faults: list[str]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_run_arguments(parser)
+    add = parser.add_argument
+    add(
+        *("--images", "-i"),
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="files, folders (with all below them), or - for paths on stdin, one a line",
+    )
+    add("--topk", type=positive, default=1, help="classes that are told of each picture (1)")
+    add("--batch-size", type=positive, default=32, help="pictures at a time (32)")
+    add("--format", choices=WRITERS, default="csv", help="(csv)")
+    add("--output", type=Path, metavar="FILE", help="where the rows go (stdout)")
+    add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
+    return parser.parse_args(argv)
+
+
+def find_pictures(given: Sequence[str]) -> list[Path]:
+    """The files that are named; of a folder all pictures in it and below, sorted.
+
+    Raises:
+        ValueError: a folder holds no picture, or nothing is named.
+    """
+    found: list[Path] = []
+    for text in given:
+        path = Path(text)
+        if text == "-":
+            found += [Path(line) for line in map(str.strip, sys.stdin) if line]
+        elif path.is_dir():
+            inside = [p for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS]
+            if not inside:
+                kinds = ", ".join(IMG_EXTENSIONS)
+                raise ValueError(f"the folder {path} holds no picture ({kinds})")
+            found += sorted(p for p in inside if p.is_file())
+        else:
+            found.append(path)
+    if not found:
+        raise ValueError("no picture is named (--images)")
+    return found
+
+
+def read_batches(
+    predictor: SpotlighterPredictor, paths: Sequence[Path], batch_size: int
+) -> Iterator[Read]:
+    """Open pictures, so many at a time."""
+    for first in range(0, len(paths), batch_size):
+        batch = Read([], [], [])
+        for path in paths[first : first + batch_size]:
+            try:
+                batch.pictures.append(predictor.open(path))
+                batch.paths.append(path)
+            except (OSError, ValueError) as error:
+                batch.faults.append(sentence(error))
+        yield batch
+
+
+def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> int:
+    """Classify and write all pictures; returns how many there were to read."""
+    paths, done = find_pictures(args.images), 0
+    console = Console(stderr=True, soft_wrap=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with ExitStack() as stack:
+        out = sys.stdout
+        if args.output is not None:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            out = stack.enter_context(args.output.open("w", encoding="utf-8", newline=""))
+        write = WRITERS[args.format](out, args.topk, predictor)
+        draw = None
+        if args.spotlight is not None:
+            from tools.spotlight_picture import Overlays  # matplotlib: only where it is needed
+
+            draw = Overlays(args.spotlight, predictor)
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        task = stack.enter_context(bar).add_task("", total=len(paths))
+        for batch in ahead(read_batches(predictor, paths, args.batch_size)):
+            for fault in batch.faults:
+                console.print(f"predict: skipped: {fault}", markup=False, highlight=False)
+            found = predictor.predict(batch.pictures, topk=args.topk, batch_size=args.batch_size)
+            for path, picture, one in zip(batch.paths, batch.pictures, found, strict=True):
+                write(path, one, None if draw is None else draw(path, picture, one))
+            out.flush()
+            done += len(found)
+            bar.advance(task, len(found) + len(batch.faults))
+    if done < len(paths):
+        console.print(f"predict: {len(paths) - done} of {len(paths)} pictures were skipped")
+    return done
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict; a mistake of the user's ends in one sentence and exit code 2."""
+    args = parse_args(argv)
+    try:
+        with quiet(), quiet("trainers"):
+            predictor = SpotlighterPredictor.from_run(
+                args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
+            )
+            if args.spotlight is not None and predictor.num_patches is None:
+                raise ValueError(
+                    f"{args.model_dir} is a run of a trainer that selects no patches; leave out "
+                    "--spotlight, or take a run of Spotlighter"
+                )
+            return 0 if predict_all(args, predictor) else 1
+    except BrokenPipeError:  # whoever reads the rows has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except USER_ERRORS as error:
+        sys.stderr.write(f"predict: error: {sentence(error)}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

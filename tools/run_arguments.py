@@ -1,0 +1,55 @@
+"""Arguments of the tools that use a trained run, on its own classes or on others."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from models.inheritance import NEW_CLASSES
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, on which classes."""
+    add = parser.add_argument
+    add("--model-dir", required=True, metavar="RUN", help="output folder of a run of train.py")
+    add("--classes", type=Path, metavar="FILE", help="other classes, a name a line (the run's own)")
+    add(
+        "--new",
+        choices=NEW_CLASSES,
+        default="",
+        help="Spotlighter: what classes get that the run has not seen: what seen ones learned, "
+        "their text alone, or nothing beside the prompts (as the run's config says)",
+    )
+    add("--root", default="", help="data sets; only for a run that does not name its classes")
+
+
+def read_class_list(path: Path | None) -> list[str] | None:
+    """The names of a file, one a line; None without a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no name, or is no text in UTF-8.
+    """
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text in UTF-8 ({error}); give a class name a line"
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path} holds no class name; give one a line (--classes)")
+    return names
