@@ -1,7 +1,8 @@
 """Draw what Spotlighter looked at: both activation maps and the kept patches of some pictures.
 
 Usage:
-    python tools/visualise.py --model-dir RUN [--images FILE ...] [--output spotlight.png]
+    python tools/visualise.py --model-dir output/my_run --output spotlight.png
+    python tools/visualise.py --model-dir output/my_run --images cat.jpg dog.jpg
 
 Beside OUTPUT stands OUTPUT_prototypes.png: for the classes of the pictures, or those that
 were said, the training patches that are nearest to each prototype of the bank.
@@ -26,6 +27,7 @@ from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
+from tools.command_line import parser_of
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
@@ -135,7 +137,7 @@ def beside(output: Path) -> Path:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--model-dir", required=True, help="output folder of a Spotlighter run")
     parser.add_argument("--images", nargs="+", default=[], help="picture files (default: test)")
     parser.add_argument("--number", type=int, default=6, help="test pictures to draw")
