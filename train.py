@@ -1,4 +1,4 @@
-"""Train and evaluate: arguments -> config -> trainer. Knows no method.
+r"""Train and evaluate: arguments -> config -> trainer. Knows no method.
 
 Example:
     python train.py --root data --trainer CoOp --seed 1 --output-dir output/try \
@@ -24,7 +24,11 @@ PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """CoOp's flags; what is left over is KEY VALUE pairs for the config."""
-    parser = argparse.ArgumentParser(description="Train or evaluate a prompt tuner for CLIP.")
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a prompt tuner for CLIP.",
+        epilog=__doc__[__doc__.index("Example:") :],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--root", default="", help="folder of all data sets")
     add("--output-dir", default="", help="where the run writes; an unfinished run is resumed")

@@ -5,9 +5,12 @@
 # PROTOCOLS, of base2new fewshot zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the
 # folder of all data sets (data); OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine,
 # without Ray); OPTS, further settings, as OPTS="OPTIM.MAX_EPOCH 5". What is done is not repeated.
+#
+# Example:
+#   TRAINERS="CoOp Spotlighter" SEEDS="1 2 3" bash scripts/compare.sh emoji_faces
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run "$@"
 
 root=${DATA:-data} datasets=()
 while [[ $# -gt 0 ]]; do

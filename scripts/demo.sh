@@ -3,9 +3,12 @@
 #   bash scripts/demo.sh [DATASET ...]          (default: emoji_animals emoji_food)
 # Environment: SEEDS, as SEEDS="1 2 3" (1). What is done is not repeated; remove output/demo to
 # begin anew.
+#
+# Example:
+#   SEEDS="1 2 3" bash scripts/demo.sh emoji_faces
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run "$@"
 
 [[ $# -gt 0 ]] || set -- emoji_animals emoji_food
 read -r -a seeds <<<"${SEEDS:-1}"

@@ -4,8 +4,12 @@
 #   bash scripts/embedded.sh
 # Many hours on a few cores. It may be stopped at any time: the same command goes on from there.
 # Environment: as scripts/compare.sh, which it calls; ADDRESS=auto spreads it over a Ray cluster.
+#
+# Example:
+#   SEEDS=1 OUTPUT=output/one_seed bash scripts/embedded.sh
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run "$@"
 export SEEDS=${SEEDS:-1 2 3} PROTOCOLS=${PROTOCOLS:-base2new xd} OUTPUT=${OUTPUT:-output/embedded}
 exec bash scripts/compare.sh emoji_animals emoji_faces emoji_food emoji_nature emoji_objects \
   emoji_travel emoji_wear "$@"

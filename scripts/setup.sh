@@ -1,15 +1,24 @@
 # shellcheck shell=bash
 # Make an environment ready and put it first on PATH; the other scripts begin with it:
-#   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run|dev
+#   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run|dev ["$@"]
 # "run" installs requirements.txt, "dev" requirements-dev.txt. An active environment (VIRTUAL_ENV or
 # CONDA_PREFIX) is used; otherwise .venv is made. A stamp inside the environment remembers what was
-# installed for which clone, so a second call neither installs anything nor starts Python.
+# installed for which clone, so a second call neither installs anything nor starts Python. With the
+# script's own arguments behind it, --help prints the comment that the script begins with.
+#
+# Example:
+#   bash scripts/setup.sh run
 
 set -euo pipefail
 
 setup_die() {
   printf 'setup: %s\n' "$*" >&2
   exit 1
+}
+
+# Print the comment that a script begins with.
+setup_help() {
+  sed -n '/^# shellcheck/d; 1{/^#!/d}; /^#/!q; s/^# \{0,1\}//p' "$1"
 }
 
 # The first Python on PATH that is recent enough.
@@ -84,5 +93,9 @@ setup_environment() {
   export PATH="$env/bin:$PATH"
 }
 
+if [[ " --help -h " == *" ${1:-} "* || " --help -h " == *" ${2:-} "* ]]; then
+  setup_help "$0"
+  exit
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || setup_die "the project's folder is gone."
 setup_environment "${1:-}"

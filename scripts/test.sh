@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Check style and types, audit what is installed, and run the tests in random order (the seed is
-# printed; -p no:randomly for the usual order). Arguments go to pytest, and then nothing is audited:
+# printed; -p no:randomly for the usual order). Arguments go to pytest, and then nothing is audited.
+#
+# Example:
 #   bash scripts/test.sh -k fewshot -x
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev "$@"
 
 # Tell known vulnerabilities; where the index that knows them is out of reach, say so. Neither is a
 # fault of the code, so the tests go on.

@@ -1,7 +1,7 @@
 """What each part of Spotlighter is worth: one setting changed at a time, from base to new classes.
 
 Usage:
-    python tools/ablation.py emoji_animals emoji_food [--seeds 1] [--output output/ablation]
+    python tools/ablation.py emoji_animals emoji_food --seeds 1 --output output/ablation
 
 Every variant is run by scripts/base2new.sh with the settings of VARIANTS; runs that are done are
 not repeated. The table, means over data sets and seeds, goes to standard output and to
@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
+from tools.command_line import parser_of
 from tools.result_rows import pair_runs
 from tools.run_results import read_runs
 
@@ -90,9 +91,7 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print the table."""
-    raw = argparse.RawDescriptionHelpFormatter
-    first, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("datasets", nargs="+", help="stems of configs/datasets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--output", type=Path, default=Path("output/ablation"))

@@ -30,6 +30,7 @@ from tools.check.rules import (
     some,
 )
 from tools.check.subject import Subject, open_subject
+from tools.command_line import parser_of
 from tools.dataset_names import benchmarks, find_name
 from tools.quiet import quiet
 from train import USER_ERRORS
@@ -83,7 +84,7 @@ def choose(words: Sequence[str], root: Path) -> list[str]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("datasets", nargs="*", metavar="DATASET", help="name, or stem of the yaml (default: all)")
     add("--root", required=True, type=Path, help="folder of all data sets; of Folder, its own")

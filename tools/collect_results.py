@@ -1,7 +1,8 @@
 """Collect the results of runs into tables: mean, spread and harmonic mean over seeds.
 
 Usage:
-    python tools/collect_results.py ROOT [--csv FILE] [--markdown FILE] [--latex FILE] [--published]
+    python tools/collect_results.py output
+    python tools/collect_results.py output/base2new --published --markdown table.md --csv table.csv
 
 Every results.json below ROOT is read, and every log.txt that has no results.json beside it; such
 logs must lie in the folders that CoOp and its relatives write. Runs on base and on new classes are
@@ -22,6 +23,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
+from tools.command_line import parser_of
 from tools.result_rows import (
     COLUMNS,
     Section,
@@ -46,7 +48,7 @@ FILE_WIDTH = 200  # characters
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("root", type=Path, help="folder below which results are looked for")
     parser.add_argument("--csv", type=Path, help="write one row a seed to this file")
     parser.add_argument(

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/describe_data.py`
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
+from tools.command_line import parser_of
 from tools.dataset_names import benchmarks, yaml_stems
 from tools.prepare.sources import COLLECTION, Piece, collected, read_sources
 
@@ -101,8 +102,9 @@ def page(text: str) -> str:
     return before + BEGIN + generated() + END + rest.partition(END)[2]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
+    parser_of(__doc__).parse_args(argv)
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -19,9 +19,3 @@ def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, Spotlig
     transform = build_transform(trainer.cfg, is_train=False)
     images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
     return images, trainer.model.analyse(images.to(trainer.device))
-
-
-def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo the normalisation: (B, H, W, 3) in 0..1."""
-    pixels = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-    return pixels.clamp(0, 1).permute(0, 2, 3, 1)

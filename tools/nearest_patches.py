@@ -8,8 +8,9 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 from torch import Tensor
 
-from tools.looked_at import analyse, to_pixels
+from tools.looked_at import analyse
 from trainers.base import CLIPTrainer
+from trainers.kept_picture import to_pixels
 
 SLOTS = 5  # of a class that are drawn, those with most evidence
 

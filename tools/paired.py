@@ -1,7 +1,7 @@
 """Trainers compared picture by picture: differences of means, with what chance could make of them.
 
 Usage:
-    python tools/paired.py output/emoji [--of Spotlighter] [--csv docs/results/emoji_base2new.csv]
+    python tools/paired.py output/emoji --of Spotlighter --csv docs/results/emoji_base2new.csv
 
 Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both). All
 trainers saw the same test pictures, so that differences are taken picture by picture, on the data
@@ -11,7 +11,6 @@ sets and seeds that both were run on. Intervals hold 95 % of a bootstrap over se
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import pandas as pd
 from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/paired.py`
+from tools.command_line import parser_of
 from tools.result_rows import harmonic_mean
 
 HALVES = {"base": "train_base", "new": "test_new"}
@@ -156,9 +156,7 @@ def means(trainers: dict[str, Runs]) -> pd.DataFrame:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables as Markdown; write the rows."""
-    raw = argparse.RawDescriptionHelpFormatter
-    first, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("root", type=Path, help="folder of the runs")
     parser.add_argument("--of", default="Spotlighter", help="trainer that the others are held to")
     parser.add_argument("--csv", type=Path, help="file for a row a trainer, data set and seed")

@@ -1,8 +1,8 @@
 """Mean and spread over the seeds of an experiment, by CoOp's old name and with its flags.
 
 Usage:
-    python tools/parse_test_res.py output/.../vit_b16_ep50_16shots [--test-log] [--ci95]
-    python tools/parse_test_res.py output/... --multi-exp
+    python tools/parse_test_res.py output/dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_16shots --ci95
+    python tools/parse_test_res.py output/my_experiments --multi-exp
 
 The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Tables
 over trainers and data sets come from tools/collect_results.py.
@@ -10,7 +10,6 @@ over trainers and data sets come from tools/collect_results.py.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
+from tools.command_line import parser_of
 from tools.run_results import newest_accuracy
 
 
@@ -58,7 +58,7 @@ def summarise(folder: Path, *, ci95: bool) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Summarise one experiment, or several; nothing found is exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--ci95", action="store_true", help="95 %% confidence instead of deviation")
     parser.add_argument("--test-log", action="store_true", help="not needed: a log says what it is")

@@ -23,6 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_data.py`
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
+from tools.command_line import parser_of
 from tools.dataset_names import benchmarks, find_name
 from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
 from tools.prepare.download import fetch, fetch_from_drive, require_checksum
@@ -136,7 +137,7 @@ def instructions(name: str, dataset: type[FewShotDataset], left: Sequence[Piece]
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("datasets", nargs="+", metavar="DATASET", help="name, or stem of the yaml")
     parser.add_argument("--root", required=True, type=Path, help="folder of all data sets")
     parser.add_argument(

@@ -1,13 +1,11 @@
 """Make assets/tiny_clip.pt from scratch: fetch drawings, render them, train a tiny CLIP.
 
+Usage:
     python tools/pretrain_tiny_clip.py --minutes 60
+    python tools/pretrain_tiny_clip.py --evaluate test     # accuracy of assets/tiny_clip.pt instead
 
 Run it again to go on where it stopped. Needs npm and `pip install resvg-py` the first time.
 The result lies in output/pretrain/<name>/asset.pt; to use it, copy it to assets/tiny_clip.pt.
-
-    python tools/pretrain_tiny_clip.py --evaluate test
-
-prints the zero-shot accuracy of assets/tiny_clip.pt instead.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ import torch  # noqa: E402
 from datasets.emoji_sets import PICTURES_PER_CLASS, code_points  # noqa: E402
 from datasets.emoji_sprites import DOMAINS  # noqa: E402
 from models.loading import load_tiny_clip  # noqa: E402
+from tools.command_line import parser_of  # noqa: E402
 from tools.pretrain.captions import Captioner  # noqa: E402
 from tools.pretrain.evaluate import zero_shot_of  # noqa: E402
 from tools.pretrain.settings import Settings  # noqa: E402
@@ -41,7 +40,7 @@ BENCHMARK_WEIGHT = 4.0  # the benchmark's concepts are shown so much more often 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "output/pretrain")
     parser.add_argument("--name", default="tiny", help="of the run, a folder under --folder")
     parser.add_argument("--minutes", type=float, default=Settings.minutes)

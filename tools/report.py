@@ -1,7 +1,7 @@
 """Make one self-contained HTML page of all results below a folder.
 
 Usage:
-    python tools/report.py ROOT [--output FILE] [--title TEXT] [--root DATA]
+    python tools/report.py output/base2new --output page.html --title "Base to new"
 
 Tables that can be sorted, bars, few-shot curves, radar, confusion of the worst classes, training
 curves, kept patches, and config, versions and revision of every run. The page needs no network.
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
+from tools.command_line import parser_of
 from tools.reporting.page import build_page
 from tools.result_rows import drop_repeats, pair_runs
 from tools.run_results import read_runs
@@ -22,7 +23,7 @@ from tools.run_results import read_runs
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("results", type=Path, help="folder below which results are looked for")
     parser.add_argument("--output", type=Path, help="the page (ROOT/report.html)")
     parser.add_argument("--title", default="Side by side", help="of the page")

@@ -30,22 +30,27 @@ ARGUMENTS = """\
 --root, or DATA in the environment, is the folder that holds the data sets (data). OUTPUT is where
 results go (output/base2new for base2new, output for others); TARGETS, of xd and dg, the data sets
 to test on; OPTS, further settings, as OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
-A run that left results.json is not repeated; one that crashed is."""
+A run that left results.json is not repeated; one that crashed is.
+
+example:
+  bash scripts/{protocol}.sh {trainer} emoji_food 1"""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line and the environment."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    name = words[0] if words and words[0] in PROTOCOLS else PROTOCOLS[0]
+    trainer = "ZeroshotCLIP" if name == "zeroshot" else "CoOp"
     parser = argparse.ArgumentParser(
-        usage="bash scripts/PROTOCOL.sh TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]",
-        epilog=ARGUMENTS,
+        usage=f"bash scripts/{name}.sh TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]",
+        epilog=ARGUMENTS.format(protocol=name, trainer=trainer),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     get = os.environ.get
     parser.add_argument("protocol", choices=PROTOCOLS, help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--root", default=get("DATA") or "data", help=argparse.SUPPRESS)
-    args = parser.parse_args(arguments)
-    parser.usage = parser.usage.replace("PROTOCOL", args.protocol)
+    args = parser.parse_args(words)
     args.refuse = lambda why: refuse(args.protocol, why, parser)
     args.output = get("OUTPUT") or ("output/base2new" if args.protocol == "base2new" else "output")
     args.targets, args.opts = (tuple((get(key) or "").split()) for key in ("TARGETS", "OPTS"))

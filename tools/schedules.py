@@ -1,7 +1,7 @@
 """Accuracy of zero-shot CLIP with fewer patches, by schedule and by score: how one is chosen.
 
 Usage:
-    python tools/schedules.py 1:32 1:32,2:12 [--sets animals food] [--split val] [--half base]
+    python tools/schedules.py 1:32 1:32,2:12 --sets animals food --split val --half base
 
 Pictures of the embedded benchmark are drawn in memory. The directions are learned from training
 pictures of base classes. Columns: both scores, attention alone, directions alone, patches drawn at
@@ -27,6 +27,7 @@ from datasets.emoji_sets import SETS, class_names, draw_picture
 from models.classifier import AT_A_TIME, ZeroShotCLIP
 from models.loading import load_clip
 from models.token_pruning import Scatter, TokenPruner
+from tools.command_line import parser_of
 from tools.pretrain.evaluate import HALVES, TEMPLATE, normalised
 
 Schedule = tuple[tuple[int, ...], tuple[int, ...]]
@@ -124,7 +125,7 @@ def parse_schedule(text: str) -> Schedule:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every schedule on every set, print the means."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("schedules", nargs="+", type=parse_schedule, metavar="BLOCK:KEPT,...")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--split", choices=("val", "test"), default="val")

@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
+from tools.command_line import parser_of
 from tools.quiet import quiet
 from tools.validate import USER_ERRORS, validate
 
@@ -71,9 +72,7 @@ def search(args: argparse.Namespace) -> pd.DataFrame:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    first, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("--trainer", required=True)
     parser.add_argument("--datasets", nargs="+", required=True, help="stems of configs/datasets")
     parser.add_argument("--config", default="tiny_emoji", help="stem of the trainer's yaml")

@@ -12,7 +12,6 @@ attention alone, by Spotlighter before tuning (bank filled, scalars at their sta
 
 from __future__ import annotations
 
-import argparse
 import copy
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/spotligh
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
+from tools.command_line import parser_of
 from tools.quiet import quiet
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
@@ -106,9 +106,7 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and its means."""
-    raw = argparse.RawDescriptionHelpFormatter
-    first, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(description=first, epilog=rest, formatter_class=raw)
+    parser = parser_of(__doc__)
     parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     args = parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""Run a grid of protocols, trainers, data sets, shots and seeds, on Ray or without it.
+r"""Run a grid of protocols, trainers, data sets, shots and seeds, on Ray or without it.
 
 Usage:
-    python tools/sweep.py --protocols base2new xd --trainers CoOp Spotlighter:CONFIG
-        --datasets emoji_food emoji_faces --seeds 1 2 3 --output output/sweep
-        [--serial | --processes N | --address auto] [--dry-run] [KEY VALUE ...]
+    python tools/sweep.py --trainers CoOp Spotlighter --datasets emoji_food emoji_faces --dry-run
+    python tools/sweep.py --protocols base2new xd --trainers CoOp Spotlighter:tiny_emoji_pruned \
+        --datasets emoji_food emoji_faces --seeds 1 2 3 --processes 2 --opts OPTIM.MAX_EPOCH 5
 
 Jobs run on Ray: on this machine, or with --address on a cluster (docs/cluster.md). A job that left
 results is never run twice; one that was killed goes on from its checkpoint, if it has one. What
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
+from tools.command_line import parser_of
 from tools.sweeps import names
 from tools.sweeps.execute import Here, Launch
 from tools.sweeps.grid import Grid, draw_missing
@@ -33,7 +34,7 @@ INTERRUPTED = 130  # as a shell says it
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; KEY VALUE pairs stand at its end."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--protocols", nargs="+", choices=PROTOCOLS, default=["base2new"])
     add("--trainers", nargs="+", required=True, metavar="TRAINER[:CONFIG]")

@@ -30,6 +30,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
+from tools.command_line import parser_of
 from tools.quiet import quiet
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
@@ -95,7 +96,7 @@ def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--trainer", required=True)
     parser.add_argument("--datasets", nargs="+", required=True, help="stems of configs/datasets")
     parser.add_argument("--config", default="tiny_emoji", help="stem of the trainer's yaml")

@@ -1,7 +1,8 @@
 """Draw what Spotlighter looked at: both activation maps and the kept patches of some pictures.
 
 Usage:
-    python tools/visualise.py --model-dir RUN [--images FILE ...] [--output spotlight.png]
+    python tools/visualise.py --model-dir output/my_run --output spotlight.png
+    python tools/visualise.py --model-dir output/my_run --images cat.jpg dog.jpg
 
 Beside OUTPUT stands OUTPUT_prototypes.png: for the classes of the pictures, or those that
 were said, the training patches that are nearest to each prototype of the bank.
@@ -26,24 +27,21 @@ from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.looked_at import analyse, to_pixels
+from tools.command_line import parser_of
+from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from trainers.base import CLIPTrainer
+from trainers.kept_picture import LEVEL_COLOURS, one_a_class, to_pixels
 from trainers.open_run import open_run
 
-LEVEL_COLOURS = ("#ffd400", "#00c8ff")  # level 1, level 2
 COLUMNS = ("picture", "sample-wise", "semantic-wise", "kept patches")
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Test pictures of `number` classes, evenly spread: (path, class name)."""
-    first = {}
-    for item in trainer.dm.dataset.test:
-        first.setdefault(item.classname, item.impath)
-    names = list(first)
-    step = max(1, len(names) // number)
-    return [(first[name], name) for name in names[::step][:number]]
+    chosen = one_a_class(trainer.dm.dataset.test, number)
+    return [(item.impath, item.classname) for item in chosen]
 
 
 def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
@@ -139,7 +137,7 @@ def beside(output: Path) -> Path:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--model-dir", required=True, help="output folder of a Spotlighter run")
     parser.add_argument("--images", nargs="+", default=[], help="picture files (default: test)")
     parser.add_argument("--number", type=int, default=6, help="test pictures to draw")

@@ -20,6 +20,7 @@ from trainers import (
     evaluation,
     health,
     identity,
+    live_logs,
     pictures,
     resuming,
 )
@@ -99,9 +100,11 @@ class CLIPTrainer(PromptTuner):
         data_parallel.draw_apart(self)
 
     def init_writer(self, log_dir: Any) -> None:
-        """Open TensorBoard's file, in one process."""
+        """Open the logs that can be watched, in one process; see `trainers.live_logs`."""
         if distributed.is_main():
+            live_logs.make_ready(self, Path(log_dir))
             super().init_writer(log_dir)
+            self._writer = live_logs.with_wandb(self, self._writer)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         """Set the whole model's mode, so that it forgets what it kept for an evaluation."""
@@ -133,6 +136,7 @@ class CLIPTrainer(PromptTuner):
             self.average.add(self.epoch)
         if self.epoch + 1 == self.max_epoch:
             self.finish()
+        live_logs.note_epoch(self, self._writer)
         super().after_epoch()
 
     def finish(self) -> None:

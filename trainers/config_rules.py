@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from yacs.config import CfgNode
@@ -47,6 +48,8 @@ def only(wanted: Any) -> Rule:
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
+
+LOGS_ON_WANDB = ("off", "offline", "online")
 
 RULES: dict[str, Rule] = {
     "INPUT.SIZE": numbers(2, 1),
@@ -92,5 +95,18 @@ def require_sound(cfg: CfgNode) -> None:
         wrong.append(
             f"TEST.FINAL_MODEL must be last_step or best_val, got {cfg.TEST.FINAL_MODEL!r}"
         )
+    wrong += _faults_of_wandb(cfg.TRAIN.WANDB)
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def _faults_of_wandb(mode: str) -> list[str]:
+    if mode not in LOGS_ON_WANDB:
+        return [f"TRAIN.WANDB must be one of {', '.join(LOGS_ON_WANDB)}, got {mode!r}"]
+    package = None if mode == "off" else find_spec("wandb")
+    if mode == "off" or (package and package.origin):  # without: a mere folder of that name
+        return []
+    return [
+        f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
+        "pip install -r requirements-wandb.txt"
+    ]

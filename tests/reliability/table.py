@@ -37,7 +37,8 @@ class Table:
 
     def note(self, part, fault, happened):
         """Take a row."""
-        row = f"| {fault} | {' '.join(happened.split()).replace('|', '/')} |"
+        happened = " ".join(happened.split()).replace("|", "/").replace("<", "&lt;")
+        row = f"| {fault} | {happened} |"
         self.rows[part].add(row)
         assert self.write or row in self.lines, (
             f"docs/reliability.md lacks, or has otherwise: {row}"

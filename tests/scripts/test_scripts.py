@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import examples
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"])
 FAKE_PYTHON = """\
@@ -386,3 +388,19 @@ def test_the_whole_embedded_comparison_is_one_command(ready):
     assert " --seeds 1 2 3 " in runs
     assert " --address auto " in runs
     assert page.startswith("tools/report.py output/embedded ")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda p: p.stem)
+def test_help_ends_with_an_example_and_does_nothing(ready, script):
+    run = ready.run(script.stem, "--help")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    assert f"scripts/{script.name}" in [words[0] for words in examples(run.stdout)]
+    assert ready.calls() == []
+
+
+@pytest.mark.parametrize("script", ["demo", "compare", "embedded", "test", "setup"])
+def test_help_needs_no_environment(project, script):
+    assert project.run(script, "--help", VIRTUAL_ENV="", PATH="/usr/bin:/bin").returncode == 0
+    assert not (project.root / ".venv").exists()
+    assert project.calls() == []

@@ -359,4 +359,6 @@ def test_a_compiled_form_is_timed_beside_the_plain_one():
     compiled = Bench("quick", clock=FAST, counts=False, compile="eager")
     rows = compiled.evaluate("CoOp", 3, 2, forms=("ours",))
     assert [row.note for row in rows] == ["", "compiled: eager"]
-    assert parse_arguments("", ["eval", "--compile", "inductor"]).compile == "inductor"
+    assert (
+        parse_arguments(benchmark.__doc__, ["eval", "--compile", "inductor"]).compile == "inductor"
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tools.bench.measure import DTYPES, FORMS
 from tools.bench.pairs import NAMES
+from tools.command_line import parser_of
 from tools.run_arguments import positive
 
 OUTPUT = Path("output/benchmark")
@@ -117,17 +118,17 @@ def add_command(parser: argparse.ArgumentParser, name: str) -> None:
         add_pictures(parser)
 
 
-def parse_arguments(description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(doc: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exactly one of a command and --quick must be there."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser = parser_of(doc)
     parser.add_argument("--quick", action="store_true", help="ratios on a small ViT, in a minute")
     add_shared(parser, keep=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in HELP.items():
         epilog = f"examples:\n{EXAMPLES[name]}"
         options = {"help": text, "description": text, "epilog": epilog}
-        add_command(commands.add_parser(name, formatter_class=raw, **options), name)
+        options["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        add_command(commands.add_parser(name, **options), name)
     args = parser.parse_args(arguments)
     if args.quick == (args.command is not None):
         parser.error(f"say what to measure: --quick or one of {', '.join(HELP)}")

@@ -1,0 +1,89 @@
+"""A small picture of what Spotlighter keeps of a few pictures; drawn in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+import numpy as np
+import torch
+from dassl.data.datasets import Datum
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+LEVEL_COLOURS = ("#ffd400", "#00c8ff")  # level 1, level 2
+SIDE = 112  # pixels that a picture is enlarged to, at least
+LINE, GAP = 14, 6  # pixels: height of a line of text, space between pictures
+
+
+def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Undo the normalisation: (B, H, W, 3) in 0..1."""
+    pixels = images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    return pixels.clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def one_a_class(items: Sequence[Datum], number: int) -> list[Datum]:
+    """The first item of each of `number` classes, evenly spread."""
+    first: dict[str, Datum] = {}
+    for item in items:
+        first.setdefault(item.classname, item)
+    names = list(first)
+    step = max(1, len(names) // number)
+    return [first[name] for name in names[::step][:number]]
+
+
+def mark_kept(picture: Image.Image, kept: Sequence[int], grid: int, level1: int) -> Image.Image:
+    """The picture, dark but for its kept patches, framed in the colour of their level.
+
+    Args:
+        picture: square.
+        kept: patches by rank, counted from 0 row by row.
+        grid: patches in a row.
+        level1: how many of the kept ones are level 1.
+    """
+    shown = picture.point(lambda value: int(value * 0.35))
+    drawing = ImageDraw.Draw(shown)
+    edges = [round(i * picture.width / grid) for i in range(grid + 1)]
+    spans = list(pairwise(edges))
+    places = list(product(spans, spans))  # row by row: (top, bottom), (left, right)
+    for rank, index in enumerate(kept):
+        (top, bottom), (left, right) = places[index]
+        shown.paste(picture.crop((left, top, right, bottom)), (left, top))
+        colour = LEVEL_COLOURS[rank >= level1]
+        drawing.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
+    return shown
+
+
+def draw(
+    pixels: Tensor, kept: Tensor, grid: int, level1: int, captions: Sequence[str], title: str
+) -> np.ndarray:
+    """The pictures in a row, what is kept of each under it, and words.
+
+    Args:
+        pixels: (B, H, H, 3) in 0..1.
+        kept: (B, K) patches by rank.
+        grid: patches in a row of a picture.
+        level1: how many of the kept ones are level 1.
+        captions: under each picture; lines that are too long are cut.
+        title: above all.
+
+    Returns:
+        (height, width, 3), 8 bits.
+    """
+    side = pixels.shape[1] * -(-SIDE // pixels.shape[1])
+    lines = max(caption.count("\n") for caption in captions) + 1
+    size = (len(pixels) * (side + GAP) + GAP, 2 * (side + GAP) + (lines + 2) * LINE)
+    canvas, font = Image.new("RGB", size, "white"), ImageFont.load_default(11)
+    drawing = ImageDraw.Draw(canvas)
+    drawing.text((GAP, 2), title, "black", font)
+    for i, (picture, indices) in enumerate(zip(pixels, kept.tolist(), strict=True)):
+        left, top = GAP + i * (side + GAP), LINE + GAP
+        whole = Image.fromarray((picture * 255).round().byte().cpu().numpy())
+        whole = whole.resize((side, side), Image.Resampling.NEAREST)
+        canvas.paste(whole, (left, top))
+        canvas.paste(mark_kept(whole, indices, grid, level1), (left, top + side + GAP))
+        for n, line in enumerate(captions[i].split("\n")):
+            while drawing.textlength(line, font) > side:
+                line = line[:-1]
+            drawing.text((left, top + 2 * (side + GAP) + n * LINE), line, "black", font)
+    return np.asarray(canvas)
