@@ -14,6 +14,7 @@ from dassl.utils import load_checkpoint
 from dassl.utils.download import download_and_unpack
 
 from models import loading
+from models.download import digest_of
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
 
@@ -78,7 +79,7 @@ def test_clip_weights_with_code(trace, fails, tmp_path, monkeypatch, witness):
     options = {"MODEL__BACKBONE__NAME": "ViT-B/16", "MODEL__BACKBONE__PRETRAINED": True}
     found = fails("CoOp", **LAST | options)
     assert "is not loaded, because TorchScript can run code" in found
-    digest = loading.sha256_of(tmp_path / "ViT-B-16.pt")[:12]
+    digest = digest_of(tmp_path / "ViT-B-16.pt")[:12]
     witness("malicious", "CLIP weights of another SHA-256", found.replace(digest, "0123456789ab"))
 
 
