@@ -44,6 +44,7 @@ def load_open_clip(
         ModuleNotFoundError: open_clip is missing, or transformers where its tokenizer needs it.
     """
     source = resolve(spec)
+    model: Any  # it gets attributes of its own
     if not pretrained and not weights:
         model = build(source)
     else:

@@ -91,6 +91,26 @@ def test_a_scripted_module_is_not_loaded_before_its_digest(fails, tmp_path, monk
     assert "or pass --trust-weights" in fails("CoOp", **LAST | options)
 
 
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.safetensors"])
+def test_a_file_of_weights_with_code(trace, fails, tmp_path, witness, name):
+    torch.save({"state_dict": Evil(trace)}, tmp_path / name)
+    options = {"MODEL__BACKBONE__PRETRAINED": True}
+    found = fails("CoOp", flags=("--weights", str(tmp_path / name)), **LAST | options)
+    assert f"{name} cannot be read as" in found
+    if name == "w.pt":
+        witness("malicious", "a file of weights that runs code", found)
+
+
+def test_a_scripted_file_of_weights_is_not_loaded_unseen(fails, tmp_path, monkeypatch, witness):
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded unseen"))
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "w.pt"))
+    options = {"MODEL__BACKBONE__PRETRAINED": True}
+    found = fails("CoOp", flags=("--weights", str(tmp_path / "w.pt")), **LAST | options)
+    assert "is not loaded, because TorchScript can run code" in found
+    digest = digest_of(tmp_path / "w.pt")[:12]
+    witness("malicious", "a TorchScript file of weights", found.replace(digest, "0123456789ab"))
+
+
 def test_an_embedded_clip_with_code(trace, tmp_path, witness):
     torch.save({"state_dict": Evil(trace)}, tmp_path / "tiny.pt")
     with pytest.raises(ValueError, match="cannot be read as the embedded CLIP") as met:
