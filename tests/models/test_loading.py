@@ -128,3 +128,22 @@ def test_embedded_format_expands_to_the_full_vocabulary(tmp_path):
     assert table[[0, 5]].abs().sum() == 0
     assert type(loaded).__module__ == "clip.model"
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_shapes_for_random_weights_are_known_of_every_backbone():
+    """As open_clip has them, too."""
+    open_clip = pytest.importorskip("open_clip")
+    assert set(loading._SHAPES) == set(loading.available_backbones())
+    for name, (size, layers, width, patch, joint, text, depth) in loading._SHAPES.items():
+        if name == "tiny-emoji":
+            continue
+        config = open_clip.get_model_config(
+            name.replace("/", "-").removesuffix("px").replace("@", "-")
+        )
+        vision = config["vision_cfg"]
+        layers = list(layers) if isinstance(layers, tuple) else layers
+        found = (vision["image_size"], vision["layers"], vision["width"], vision["patch_size"])
+        assert found == (size, layers, width, patch), name
+        own = config["text_cfg"]
+        assert (config["embed_dim"], own["width"], own["layers"]) == (joint, text, depth), name
+        assert own["heads"] == text // 64

@@ -141,7 +141,7 @@ def test_weights_of_another_backbone_are_refused_by_their_shapes(tmp_path, tiny)
     torch.save(random_clip("tiny-emoji").state_dict(), tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"w\.pt are not those of ViT-B/16 .* in all; ") as met:
         load_clip("ViT-B/16", weights=str(tmp_path / "w.pt"))
-    assert "transformer.resblocks.0.attn.in_proj_weight is (384, 128) there and" in str(met.value)
+    assert "positional_embedding is (77, 128) there and (77, 64) here" in str(met.value)
     assert "it has also" in str(met.value)
 
 
