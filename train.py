@@ -41,6 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--dataset-config-file", default="", help="yaml of the data set")
     add("--trainer", default="", help="name of the trainer")
     add("--backbone", default="", help="name of the CLIP model")
+    add("--weights", default="", help="file of its weights, instead of the published ones")
     add("--head", default="", help="name of the head")
     add("--eval-only", action="store_true", help="evaluate, do not train")
     add("--model-dir", default="", help="folder of the run to evaluate")

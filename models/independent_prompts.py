@@ -120,7 +120,7 @@ class IndependentCLIP(CLIPClassifier):
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""
         prompts = self.learned
-        seam = deep_prompts(list(prompts.text_deeper), slice(1, 1 + prompts.n_ctx))
+        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
         return unit(self.text(prompts(), seam)[0])
 
     def plain_text(self) -> Float[Tensor, "C D"]:

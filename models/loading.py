@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 from types import ModuleType
-from urllib.error import URLError
 
 import torch
 from torch import nn
 
+from models.download import digest_of, fetch
+
 TINY_CLIP = Path(__file__).parent.parent / "assets" / "tiny_clip.pt"
 CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
 VOCABULARY = 49408  # byte-pair tokens of CLIP
+OPEN_CLIP = "open_clip:"  # what the names of open_clip's models begin with here
 INSTALL_HINT = (
     "install it with: pip install clip-anytorch 'setuptools<81' packaging "
     "(or: pip install git+https://github.com/openai/CLIP.git)"
@@ -46,30 +47,44 @@ def available_backbones() -> list[str]:
     return ["tiny-emoji", *import_clip().available_models()]
 
 
-def load_clip(name: str, *, pretrained: bool = True, trust: bool = False) -> nn.Module:
+def load_clip(
+    name: str, *, pretrained: bool = True, trust: bool = False, weights: str = ""
+) -> nn.Module:
     """Load CLIP, float32, on the CPU, in evaluation mode.
 
     Args:
-        name: "tiny-emoji" (embedded) or a name of OpenAI's, as ViT-B/16; "ViT-B-16" is understood.
+        name: "tiny-emoji" (embedded), a name of OpenAI's, as ViT-B/16 ("ViT-B-16" is understood),
+            or "open_clip:" and a name of open_clip's, see `models.open_clip_names`.
         pretrained: False gives random weights in the same shapes, from torch's global generator.
         trust: load OpenAI's weights even if their SHA-256 is not the published one. They are
             TorchScript, which can run code while it is loaded.
+        weights: file to load instead of the published one; see `models.weights`.
 
     Returns:
-        A plain `clip.model.CLIP`.
+        A plain `clip.model.CLIP`, or a model of open_clip's with the same modules.
 
     Raises:
-        ValueError: for an unknown name, or weights that are not those that were published.
+        ValueError: for an unknown name, weights that are not those that were published, a file
+            that does not fit, or a model of open_clip's that is not supported.
         FileNotFoundError: the weights cannot be found or fetched.
-        ModuleNotFoundError: see `import_clip`.
+        ModuleNotFoundError: see `import_clip`; open_clip is missing where it is needed.
     """
+    if name.startswith(OPEN_CLIP):
+        from models.open_clip_adapter import load_open_clip
+
+        return load_open_clip(
+            name.removeprefix(OPEN_CLIP), pretrained=pretrained, trust=trust, weights=weights
+        )
     names = {entry.replace("/", "-").lower(): entry for entry in available_backbones()}
     known = names.get(name.replace("/", "-").lower())
     if known is None:
         raise ValueError(
             f"unknown backbone {name!r} (MODEL.BACKBONE.NAME); "
-            f"available: {', '.join(names.values())}"
+            f"available: {', '.join(names.values())}, and those of open_clip, as "
+            f"{OPEN_CLIP}ViT-B-16/laion2b_s34b_b88k"
         )
+    if weights:
+        return _load_file(known, Path(weights).expanduser(), trust)
     if not pretrained:
         return random_clip(known)
     return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known, trust)
@@ -88,11 +103,9 @@ def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
         raise ValueError(
             f"{path} cannot be read as the embedded CLIP; restore it from the repository"
         ) from error
-    state = {key: value.float() for key, value in saved["state_dict"].items()}
-    rows = state["token_embedding.weight"]
-    vocabulary = rows.new_zeros(VOCABULARY, rows.shape[1])
-    vocabulary[saved["vocab_rows"]] = rows
-    state["token_embedding.weight"] = vocabulary
+    from models.weights import plain_names
+
+    state = plain_names(saved, path)
     import_clip()
     from clip.model import build_model
 
@@ -106,6 +119,15 @@ def _load_openai(name: str, trust: bool) -> nn.Module:
     path = fetch_weights(clip.clip._MODELS[name], trust=trust)
     model, _ = clip.load(str(path), device="cpu", jit=False)
     return model.float().eval()
+
+
+def _load_file(name: str, path: Path, trust: bool) -> nn.Module:
+    from models.weights import put_weights, read_weights
+
+    table = read_weights(path, trust=trust)
+    with torch.random.fork_rng(devices=[]):  # draws what is overwritten at once
+        model = random_clip(name)
+    return put_weights(model, table, path, name)
 
 
 def fetch_weights(url: str, *, trust: bool = False) -> Path:
@@ -123,7 +145,7 @@ def fetch_weights(url: str, *, trust: bool = False) -> Path:
     path = CACHE.expanduser() / file
     if not path.is_file():
         _download(url, path, published)
-    elif not trust and (found := sha256_of(path)) != published:
+    elif not trust and (found := digest_of(path)) != published:
         raise ValueError(
             f"{path} has SHA-256 {found[:12]}..., and the published file has {published[:12]}...; "
             "it is not loaded, because TorchScript can run code: remove it and it is fetched anew, "
@@ -133,26 +155,13 @@ def fetch_weights(url: str, *, trust: bool = False) -> Path:
 
 
 def _download(url: str, path: Path, published: str) -> None:
-    """Fetch a file under another name, and rename it once its SHA-256 is right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=published)
-    except (URLError, ConnectionError, TimeoutError) as error:
+        fetch(url, path, published, "sha256")
+    except OSError as error:
         raise FileNotFoundError(
-            f"{path.name} could not be fetched ({error}); download {url} "
-            f"and put the file into {path.parent}"
+            f"{path.name} could not be fetched ({error}); give the same command again, or download "
+            f"{url} and put the file into {path.parent}"
         ) from error
-    except RuntimeError as error:
-        raise ValueError(f"what {url} sent is not what was published: {error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            total.update(block)
-    return total.hexdigest()
 
 
 # (image size, vision layers, vision width, patch, joint width, text width, text layers)
@@ -160,6 +169,9 @@ _SHAPES = {
     "tiny-emoji": (64, 4, 128, 8, 128, 128, 4),
     "RN50": (224, (3, 4, 6, 3), 64, None, 1024, 512, 12),
     "RN101": (224, (3, 4, 23, 3), 64, None, 512, 512, 12),
+    "RN50x4": (288, (4, 6, 10, 6), 80, None, 640, 640, 12),
+    "RN50x16": (384, (6, 8, 18, 8), 96, None, 768, 768, 12),
+    "RN50x64": (448, (3, 15, 36, 10), 128, None, 1024, 1024, 12),
     "ViT-B/32": (224, 12, 768, 32, 512, 512, 12),
     "ViT-B/16": (224, 12, 768, 16, 512, 512, 12),
     "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),

@@ -85,5 +85,5 @@ class MultiModalCLIP(CLIPClassifier):
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""
         prompts = self.learned
-        seam = deep_prompts(list(prompts.compound_prompts_text), slice(1, 1 + prompts.n_ctx))
+        seam = deep_prompts(list(prompts.compound_prompts_text), prompts.places)
         return unit(self.text(prompts(), seam)[0])

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.prompts import Layout, Prompts, common_prefix, split_prompts
-from models.tokenizer import Tokens, count_tokens, normalise_name, tokenize
+from models.tokenizer import Tokenizer, Tokens, clip_tokenizer, normalise_name
 
 POSITIONS = ("end", "middle", "front")
 
@@ -31,7 +31,7 @@ class PromptLearner(nn.Module):
         learned_words: int | None = None,
         csc: bool = False,
         class_token_position: str = "end",
-        context_length: int = 77,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Build the prompts of a class list.
 
@@ -43,10 +43,11 @@ class PromptLearner(nn.Module):
             learned_words: learn only the first so many of the words; the others stay as they are.
             csc: one context a class instead of a shared one; `ctx_init` is then ignored.
             class_token_position: where the class name stands: "end", "middle" or "front".
-            context_length: positions of the text tower (77 in CLIP).
+            tokenizer: of the text tower; OpenAI's if there is none.
 
         Raises:
-            ValueError: for an unknown position, or a context that leaves no room for a name.
+            ValueError: for an unknown position, a context that leaves no room for a name, or one
+                that the tokenizer does not keep apart from the name.
         """
         super().__init__()
         if class_token_position not in POSITIONS:
@@ -54,44 +55,48 @@ class PromptLearner(nn.Module):
                 f"class_token_position must be one of {', '.join(POSITIONS)}, "
                 f"got {class_token_position!r}"
             )
+        tokenizer = tokenizer or clip_tokenizer()
         words = normalise_name(ctx_init)
         use_words = bool(words) and not csc
         if use_words:
-            n_ctx = _number_of_words(words, learned_words)
-        if not 1 <= n_ctx <= context_length - 4:  # SOS, one token of a name, ".", EOS
-            raise ValueError(
-                f"the number of context vectors must lie in 1..{context_length - 4}, got {n_ctx}"
-            )
+            n_ctx = _number_of_words(words, learned_words, tokenizer)
+        start = _require_room(n_ctx, tokenizer)
         prefix = words if use_words else " ".join(["X"] * n_ctx)
         names = [normalise_name(name) for name in class_names]
-        tokens = tokenize([f"{prefix} {name}." for name in names], context_length)
+        tokens = tokenizer.tokenize([f"{prefix} {name}." for name in names])
+        _require(tokens, start, tokenizer.words(prefix), prefix if use_words else n_ctx)
         device = token_embedding.weight.device
         with torch.no_grad():
             embedding = token_embedding(tokens.ids.to(device))  # (C, L, W)
         shape = (len(names), n_ctx) if csc else (n_ctx,)
-        start = (
-            embedding[0, 1 : 1 + n_ctx].float().clone()
+        first = (
+            embedding[0, start : start + n_ctx].float().clone()
             if use_words
             else torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
         )
-        self.ctx = nn.Parameter(start)
-        self.n_ctx, self.csc = n_ctx, csc
-        self.register_buffer("token_prefix", embedding[:, :1], persistent=False)
-        self.register_buffer("token_suffix", embedding[:, 1 + n_ctx :], persistent=False)
+        self.ctx = nn.Parameter(first)
+        self.n_ctx, self.csc, self.num_start = n_ctx, csc, start
+        self.register_buffer("token_prefix", embedding[:, :start], persistent=False)
+        self.register_buffer("token_suffix", embedding[:, start + n_ctx :], persistent=False)
         order = None
         if class_token_position != "end":
-            lengths = [count_tokens(name) for name in names]
-            order = _slot_order(tokens, lengths, n_ctx, class_token_position).to(device)
+            words_of = [tokenizer.words(name) for name in names]
+            order = _slot_order(tokens, words_of, (start, n_ctx), class_token_position).to(device)
         self.register_buffer("order", order, persistent=False)
         self._lay_out(tokens, embedding)
 
     def _lay_out(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
         """Find out how many tokens all classes begin with: context included, else SOS alone."""
         shared = self.order is None and not self.csc
-        self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else 1)
+        self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else self.num_start)
         self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
         split = split_prompts(embedding, self.layout, self.num_prefix)
         self.register_buffer("tail", split.tail if shared else None, persistent=False)
+
+    @property
+    def places(self) -> slice:
+        """Where a context before the class name stands."""
+        return slice(self.num_start, self.num_start + self.n_ctx)
 
     def forward(self) -> Prompts:
         """The prompts of all classes."""
@@ -101,7 +106,8 @@ class PromptLearner(nn.Module):
 
     def with_context(self, ctx: Float[Tensor, "G M W"]) -> Prompts:
         """The prompts of all classes with each of G contexts, before the class name."""
-        words = self.token_suffix[:1, : self.num_prefix - 1 - self.n_ctx]  # (1, P - 1 - M, W)
+        shared = self.num_prefix - self.num_start - self.n_ctx  # words behind the context
+        words = self.token_suffix[:1, :shared]
         parts = [self.token_prefix[:1], ctx.to(words.dtype), words]
         prefix = torch.cat([part.expand(ctx.shape[0], -1, -1) for part in parts], dim=1)
         return Prompts(prefix, self.tail, self.layout)
@@ -116,9 +122,17 @@ class PromptLearner(nn.Module):
         return prompts.gather(1, self.order[..., None].expand_as(prompts))
 
 
-def _number_of_words(words: str, learned: int | None) -> int:
+def _require_room(n_ctx: int, tokenizer: Tokenizer) -> int:
+    """Where the context begins, if it leaves room for a name."""
+    room = tokenizer.context_length - tokenizer.num_start - 3  # a token of a name, ".", EOS
+    if not 1 <= n_ctx <= room:
+        raise ValueError(f"the number of context vectors must lie in 1..{room}, got {n_ctx}")
+    return tokenizer.num_start
+
+
+def _number_of_words(words: str, learned: int | None, tokenizer: Tokenizer) -> int:
     """How many words of an initial context are learned: all of them, or the first `learned`."""
-    total = count_tokens(words)
+    total = tokenizer.count(words)
     if learned is not None and not 1 <= learned <= total:
         raise ValueError(
             f"{learned} context vectors cannot start from the {total} tokens of {words!r}; "
@@ -127,14 +141,47 @@ def _number_of_words(words: str, learned: int | None) -> int:
     return total if learned is None else learned
 
 
-def _slot_order(tokens: Tokens, name_lengths: list[int], n_ctx: int, position: str) -> Tensor:
-    """For each prompt (C, L): which slot of [SOS, ctx, name, rest] stands at each position."""
-    length = tokens.ids.shape[1]
+def _require(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
+    """Refuse a tokenizer that joins a context with what follows, or placeholders with each other.
+
+    Args:
+        tokens: of whole prompts.
+        start: where the context begins.
+        own: tokens of the context alone.
+        words: the context, or the number of its placeholders.
+    """
+    there = tokens.ids[:, start : start + len(own)]
+    wanted = torch.tensor(own, device=there.device)
+    apart = there.shape[1] == len(own) and bool(there.eq(wanted).all())
+    if not apart or (isinstance(words, int) and len(own) != words):
+        raise ValueError(
+            f"this backbone's tokenizer does not keep a context of {words!r} apart from the class "
+            "name; take other words (CTX_INIT), or another backbone"
+        )
+
+
+def _slot_order(
+    tokens: Tokens, names: list[list[int]], context: tuple[int, int], position: str
+) -> Tensor:
+    """For each prompt (C, L): which slot of [SOS, ctx, name, rest] stands at each position.
+
+    Args:
+        tokens: of whole prompts.
+        names: tokens of the class names alone.
+        context: where it begins, and how long it is.
+        position: of the class name.
+    """
+    length, (start, n_ctx) = tokens.ids.shape[1], context
     before = n_ctx // 2 if position == "middle" else 0  # context vectors before the name
-    rows = []
-    for name_length in name_lengths:
-        end = min(1 + n_ctx + name_length, length)
-        name = list(range(1 + n_ctx, end))
-        ctx = list(range(1, 1 + n_ctx))
-        rows.append([0, *ctx[:before], *name, *ctx[before:], *range(end, length)])
+    first, rows = start + n_ctx, []
+    for ids, eos, own in zip(tokens.ids.tolist(), tokens.eos.tolist(), names, strict=True):
+        end = min(first + len(own), length)
+        if ids[first : min(end, eos)] != own[: min(end, eos) - first]:
+            raise ValueError(
+                "this backbone's tokenizer joins a class name with the full stop behind it, so a "
+                f"context cannot stand between them (CLASS_TOKEN_POSITION {position}); take end"
+            )
+        ctx = list(range(start, first))
+        name = list(range(first, end))
+        rows.append([*range(start), *ctx[:before], *name, *ctx[before:], *range(end, length)])
     return torch.tensor(rows, device=tokens.ids.device)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import BeforeBlock, mlp, project, unit
 from models.prompts import Layout, Packing, Prompts, common_prefix, split_prompts
-from models.tokenizer import tokenize
+from models.tokenizer import tokenizer_of
 
 KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
 ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
@@ -37,6 +37,7 @@ class TextEncoder(nn.Module):
         self.text_projection = clip.text_projection
         self.token_embedding = clip.token_embedding
         self.in_parts = True  # where no gradient is kept; a graph for any batch knows no parts
+        self.tokenizer = tokenizer_of(clip)
         self.chunk = 0  # classes at a time while learning, the rest recomputed; 0 for all
 
     @property
@@ -125,7 +126,7 @@ class TextEncoder(nn.Module):
     @torch.no_grad()
     def encode_raw(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """Float32 features of plain sentences as CLIP gives them, no gradient."""
-        tokens = tokenize(texts, self.positional_embedding.shape[0])
+        tokens = self.tokenizer.tokenize(texts)
         num_prefix = common_prefix(tokens.ids, tokens.eos)
         layout = Layout(tokens.eos + 1 - num_prefix)
         device = self.text_projection.device

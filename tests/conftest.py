@@ -10,6 +10,7 @@ import torch
 
 import train
 from models.loading import VOCABULARY, import_clip
+from tests.server import server  # noqa: F401  (a fixture)
 from tests.toy import TOY_OPTIONS, write_toy
 
 CLASS_NAMES = ["dog", "big_cat", "fish", "apple pie", "car", "oak tree"]

@@ -23,10 +23,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_data.py`
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
+from models.download import fetch, require_checksum
 from tools.command_line import parser_of
 from tools.dataset_names import benchmarks, find_name
 from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
-from tools.prepare.download import fetch, fetch_from_drive, require_checksum
+from tools.prepare.download import fetch_from_drive
 from tools.prepare.sources import COLLECTION, Piece, collected, read_sources
 from train import USER_ERRORS
 

@@ -36,6 +36,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
+    cfg.MODEL.BACKBONE.WEIGHTS = ""  # file of the backbone's weights, instead of published ones
     cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
     cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it
     cfg.MODEL.COMPILE = ""  # backend of torch.compile for the image tower, as inductor

@@ -63,11 +63,11 @@ class CLIPTrainer(PromptTuner):
     def build_model(self) -> None:
         """Load CLIP, build the model on it, register what is learned."""
         cfg = self.cfg
-        self.class_names = checked(self.dm.dataset.classnames)
         (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
         names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
-        clip = load_backbone(cfg.MODEL)
+        clip = load_backbone(cfg.MODEL, cfg.INPUT)
+        self.class_names = checked(self.dm.dataset.classnames, clip)
         self.weights = identity.digest(clip)
         tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
         self.model = self.build_clip(tuned).to(self.device)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dassl.utils import load_checkpoint
 from torch import nn
 
-from trainers.identity import check, short
+from models.weights import misfits
+from trainers.identity import check
 from trainers.published import to_our_names
 
 if TYPE_CHECKING:
@@ -116,16 +117,7 @@ def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
     """
     state = saved["state_dict"]
     own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    wrong = [
-        f"{name} is {tuple(state[name].shape)} there and {tuple(parameter.shape)} here"
-        for name, parameter in module.named_parameters()
-        if name in state and state[name].shape != parameter.shape
-    ]
-    wrong = [f"{'; '.join(wrong[:3])}, ... {len(wrong)} in all"] if len(wrong) > 4 else wrong
-    wrong += [f"it lacks {short(missing)}"] if missing else []
-    wrong += [f"it has also {short(extra)}"] if extra else []
-    if wrong:
+    if wrong := misfits(own, state, dict(module.named_parameters())):
         raise ValueError(
             f"the checkpoint {path} does not fit this trainer and config: {'; '.join(wrong)}"
         )

@@ -1,4 +1,4 @@
-"""Class names that a prompt can hold: refused or warned of before CLIP is asked."""
+"""Class names that a prompt can hold: refused or warned of before text is encoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
-from models.tokenizer import count_tokens, normalise_name, tokenize
+from torch import nn
+
+from models.tokenizer import Tokenizer, clip_tokenizer, normalise_name, tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -14,15 +16,22 @@ ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with 
 LONG = 60  # characters of a name that a sentence quotes
 
 
-def checked(names: Iterable[str]) -> list[str]:
+def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
     """The names, if each says something; a warning names those that several classes share.
 
+    Args:
+        names: by label.
+        clip: the backbone, whose tokenizer they must fit; OpenAI's if there is none.
+
     Raises:
-        ValueError: names every class whose name is empty, or that CLIP's tokens cannot hold.
+        ValueError: names every class whose name is empty, or that the tokens cannot hold.
     """
     names = list(names)
+    tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
     wrong = [
-        f"class {label} ({fault})" for label, name in enumerate(names) if (fault := flaw(name))
+        f"class {label} ({fault})"
+        for label, name in enumerate(names)
+        if (fault := flaw(name, tokenizer))
     ]
     if wrong:
         raise ValueError(
@@ -38,17 +47,18 @@ def checked(names: Iterable[str]) -> list[str]:
     return names
 
 
-def flaw(name: str) -> str:
+def flaw(name: str, tokenizer: Tokenizer) -> str:
     """What is wrong with a name; "" if nothing is."""
     quoted = repr(name if len(name) <= LONG else name[:LONG] + "...")
     try:
         name.encode()
-        length = count_tokens(normalise_name(name))
+        length = tokenizer.count(normalise_name(name))
     except UnicodeEncodeError:
         return f"{quoted} holds half a character"
     if not length:
         return f"its name {quoted} is empty"
-    # The end of the sentence is the first token with the highest number: none may come before it.
-    if length < ROOM - 2 and int(tokenize([normalise_name(name)], ROOM).eos) != length + 1:
+    # A sentence ends at the first mark of its end: none may come before it.
+    end = tokenizer.num_start + length
+    if end < ROOM - 1 and int(tokenizer.tokenize([normalise_name(name)], ROOM).eos) != end:
         return f"{quoted} holds a mark of CLIP's own, as <|endoftext|>"
     return ""

@@ -8,6 +8,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.conditional_prompts import ConditionalCLIP, ConditionalPrompts
+from models.tokenizer import tokenizer_of
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
 
@@ -42,6 +43,6 @@ class CoCoOp(CLIPTrainer):
             clip.text_projection.shape[1],
             n_ctx=settings.N_CTX,
             ctx_init=settings.CTX_INIT,
-            context_length=clip.context_length,
+            tokenizer=tokenizer_of(clip),
         )
         return ConditionalCLIP(clip, prompts)

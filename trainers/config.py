@@ -42,6 +42,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         "INPUT.TRANSFORMS": args.transforms,
         "TRAINER.NAME": args.trainer,
         "MODEL.BACKBONE.NAME": args.backbone,
+        "MODEL.BACKBONE.WEIGHTS": args.weights,
         "MODEL.HEAD.NAME": args.head,
     }
     given = {key: value for key, value in flags.items() if value not in (None, "")}

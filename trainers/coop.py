@@ -10,6 +10,7 @@ from torch import nn
 
 from models.classifier import PromptedCLIP
 from models.prompt_learner import POSITIONS, PromptLearner
+from models.tokenizer import tokenizer_of
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
 
@@ -53,7 +54,7 @@ class CoOp(CLIPTrainer):
             ctx_init=settings.CTX_INIT,
             csc=settings.CSC,
             class_token_position=settings.CLASS_TOKEN_POSITION,
-            context_length=clip.context_length,
+            tokenizer=tokenizer_of(clip),
         )
         return PromptedCLIP(clip, prompts)
 

@@ -25,7 +25,7 @@ WITHOUT_EFFECT = (
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB"),
     *("TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT"),
     *("DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE"),
-    *("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH"),
+    *("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS"),
 )
 # Keys beside the trainer's own settings that a prediction depends on.
 AT_TEST = (
@@ -62,11 +62,12 @@ def identity(trainer: CLIPTrainer) -> dict[str, Any]:
 
 
 def digest(module: nn.Module) -> str:
-    """12 hexadecimal digits that tell weights apart."""
+    """12 hexadecimal digits that tell weights apart; the statistics of a ResNet are among them."""
     total = hashlib.sha256()
-    for name, parameter in module.named_parameters():
+    statistics = [(n, b) for n, b in module.named_buffers() if ".running_" in n]
+    for name, value in [*module.named_parameters(), *statistics]:
         total.update(name.encode())
-        total.update(parameter.detach().float().cpu().contiguous().numpy().data)
+        total.update(value.detach().float().cpu().contiguous().numpy().data)
     return total.hexdigest()[:12]
 
 

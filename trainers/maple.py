@@ -8,6 +8,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.multimodal_prompts import MultiModalCLIP, MultiModalPrompts
+from models.tokenizer import tokenizer_of
 from models.visual_encoder import require_vit
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings, context_of_words
@@ -44,7 +45,7 @@ class MaPLe(CLIPTrainer):
             clip.token_embedding,
             vision_width=require_vit(clip.visual).conv1.out_channels,
             depth=settings.PROMPT_DEPTH,
-            context_length=clip.context_length,
+            tokenizer=tokenizer_of(clip),
             **context_of_words(settings.N_CTX, settings.CTX_INIT),
         )
         return MultiModalCLIP(clip, prompts)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.averaging import gaussian_weights
 from models.independent_prompts import IndependentCLIP, IndependentPrompts
-from models.tokenizer import normalise_name
+from models.tokenizer import normalise_name, tokenizer_of
 from models.visual_encoder import require_vit
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings, context_of_words
@@ -62,7 +62,7 @@ class PromptSRC(CLIPTrainer):
             clip.token_embedding,
             depths=(settings.PROMPT_DEPTH_VISION, settings.PROMPT_DEPTH_TEXT),
             vision_shape=(settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels),
-            context_length=clip.context_length,
+            tokenizer=tokenizer_of(clip),
             **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
         )
         names = [normalise_name(name) for name in class_names]

@@ -41,7 +41,7 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
     """
     folder = settings.TEACHER_DIR.format(dataset=run.cfg.DATASET.NAME, seed=run.cfg.SEED)
     if not folder:
-        clip = load_backbone(run.cfg.MODEL, settings.TEACHER_NAME)
+        clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
         names = [normalise_name(name) for name in class_names]
         teacher: CLIPClassifier = ZeroShotCLIP(clip, [[sentence.format(name)] for name in names])
@@ -63,7 +63,7 @@ def teacher_of_run(folder: Path, class_names: list[str], run: Run) -> CLIPClassi
     settings = read_settings(cfg, trainer.node, trainer.settings_class)
     backbone = cfg.MODEL.BACKBONE
     cfg.MODEL.TRUST_WEIGHTS = run.cfg.MODEL.TRUST_WEIGHTS
-    clip = load_backbone(cfg.MODEL)
+    clip = load_backbone(cfg.MODEL, run.cfg.INPUT)
     teacher = trainer.build(clip, class_names, settings, run._replace(cfg=cfg))
     if teacher.learned is None:
         teacher.name = f"{cfg.TRAINER.NAME} on {backbone.NAME}"
@@ -85,7 +85,7 @@ def published_teacher(
             f"no teacher: {error}; name the output folder of a run, or a published teacher's "
             "folder, in TRAINER.PROMPTKD.TEACHER_DIR, or leave it empty for zero-shot CLIP"
         ) from error
-    clip = load_backbone(run.cfg.MODEL, settings.TEACHER_NAME)
+    clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
     saved = read_checkpoint(path)
     shape = shape_of(saved["state_dict"], settings.CTX_INIT)
     teacher = PromptSRC.build(clip, class_names, shape, run)

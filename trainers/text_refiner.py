@@ -10,6 +10,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from models.text_refiner import LocalMemory, RefinedPrompts, TextRefinedCLIP
+from models.tokenizer import tokenizer_of
 from trainers.base import CLIPTrainer
 from trainers.coop import CoOp
 from trainers.settings import Run, Settings, read_settings
@@ -71,6 +72,6 @@ class TextRefiner(CLIPTrainer):
             memory=memory,
             n_ctx=context.N_CTX,
             ctx_init=context.CTX_INIT,
-            context_length=clip.context_length,
+            tokenizer=tokenizer_of(clip),
         )
         return TextRefinedCLIP(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)

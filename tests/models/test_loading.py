@@ -1,17 +1,15 @@
 """The door to CLIP weights."""
 
-import functools
 import hashlib
+import random
 import sys
-import threading
 import types
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from urllib.error import URLError
 
 import pytest
 import torch
 
 from models import loading
+from models.download import ATTEMPTS, digest_of
 
 
 def test_unknown_backbone_lists_what_exists():
@@ -46,57 +44,49 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A folder that is served on this machine, and its address."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        """Say nothing."""
-
-
-def test_failed_download_says_what_to_fetch(cache, monkeypatch):
-    def offline(*_, **__):
-        raise URLError("no route")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+def test_failed_download_says_what_to_fetch(cache, server, monkeypatch):
+    address = server.url(f"{'0' * 64}/ViT-B-16.pt")
+    monkeypatch.setitem(loading.import_clip().clip._MODELS, "ViT-B/16", address)
     with pytest.raises(FileNotFoundError, match=r"ViT-B-16\.pt and put the file into .*cache"):
         loading.load_clip("ViT-B/16")
 
 
-def published(folder, content):
-    digest = hashlib.sha256(content).hexdigest()
-    (folder / digest).mkdir()
-    (folder / digest / "w.pt").write_bytes(content)
-    return f"{digest}/w.pt"
+CONTENT = random.Random(0).randbytes(100_000)
 
 
-def test_weights_are_fetched_once_and_checked(cache, server):
-    folder, address = server
-    url = f"{address}/{published(folder, b'weights')}"
+@pytest.fixture
+def url(server):
+    name = f"{hashlib.sha256(CONTENT).hexdigest()}/w.pt"
+    server.files[name] = CONTENT
+    return server.url(name)
+
+
+def test_weights_are_fetched_once_and_checked(cache, server, url):
     path = loading.fetch_weights(url)
-    assert path.read_bytes() == b"weights"
-    (folder / url.split("/")[-2] / "w.pt").unlink()
+    assert path.read_bytes() == CONTENT
+    server.files.clear()
     assert loading.fetch_weights(url) == path
 
 
-def test_a_file_of_another_digest_is_never_kept(cache, server):
-    folder, address = server
-    path = published(folder, b"weights")
-    (folder / path).write_bytes(b"weigh")
-    with pytest.raises(ValueError, match=r"sent is not what was published: invalid hash"):
-        loading.fetch_weights(f"{address}/{path}")
+def test_weights_are_fetched_on_from_where_the_connection_broke(cache, server, url):
+    server.faults = [("cut", 10_000)] * ATTEMPTS
+    with pytest.raises(FileNotFoundError, match=r"w\.pt could not be fetched .*the same command"):
+        loading.fetch_weights(url)
+    assert [path.name for path in cache.iterdir()] == ["w.pt.part"]
+    server.seen.clear()
+    assert loading.fetch_weights(url).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.seen] == ["bytes=50000-"]
+    assert [path.name for path in cache.iterdir()] == ["w.pt"]
+
+
+def test_a_file_of_another_digest_is_never_kept(cache, server, url):
+    name = next(iter(server.files))
+    server.files[name] = CONTENT[:-1]
+    with pytest.raises(ValueError, match=r"w\.pt has the SHA256 checksum .*, expected .*fetch it"):
+        loading.fetch_weights(url)
     assert list(cache.iterdir()) == []
     with pytest.raises(FileNotFoundError, match="could not be fetched"):
-        loading.fetch_weights(f"{address}/{'0' * 64}/w.pt")
+        loading.fetch_weights(server.url(f"{'0' * 64}/w.pt"))
 
 
 def test_openai_weights_load_after_their_digest_or_when_trusted(cache, clip_model, monkeypatch):
@@ -107,7 +97,7 @@ def test_openai_weights_load_after_their_digest_or_when_trusted(cache, clip_mode
         loading.load_clip("ViT-B/16")
     model = loading.load_clip("ViT-B/16", trust=True)
     assert torch.equal(model.logit_scale, clip_model.logit_scale.float())
-    digest = loading.sha256_of(cache / "ViT-B-16.pt")
+    digest = digest_of(cache / "ViT-B-16.pt")
     clip = loading.import_clip().clip
     monkeypatch.setitem(clip._MODELS, "ViT-B/16", f"https://nowhere/{digest}/ViT-B-16.pt")
     assert loading.load_clip("ViT-B/16").logit_scale == model.logit_scale
@@ -138,3 +128,22 @@ def test_embedded_format_expands_to_the_full_vocabulary(tmp_path):
     assert table[[0, 5]].abs().sum() == 0
     assert type(loaded).__module__ == "clip.model"
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_shapes_for_random_weights_are_known_of_every_backbone():
+    """As open_clip has them, too."""
+    open_clip = pytest.importorskip("open_clip")
+    assert set(loading._SHAPES) == set(loading.available_backbones())
+    for name, (size, layers, width, patch, joint, text, depth) in loading._SHAPES.items():
+        if name == "tiny-emoji":
+            continue
+        config = open_clip.get_model_config(
+            name.replace("/", "-").removesuffix("px").replace("@", "-")
+        )
+        vision = config["vision_cfg"]
+        layers = list(layers) if isinstance(layers, tuple) else layers
+        found = (vision["image_size"], vision["layers"], vision["width"], vision["patch_size"])
+        assert found == (size, layers, width, patch), name
+        own = config["text_cfg"]
+        assert (config["embed_dim"], own["width"], own["layers"]) == (joint, text, depth), name
+        assert own["heads"] == text // 64

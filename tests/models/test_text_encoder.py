@@ -10,7 +10,7 @@ from models import text_encoder
 from models.loading import import_clip
 from models.prompts import Layout, common_prefix, split_prompts
 from models.text_encoder import TextEncoder
-from models.tokenizer import count_tokens, normalise_name, tokenize
+from models.tokenizer import clip_tokenizer, normalise_name
 
 TEXTS = ["a photo of a dog.", "a photo of a very large and old oak tree.", "x"]
 
@@ -25,7 +25,7 @@ def test_encode_equals_clip_at_77_positions(clip_model):
 
 def prompts_of(clip_model, texts, num_prefix=None):
     """Sentences as prompts, with as long a prefix as they share, or a shorter one."""
-    tokens = tokenize(texts, 77)
+    tokens = clip_tokenizer().tokenize(texts)
     num_prefix = common_prefix(tokens.ids, tokens.eos, num_prefix)
     layout = Layout(tokens.eos + 1 - num_prefix)
     return split_prompts(clip_model.token_embedding(tokens.ids), layout, num_prefix)
@@ -106,14 +106,14 @@ def test_before_block_can_replace_tokens_of_the_prefix(clip_model):
 
 
 def test_tokens_end_with_the_longest_sentence():
-    tokens = tokenize(TEXTS, 77)
+    tokens = clip_tokenizer().tokenize(TEXTS)
     assert tokens.ids.shape[1] == tokens.eos.max() + 1
     assert torch.equal(tokens.ids, import_clip().tokenize(TEXTS)[:, : tokens.ids.shape[1]])
 
 
 def test_a_sentence_that_is_too_long_is_cut_and_named(caplog):
     with caplog.at_level(logging.WARNING):
-        tokens = tokenize(["word " * 100, "short"], 77)
+        tokens = clip_tokenizer().tokenize(["word " * 100, "short"])
     assert tokens.ids.shape == (2, 77)
     assert "word word" in caplog.text
     assert "short" not in caplog.text
@@ -121,9 +121,9 @@ def test_a_sentence_that_is_too_long_is_cut_and_named(caplog):
 
 def test_a_sentence_that_just_fits_is_not_named(caplog):
     text = " ".join(["dog"] * 75)
-    assert count_tokens(text) == 75
+    assert clip_tokenizer().count(text) == 75
     with caplog.at_level(logging.WARNING):
-        assert tokenize([text], 77).ids.shape == (1, 77)
+        assert clip_tokenizer().tokenize([text]).ids.shape == (1, 77)
     assert not caplog.text
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import train
 from datasets.splits import read_split
 from models.prompt_learner import POSITIONS, PromptLearner
-from models.tokenizer import count_tokens, normalise_name, tokenize
+from models.tokenizer import clip_tokenizer, normalise_name
 from tests.conftest import make_clip
 from tools.collect_results import main as collect
 from trainers import extend_cfg
@@ -141,8 +141,8 @@ def test_any_class_names(embedding, names, position, n_ctx):
         learner = PromptLearner(names, embedding, n_ctx=n_ctx, class_token_position=position)
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         for row, name in zip(learner.whole(), map(normalise_name, names), strict=True):
-            ids = tokenize([f"{'X ' * n_ctx}{name}."], 77).ids[0, 1 + n_ctx :]
-            length = min(count_tokens(name), len(ids))
+            ids = clip_tokenizer().tokenize([f"{'X ' * n_ctx}{name}."]).ids[0, 1 + n_ctx :]
+            length = min(clip_tokenizer().count(name), len(ids))
             place = row[1 + before : 1 + before + length]
             assert torch.equal(place, embedding(ids[:length]))
 

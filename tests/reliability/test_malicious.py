@@ -14,6 +14,7 @@ from dassl.utils import load_checkpoint
 from dassl.utils.download import download_and_unpack
 
 from models import loading
+from models.download import digest_of
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
 
@@ -78,7 +79,7 @@ def test_clip_weights_with_code(trace, fails, tmp_path, monkeypatch, witness):
     options = {"MODEL__BACKBONE__NAME": "ViT-B/16", "MODEL__BACKBONE__PRETRAINED": True}
     found = fails("CoOp", **LAST | options)
     assert "is not loaded, because TorchScript can run code" in found
-    digest = loading.sha256_of(tmp_path / "ViT-B-16.pt")[:12]
+    digest = digest_of(tmp_path / "ViT-B-16.pt")[:12]
     witness("malicious", "CLIP weights of another SHA-256", found.replace(digest, "0123456789ab"))
 
 
@@ -88,6 +89,26 @@ def test_a_scripted_module_is_not_loaded_before_its_digest(fails, tmp_path, monk
     (tmp_path / "ViT-B-16.pt").write_bytes(b"a TorchScript archive")
     options = {"MODEL__BACKBONE__NAME": "ViT-B/16", "MODEL__BACKBONE__PRETRAINED": True}
     assert "or pass --trust-weights" in fails("CoOp", **LAST | options)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.safetensors"])
+def test_a_file_of_weights_with_code(trace, fails, tmp_path, witness, name):
+    torch.save({"state_dict": Evil(trace)}, tmp_path / name)
+    options = {"MODEL__BACKBONE__PRETRAINED": True}
+    found = fails("CoOp", flags=("--weights", str(tmp_path / name)), **LAST | options)
+    assert f"{name} cannot be read as" in found
+    if name == "w.pt":
+        witness("malicious", "a file of weights that runs code", found)
+
+
+def test_a_scripted_file_of_weights_is_not_loaded_unseen(fails, tmp_path, monkeypatch, witness):
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("loaded unseen"))
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "w.pt"))
+    options = {"MODEL__BACKBONE__PRETRAINED": True}
+    found = fails("CoOp", flags=("--weights", str(tmp_path / "w.pt")), **LAST | options)
+    assert "is not loaded, because TorchScript can run code" in found
+    digest = digest_of(tmp_path / "w.pt")[:12]
+    witness("malicious", "a TorchScript file of weights", found.replace(digest, "0123456789ab"))
 
 
 def test_an_embedded_clip_with_code(trace, tmp_path, witness):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.prepare.download import ATTEMPTS, fetch, fetch_from_drive
+from models.download import ATTEMPTS, fetch
+from tools.prepare.download import fetch_from_drive
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -1,0 +1,136 @@
+"""Downloads that go on where they broke off, and are checked before they count."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+CHUNK = 2**20  # bytes
+ATTEMPTS = 5
+PAUSE = 2.0  # seconds between attempts
+TIMEOUT = 60.0  # seconds of silence
+WORTH_ANOTHER_TRY = (408, 429, 500, 502, 503, 504)
+
+
+def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") -> None:
+    """Download a file; what an earlier attempt left in `<target>.part` is not fetched again.
+
+    Args:
+        url: address of the file.
+        target: where it goes; written when it is complete and right.
+        checksum: the published one; empty where none is published.
+        algorithm: of the checksum, "md5" or "sha256".
+
+    Raises:
+        OSError: the server refuses, or the connection keeps breaking.
+        ValueError: the checksum is wrong; nothing is left of the file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, problem = part_of(target), ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
+        try:
+            if go_on(url, partial):
+                break
+            problem = "it ended early"
+        except urllib.error.HTTPError as error:
+            problem = f"the server answers {error.code} {error.reason}"
+            if error.code not in WORTH_ANOTHER_TRY:
+                raise OSError(f"{url} cannot be fetched: {problem}.") from None
+        except (OSError, http.client.HTTPException) as error:
+            problem = str(error) or type(error).__name__
+    else:
+        size = partial.stat().st_size if partial.exists() else 0
+        raise OSError(
+            f"{url} cannot be fetched: tried {ATTEMPTS} times, at last {problem}; {size:,} bytes "
+            f"are in {partial}, and the same command goes on from there."
+        )
+    try:
+        require_checksum(partial, checksum, url, algorithm)
+    except ValueError:
+        partial.unlink()  # going on from it would end in the same way
+        raise
+    partial.replace(target)
+
+
+def part_of(target: Path) -> Path:
+    """Return where an incomplete download of a file is kept."""
+    return target.with_name(f"{target.name}.part")
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    total = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def require_checksum(path: Path, checksum: str, source: str, algorithm: str = "md5") -> None:
+    """Refuse a file with another checksum than the published one; none is published for some.
+
+    Raises:
+        ValueError: the checksum is wrong.
+    """
+    if checksum and (found := digest_of(path, algorithm)) != checksum:
+        raise ValueError(
+            f"{source} has the {algorithm.upper()} checksum {found}, expected {checksum}; fetch it "
+            "anew, or from another place."
+        )
+
+
+def go_on(url: str, partial: Path) -> bool:
+    """Fetch what a partial file lacks, or everything where the server cannot go on.
+
+    Returns:
+        Whether the file has the length that the server tells.
+    """
+    start = partial.stat().st_size if partial.exists() else 0
+    headers = {"User-Agent": "spotlighter", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # Nothing lies behind our last byte: it is complete, or another file.
+        complete = error.headers.get("Content-Range", "").rpartition("/")[2] == str(start)
+        if not complete:
+            partial.unlink()
+        return complete
+    with response:
+        if response.status != 206:
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        with partial.open("ab" if start else "wb") as file:
+            copy(response, file, partial.name, start, total)
+    return total is None or partial.stat().st_size == total
+
+
+def copy(response: Any, file: Any, name: str, start: int, total: int | None) -> None:
+    """Write what a server sends, with a progress bar where stderr is a terminal."""
+    # Slow to import, and most runs download nothing.
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        *(progress.TextColumn(name), progress.BarColumn(), progress.DownloadColumn()),
+        *(progress.TransferSpeedColumn(), progress.TimeRemainingColumn()),
+    )
+    console = Console(stderr=True)
+    with progress.Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(name, total=total, completed=start)
+        while chunk := response.read(CHUNK):
+            file.write(chunk)
+            bar.advance(task, len(chunk))
