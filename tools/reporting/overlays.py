@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+from tools.quiet import quiet
 from tools.reporting.figures import Picture, data_uri
 
 
@@ -27,8 +27,8 @@ def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
     from tools.visualise import choose_pictures, draw
     from trainers.open_run import open_run
 
-    logging.getLogger("dassl").setLevel(logging.WARNING)  # it introduces the data set otherwise
-    trainer = open_run(folder, root)
+    with quiet():  # it introduces the data set otherwise
+        trainer = open_run(folder, root)
     if not hasattr(trainer.model, "head"):
         raise ValueError(f"{folder} selects no patches")
     with tempfile.TemporaryDirectory() as scratch:
