@@ -80,8 +80,8 @@ class PromptLearner(nn.Module):
         self.register_buffer("token_suffix", embedding[:, start + n_ctx :], persistent=False)
         order = None
         if class_token_position != "end":
-            words_of = [tokenizer.words(name) for name in names]
-            order = _slot_order(tokens, words_of, (start, n_ctx), class_token_position).to(device)
+            lengths = [tokenizer.count(name) for name in names]
+            order = _slot_order(tokens, lengths, (start, n_ctx), class_token_position).to(device)
         self.register_buffer("order", order, persistent=False)
         self._lay_out(tokens, embedding)
 
@@ -161,27 +161,22 @@ def _require(tokens: Tokens, start: int, own: list[int], words: str | int) -> No
 
 
 def _slot_order(
-    tokens: Tokens, names: list[list[int]], context: tuple[int, int], position: str
+    tokens: Tokens, name_lengths: list[int], context: tuple[int, int], position: str
 ) -> Tensor:
     """For each prompt (C, L): which slot of [SOS, ctx, name, rest] stands at each position.
 
     Args:
         tokens: of whole prompts.
-        names: tokens of the class names alone.
+        name_lengths: tokens that each class name has alone.
         context: where it begins, and how long it is.
         position: of the class name.
     """
     length, (start, n_ctx) = tokens.ids.shape[1], context
     before = n_ctx // 2 if position == "middle" else 0  # context vectors before the name
     first, rows = start + n_ctx, []
-    for ids, eos, own in zip(tokens.ids.tolist(), tokens.eos.tolist(), names, strict=True):
-        end = min(first + len(own), length)
-        if ids[first : min(end, eos)] != own[: min(end, eos) - first]:
-            raise ValueError(
-                "this backbone's tokenizer joins a class name with the full stop behind it, so a "
-                f"context cannot stand between them (CLASS_TOKEN_POSITION {position}); take end"
-            )
-        ctx = list(range(start, first))
+    ctx = list(range(start, first))
+    for name_length in name_lengths:
+        end = min(first + name_length, length)
         name = list(range(first, end))
         rows.append([*range(start), *ctx[:before], *name, *ctx[before:], *range(end, length)])
     return torch.tensor(rows, device=tokens.ids.device)

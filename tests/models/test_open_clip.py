@@ -10,6 +10,7 @@ import torch
 from models import loading
 from models.loading import load_clip
 from models.open_clip_names import resolve, unsupported
+from models.precision import cast_products
 from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
 from models.tokenizer import tokenizer_of
@@ -68,6 +69,23 @@ def test_features_equal_those_of_open_clip_in_true_shapes(name):
     torch.manual_seed(0)
     theirs = open_clip.create_model(name).eval()
     compare(ours, theirs, open_clip.get_tokenizer(name), 224, TEXTS[:1])
+
+
+def test_towers_in_half_precision_normalise_in_float32(tmp_path):
+    """As OpenAI's do; a LayerNorm of float32 weights does not take halves on every device."""
+    theirs = write_folder(tmp_path / "model", KINDS["GELU"])
+    ours = load_clip(f"open_clip:local-dir:{tmp_path / 'model'}")
+    images = torch.randn(2, 3, 64, 64)
+    visual, text = build_visual_encoder(ours.visual), TextEncoder(ours)
+    for tower in (visual, text):
+        cast_products(tower, torch.float16)
+    norms = {type(m) for m in ours.modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert norms == {open_clip.transformer.LayerNormFp32}
+    with torch.no_grad():
+        half = {"rtol": 0.02, "atol": 0.02}
+        torch.testing.assert_close(visual(images).cls.float(), theirs.encode_image(images), **half)
+        ids = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'model'}")(TEXTS)
+        torch.testing.assert_close(text.encode_raw(TEXTS), theirs.encode_text(ids), **half)
 
 
 def test_openai_weights_give_the_same_features_in_both_packages(tmp_path, clip_model):
@@ -311,11 +329,12 @@ def test_a_tokenizer_with_and_without_a_mark_at_the_beginning(tmp_path, start):
 @pytest.mark.parametrize("start", [True, False])
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("csc", [False, True])
-def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, position, csc):
+@pytest.mark.parametrize("names", [NAMES, ["big_cat", "big oak tree"]])
+def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, position, csc, names):
     ours, theirs, tokenizer = foreign(tmp_path / "m", start=start)
     torch.manual_seed(0)
     learner = PromptLearner(
-        NAMES,
+        names,
         ours.token_embedding,
         n_ctx=3,
         csc=csc,
@@ -323,7 +342,7 @@ def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, posi
         tokenizer=tokenizer_of(ours),
     )
     found = TextEncoder(ours)(learner())[0]
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(names):
         ids = tokenizer([f"{name.replace('_', ' ')}."])[0].tolist()
         end = ids.index(2)
         rows = theirs.token_embedding(torch.tensor(ids[: end + 1]))

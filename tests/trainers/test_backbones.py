@@ -150,6 +150,8 @@ def test_a_file_of_weights_by_its_flag(run, fails, tmp_path, folders):
     for other in (("--weights", str(tmp_path / "b.pt")), ()):
         assert "with weights " in fails("CoOp", "other", flags=(*flags, *other), **own)
     assert "a.pt" in (tmp_path / "train" / "config.yaml").read_text()
+    run("CoOp", "train", flags=("--weights", str(tmp_path / "moved.pt")), **own)  # goes on
+    assert "moved.pt" in (tmp_path / "train" / "config.yaml").read_text()
 
 
 def test_a_file_and_random_weights_are_not_both_meant(fails, tmp_path):
