@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 def cut(folder: Path, epochs: int, batches: int) -> None:
     """Take out what was logged after some epochs; files that then hold nothing are removed.
 
-    Dassl counts tags under `train/` in batches, all others in epochs.
+    Dassl counts tags under `train/` in batches, all others in epochs. Those under `test/` are of
+    the final evaluation, which is always to come.
 
     Args:
         folder: of the event files.
@@ -59,7 +60,8 @@ def _shorten(event: object, epochs: int, batches: int) -> bool:
     if not values:
         return True  # the head of the file
     step = event.step  # type: ignore[attr-defined]
-    stay = [v for v in values if step < epochs * (batches if v.tag.startswith("train/") else 1)]
+    done = {"train": epochs * batches, "test": 0}
+    stay = [v for v in values if step < done.get(v.tag.split("/")[0], epochs)]
     del values[:]
     values.extend(stay)
     return bool(stay)

@@ -88,6 +88,14 @@ def test_a_run_that_goes_on_logs_nothing_twice(run, tmp_path, monkeypatch, at):
     require_equal(points(tmp_path / "run"), points(tmp_path / "whole"))
 
 
+def test_a_run_that_is_done_is_tested_again_and_logged_once(run, tmp_path):
+    run("Spotlighter")
+    before = points(tmp_path / "run")
+    run("Spotlighter")
+    require_equal(points(tmp_path / "run"), before)
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
+
+
 def test_pictures_that_cannot_be_read_are_left_out(run, monkeypatch, tmp_path):
     def unreadable(*_):
         return [Datum(str(tmp_path / "gone.png"), 0, 0, "ash tree")]
