@@ -51,8 +51,12 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
     write_text(directory / "config.yaml", f"# git: {git_revision()}\n{cfg.dump()}")
 
 
-def forget_results(directory: str | Path) -> None:
-    """Remove the results of an earlier, shorter run: what trains is not done."""
+def begin(cfg: CfgNode, directory: str | Path) -> None:
+    """Write the config of a run that nothing refuses any more, and remove earlier results.
+
+    Until its own are written the run is not done, and a config never stands beside another's.
+    """
+    write_config(cfg, directory)
     (Path(directory) / RESULTS).unlink(missing_ok=True)
 
 
