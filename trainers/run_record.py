@@ -71,11 +71,20 @@ def dataset_of(model_dir: str) -> str:
     """DATASET.NAME of the run that a folder holds; "" without a folder.
 
     A published checkpoint has no config beside it: "unknown".
+
+    Raises:
+        ValueError: the config is damaged.
     """
     path = Path(model_dir or ".") / "config.yaml"
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
+    try:
+        name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        name = None
+    if not isinstance(name, str):
+        raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")
+    return name
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
