@@ -74,7 +74,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     import datasets  # noqa: F401  (registers the data sets)
     from trainers.distributed import is_main
-    from trainers.run_record import dataset_of, write_config
+    from trainers.run_record import dataset_of
 
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
@@ -84,11 +84,10 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     log_to_stdout(logging.INFO if is_main() else logging.ERROR)
     logging.getLogger("trainers").info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
-    if is_main():
-        write_config(trainer.cfg, cfg.OUTPUT_DIR)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.trained_on = dataset_of(args.model_dir)
+        trainer.begin_record()
         trainer.test()
     elif not args.no_train:
         trainer.train()

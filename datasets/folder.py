@@ -65,7 +65,10 @@ class Folder(FewShotDataset):
 
     def read_splits(self) -> Splits:
         """Return the pictures; training items are the test's where there is a test alone."""
-        found = self._read_folders() if self.table is None else self._read_table(self.table)
+        try:
+            found = self._read_folders() if self.table is None else self._read_table(self.table)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.table} is no CSV file in UTF-8 ({error}).") from None
         if not any(found.items.values()):
             raise ValueError(
                 f"No pictures in {self.table or self.folder}; expected <class>/picture.jpg, or "

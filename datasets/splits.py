@@ -61,13 +61,17 @@ def read_text(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is no text in UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"The file {path} is missing; docs/datasets.md says which files a data set needs and "
             "where they come from."
         )
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The file {path} is no text in UTF-8 ({error}).") from None
 
 
 def read_split(path: Path, image_folder: Path) -> Splits:
@@ -86,7 +90,9 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
     if not lists or not all(isinstance(entries, list) for entries in lists):
         raise ValueError(f"The split file {path} must hold three lists: {', '.join(SPLITS)}.")
-    names = content.get("class_names", [])
+    names = content.get("class_names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"The split file {path} has class_names that are no list of names.")
     train, val, test = (parse_entries(entries, image_folder, path) for entries in lists)
     splits = Splits(train, val, test, names)
     if not splits.train:
@@ -107,7 +113,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"The file {path} is not valid JSON ({error}).") from None
 
 

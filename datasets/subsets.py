@@ -38,7 +38,7 @@ def read_subset(cache: Path, image_folder: Path, origin: str) -> Splits | None:
             return None
         train = parse_entries(content["train"], image_folder, cache)
         val = parse_entries(content["val"], image_folder, cache)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("Cannot read the few-shot subset %s (%s); drawing it anew.", cache, error)
         return None
     return Splits(train, val, [])

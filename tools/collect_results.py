@@ -97,13 +97,21 @@ def write(path: Path | None, texts: dict[str, pd.DataFrame], form: Callable) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print and write the tables; returns the exit code, 1 if nothing was found."""
+    """Print and write the tables; returns 1 if nothing was found, 2 if a file fails."""
     args = parse_arguments(arguments)
     runs = list(read_runs(args.root))
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)
         return 1
-    rows = pair_runs(drop_repeats(runs))
+    try:
+        return show(args, pair_runs(drop_repeats(runs)))
+    except OSError as error:
+        print(f"collect_results: error: {error}", file=sys.stderr)
+        return 2
+
+
+def show(args: argparse.Namespace, rows: pd.DataFrame) -> int:
+    """Print the tables and write those that files are named for; returns the exit code."""
     texts = {s.title: text_of(s, args.published) for s in split_sections(rows)}
     console = wide_console()
     for title, text in texts.items():

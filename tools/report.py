@@ -33,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; returns the exit code, 1 if nothing was found."""
+    """Write the page; returns the exit code, 1 if nothing was found, 2 if it cannot be written."""
     args = parse_arguments(arguments)
     runs = list(read_runs(args.results))
     if not runs:
@@ -42,8 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = drop_repeats(runs)
     page = build_page(pair_runs(runs), runs, args.title, args.root, args.overlays)
     output = args.output or args.results / "report.html"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        print(f"report: error: {error}", file=sys.stderr)
+        return 2
     print(f"The page: {output}")
     return 0
 

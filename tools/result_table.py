@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
 
 from tools.result_rows import AVERAGE, order_rows
@@ -87,7 +88,7 @@ def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 def to_rich(text: pd.DataFrame, title: str) -> Table:
     """Return a terminal table; what is the same in all rows becomes the caption."""
     shown, caption = without_constants(text)
-    table = Table(title=title, caption=caption)
+    table = Table(title=escape(title), caption=escape(caption))
     for name in shown.columns:
         heading = HEADINGS.get(name, name)
         if name in NAMES:
@@ -96,7 +97,7 @@ def to_rich(text: pd.DataFrame, title: str) -> Table:
             cells = [*heading.split(), *shown[name]]
             table.add_column(heading, justify="right", min_width=max(map(len, cells)))
     for row, end in zip(shown.itertuples(index=False), group_ends(text), strict=True):
-        table.add_row(*row, end_section=end)
+        table.add_row(*map(escape, row), end_section=end)
     return table
 
 
@@ -107,7 +108,8 @@ def group_ends(text: pd.DataFrame) -> list[bool]:
 
 def to_markdown(text: pd.DataFrame, title: str) -> str:
     """Return a Markdown table under its title."""
-    table = text.rename(columns=HEADINGS).to_markdown(index=False, disable_numparse=True)
+    cells = text.replace(r"\|", r"\\|", regex=True).rename(columns=HEADINGS)
+    table = cells.to_markdown(index=False, disable_numparse=True)
     return f"## {title}\n\n{table}\n"
 
 

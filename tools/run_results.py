@@ -15,12 +15,10 @@ from tools.sweeps.names import CONFIGS, dataset_name, stems
 KEY = ["source", "dataset", "trainer", "config", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("trainer", "dataset", "config", "classes"), str),
-    **dict.fromkeys(("shots", "seed"), int),
-    "accuracy": (int, float),
-}
+WORDS = ("trainer", "dataset", "config", "classes", "source")
+NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
+WHOLE = ("shots", "seed", "learned_parameters")
 
 ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
 SEED_FOLDER = r"seed(?P<seed>\d+)$"
@@ -47,15 +45,24 @@ def read_results(path: Path) -> dict[str, Any]:
         ValueError: it is no JSON, or a field is missing or of the wrong type.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
-    for field, kind in FIELDS.items():
-        value = record.get(field) if isinstance(record, dict) else None
-        if not isinstance(value, kind):
-            raise ValueError(f"{field} is {value!r}")
-    if record["classes"] not in CLASSES:
-        raise ValueError(f"classes is {record['classes']!r}")
-    found = {key: record.get(key) for key in (*FIELDS, *EFFORT)}
-    source = record.get("source") or record["dataset"]
-    return found | {"source": source, "folder": str(path.parent)}
+    given = record if isinstance(record, dict) else {}
+    found = {key: given.get(key) for key in (*WORDS, *NUMBERS, *EFFORT)}
+    found["source"] = given.get("source") or given.get("dataset")
+    for field, value in found.items():
+        if not (fits(field, value) or (value is None and field in EFFORT)):
+            raise ValueError(f"{field} is {value!r:.60}")
+    return found | {"folder": str(path.parent)}
+
+
+def fits(field: str, value: Any) -> bool:
+    """Whether a field may have a value: words on one line, percent, numbers that count."""
+    if field == "classes":
+        return value in CLASSES
+    if field in WORDS:
+        return isinstance(value, str) and value.isprintable()
+    if isinstance(value, bool) or not isinstance(value, int if field in WHOLE else (int, float)):
+        return False
+    return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
 def read_accuracy(log: str) -> float | None:
@@ -89,8 +96,11 @@ def read_logs(folder: Path) -> dict[str, Any]:
     """Read the newest finished log of a run; what was run is told by its folder.
 
     Raises:
-        ValueError: the folder has no known layout, or no log ends with an accuracy.
+        ValueError: the folder has no known layout, or no log ends with an accuracy; or the run is
+            one of ours and not done.
     """
+    if (folder / "config.yaml").exists():  # a run of ours, which then leaves results.json
+        raise ValueError("the run did not finish")
     matches = (layout.search(folder.absolute().as_posix()) for layout in LAYOUTS)
     where = next((match.groupdict() for match in matches if match), None)
     if where is None:

@@ -23,6 +23,7 @@ from trainers import (
     live_logs,
     pictures,
     resuming,
+    run_record,
 )
 from trainers.backbone import load_backbone
 from trainers.class_names import checked
@@ -164,6 +165,10 @@ class CLIPTrainer(PromptTuner):
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load learned weights for evaluation; nothing is loaded that does not fit."""
         checkpoint.load(self, directory, epoch)
+
+    def begin_record(self) -> None:
+        """Say what the run is, once nothing can be refused; what stood there is another run's."""
+        distributed.on_main(lambda: run_record.begin(self.cfg, self.output_dir))
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

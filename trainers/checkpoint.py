@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from dassl.utils import load_checkpoint
 from torch import nn
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEST = "model-best.pth.tar"
+EXTRA = "_extra_state"  # torch's name of what a module saves beside its tensors
 POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
 # Buffers that published checkpoints hold and that follow from the class names.
 DERIVED = (
@@ -56,7 +58,7 @@ def who_chose(path: Path, epoch: int | None) -> str:
     """What chose the epoch of a checkpoint that is loaded."""
     if path.name == BEST:
         return "best_val"
-    return "load_epoch" if epoch else "last_step"
+    return "last_step" if epoch is None else "load_epoch"
 
 
 def numbered(folder: Path) -> list[Path]:
@@ -83,9 +85,9 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
         FileNotFoundError: says what is there.
     """
     folder = Path(directory) / name
-    wanted = [f"model.pth.tar-{epoch}"] if epoch else [BEST]
+    wanted = [BEST] if epoch is None else [f"model.pth.tar-{epoch}"]
     pointer = folder / POINTER
-    if not epoch and pointer.is_file():
+    if epoch is None and pointer.is_file():
         wanted.append(pointer.read_text("utf-8", "replace").strip())
     for file in wanted:
         if (folder / file).is_file():
@@ -100,13 +102,41 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, without the buffers that follow from class names."""
+    """The content of a checkpoint, without the buffers that follow from class names.
+
+    Raises:
+        ValueError: it cannot be read, is none of this family, or holds what is no number.
+    """
     saved = load_checkpoint(str(path))
-    if not isinstance(saved, dict) or "state_dict" not in saved:
-        raise ValueError(f"{path} is not a checkpoint of this family: it has no state_dict")
+    fault = _fault(saved)
+    if fault:
+        raise ValueError(f"{path} is not a checkpoint of this family: {fault}")
     state = saved["state_dict"]
+    wrong = [k for k, v in state.items() if torch.is_tensor(v) and not torch.isfinite(v).all()]
+    if wrong:
+        raise ValueError(f"{path} holds infinite numbers, or what is no number, in {short(wrong)}")
     saved["state_dict"] = {k: v for k, v in state.items() if k.split(".")[-1] not in DERIVED}
     return saved
+
+
+def _fault(saved: Any) -> str:
+    """What is missing or of another kind in a checkpoint; "" if nothing is."""
+    parts = saved if isinstance(saved, dict) else {}
+    state, about = parts.get("state_dict"), parts.get("identity", {})
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and (_is_plain(value) or name.endswith(EXTRA))
+        for name, value in state.items()
+    ):
+        return "it has no state_dict of tensors"
+    if type(parts.get("epoch")) is not int or parts["epoch"] < 0:
+        return "it does not say its epoch"
+    known = about if isinstance(about, dict) else {}
+    sub = [about, *(known.get(key, {}) for key in ("config", "version"))]
+    return "" if all(isinstance(part, dict) for part in sub) else "its identity is none"
+
+
+def _is_plain(value: Any) -> bool:
+    return torch.is_tensor(value) and value.layout == torch.strided and not value.is_meta
 
 
 def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:

@@ -15,6 +15,8 @@ from yacs.config import CfgNode
 from trainers import extend_cfg
 from trainers.config_rules import flat, require_sound
 
+NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # as yacs says it
+MAX_VALUES = 100_000  # of a yaml
 # A stranger's file must not switch a check off; only a flag of this command can.
 BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
@@ -63,14 +65,33 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
             f"config file {path} does not exist; in its folder: {', '.join(near) or 'none'}"
         )
     try:
-        other = CfgNode(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if expanded(content, {}) > MAX_VALUES:
+            raise ValueError(f"{path} has aliases that unfold to more than {MAX_VALUES} values")
+        other = CfgNode(content)
         given = {k: v for k, v in flat(other).items() if k not in BY_FLAG_ONLY}
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, *NO_CONFIG) as error:
         raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
     try:
         merge_pairs(cfg, [word for pair in given.items() for word in pair])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def expanded(value: Any, known: dict[int, int]) -> int:
+    """How many values a yaml holds if each of its aliases is written out.
+
+    Args:
+        value: the content, or a part of it.
+        known: what was counted already, by id; a value within itself counts as too many.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MAX_VALUES + 1
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(expanded(part, known) for part in parts)
+    return known[id(value)]
 
 
 def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:

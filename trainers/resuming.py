@@ -12,7 +12,6 @@ from dassl.utils import save_checkpoint
 
 from trainers import distributed, health, identity, random_states
 from trainers.checkpoint import BEST, POINTER, load_into, number_of, numbered, read_checkpoint
-from trainers.run_record import forget_results
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -79,7 +78,7 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
         The number of epochs done.
 
     Raises:
-        ValueError: the checkpoint is of another run.
+        ValueError: the checkpoint is of another run, or of a later epoch than the last of this.
     """
     folder = Path(directory) / trainer.checkpoint_name
     own = Path(trainer.output_dir) / trainer.checkpoint_name
@@ -92,6 +91,11 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
             logger.warning("%s; going on from the checkpoint before it", error)
             continue
         identity.check(trainer, saved, path, to_train=True)
+        if saved["epoch"] > trainer.max_epoch:
+            raise ValueError(
+                f"{path} is of epoch {saved['epoch']}, and this run ends with {trainer.max_epoch} "
+                "(OPTIM.MAX_EPOCH); evaluate it instead, with --eval-only and --model-dir"
+            )
         restore(trainer, saved, path)
         trainer.best_epoch = distributed.on_main(lambda: keep_best(folder, own))
         logger.info("Going on from %s (epoch %d)", path, saved["epoch"])
@@ -104,8 +108,7 @@ def begin(trainer: CLIPTrainer) -> None:
     """Make ready for the first epoch, which may be a later one, or for none."""
     trainer.trained = True
     trainer.epoch = max(0, trainer.start_epoch - 1)  # what is evaluated if all epochs are done
-    if trainer.start_epoch < trainer.max_epoch:
-        forget_results(trainer.output_dir)
+    trainer.begin_record()
     trainer.workers.watch(trainer.train_loader_x)
     trainer.train_loader_x.dataset.keep()
 

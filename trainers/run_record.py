@@ -51,8 +51,12 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
     write_text(directory / "config.yaml", f"# git: {git_revision()}\n{cfg.dump()}")
 
 
-def forget_results(directory: str | Path) -> None:
-    """Remove the results of an earlier, shorter run: what trains is not done."""
+def begin(cfg: CfgNode, directory: str | Path) -> None:
+    """Write the config of a run that nothing refuses any more, and remove earlier results.
+
+    Until its own are written the run is not done, and a config never stands beside another's.
+    """
+    write_config(cfg, directory)
     (Path(directory) / RESULTS).unlink(missing_ok=True)
 
 
@@ -67,11 +71,20 @@ def dataset_of(model_dir: str) -> str:
     """DATASET.NAME of the run that a folder holds; "" without a folder.
 
     A published checkpoint has no config beside it: "unknown".
+
+    Raises:
+        ValueError: the config is damaged.
     """
     path = Path(model_dir or ".") / "config.yaml"
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"])
+    try:
+        name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        name = None
+    if not isinstance(name, str):
+        raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")
+    return name
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:

@@ -49,6 +49,7 @@ class ZeroshotCLIP(CLIPTrainer):
     def train(self) -> None:  # type: ignore[override]
         """Evaluate: there is nothing to learn."""
         logger.info("%s has nothing to learn: evaluating", self.cfg.TRAINER.NAME)
+        self.begin_record()
         if not self.cfg.TEST.NO_TEST:
             self.test()
 

@@ -235,6 +235,11 @@ def test_missing_split_file_is_named(root):
     ("content", "message"),
     [
         ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        (
+            '{"train": [["a.png", 0, "ant"]], "val": [], "test": [], "class_names": "ant"}',
+            "class_names that are no list of names",
+        ),
         ('{"train": [], "val": []}', "must hold three lists: train, val, test"),
         ("[1]", "must hold three lists"),
         ('{"train": {}, "val": [], "test": []}', "must hold three lists"),

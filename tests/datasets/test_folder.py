@@ -144,11 +144,18 @@ def test_a_csv_file_without_splits_is_divided_and_numbers_are_sorted_as_such(tmp
         (["a.png,cat", "b.png,"], "path,label", "Line 3 of .*my.csv has path 'b.png', label ''"),
         (["a.png,cat,train"], "path,label,split", "has no test pictures; add some"),
         ([], "path,label", "No pictures in .*my.csv"),
+        (["a" * 140_000 + ",cat"], "path,label", "my.csv is no CSV file .*larger than field limit"),
     ],
 )
 def test_a_malformed_csv_file_is_refused(tmp_path, rows, head, message):
     with pytest.raises(ValueError, match=message):
         build("Folder", csv_root(tmp_path, rows, head))
+
+
+def test_a_csv_file_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "my.csv").write_bytes("path,label\ncaf\u00e9.png,cat\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"my\.csv is no CSV file in UTF-8"):
+        build("Folder", tmp_path / "my.csv")
 
 
 def test_a_root_without_pictures_says_what_is_expected(tmp_path):

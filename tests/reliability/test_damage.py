@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import torch
 
 from tests.reliability.runs import OPTIONS, content, metrics, require_same_end
 
@@ -22,6 +23,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
+NAN = torch.full((4, 128), float("nan"))
 DAMAGE = {"a bit flipped": flip, "cut in half": cut, "emptied": empty}
 
 
@@ -162,3 +164,70 @@ def test_any_flipped_bit_is_noticed_or_does_no_harm(run, fails, tmp_path):
         except ValueError:
             noticed += 1
     assert noticed > 30
+
+
+def change(path, **parts):
+    """Write a checkpoint anew with other parts, checksums and all."""
+    saved = torch.load(path, weights_only=True)
+    torch.save(saved | {key: part(saved) for key, part in parts.items()}, path)
+
+
+FORMS = {
+    "no tensors": {"state_dict": lambda _: {"ctx": "x"}},
+    "a list of tensors": {"state_dict": lambda saved: list(saved["state_dict"].values())},
+    "no data": {"state_dict": lambda saved: {"ctx": saved["state_dict"]["ctx"].to("meta")}},
+    "no epoch": {"epoch": lambda _: "x"},
+    "an epoch before the first": {"epoch": lambda _: -1},
+    "an identity that is none": {"identity": lambda _: [1]},
+    "a version that is none": {"identity": lambda saved: saved["identity"] | {"version": 1}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_checkpoint_of_another_form_is_refused(run, fails, tmp_path, form):
+    run("CoOp", **OPTIONS | {"OPTIM__MAX_EPOCH": 1})
+    change(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", **FORMS[form])
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    assert "is not a checkpoint of this family: " in fails("CoOp", "eval", flags=flags)
+
+
+def test_a_checkpoint_with_a_nan_is_no_checkpoint(interrupted, go_on, fails, witness):
+    """Otherwise every picture would be of the first class, and nobody would be told."""
+    path = interrupted() / "model.pth.tar-2"
+    change(path, state_dict=lambda saved: saved["state_dict"] | {"tuner.ctx": NAN})
+    flags = ("--eval-only", "--model-dir", str(path.parents[1]))
+    found = fails("Spotlighter", "eval", flags=flags)
+    assert f"{path} holds infinite numbers, or what is no number, in tuner.ctx" in found
+    printed = go_on()
+    assert f"Going on from {path.with_name('model.pth.tar-1')}" in printed
+    witness("files", "a checkpoint with a NaN is to be evaluated", found)
+
+
+def test_a_run_does_not_end_before_its_checkpoint(run, fails):
+    run("CoOp", **OPTIONS)
+    found = fails("CoOp", flags=("--allow-mismatch",), **OPTIONS | {"OPTIM__MAX_EPOCH": 2})
+    assert "model.pth.tar-3 is of epoch 3, and this run ends with 2 (OPTIM.MAX_EPOCH)" in found
+
+
+def test_a_refused_run_leaves_a_finished_one_as_it_is(run, fails, tmp_path):
+    run("CoOp", **OPTIONS)
+    kept = ("config.yaml", "results.json", "predictions.csv")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in kept}
+    fails("CoOp", **OPTIONS | {"OPTIM__LR": 0.5})
+    fails("CoOp", flags=("--eval-only", "--model-dir", str(tmp_path / "none")), **OPTIONS)
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == before
+
+
+def test_an_evaluation_that_is_killed_does_not_count_as_done(run, start, tmp_path):
+    run("CoOp", **OPTIONS)
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    assert start("CoOp", "eval", flags=flags, **OPTIONS)[0] == 0
+    stop = ("trainers.evaluation", "write_results", 1, "before")
+    assert start("CoOp", "eval", flags=flags, job={"stop": stop}, **OPTIONS)[0] < 0
+    assert not (tmp_path / "eval" / "results.json").exists()
+
+
+def test_epoch_0_is_no_other_epoch(run, fails, tmp_path):
+    run("CoOp", **OPTIONS)
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"), "--load-epoch", "0")
+    assert "no checkpoint model.pth.tar-0 in" in fails("CoOp", "eval", flags=flags)

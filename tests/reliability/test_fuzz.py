@@ -80,6 +80,13 @@ def test_any_value_of_any_key(
     assert (output / "results.json").exists() == (code == 0 and key != "TEST.NO_TEST")
 
 
+# 10^9 values in a few lines, each alias ten of the one before.
+LINES = [
+    f"- &{b} [{', '.join(10 * [f'*{a}'])}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+]
+UNFOLDING = "\n".join(["OPTIM:", " LR:", " - &a 1", *(f" {x}" for x in LINES)]).encode()
+
+
 @settings(FUZZ, max_examples=50)
 @given(st.binary(max_size=60) | JSON.map(lambda x: yaml.safe_dump(x).encode()))
 @example(b"OPTIM: [")
@@ -88,6 +95,10 @@ def test_any_value_of_any_key(
 @example(b"? [a]\n: 1")
 @example(b"a: &x [*x]")
 @example(b"OPTIM: 3")
+@example(b"OPTIM: &a {LR: *a}")
+@example(b"OPTIM: {LR: 2026-01-01}")
+@example(b"OPTIM: " + b"[" * 20_000)
+@example(UNFOLDING)
 def test_any_yaml(arguments, tmp_path, content):
     path = tmp_path / "any.yaml"
     path.write_bytes(content)
@@ -105,16 +116,19 @@ ENTRIES = st.lists(
 @given(
     st.binary(max_size=60)
     | JSON.map(lambda x: json.dumps(x).encode())
-    | st.fixed_dictionaries({"train": ENTRIES, "val": ENTRIES, "test": ENTRIES}).map(
-        lambda x: json.dumps(x).encode()
-    )
+    | st.fixed_dictionaries(
+        {"train": ENTRIES, "val": ENTRIES, "test": ENTRIES}, optional={"class_names": JSON}
+    ).map(lambda x: json.dumps(x).encode())
 )
+@example(b"[" * 100_000)
+@example(b'{"train": [["a", 0, "b"]], "val": [], "test": [], "class_names": "bee"}')
 def test_any_split_file(tmp_path, content):
     path = tmp_path / "split.json"
     path.write_bytes(content)
     try:
         found = read_split(path, tmp_path)
-        assert all(item.label >= 0 for part in found for item in part)
+        assert all(item.label >= 0 for part in found[:3] for item in part)
+        assert not isinstance(found.class_names, (str, dict))
     except ValueError:
         pass
 

@@ -128,6 +128,10 @@ def test_results_say_what_was_trained_on(run, arguments, tmp_path, toy_root):
     config.write_text(config.read_text().replace("NAME: Toy", "NAME: EmojiFood"))
     train.run(train.parse_args(words))
     assert results(tmp_path / "test")["source"] == "EmojiFood"
+    for damaged in ("DATASET: 3\n", "a: [", "DATASET: {NAME: [Toy]}\n"):
+        config.write_text(damaged)
+        with pytest.raises(ValueError, match=r"config\.yaml does not say which data set"):
+            train.run(train.parse_args(words))
     config.unlink()  # as beside a published checkpoint
     train.run(train.parse_args(words))
     assert results(tmp_path / "test")["source"] == "unknown"

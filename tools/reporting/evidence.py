@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ def read_evidence(folder: Path) -> Evidence:
     """Read a run that left results.json; a config that is missing is said to be so."""
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     path = folder / "config.yaml"
-    return Evidence(folder, record, path.read_text(encoding="utf-8") if path.is_file() else "none")
+    config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
+    return Evidence(folder, record, config)
 
 
 def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
@@ -45,9 +46,9 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     """
     found = []
     for run in runs:
-        path, names = run.folder / PREDICTIONS, run.record.get("class_names")
-        if path.is_file() and names:
-            found.append(pd.read_csv(path).map(names.__getitem__))
+        names = run.record.get("class_names")
+        if (run.folder / PREDICTIONS).is_file() and names:
+            found.append(read_predictions(run.folder / PREDICTIONS, names))
     if not found:
         return None
     pairs = pd.concat(found)
@@ -57,6 +58,21 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     wrong = rows.drop(columns=rows.index, errors="ignore").max().sort_values(ascending=False)
     columns = [*(name for name in rows.index if name in rows), *wrong[wrong >= 5].index[:WORST]]
     return rows[columns]
+
+
+def read_predictions(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Names of the true and of the predicted class of each picture.
+
+    Raises:
+        ValueError: the file holds no labels of these classes.
+    """
+    try:
+        pairs = pd.read_csv(path, usecols=["label", "predicted"], dtype=int)
+        if not pairs.isin(range(len(names))).all(axis=None):
+            raise ValueError(f"labels beyond the {len(names)} classes")
+        return pairs.map(list(names).__getitem__).astype(str)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not say what was predicted: {error}") from error
 
 
 def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
@@ -71,7 +87,11 @@ def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    if not epochs or not any((folder / "tensorboard").glob("events*")):
+    if (
+        not isinstance(epochs, int)
+        or epochs < 1
+        or not any((folder / "tensorboard").glob("events*"))
+    ):
         return None
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     if not {"train/loss", "train/acc"} <= set(events.Tags()["scalars"]):

@@ -26,6 +26,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
+    "text.parse_math": False,  # a dollar in a class name is a dollar
     "svg.hashsalt": "report",  # equal results give equal bytes
     "svg.fonttype": "none",  # letters, not their outlines: a fifth of the size
 }

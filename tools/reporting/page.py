@@ -139,7 +139,11 @@ def confusion_part(found: list[evidence.Evidence]) -> Part:
         frame = pd.DataFrame([run.record for run in runs])
         groups = frame.groupby(["trainer", "config", "shots"])
         trainer, config, shots = best = groups["accuracy"].mean().idxmax()
-        shares = evidence.worst_confusions(runs[i] for i in groups.get_group(best).index)
+        try:
+            shares = evidence.worst_confusions(runs[i] for i in groups.get_group(best).index)
+        except ValueError as error:
+            part.notes.append(f"{name}: {error}")
+            continue
         if shares is not None:
             text = f"{name}: {trainer} ({config}, {shots} shots), percent of each true class"
             part.pictures.append(figures.confusion_matrix(shares, text))
