@@ -11,7 +11,7 @@ from dassl.utils import load_checkpoint
 from torch import nn
 
 from models.weights import misfits
-from trainers.identity import check
+from trainers.identity import check, short
 from trainers.published import to_our_names
 
 if TYPE_CHECKING:
