@@ -112,8 +112,10 @@ def tokenizer_for(source: Source, model: Any) -> Tokenizer:
         ValueError: it has more tokens than the model, or is of a kind that is not supported.
     """
     open_clip = import_open_clip()
+    foreign = source.config["text_cfg"].get("hf_tokenizer_name")
+    options = {"trust_remote_code": False} if foreign else {}  # nobody is asked, either
     try:
-        own = open_clip.get_tokenizer(source.name)
+        own = open_clip.get_tokenizer(source.name, **options)
     except ImportError as error:
         raise ModuleNotFoundError(
             f"the tokenizer of {source.name} needs the package transformers ({error}); {HINT}"

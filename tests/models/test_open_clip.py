@@ -381,6 +381,22 @@ def test_a_tokenizer_that_ends_sentences_elsewhere_is_refused(tmp_path):
         foreign(tmp_path / "m", start=False, eos_first=True)
 
 
+def test_a_tokenizer_with_code_is_refused(tmp_path, monkeypatch):
+    import builtins
+
+    monkeypatch.setattr(builtins, "input", lambda *_: "y")  # nobody may be asked
+    foreign(tmp_path / "m", start=True)
+    said = json.loads((tmp_path / "m" / "tokenizer_config.json").read_text())
+    said |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(said))
+    trace = tmp_path / "trace"
+    code = f"open({str(trace)!r}, 'w')\n\n\nclass Evil:\n    pass\n"
+    (tmp_path / "m" / "evil.py").write_text(code)
+    with pytest.raises(FileNotFoundError, match=r"the tokenizer of .* cannot be loaded"):
+        load_clip(f"open_clip:local-dir:{tmp_path / 'm'}")
+    assert not trace.exists()
+
+
 def test_a_tokenizer_with_more_tokens_than_the_text_tower_is_refused(tmp_path):
     write_folder(tmp_path / "model", make_config(None, {"vocab_size": 1000}))
     with pytest.raises(ValueError, match="has 49,408 tokens, and its text tower 1,000"):
