@@ -10,6 +10,7 @@ TARGETS and OPTS.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
 from tools.sweeps import names
+from tools.sweeps.execute import PATIENCE
 from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
 
 ARGUMENTS = """\
@@ -96,6 +98,19 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     )
 
 
+def carry_out(job: Job) -> int:
+    """Run a job to its end; returns its exit code. Ctrl-C reaches it, too, and it says what is."""
+    command = [sys.executable, "train.py", *job.words]
+    process = subprocess.Popen(command, cwd=names.PROJECT)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(PATIENCE)
+        process.terminate()
+        return process.wait()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs in order; stops at the first that fails, with its exit code."""
     args = parse_arguments(arguments)
@@ -107,9 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if job.is_done(names.PROJECT):
             print(f"{job.name}: done, see {job.folder}", flush=True)
             continue
-        command = [sys.executable, "train.py", *job.words]
-        code = subprocess.run(command, cwd=names.PROJECT, check=False).returncode
-        if code:
+        if code := carry_out(job):
             return code
     return 0
 

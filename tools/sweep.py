@@ -16,7 +16,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
@@ -32,6 +32,17 @@ from tools.sweeps.schedule import Schedule, Workers
 INTERRUPTED = 130  # as a shell says it
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers, none below the least."""
+
+    def read(word: str) -> int:
+        if not word.isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {word}")
+        return int(word)
+
+    return read
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; KEY VALUE pairs stand at its end."""
     parser = parser_of(__doc__)
@@ -40,25 +51,25 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--trainers", nargs="+", required=True, metavar="TRAINER[:CONFIG]")
     add("--datasets", nargs="+", required=True, help="stems of configs/datasets; sources of xd, dg")
     add("--targets", nargs="+", default=[], help="of xd and dg (all others; the source's shifts)")
-    add("--seeds", nargs="+", type=int, default=[1])
-    add("--shots", nargs="+", type=int, default=[], help="(fewshot: 1 2 4 8 16; others: 16)")
+    add("--seeds", nargs="+", type=whole(0), default=[1])
+    add("--shots", nargs="+", type=whole(0), default=[], help="(fewshot: 1 2 4 8 16; others: 16)")
     add("--root", default="data", help="folder of all data sets")
     add("--output", type=Path, default=Path("output/sweep"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", action="store_true", help="without Ray, one after the other")
     where.add_argument(
         "--processes",
-        type=int,
+        type=whole(1),
         nargs="?",
         const=os.cpu_count() or 1,
         metavar="N",
         help="without Ray, N jobs at a time (as many as there are cores)",
     )
     where.add_argument("--address", help='of a Ray cluster, as "auto"')
-    add("--threads", type=int, default=1, help="CPU threads of each process (1)")
+    add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     add("--gpus", type=float, help="GPUs a job on Ray, as 0.5 (1 where there are any)")
-    add("--torchrun", type=int, default=1, metavar="N", help="N processes a job, a GPU each")
-    add("--retries", type=int, default=1, help="further attempts at a job that failed (1)")
+    add("--torchrun", type=whole(1), default=1, metavar="N", help="N processes a job, a GPU each")
+    add("--retries", type=whole(0), default=1, help="further attempts at a job that failed (1)")
     add("--dry-run", action="store_true", help="print the jobs, run none")
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="for train.py")
     return parser.parse_args(arguments)

@@ -34,6 +34,9 @@ def go(*words):
     return sweep.main(["--serial", *words])
 
 
+AT_LEAST_1 = ("--processes", "--threads", "--torchrun")
+
+
 def test_jobs_run_in_order_once_with_fixed_threads(project, capsys):
     assert go(*FOOD, "--seeds", "1", "2", "--threads", "3") == 0
     ends = project.events("end")
@@ -131,6 +134,22 @@ def test_mistakes_end_in_one_sentence(project, capsys, words, message):
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[["--processes", "0"], ["--processes", "-1"], ["--threads", "0"], ["--torchrun", "0"]],
+        *[["--retries", "-1"], ["--seeds", "-1"], ["--shots", "-4"], ["--shots", "many"]],
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(project, capsys, words):
+    with pytest.raises(SystemExit, match="2"):
+        go(*FOOD, *words)
+    assert f"must be a whole number from {'01'[words[0] in AT_LEAST_1]} on" in (
+        capsys.readouterr().err
+    )
+    assert not project.events("start")
 
 
 def test_without_ray_it_says_what_to_do(project, capsys, monkeypatch):
