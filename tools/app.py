@@ -3,6 +3,12 @@
 Beside it stands what zero-shot CLIP says of the same classes. Without --model-dir the embedded
 tiny CLIP serves, tuned once on drawn pictures of food. The page is reachable from this machine
 only (127.0.0.1) and asks nothing of the network.
+
+From another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
+
+Usage:
+    python tools/app.py                                  # the embedded model, at once
+    python tools/app.py --model-dir output/my_run --port 7861
 """
 
 from __future__ import annotations
@@ -14,24 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
+from tools.command_line import parser_of
 from tools.quiet import quiet
 from trainers.faults import sentence
 
 LOOPBACK = "127.0.0.1"
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
-EXAMPLE = """examples:
-  python tools/app.py                                  # the embedded model, at once
-  python tools/app.py --model-dir output/my_run --port 7861
-from another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
-"""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
     add("--root", default="data", help="folder of all data sets (data)")

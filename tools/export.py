@@ -1,8 +1,14 @@
-"""Write a trained run as a graph for other programs: ONNX, and a torch.export program.
+r"""Write a trained run as a graph for other programs: ONNX, and a torch.export program.
 
 OUTPUT holds model.onnx and model.pt2 (image -> logits, and kept_patches where patches are selected)
 for any batch size, and, written last, model.json: class names, preparation of pictures, config,
 digest of the checkpoint, versions. Each graph is run and compared with the model before that.
+
+Usage:
+    python tools/export.py --model-dir output/my_run --output exported
+    python tools/export.py --model-dir output/my_run --output exported --format onnx \
+        --classes names.txt --new inherit
+    python docs/examples/classify_onnx.py exported a.jpg b.jpg
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from yacs.config import CfgNode
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
 from models.export_form import ExportForm, trace
 from tools.bench.progress import Report
+from tools.command_line import parser_of
 from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -37,12 +44,6 @@ from trainers.without_data import open_without_data
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with
-EXAMPLE = """examples:
-  python tools/export.py --model-dir output/my_run --output exported
-  python tools/export.py --model-dir output/my_run --output exported --format onnx \\
-      --classes names.txt --new inherit
-  python docs/examples/classify_onnx.py exported a.jpg b.jpg
-"""
 
 
 class Trial(NamedTuple):
@@ -54,11 +55,7 @@ class Trial(NamedTuple):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add_run_arguments(parser)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")

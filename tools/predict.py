@@ -1,7 +1,14 @@
-"""Classify pictures with a trained run: class, probability, and where the spotlight fell.
+r"""Classify pictures with a trained run: class, probability, and where the spotlight fell.
 
 Each picture is a row of CSV or a line of JSON, in the order given. What cannot be read is told on
 stderr and skipped. Exit code: 0, 1 if no picture could be read, 2 for a mistake in the command.
+
+Usage:
+    python tools/predict.py --model-dir output/my_run --images a.jpg b.jpg
+    python tools/predict.py --model-dir output/my_run --images holiday/ --topk 3 \
+        --spotlight holiday_spotlight --format jsonl --output holiday.jsonl
+    find . -name '*.png' | python tools/predict.py --model-dir output/my_run --images - \
+        --classes names.txt --new inherit
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from models.predictor import SpotlighterPredictor
+from tools.command_line import parser_of
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, positive, read_class_list
@@ -28,13 +36,6 @@ from trainers.faults import sentence
 from trainers.pictures import ahead
 
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
-EXAMPLE = """examples:
-  python tools/predict.py --model-dir output/my_run --images a.jpg b.jpg
-  python tools/predict.py --model-dir output/my_run --images holiday/ --topk 3 \\
-      --spotlight holiday_spotlight --format jsonl --output holiday.jsonl
-  find . -name '*.png' | python tools/predict.py --model-dir output/my_run --images - \\
-      --classes names.txt --new inherit
-"""
 
 
 class Read(NamedTuple):
@@ -47,11 +48,7 @@ class Read(NamedTuple):
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add_run_arguments(parser)
     add = parser.add_argument
     add(
