@@ -22,10 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
 from tools.command_line import parser_of
 from tools.quiet import quiet
+from train import USER_ERRORS
 from trainers.faults import sentence
 
 LOOPBACK = "127.0.0.1"
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
 
 

@@ -1,8 +1,9 @@
-"""A tool's parser from the docstring of its module: what it does first, its examples last."""
+"""Command lines: a parser from the docstring of a tool's module, and whole numbers."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
@@ -21,3 +22,14 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers, none below the least."""
+
+    def read(word: str) -> int:
+        if not word.isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {word}")
+        return int(word)
+
+    return read

@@ -14,7 +14,6 @@ Usage:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -27,12 +26,14 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
+from models.download import digest_of
 from models.export_form import ExportForm, trace
 from tools.bench.progress import Report
 from tools.command_line import parser_of
 from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
+from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.checkpoint import find_checkpoint
 from trainers.faults import sentence
@@ -41,7 +42,6 @@ from trainers.output_folder import write_text
 from trainers.run_record import git_revision, versions
 from trainers.without_data import open_without_data
 
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with
 
@@ -92,7 +92,7 @@ def describe(args: argparse.Namespace, trainer: CLIPTrainer, form: ExportForm) -
     checkpoint = None
     if trainer.loaded_epoch is not None:
         path = find_checkpoint(args.model_dir, trainer.checkpoint_name)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = digest_of(path)
         checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.loaded_epoch}
     packages = {name: version(name) for name in PACKAGES if args.format != "torch"}
     return {

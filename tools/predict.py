@@ -28,14 +28,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from models.predictor import SpotlighterPredictor
-from tools.command_line import parser_of
+from tools.command_line import parser_of, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
-from tools.run_arguments import add_run_arguments, positive, read_class_list
+from tools.run_arguments import add_run_arguments, read_class_list
+from train import USER_ERRORS
 from trainers.faults import sentence
 from trainers.pictures import ahead
-
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, MemoryError)
 
 
 class Read(NamedTuple):
@@ -58,8 +57,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="files, folders (with all below them), or - for paths on stdin, one a line",
     )
-    add("--topk", type=positive, default=1, help="classes that are told of each picture (1)")
-    add("--batch-size", type=positive, default=32, help="pictures at a time (32)")
+    add("--topk", type=whole(1), default=1, help="classes that are told of each picture (1)")
+    add("--batch-size", type=whole(1), default=32, help="pictures at a time (32)")
     add("--format", choices=WRITERS, default="csv", help="(csv)")
     add("--output", type=Path, metavar="FILE", help="where the rows go (stdout)")
     add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")

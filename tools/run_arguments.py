@@ -8,17 +8,6 @@ from pathlib import Path
 from models.inheritance import NEW_CLASSES
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 on.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, on which classes."""
     add = parser.add_argument

@@ -22,7 +22,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
 from tools.command_line import parser_of
 from tools.quiet import quiet
-from tools.validate import USER_ERRORS, validate
+from tools.validate import validate
+from train import USER_ERRORS
 
 OUTPUT = Path("docs/results/search.csv")
 COLUMNS = ["trainer", "config", "settings", "dataset", "seed", "accuracy"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from models.predictor import Prediction, SpotlighterPredictor
-from tools.visualise import draw_kept
+from tools.visualise import draw_kept, ranks_by_colour
 
 INCHES = 2.6  # of a panel
 
@@ -42,9 +42,7 @@ class Overlays:
         for axes in (plain, kept):
             axes.set_xticks([])
             axes.set_yticks([])
-        text = f"{path.name}; kept patches by rank: 1-{level1} yellow"
-        if len(indices) > level1:
-            text += f", {level1 + 1}-{len(indices)} blue"
+        text = f"{path.name}; kept patches by rank: {ranks_by_colour(len(indices), level1)}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
         figure.tight_layout(rect=(0, 0.05, 1, 1))
         figure.savefig(output, dpi=130)

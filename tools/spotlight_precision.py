@@ -33,10 +33,10 @@ from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
 from tools.command_line import parser_of
 from tools.quiet import quiet
+from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
 
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 Chooser = Callable[[SpotlightedOutput], Tensor]
 
 

@@ -16,11 +16,11 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
-from tools.command_line import parser_of
+from tools.command_line import parser_of, whole
 from tools.sweeps import names
 from tools.sweeps.execute import Here, Launch
 from tools.sweeps.grid import Grid, draw_missing
@@ -30,17 +30,6 @@ from tools.sweeps.protocols import PROTOCOLS
 from tools.sweeps.schedule import Schedule, Workers
 
 INTERRUPTED = 130  # as a shell says it
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """A reader of whole numbers, none below the least."""
-
-    def read(word: str) -> int:
-        if not word.isdecimal() or int(word) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {word}")
-        return int(word)
-
-    return read
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate
 from datasets.splits import subsample_classes
 from tools.command_line import parser_of
 from tools.quiet import quiet
+from train import USER_ERRORS
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 from trainers.config import merge_file, merge_pairs
 
 PROJECT = Path(__file__).parents[1]
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError)
 
 
 def build_config(args: argparse.Namespace, dataset: str, classes: str, output: str) -> CfgNode:

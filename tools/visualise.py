@@ -30,12 +30,12 @@ from models.token_selection import whole_map
 from tools.command_line import parser_of
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
+from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.kept_picture import LEVEL_COLOURS, one_a_class, to_pixels
 from trainers.open_run import open_run
 
 COLUMNS = ("picture", "sample-wise", "semantic-wise", "kept patches")
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
@@ -50,6 +50,12 @@ def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
     axes.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=1)
     extent = (-0.5, side - 0.5, side - 0.5, -0.5)
     axes.imshow(score.view(grid, grid).cpu(), cmap="inferno", alpha=0.65, extent=extent)
+
+
+def ranks_by_colour(number: int, level1: int) -> str:
+    """Which of so many ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
+    level2 = f", {level1 + 1}-{number} blue" if number > level1 else ""
+    return f"1-{level1} yellow{level2}"
 
 
 def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1: int) -> None:

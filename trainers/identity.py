@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from yacs.config import CfgNode
 
+from models.weights import some
 from trainers.config_rules import flat
 from trainers.run_record import git_revision, versions
 
@@ -146,8 +147,4 @@ def _difference(key: str, there: Any, here: Any, why: str) -> str:
 
 def short(value: Any) -> str:
     """A value for a sentence; a long list by its beginning."""
-    if not isinstance(value, list):
-        return str(value)
-    if len(value) > 4:
-        return f"{', '.join(map(str, value[:3]))}, ... {len(value)} in all"
-    return ", ".join(map(str, value))
+    return some(list(map(str, value))) if isinstance(value, list) else str(value)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from tools.bench.measure import DTYPES, FORMS
 from tools.bench.pairs import NAMES
-from tools.command_line import parser_of
-from tools.run_arguments import positive
+from tools.command_line import parser_of, whole
 
 OUTPUT = Path("output/benchmark")
 AXES = {"train": ("classes", "batch"), "eval": ("classes", "batch", "keep")}
@@ -45,7 +44,7 @@ def add_shared(parser: argparse.ArgumentParser, *, keep: bool) -> None:
         parser.add_argument(name, default=argparse.SUPPRESS if keep else default, **options)
 
     add("--output", OUTPUT, type=Path, help=f"folder of the results ({OUTPUT})")
-    add("--threads", 1, type=positive, help="threads of the CPU (1)")
+    add("--threads", 1, type=whole(1), help="threads of the CPU (1)")
     add("--device", "cpu", help="cpu, cuda or cuda:N (cpu)")
     add("--debug", False, action="store_true", help="show the traceback of an error")
 
@@ -53,8 +52,8 @@ def add_shared(parser: argparse.ArgumentParser, *, keep: bool) -> None:
 def add_timing(parser: argparse.ArgumentParser) -> None:
     """How it is timed."""
     add = parser.add_argument
-    add("--rounds", type=positive, default=5, help="that each form is timed (5)")
-    add("--warmup", type=positive, default=3, help="calls before the clock runs (3)")
+    add("--rounds", type=whole(1), default=5, help="that each form is timed (5)")
+    add("--warmup", type=whole(1), default=3, help="calls before the clock runs (3)")
     add("--round-s", type=float, default=1.0, help="least seconds of a round (1)")
 
 
@@ -73,8 +72,8 @@ def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
     usual = "32" if command == "eval" else "as published: 32, 1, 4, 4, 8; Spotlighter 8 and 32"
     chosen = {"nargs": "+", "metavar": "NAME"}
     add("--trainers", choices=NAMES, default=list(NAMES), help=f"of {names} (all)", **chosen)
-    add("--classes", nargs="+", type=positive, default=[100], help="numbers of classes (100)")
-    add("--batch", nargs="+", type=positive, help=f"batch sizes ({usual})")
+    add("--classes", nargs="+", type=whole(1), default=[100], help="numbers of classes (100)")
+    add("--batch", nargs="+", type=whole(1), help=f"batch sizes ({usual})")
     add("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="what is timed (all)")
     add("--sweep", choices=AXES[command], help="give one condition several values, for a plot")
     if command == "eval":
@@ -96,11 +95,11 @@ def add_pruning(parser: argparse.ArgumentParser) -> None:
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """What is read."""
     add = parser.add_argument
-    add("--images", type=positive, default=256, help="JPEG files that are written and read (256)")
+    add("--images", type=whole(1), default=256, help="JPEG files that are written and read (256)")
     add("--dataset", default="", metavar="STEM", help="of a yaml in configs/datasets, instead")
     add("--root", type=Path, default=Path("data"), help="folder of all data sets (data)")
     add("--workers", nargs="+", type=int, default=[0, 2], help="processes of the loader (0 2)")
-    add("--batch", type=positive, default=32, help="pictures of a batch (32)")
+    add("--batch", type=whole(1), default=32, help="pictures of a batch (32)")
 
 
 def add_command(parser: argparse.ArgumentParser, name: str) -> None:

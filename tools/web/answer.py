@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from models.predictor import Prediction, SpotlighterPredictor
-from tools.visualise import draw_kept, draw_map
+from tools.visualise import draw_kept, draw_map, ranks_by_colour
 
 REMEMBERED = 4  # class lists whose models are kept
 INCHES = 2.6  # of a panel
@@ -44,6 +43,7 @@ class Answerer:
     def __init__(self, model_dir: str, root: str = "") -> None:
         self.model_dir, self.root = model_dir, root
         self.predictors = lru_cache(REMEMBERED)(self._predictors)
+        self.zero_shot = lru_cache(REMEMBERED)(self._zero_shot)
         self.class_names = self.predictors((), "")[0].class_names
 
     def _predictors(
@@ -52,7 +52,10 @@ class Answerer:
         """The run's model and zero-shot CLIP; () stands for the run's own classes."""
         given = list(names) or None
         tuned = SpotlighterPredictor.from_run(self.model_dir, given, new=new, root=self.root)
-        return tuned, SpotlighterPredictor.zero_shot(self.model_dir, tuned.class_names)
+        return tuned, self.zero_shot(tuple(tuned.class_names))
+
+    def _zero_shot(self, names: tuple[str, ...]) -> SpotlighterPredictor:
+        return SpotlighterPredictor.zero_shot(self.model_dir, names)
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
         """Look at one picture.
@@ -94,11 +97,11 @@ def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction)
     panels[0].imshow(pixels)
     maps = (found.sample_wise, found.semantic_wise)
     for axes, score in zip(panels[1:3], maps, strict=True):
-        draw_map(axes, pixels, torch.full((patches,), math.nan) if score is None else score)
+        draw_map(axes, pixels, score)
     kept = torch.tensor(found.keep_indices)
     draw_kept(panels[3], pixels, kept, patches, level1)
-    colours = f"kept: 1-{level1} yellow" + f", {level1 + 1}-{len(kept)} blue" * (len(kept) > level1)
-    titles = ("as the model sees it", "sample-wise", "semantic-wise", colours)
+    kept_title = f"kept: {ranks_by_colour(len(kept), level1)}"
+    titles = ("as the model sees it", "sample-wise", "semantic-wise", kept_title)
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_xticks([])

@@ -15,6 +15,7 @@ import datasets  # noqa: F401  (registers the data sets)
 from models.inheritance import NEW_CLASSES
 from tools.web.answer import TOP, Answer, Answerer
 from trainers.faults import sentence
+from trainers.kept_picture import one_a_class
 from trainers.open_run import read_run_config
 
 EXAMPLES = 6  # pictures
@@ -36,8 +37,7 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
         test = build_dataset(cfg).test
     except (OSError, ValueError):
         return []
-    first = list({item.label: item.impath for item in reversed(test)}.values())
-    return first[:: max(1, len(first) // EXAMPLES)][:EXAMPLES]
+    return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
 def build_page(answerer: Answerer, examples: Sequence[str] = ()) -> gr.Blocks:
