@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
-    add("--root", default="data", help="folder of all data sets (data)")
+    add("--root", default="", help="folder of all data sets, if it moved (data for the embedded)")
     add("--port", type=int, default=7860, help="0 takes a free one (7860)")
     add("--open", action="store_true", help="open the browser")
     return parser.parse_args(argv)
@@ -56,7 +56,7 @@ def start(args: argparse.Namespace) -> None:
     from tools.web.embedded import embedded_run
     from tools.web.page import build_page, example_pictures, launch
 
-    folder = args.model_dir or str(embedded_run(args.root))
+    folder = args.model_dir or str(embedded_run(args.root or "data"))
     with quiet():
         answerer = Answerer(folder, args.root)
         page = build_page(answerer, example_pictures(folder, args.root))

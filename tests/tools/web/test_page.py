@@ -116,3 +116,14 @@ def test_ports_that_are_taken_are_passed_over():
         taken.listen()
         port = taken.getsockname()[1]
         assert port < free_port("127.0.0.1", port) < port + 20
+
+
+def test_a_run_shows_test_pictures_of_its_own_data(run, toy_root, tmp_path):
+    from tools.app import parse_args
+    from tools.web.page import example_pictures
+
+    run("CoOp", OPTIM__MAX_EPOCH=1)
+    root = parse_args(["--model-dir", "any"]).root
+    found = example_pictures(str(tmp_path / "run"), root)
+    assert found == [str(toy_root / "toy" / "images" / f"test_{c}_0.png") for c in range(6)]
+    assert example_pictures(str(tmp_path / "run"), str(tmp_path)) == []
