@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dassl.data import DataManager
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param
 from torch import Tensor
@@ -43,7 +44,6 @@ class CLIPTrainer(PromptTuner):
     """
 
     checkpoint_name = "prompt_learner"
-    dataset_wrapper = pictures.KeptPictures
     trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
     trained_on = ""  # the data set that loaded weights come from, where it is another run's
@@ -53,7 +53,11 @@ class CLIPTrainer(PromptTuner):
     def build_data_loader(self) -> None:
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
         with distributed.main_first():
-            super().build_data_loader()
+            self.dm = dm = DataManager(self.cfg, dataset_wrapper=pictures.KeptPictures)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
+        self.num_source_domains = dm.num_source_domains
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from dassl.data.datasets import DatasetBase
@@ -21,20 +21,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@torch.no_grad()
-def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, float], float]:
-    """One pass over the loader of a split.
+class Evaluation(NamedTuple):
+    """What one pass over the pictures of a split found.
 
-    Returns:
-        The evaluator's results, and images/s of the model alone, without reading and decoding: the
-        median over batches.
+    Attributes:
+        results: the evaluator's, by name.
+        pairs: label and predicted label of every picture, in the order of the split.
+        rate: images/s of the model alone, without reading and decoding; the median over batches.
+    """
+
+    results: dict[str, float]
+    pairs: list[tuple[int, int]]
+    rate: float
+
+
+@torch.no_grad()
+def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> Evaluation:
+    """One pass over the loader of a split.
 
     Raises:
         ValueError: no picture can be read, or one cannot and none is to be skipped.
     """
     trainer.set_model_mode("eval")
     trainer.evaluator.reset()
-    rates = []
+    rates: list[float] = []
+    pairs: list[tuple[int, int]] = []
     # no bar where stderr is not a terminal
     for batch in tqdm(ahead(loader), total=len(loader), disable=None):
         image, label = trainer.parse_batch_test(readable(trainer, batch, split))
@@ -47,9 +58,10 @@ def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, f
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
         trainer.evaluator.process(output, label)
+        pairs += zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True)
     if not rates:
         raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
-    return trainer.evaluator.evaluate(), round(median(rates), 1)
+    return Evaluation(trainer.evaluator.evaluate(), pairs, round(median(rates), 1))
 
 
 def test(trainer: CLIPTrainer, split: str | None) -> float:
@@ -59,14 +71,14 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
     split = "val" if split == "val" and trainer.val_loader is not None else "test"
     loader = trainer.val_loader if split == "val" else trainer.test_loader
     logger.info("Evaluate on the *%s* set", split)
-    results, rate = evaluate(trainer, loader, split)
+    results, pairs, rate = evaluate(trainer, loader, split)
     for name, value in results.items():
         trainer.write_scalar(f"{split}/{name}", value, trainer.epoch)
     if final:
         seen = len(loader.dataset) - len(trainer.unreadable.get(split, ()))
         found = record(trainer) | {"split": split, "n": seen}
         found |= {key: results[key] for key in ("accuracy", "macro_f1")}
-        write_predictions(trainer.cfg.OUTPUT_DIR, trainer.evaluator.pairs)
+        write_predictions(trainer.cfg.OUTPUT_DIR, pairs)
         path = write_results(trainer.cfg.OUTPUT_DIR, found | {"images_per_s": rate})
         logger.info("Results written to %s", path)
     return next(iter(results.values()))

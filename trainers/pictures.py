@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dassl.data import DataManager, DatasetWrapper
 from dassl.data.datasets import DatasetBase
+from dassl.utils import read_image
 from PIL import Image
 from yacs.config import CfgNode
 
@@ -58,6 +59,8 @@ class KeptPictures(DatasetWrapper):
     `keep` is called before training, so worker processes that are forked later share the memory.
     Pictures that do not fit into DATALOADER.CACHE_MB are read each time; pixels are equal.
 
+    Items have what trainers read: label, domain, impath, index and one transformed picture, img.
+
     A picture that cannot be read is blank, and its item says why under `unreadable`; so the news
     gets from a worker to the trainer, see `readable`. With DATALOADER.SKIP_UNREADABLE the next
     readable picture stands in for it in training, so that batches keep their size.
@@ -91,23 +94,33 @@ class KeptPictures(DatasetWrapper):
         if idx in self.kept:
             return self.kept[idx]
         try:
-            return super().read(idx)
+            return read_image(self.data_source[idx].impath)
         except (OSError, ValueError) as error:
             self.unreadable[idx] = str(error)
             return Image.new("RGB", self.cfg.INPUT.SIZE[::-1])
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """The item, with `unreadable` (a sentence, or empty) and `blank`."""
-        item = super().__getitem__(idx)
+        item = self._item(idx)
         fault = self.unreadable.get(idx, "")
         marks = {"unreadable": fault, "blank": bool(fault)}
         if fault and self.is_train and self.cfg.DATALOADER.SKIP_UNREADABLE:
             for step in range(1, len(self)):
                 other = (idx + step) % len(self)
-                item = super().__getitem__(other)
+                item = self._item(other)
                 if other not in self.unreadable:
                     return item | marks | {"blank": False}
         return item | marks
+
+    def _item(self, idx: int) -> dict[str, Any]:
+        datum, picture, transform = self.data_source[idx], self.read(idx), self.transform
+        return {
+            "label": datum.label,
+            "domain": datum.domain,
+            "impath": datum.impath,
+            "index": idx,
+            "img": transform(picture) if callable(transform) else picture,
+        }
 
 
 def readable(trainer: CLIPTrainer, batch: dict[str, Any], split: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def save(
         "state_dict": trainer.model.learned.state_dict(),
         "epoch": epoch + 1,
         "optimizer": trainer.optim.state_dict(),
-        "scheduler": trainer.sched.state_dict(),
+        "scheduler": schedule_state(trainer.sched),
         "val_result": val_result,
         "identity": identity.identity(trainer),
         "average": None if average is None else average.state_dict(),
@@ -97,7 +97,8 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
                 "(OPTIM.MAX_EPOCH); evaluate it instead, with --eval-only and --model-dir"
             )
         restore(trainer, saved, path)
-        trainer.best_epoch = distributed.on_main(lambda: keep_best(folder, own))
+        best = distributed.on_main(lambda: keep_best(folder, own))
+        trainer.best_epoch, trainer.best_result = best or (0, trainer.best_result)
         logger.info("Going on from %s (epoch %d)", path, saved["epoch"])
         return int(saved["epoch"])
     logger.info("No checkpoint to go on from in %s, train from scratch", folder)
@@ -145,7 +146,7 @@ def require_best(folder: Path, saved: dict[str, Any]) -> None:
         raise ValueError(f"{folder / BEST}, the best of the epochs so far, is missing") from error
 
 
-def keep_best(folder: Path, output: Path) -> int:
+def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
     """Drop a best model that cannot be read; copy one where a run goes on elsewhere.
 
     Args:
@@ -153,29 +154,33 @@ def keep_best(folder: Path, output: Path) -> int:
         output: of this run's own; nothing is changed in another one.
 
     Returns:
-        Its epoch, which may be the one that is to be run again; 0 where there is none.
+        Its epoch, which may be the one that is to be run again, and its result on validation
+        pictures; None where there is none.
     """
     best = folder / BEST
     if not best.is_file():
-        return 0
+        return None
     try:
-        epoch = int(read_checkpoint(best)["epoch"])
+        saved = read_checkpoint(best)
+        result = saved.get("val_result")
+        found = int(saved["epoch"]), -float("inf") if result is None else float(result)
     except ValueError as error:
         logger.warning("%s; its epoch will be run again", error)
         (output / BEST).unlink(missing_ok=True)
-        return 0
+        return None
     if folder.resolve() != output.resolve():
         output.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(best, output / BEST)
-    return epoch
+    return found
 
 
 def restore(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> None:
     """Put a run where it was; random numbers last."""
     load_into(trainer.model.learned, saved, path)
-    for part, state in ((trainer.optim, "optimizer"), (trainer.sched, "scheduler")):
-        if saved.get(state) is not None:
-            part.load_state_dict(saved[state])
+    if saved.get("optimizer") is not None:
+        trainer.optim.load_state_dict(saved["optimizer"])
+    if saved.get("scheduler") is not None:
+        restore_schedule(trainer.sched, saved["scheduler"])
     if trainer.average is not None and saved.get("average") is not None:
         trainer.average.load_state_dict(saved["average"])
     if trainer.precision.scaler is not None and saved.get("scaler") is not None:
@@ -192,3 +197,26 @@ def restore(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> None:
         return
     trainer.workers.states = dict(saved["workers"][place])
     random_states.restore(states[place])
+
+
+def schedule_state(schedule: Any) -> dict[str, Any]:
+    """The state of a schedule as plain data; upstream's warm-up has an object in it."""
+    state = schedule.state_dict()
+    after = getattr(schedule, "successor", None)
+    return state if after is None else state | {"successor": schedule_state(after)}
+
+
+def restore_schedule(schedule: Any, state: dict[str, Any]) -> None:
+    """Put a schedule, and the one after its warm-up, where `schedule_state` was called.
+
+    Raises:
+        ValueError: the state is that of a schedule without warm-up.
+    """
+    after = getattr(schedule, "successor", None)
+    if after is None:
+        schedule.load_state_dict(state)
+        return
+    if "successor" not in state:
+        raise ValueError("the checkpoint has no warm-up (OPTIM.WARMUP_EPOCH), and this run has one")
+    restore_schedule(after, state["successor"])
+    vars(schedule).update(state | {"successor": after})

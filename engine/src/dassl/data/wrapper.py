@@ -63,10 +63,6 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             )
         self.to_tensor = _plain_transform(cfg)
 
-    def read(self, idx: int) -> Any:
-        """Return a decoded picture; a subclass may have kept it."""
-        return read_image(self.data_source[idx].impath)
-
     def __len__(self) -> int:
         return len(self.data_source)
 
@@ -78,7 +74,7 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
             "impath": datum.impath,
             "index": idx,
         }
-        picture = self.read(idx)
+        picture = read_image(datum.impath)
         item.update(self._views(picture))
         if self.return_img0:
             item["img0"] = self.to_tensor(picture)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dassl.data import DataManager, DatasetWrapper
+from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
 from dassl.evaluation import build_evaluator
 from dassl.utils import (
@@ -63,8 +63,6 @@ class SimpleTrainer(TrainerBase):
     """
 
     model: nn.Module
-    #: What makes items of pictures instead of DatasetWrapper.
-    dataset_wrapper: type[DatasetWrapper] | None = None
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
@@ -85,7 +83,7 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Build ``self.dm`` and take its loaders and facts over."""
-        dm = DataManager(self.cfg, dataset_wrapper=self.dataset_wrapper)
+        dm = DataManager(self.cfg)
         self.train_loader_x: Any = dm.train_loader_x
         self.train_loader_u: Any = dm.train_loader_u
         self.val_loader: Any = dm.val_loader

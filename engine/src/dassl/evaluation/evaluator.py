@@ -71,11 +71,6 @@ class Classification(EvaluatorBase):
         self._y_true.extend(gt.tolist())
         self._y_pred.extend(mo.argmax(dim=1).tolist())
 
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """The label and the predicted label of every picture, in the order of the batches."""
-        return list(zip(self._y_true, self._y_pred, strict=True))
-
     def evaluate(self) -> OrderedDict[str, float]:
         """Return, and log, percentages: accuracy, error_rate, macro_f1, perclass_accuracy.
 
