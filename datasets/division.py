@@ -13,7 +13,7 @@ from pathlib import Path
 from dassl.data.datasets import DatasetBase, Datum
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from datasets.splits import Splits, read_text
+from datasets.splits import Item, Splits, read_text
 
 CLASS_LIST = "classnames.txt"
 SPLIT_SEED = 1
@@ -55,7 +55,7 @@ def read_class_names(path: Path) -> dict[str, str]:
 
 def items_of(paths: Iterable[Path], label: int, class_name: str) -> list[Datum]:
     """Return an item for each picture of a class."""
-    return [Datum(impath=str(path), label=label, classname=class_name) for path in paths]
+    return [Item(impath=str(path), label=label, classname=class_name) for path in paths]
 
 
 def divide_folders(

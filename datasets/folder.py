@@ -18,7 +18,7 @@ from datasets.division import (
     pictures_in,
     read_class_names,
 )
-from datasets.splits import SPLITS, Splits
+from datasets.splits import SPLITS, Item, Splits
 
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
@@ -148,6 +148,6 @@ def name_classes(items: Iterable[Datum], names: dict[str, str]) -> list[Datum]:
     """Return the items, named by the key of their class, with its label and its name."""
     labels = {key: label for label, key in enumerate(names)}
     return [
-        Datum(impath=i.impath, label=labels[i.classname], classname=names[i.classname])
+        Item(impath=i.impath, label=labels[i.classname], classname=names[i.classname])
         for i in items
     ]

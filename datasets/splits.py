@@ -21,6 +21,17 @@ SPLITS = ("train", "val", "test")
 ORIGIN = "origin"  # key of a split file that was made here; published files lack it
 
 
+class Item(Datum):
+    """A picture whose file is looked for when it is read, not before.
+
+    So a missing one is named where it is needed, or listed beside all others by the check of data.
+    """
+
+    def __init__(self, impath: str, label: int, domain: int = 0, classname: str = "") -> None:
+        self._impath, self._label = impath, label
+        self._domain, self._classname = domain, classname
+
+
 class Splits(NamedTuple):
     """Items for training, validation (may be empty) and testing, and what the classes are.
 
@@ -145,12 +156,12 @@ def parse_entries(entries: Any, image_folder: Path, source: Path) -> list[Datum]
     Raises:
         ValueError: an entry has another form; `source` is named.
     """
-    items = []
+    items: list[Datum] = []
     for entry in entries:
         match entry:
             case [str(path), int(label), str(class_name)] if label >= 0:
                 impath = str(image_folder / path)
-                items.append(Datum(impath=impath, label=label, classname=class_name))
+                items.append(Item(impath=impath, label=label, classname=class_name))
             case _:
                 raise ValueError(
                     f"{source} has a malformed entry: got {entry!r}, "
@@ -207,7 +218,7 @@ def subsample_classes(splits: Splits, subset: str) -> Splits:
 def relabel(items: Iterable[Datum], new_labels: dict[int, int]) -> list[Datum]:
     """Return the items whose label is a key of `new_labels`, with the label it maps to."""
     return [
-        Datum(
+        Item(
             impath=item.impath,
             label=new_labels[item.label],
             domain=item.domain,

@@ -99,7 +99,7 @@ def test_domains_that_do_not_exist():
     class Domains(DatasetBase):
         domains = ("photo", "sketch")
 
-    dataset = Domains(train_x=[Datum()])
+    dataset = Domains(train_x=[Datum(__file__)])
     dataset.check_input_domains(["photo"], ["sketch"])
     with pytest.raises(ValueError, match=r"registered domain of Domains; .*\['photo', 'sketch'\]"):
         dataset.check_input_domains(["photo"], ["art"])
@@ -110,7 +110,7 @@ def test_domains_that_do_not_exist():
 def test_views_without_a_transform(cfg):
     cfg.DATALOADER.K_TRANSFORMS = 2
     with pytest.raises(ValueError, match=r"K_TRANSFORMS is 2, but there is no transform"):
-        DatasetWrapper(cfg, [Datum()], transform=None, is_train=True)
+        DatasetWrapper(cfg, [Datum(__file__)], transform=None, is_train=True)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_views_without_a_transform(cfg):
     ],
 )
 def test_batches_that_cannot_be_filled(sampler, batch, message):
-    source = [Datum(domain=i % 2) for i in range(4)]
+    source = [Datum(__file__, domain=i % 2) for i in range(4)]
     with pytest.raises(ValueError, match=message):
         build_sampler(sampler, data_source=source, batch_size=batch, n_ins=2)
 

@@ -1,8 +1,13 @@
+import random
 import re
+from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from dassl.data import DataManager, DatasetWrapper
+from dassl.data.datasets import Datum
+from dassl.data.samplers import build_sampler
 from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.utils import set_random_seed
 from PIL import Image
@@ -45,6 +50,26 @@ def test_each_transform_gives_a_tensor_of_the_size(cfg, choice):
     transform = build_transform(cfg, is_train=True, choices=[choice])
     for _ in range(4):
         assert transform(PICTURE).shape == (3, 16, 24)
+
+
+def test_translation_is_bilinear_whatever_the_interpolation(cfg):
+    cfg.INPUT.INTERPOLATION = "bicubic"
+    resize, translation, _ = build_transform(cfg, choices=["random_translation"]).transforms
+    assert resize.interpolation is InterpolationMode.BICUBIC
+    assert translation.interpolation is InterpolationMode.BILINEAR
+
+
+def test_center_crop_is_known_and_changes_nothing(cfg):
+    """Upstream's test transform always cuts the middle out."""
+    for is_train in (True, False):
+        named = build_transform(cfg, is_train, choices=["center_crop", "normalize"])
+        usual = build_transform(cfg, is_train, choices=["normalize"])
+        assert torch.equal(named(PICTURE), usual(PICTURE))
+
+
+def test_a_config_without_unlabelled_loader_serves_a_data_set_without(cfg):
+    del cfg.DATALOADER["TRAIN_U"]
+    assert DataManager(cfg).train_loader_u is None
 
 
 def test_random_crop_pads_and_cuts(cfg):
@@ -162,28 +187,64 @@ def test_the_seed_orders_the_training_pictures_as_torch_does(cfg):
     assert got == order
 
 
-@pytest.mark.parametrize(
-    ("sampler", "batch"), [("RandomDomainSampler", 4), ("SeqDomainSampler", 4)]
-)
-def test_domain_samplers_mix_domains_evenly(sampler, batch):
-    from dassl.data.datasets import Datum
-    from dassl.data.samplers import build_sampler
+def upstreams_domain_order(source, batch, domains_of_a_batch):
+    """Upstream's RandomDomainSampler and SeqDomainSampler, written out slowly."""
+    left = defaultdict(list)
+    for index, item in enumerate(source):
+        left[item.domain].append(index)
+    order, full = [], False
+    while not full:
+        chosen = domains_of_a_batch(list(left))
+        for domain in chosen:
+            drawn = random.sample(left[domain], batch // len(chosen))
+            order += drawn
+            left[domain] = [index for index in left[domain] if index not in drawn]
+            full = full or len(left[domain]) < batch // len(chosen)
+    return order
 
-    source = [Datum(domain=i % 2) for i in range(11)]
-    order = list(build_sampler(sampler, data_source=source, batch_size=batch))
-    assert len(order) == len(set(order)) == 8
-    for start in range(0, 8, batch):
-        domains = [source[i].domain for i in order[start : start + batch]]
-        assert sorted(domains) == [0, 0, 1, 1]
+
+def upstreams_class_order(source, batch, n_ins):
+    """Upstream's RandomClassSampler, written out slowly."""
+    groups, portions = defaultdict(list), {}
+    for index, item in enumerate(source):
+        groups[item.label].append(index)
+    for label, group in groups.items():
+        indices = list(group)
+        if len(group) < n_ins:
+            indices = np.random.choice(group, size=n_ins, replace=True)  # noqa: NPY002
+        random.shuffle(indices)
+        whole = len(indices) // n_ins
+        portions[label] = [list(indices[i * n_ins : (i + 1) * n_ins]) for i in range(whole)]
+    order, labels = [], list(groups)
+    while len(labels) >= batch // n_ins:
+        for label in random.sample(labels, batch // n_ins):
+            order += portions[label].pop(0)
+            if not portions[label]:
+                labels.remove(label)
+    return order
 
 
-def test_class_sampler_gives_a_number_of_pictures_per_class():
-    from dassl.data.datasets import Datum
-    from dassl.data.samplers import build_sampler
+ORDERS = {
+    "RandomDomainSampler": lambda source: upstreams_domain_order(
+        source, 4, lambda domains: random.sample(domains, 2)
+    ),
+    "SeqDomainSampler": lambda source: upstreams_domain_order(source, 6, sorted),
+    "RandomClassSampler": lambda source: upstreams_class_order(source, 6, 3),
+}
 
-    source = [Datum(label=i % 3) for i in range(13)] + [Datum(label=3)]
-    sampler = build_sampler("RandomClassSampler", data_source=source, batch_size=4, n_ins=2)
-    order = list(sampler)
-    for start in range(0, len(order), 4):
-        labels = [source[i].label for i in order[start : start + 4]]
-        assert labels[0] == labels[1] != labels[2] == labels[3]
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_samplers_draw_as_upstream(name):
+    """One order is drawn when the sampler is made, for its length, and one for each pass."""
+    source = [Datum(__file__, label=i % 4, domain=i % 3) for i in range(38)]
+    source.append(Datum(__file__, label=4, domain=2))
+    set_random_seed(1)
+    expected = [ORDERS[name](source) for _ in range(3)]
+    set_random_seed(1)
+    batch = 4 if name == "RandomDomainSampler" else 6
+    more = {"n_domain": 2} if name == "RandomDomainSampler" else {"n_ins": 3}
+    sampler = build_sampler(name, data_source=source, batch_size=batch, **more)
+    assert len(sampler) == len(expected[0])
+    for order in expected[1:]:
+        assert list(sampler) == order
+        assert len(sampler) == len(order)

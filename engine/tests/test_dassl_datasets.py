@@ -7,6 +7,14 @@ from dassl.data.datasets.base_dataset import Datum as DatumOfItsModule
 from dassl.utils import set_random_seed
 
 
+@pytest.fixture(autouse=True)
+def pictures_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k in range(4):
+        for i in range(10):
+            (tmp_path / f"{k}-{i}.png").touch()
+
+
 def items(*counts, start=0):
     """Pictures in an order that mixes the classes; class k has counts[k] of them."""
     made = [
@@ -40,14 +48,21 @@ def reference_subset(source, num_shots):
 def test_datum_lies_at_the_module_path_of_pickled_caches():
     assert DatumOfItsModule is Datum
     assert Datum.__module__ == "dassl.data.datasets.base_dataset"
-    assert set(vars(Datum())) == {"_impath", "_label", "_domain", "_classname"}
+    assert set(vars(Datum("0-0.png"))) == {"_impath", "_label", "_domain", "_classname"}
 
 
 def test_datum_properties_are_read_only():
-    datum = Datum(impath="a.png", label=3, domain=1, classname="cat")
-    assert (datum.impath, datum.label, datum.domain, datum.classname) == ("a.png", 3, 1, "cat")
+    datum = Datum(impath="0-0.png", label=3, domain=1, classname="cat")
+    assert (datum.impath, datum.label, datum.domain, datum.classname) == ("0-0.png", 3, 1, "cat")
     with pytest.raises(AttributeError):
         datum.label = 4
+
+
+@pytest.mark.parametrize("impath", ["gone.png", ""])
+def test_a_datum_needs_its_file(impath):
+    """Upstream fails an assertion; here the file is named."""
+    with pytest.raises(FileNotFoundError, match=f"No picture at '{impath}'"):
+        Datum(impath=impath)
 
 
 def test_classes_come_from_the_training_pictures_in_label_order():
@@ -107,7 +122,7 @@ def test_repeat_fills_small_classes():
 
 
 def test_grouping_by_label_and_domain():
-    source = [Datum(label=i % 2, domain=i // 2) for i in range(4)]
+    source = [Datum("0-0.png", label=i % 2, domain=i // 2) for i in range(4)]
     dataset = DatasetBase(train_x=source)
     assert dataset.split_dataset_by_label(source) == {0: source[::2], 1: source[1::2]}
     assert dataset.split_dataset_by_domain(source) == {0: source[:2], 1: source[2:]}

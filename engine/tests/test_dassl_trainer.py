@@ -179,6 +179,44 @@ def test_upstreams_own_hooks_serve_a_plain_trainer(cfg, out):
     assert 0 <= trainer.test("val") <= 100
 
 
+def test_the_rate_moves_once_an_epoch_where_epochs_differ_in_length(cfg):
+    """Classes that run out early end an epoch of RandomClassSampler early."""
+    cfg.TRAINER.NAME, cfg.OPTIM.MAX_EPOCH, cfg.TEST.NO_TEST = "ToyCoOp", 6, True
+    cfg.DATALOADER.TRAIN_X.SAMPLER, cfg.DATALOADER.TRAIN_X.N_INS = "RandomClassSampler", 1
+    cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 2
+    cfg.OPTIM.LR_SCHEDULER, cfg.OPTIM.STEPSIZE, cfg.OPTIM.GAMMA = "single_step", (1,), 0.5
+    set_random_seed(1)
+    trainer, seen = build_trainer(cfg), []
+    trainer.after_epoch = lambda: seen.append((trainer.batch_idx + 1, trainer.get_current_lr()))
+    trainer.train()
+    assert len({batches for batches, _ in seen}) > 1
+    assert [rate for _, rate in seen] == [0.5**epoch for epoch in range(2, 8)]
+
+
+def test_labelled_and_unlabelled_batches_are_drawn_in_upstreams_order(cfg):
+    """Both loaders are begun before the first batch; three values are for training."""
+    cfg.TRAINER.NAME, cfg.DATASET.NAME, cfg.OPTIM.MAX_EPOCH = "ToySemi", "ToyColoursU", 1
+    cfg.DATALOADER.TRAIN_U.SAME_AS_X, cfg.DATALOADER.TRAIN_U.BATCH_SIZE = False, 2
+    cfg.TEST.NO_TEST = True
+    trainer, seen = build_trainer(cfg), []
+
+    def forward_backward(batch_x, batch_u):
+        image, label, unlabelled = trainer.parse_batch_train(batch_x, batch_u)
+        assert (len(image), len(label), len(unlabelled)) == (6, 6, 2)
+        seen.append((batch_x["index"].tolist(), batch_u["index"].tolist()))
+
+    trainer.forward_backward = forward_backward
+    set_random_seed(1)
+    trainer.run_epoch()
+    set_random_seed(1)
+    batches_x, batches_u, expected = iter(trainer.train_loader_x), iter(trainer.train_loader_u), []
+    for batch_x in batches_x:
+        if len(expected) == 2:  # batches of unlabelled pictures
+            batches_u = iter(trainer.train_loader_u)
+        expected.append((batch_x["index"].tolist(), next(batches_u)["index"].tolist()))
+    assert seen == expected
+
+
 @pytest.mark.parametrize(("count", "expected"), [("train_x", 3), ("train_u", 2)])
 def test_labelled_and_unlabelled_batches_come_together(cfg, count, expected):
     cfg.TRAINER.NAME, cfg.DATASET.NAME = "ToySemi", "ToyColoursU"

@@ -5,11 +5,10 @@ import logging
 import random
 
 import pytest
-from dassl.data.datasets import Datum
 from dassl.utils import set_random_seed
 
 from datasets.base import FewShotDataset
-from datasets.splits import Splits, read_split, select_labels, subsample_classes
+from datasets.splits import Item, Splits, read_split, select_labels, subsample_classes
 from tests.datasets.config import flat, make_cfg
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
@@ -198,7 +197,7 @@ def test_base_takes_the_larger_half_of_sorted_labels():
 
 
 def test_domain_survives_relabelling():
-    items = [Datum(impath="a", label=1, domain=2, classname="x"), Datum(impath="b", label=0)]
+    items = [Item(impath="a", label=1, domain=2, classname="x"), Item(impath="b", label=0)]
     new = subsample_classes(Splits(items, [], items), "new")
     assert [(item.label, item.domain) for item in new.test] == [(0, 2)]
 

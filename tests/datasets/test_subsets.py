@@ -76,13 +76,21 @@ def pets(tmp_path):
     return tmp_path
 
 
+def as_pickled(**attributes):
+    """Upstream's item of another machine, where the picture lay."""
+    item = Datum.__new__(Datum)
+    vars(item).update(attributes)
+    return item
+
+
 def pickled(pets, dataset, moved="/home/someone/data/oxford_pets/images", **more):
     def move(items):
         return [
-            Datum(
-                impath=f"{moved}/{item.impath.rpartition('/')[2]}",
-                label=item.label,
-                classname=item.classname,
+            as_pickled(
+                _impath=f"{moved}/{item.impath.rpartition('/')[2]}",
+                _label=item.label,
+                _domain=0,
+                _classname=item.classname,
             )
             for item in items
         ]

@@ -3,9 +3,8 @@
 import logging
 
 import pytest
-from dassl.data.datasets import Datum
 
-from datasets.splits import Splits, subsample_classes
+from datasets.splits import Item, Splits, subsample_classes
 from tests.toy import TOY_OPTIONS
 from tools import validate
 
@@ -54,7 +53,7 @@ def test_a_wrong_key_ends_in_one_sentence(argv, capsys):
 
 
 def test_halves_of_a_half_never_hold_new_classes():
-    items = [Datum(impath=f"{i}.png", label=i, classname=f"class {i}") for i in range(7)]
+    items = [Item(impath=f"{i}.png", label=i, classname=f"class {i}") for i in range(7)]
     splits = Splits(items, items, items)
     names = {
         part: [item.classname for item in subsample_classes(splits, part).val]

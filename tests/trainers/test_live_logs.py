@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from dassl.data.datasets import Datum
 from PIL import Image
 
+from datasets.splits import Item
 from tests.logs import points, wandb_rows
 from tests.reliability.runs import content, require_equal
 from trainers import config_rules, live_logs
@@ -98,7 +98,7 @@ def test_a_run_that_is_done_is_tested_again_and_logged_once(run, tmp_path):
 
 def test_pictures_that_cannot_be_read_are_left_out(run, monkeypatch, tmp_path):
     def unreadable(*_):
-        return [Datum(str(tmp_path / "gone.png"), 0, 0, "ash tree")]
+        return [Item(str(tmp_path / "gone.png"), 0, 0, "ash tree")]
 
     monkeypatch.setattr(live_logs, "one_a_class", unreadable)
     run("Spotlighter", OPTIM__MAX_EPOCH=1)
@@ -137,7 +137,7 @@ def test_the_picture_grows_with_what_it_shows():
 
 
 def test_classes_are_evenly_spread():
-    items = [Datum(f"{n}{i}.png", n, 0, str(n)) for n in range(10) for i in range(2)]
+    items = [Item(f"{n}{i}.png", n, 0, str(n)) for n in range(10) for i in range(2)]
     assert [item.impath for item in one_a_class(items, 3)] == ["00.png", "30.png", "60.png"]
 
 

@@ -116,18 +116,19 @@ class DataManager:
         self._cfg = cfg
         self._wrapper = dataset_wrapper
         self.dataset = dataset
-        same_as_x = cfg.DATALOADER.TRAIN_U.SAME_AS_X
-        settings_u = cfg.DATALOADER.TRAIN_X if same_as_x else cfg.DATALOADER.TRAIN_U
-        self.train_loader_x = self._train_loader(dataset.train_x, cfg.DATALOADER.TRAIN_X)
-        self.train_loader_u = self._train_loader(dataset.train_u, settings_u)
+        self.train_loader_x = self._train_loader(dataset.train_x, "TRAIN_X")
+        self.train_loader_u = self._train_loader(dataset.train_u, "TRAIN_U")
         self.val_loader = self._test_loader(dataset.val)
         self.test_loader = self._test_loader(dataset.test)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    def _train_loader(self, data_source: list[Datum] | None, settings: CfgNode) -> Loader | None:
+    def _train_loader(self, data_source: list[Datum] | None, node: str) -> Loader | None:
         if not data_source:
             return None
+        settings = self._cfg.DATALOADER[node]
+        if settings.get("SAME_AS_X"):
+            settings = self._cfg.DATALOADER.TRAIN_X
         return build_data_loader(
             self._cfg,
             sampler_type=settings.SAMPLER,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from dassl.data.datasets import Datum
 from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
@@ -33,7 +34,26 @@ def _indices_by(data_source: Sequence[Datum], attribute: str) -> dict[int, list[
     return groups
 
 
-class _DomainSampler(Sampler[int]):
+class _OrderSampler(Sampler[int]):
+    """Visit the pictures in an order whose length may differ from pass to pass.
+
+    ``len`` is that of the pass that has begun; before the first one, of a trial that draws as a
+    pass does, as upstream.
+    """
+
+    def _order(self) -> list[int]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[int]:
+        order = self._order()
+        self.length = len(order)
+        return iter(order)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class _DomainSampler(_OrderSampler):
     """Batches with the same number of pictures from each of some domains.
 
     An epoch ends when one domain has too few pictures left.
@@ -67,25 +87,16 @@ class _DomainSampler(Sampler[int]):
     def _choose_domains(self) -> list[int]:
         raise NotImplementedError
 
-    def _choose_pictures(self, indices: list[int]) -> list[int]:
-        raise NotImplementedError
-
     def _order(self) -> list[int]:
         left = {domain: list(group) for domain, group in self.groups.items()}
         order: list[int] = []
         while all(len(group) >= self.share for group in left.values()):
             for domain in self._choose_domains():
-                chosen = self._choose_pictures(left[domain])
+                chosen = random.sample(left[domain], self.share)
                 order.extend(chosen)
                 taken = set(chosen)
                 left[domain] = [index for index in left[domain] if index not in taken]
         return order
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._order())
-
-    def __len__(self) -> int:
-        return self.length
 
 
 class RandomDomainSampler(_DomainSampler):
@@ -94,12 +105,9 @@ class RandomDomainSampler(_DomainSampler):
     def _choose_domains(self) -> list[int]:
         return random.sample(list(self.groups), self.n_domain)
 
-    def _choose_pictures(self, indices: list[int]) -> list[int]:
-        return random.sample(indices, self.share)
-
 
 class SeqDomainSampler(_DomainSampler):
-    """Batches from all domains in order, with pictures in order."""
+    """Batches from all domains in order, with pictures drawn at random."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
         super().__init__(data_source, batch_size)
@@ -107,11 +115,8 @@ class SeqDomainSampler(_DomainSampler):
     def _choose_domains(self) -> list[int]:
         return sorted(self.groups)
 
-    def _choose_pictures(self, indices: list[int]) -> list[int]:
-        return indices[: self.share]
 
-
-class RandomClassSampler(Sampler[int]):
+class RandomClassSampler(_OrderSampler):
     """Batches of several classes with ``n_ins`` pictures each.
 
     Args:
@@ -132,26 +137,25 @@ class RandomClassSampler(Sampler[int]):
                 f"BATCH_SIZE {batch_size} with N_INS {n_ins} asks for {self.n_classes} classes in "
                 f"a batch; it must lie in 1..{len(self.groups)}"
             )
-        sizes = [max(len(group), n_ins) for group in self.groups.values()]
-        self.length = sum(size - size % n_ins for size in sizes)
+        self.length = len(self._order())
 
     def _portions(self, group: list[int]) -> list[list[int]]:
         n = self.n_ins
-        indices = list(group) if len(group) >= n else random.choices(group, k=n)
+        indices = list(group)
+        if len(group) < n:  # NumPy's global generator, as upstream
+            indices = np.random.choice(group, size=n).tolist()  # noqa: NPY002
         random.shuffle(indices)
         return [indices[start : start + n] for start in range(0, len(indices) - n + 1, n)]
 
-    def __iter__(self) -> Iterator[int]:
+    def _order(self) -> list[int]:
         portions = {label: self._portions(group) for label, group in self.groups.items()}
-        labels = list(portions)
+        labels, order = list(portions), []
         while len(labels) >= self.n_classes:
             for label in random.sample(labels, self.n_classes):
-                yield from portions[label].pop(0)
+                order += portions[label].pop(0)
                 if not portions[label]:
                     labels.remove(label)
-
-    def __len__(self) -> int:
-        return self.length
+        return order
 
 
 def build_sampler(

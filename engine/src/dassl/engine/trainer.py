@@ -249,8 +249,8 @@ class TrainerX(_LoopTrainer):
     """Training on labelled pictures: ``forward_backward(batch_x)``."""
 
     def _batches(self) -> Iterator[tuple[Any, ...]]:
-        self.num_batches = len(self.train_loader_x)
         for batch in self.train_loader_x:
+            self.num_batches = len(self.train_loader_x)  # a sampler knows it once a pass has begun
             yield (batch,)
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
@@ -273,16 +273,25 @@ class TrainerXU(_LoopTrainer):
         counts = {"train_x": n_x, "train_u": n_u, "smaller_one": min(n_x, n_u)}
         check_availability(self.cfg.TRAIN.COUNT_ITER, counts, "count (TRAIN.COUNT_ITER)")
         self.num_batches = counts[self.cfg.TRAIN.COUNT_ITER]
-        batches_x, batches_u = _forever(self.train_loader_x), _forever(self.train_loader_u)
+        batches = _Endless(self.train_loader_x), _Endless(self.train_loader_u)
         for _ in range(self.num_batches):
-            yield next(batches_x), next(batches_u)
+            yield tuple(next(one) for one in batches)
 
     def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:
-        """Return labelled pictures, their labels and domains, and unlabelled pictures."""
-        image, label, domain = (batch_x[key].to(self.device) for key in ("img", "label", "domain"))
-        return image, label, domain, batch_u["img"].to(self.device)
+        """Return labelled pictures, their labels, and unlabelled pictures, on the device."""
+        image, label = (batch_x[key].to(self.device) for key in ("img", "label"))
+        return image, label, batch_u["img"].to(self.device)
 
 
-def _forever(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
+class _Endless:
+    """The batches of a loader, begun at once, and anew when it is through."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.batches = loader, iter(loader)
+
+    def __next__(self) -> Any:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.batches = iter(self.loader)
+            return next(self.batches)

@@ -25,6 +25,9 @@ class Datum:
         label: Class, counted from 0.
         domain: Domain, counted from 0.
         classname: The class in words.
+
+    Raises:
+        FileNotFoundError: If there is no file at the path.
     """
 
     def __init__(
@@ -34,6 +37,10 @@ class Datum:
         domain: int = 0,
         classname: str = "",
     ) -> None:
+        if not os.path.isfile(impath):  # noqa: PTH113 - called a million times
+            raise FileNotFoundError(
+                f"No picture at {os.fspath(impath)!r}; check DATASET.ROOT and the list of pictures"
+            )
         self._impath = os.fspath(impath)
         self._label = label
         self._domain = domain

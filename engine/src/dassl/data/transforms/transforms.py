@@ -26,6 +26,8 @@ INTERPOLATION_MODES = {
 
 CROPS = ("random_crop", "random_resized_crop")
 
+BY_ITSELF = ("center_crop",)  # a name that changes nothing: the test always cuts the middle out
+
 Factory = Callable[[CfgNode], Any]  # takes cfg.INPUT
 
 
@@ -36,7 +38,7 @@ def _interpolation(cfg: CfgNode) -> T.InterpolationMode:
 
 def _translation(cfg: CfgNode) -> Any:
     height, width = cfg.SIZE
-    return Random2DTranslation(height, width, interpolation=_interpolation(cfg))
+    return Random2DTranslation(height, width)  # bilinear, whatever INPUT.INTERPOLATION says
 
 
 def _random_crop(cfg: CfgNode) -> Any:
@@ -121,7 +123,8 @@ def build_transform(
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
-        check_availability(choice, [*ON_PICTURES, *ON_TENSORS], "transform (INPUT.TRANSFORMS)")
+        names = [*ON_PICTURES, *ON_TENSORS, *BY_ITSELF]
+        check_availability(choice, names, "transform (INPUT.TRANSFORMS)")
     steps = _train_steps if is_train else _test_steps
     transform: Callable[[Any], Any] = T.Compose(steps(cfg.INPUT, choices))
     return transform
