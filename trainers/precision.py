@@ -54,7 +54,7 @@ class Precision:
             trainer.model_update()
             return
         torch.autograd.backward(self.scaler.scale(loss))
-        self.scaler.step(trainer.optim)  # type: ignore[attr-defined]
+        self.scaler.step(trainer.optim)
         self.scaler.update()
 
 

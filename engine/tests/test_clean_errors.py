@@ -148,7 +148,7 @@ def test_models_that_cannot_be_registered():
 
 
 def test_a_trainer_without_a_model(cfg):
-    with pytest.raises(NotImplementedError, match="SimpleTrainer must define build_model"):
+    with pytest.raises(ValueError, match='"" is not a registered backbone'):
         SimpleTrainer(cfg)
 
 

@@ -1,35 +1,29 @@
 """What no file of the engine may contain, and how light it is to import."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dassl import left_out
 
 SOURCE = Path(__file__).parents[1] / "src" / "dassl"
 FILES = sorted(SOURCE.rglob("*.py"))
 
+README = Path(__file__).parents[1] / "README.md"
 SURFACE = {
-    "dassl.engine": "TRAINER_REGISTRY TrainerX TrainerXU SimpleTrainer TrainerBase build_trainer",
-    "dassl.engine.trainer": "TrainerX TrainerXU SimpleTrainer TrainerBase",
-    "dassl.data": "DatasetWrapper DataManager",
-    "dassl.data.data_manager": "DatasetWrapper DataManager build_data_loader",
-    "dassl.data.datasets": "DATASET_REGISTRY Datum DatasetBase build_dataset",
-    "dassl.data.datasets.base_dataset": "Datum DatasetBase",
-    "dassl.data.transforms": "build_transform INTERPOLATION_MODES",
-    "dassl.data.transforms.transforms": "build_transform INTERPOLATION_MODES",
-    "dassl.data.samplers": "build_sampler",
-    "dassl.config": "get_cfg_default clean_cfg",
-    "dassl.metrics": "compute_accuracy",
-    "dassl.evaluation": "EVALUATOR_REGISTRY build_evaluator",
-    "dassl.optim": "build_optimizer build_lr_scheduler",
-    "dassl.utils": "Registry setup_logger set_random_seed collect_env_info load_checkpoint "
-    "save_checkpoint resume_from_checkpoint load_pretrained_weights count_num_param read_json "
-    "write_json mkdir_if_missing check_isfile listdir_nohidden MetricMeter AverageMeter "
-    "check_availability read_image tolist_if_not",
+    module: re.findall(r"`(\w+)`", names)
+    for module, names in re.findall(r"^\| `(dassl[\w.]*)` \| (.*) \|$", README.read_text(), re.M)
 }
 
+IMPORTED = (
+    "config data data.data_manager data.datasets data.datasets.base_dataset data.samplers "
+    "data.transforms data.transforms.transforms data.transforms.autoaugment "
+    "data.transforms.randaugment engine engine.trainer evaluation metrics metrics.distance "
+    "modeling optim optim.lr_scheduler optim.radam utils utils.tools utils.torchtools"
+)
 HOOKS = (
     "check_cfg build_data_loader build_model forward_backward model_inference parse_batch_train "
     "parse_batch_test before_train after_train before_epoch after_epoch model_backward_and_update "
@@ -40,10 +34,29 @@ HOOKS = (
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_every_name_of_the_contract_exists(module):
-    found = __import__(module, fromlist=["x"])
-    missing = [name for name in SURFACE[module].split() if not hasattr(found, name)]
-    assert missing == []
+def test_the_page_lists_what_a_module_has(module):
+    found = importlib.import_module(module)
+    assert SURFACE[module] == sorted(found.__all__)
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+def test_the_page_lists_every_module_that_projects_import():
+    """As CoOp, MaPLe, PromptSRC, PromptKD, KgCoOp, TextRefiner, ProGrad and SkipTuning do."""
+    assert set(SURFACE) >= {f"dassl.{name}" for name in IMPORTED.split()}
+
+
+@pytest.mark.parametrize("module", left_out.MODULES)
+def test_modules_that_are_left_out_name_upstream(module):
+    with pytest.raises(ModuleNotFoundError, match=f"{module} is not in .*Dassl.pytorch"):
+        importlib.import_module(module)
+
+
+@pytest.mark.parametrize(("module", "name"), [("engine", "DANN"), ("data.datasets", "PACS")])
+def test_names_that_are_left_out_name_upstream(module, name):
+    with pytest.raises(ImportError, match=f"{name} is not in .*Dassl.pytorch"):
+        exec(f"from dassl.{module} import {name}")
+    with pytest.raises(ImportError, match="cannot import name 'Nothing'"):
+        exec(f"from dassl.{module} import Nothing")
 
 
 def test_every_hook_exists():

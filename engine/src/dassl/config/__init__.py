@@ -3,12 +3,14 @@
 from dassl.config.defaults import DEFAULTS
 from yacs.config import CfgNode
 
-__all__ = ["clean_cfg", "get_cfg_default"]
+__all__ = ["cfg_default", "clean_cfg", "get_cfg_default"]
+
+cfg_default = DEFAULTS
 
 
 def get_cfg_default() -> CfgNode:
     """Return a fresh clone of the defaults, free to be changed."""
-    return DEFAULTS.clone()
+    return cfg_default.clone()
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:

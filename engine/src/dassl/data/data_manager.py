@@ -9,13 +9,23 @@ from typing import Any
 import torch
 from dassl.data.datasets import Datum, build_dataset
 from dassl.data.samplers import build_sampler
-from dassl.data.transforms import build_transform
+from dassl.data.transforms import INTERPOLATION_MODES, build_transform
 from dassl.data.wrapper import DatasetWrapper
+from dassl.utils import read_image
 from tabulate import tabulate
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
-__all__ = ["DataManager", "DatasetWrapper", "build_data_loader"]
+__all__ = [
+    "INTERPOLATION_MODES",
+    "DataManager",
+    "DatasetWrapper",
+    "build_data_loader",
+    "build_dataset",
+    "build_sampler",
+    "build_transform",
+    "read_image",
+]
 
 logger = logging.getLogger(__name__)
 

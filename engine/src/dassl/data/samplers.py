@@ -14,7 +14,9 @@ from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 __all__ = [
     "RandomClassSampler",
     "RandomDomainSampler",
+    "RandomSampler",
     "SeqDomainSampler",
+    "SequentialSampler",
     "build_sampler",
 ]
 

@@ -13,19 +13,48 @@ import torch
 from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
 from dassl.evaluation import build_evaluator
+from dassl.modeling import build_backbone, build_head
+from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import (
     AverageMeter,
     MetricMeter,
     check_availability,
     choose_device,
+    count_num_param,
     load_checkpoint,
+    load_pretrained_weights,
+    mkdir_if_missing,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tolist_if_not,
 )
 from dassl.utils.checkpoint import BEST
 from torch import nn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-__all__ = ["SimpleTrainer", "TrainerBase", "TrainerX", "TrainerXU"]
+__all__ = [
+    "AverageMeter",
+    "DataManager",
+    "MetricMeter",
+    "SimpleNet",
+    "SimpleTrainer",
+    "TrainerBase",
+    "TrainerX",
+    "TrainerXU",
+    "build_backbone",
+    "build_evaluator",
+    "build_head",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "count_num_param",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "mkdir_if_missing",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "tolist_if_not",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +82,45 @@ def _without_half_on_cpu(cfg: CfgNode, device: torch.device, own: str) -> CfgNod
     return cfg
 
 
+class SimpleNet(nn.Module):
+    """A backbone, a head if the config names one, and a linear classifier.
+
+    Args:
+        cfg: The whole config.
+        model_cfg: The node ``cfg.MODEL``, or one of its form.
+        num_classes: Outputs of the classifier; 0: the features are returned.
+        kwargs: For the backbone and the head.
+    """
+
+    def __init__(self, cfg: CfgNode, model_cfg: CfgNode, num_classes: int, **kwargs: Any) -> None:
+        super().__init__()
+        backbone, head = model_cfg.BACKBONE, model_cfg.HEAD
+        options = {"verbose": cfg.VERBOSE, **kwargs}
+        self.backbone = build_backbone(backbone.NAME, pretrained=backbone.PRETRAINED, **options)
+        self.fdim = int(self.backbone.out_features)
+        self.head = None
+        if head.NAME and head.HIDDEN_LAYERS:
+            names = ("HIDDEN_LAYERS", "ACTIVATION", "BN", "DROPOUT")
+            options |= {name.lower(): head[name] for name in names}
+            self.head = build_head(head.NAME, in_features=self.fdim, **options)
+            self.fdim = self.head.out_features
+        self.classifier = nn.Linear(self.fdim, num_classes) if num_classes > 0 else None
+
+    def forward(self, x: torch.Tensor, return_feature: bool = False) -> Any:
+        """Return scores (B, C), with the features (B, fdim) if wanted."""
+        features = self.backbone(x)
+        if self.head is not None:
+            features = self.head(features)
+        if self.classifier is None:
+            return features
+        scores = self.classifier(features)
+        return (scores, features) if return_feature else scores
+
+
 class SimpleTrainer(TrainerBase):
     """Data, device, evaluation, best model and resuming; the loop over batches is left out.
 
-    A subclass builds and registers its models in ``build_model``.
+    A subclass builds and registers its models in ``build_model``; otherwise it is a SimpleNet.
 
     Args:
         cfg: The whole config; ``self.cfg`` says fp32 where fp16 would meet a CPU.
@@ -94,10 +158,16 @@ class SimpleTrainer(TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Build and register the models."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define build_model and call register_model in it"
-        )
+        """Build and register the models; here, a SimpleNet."""
+        cfg = self.cfg
+        self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
+        if cfg.MODEL.INIT_WEIGHTS:
+            load_pretrained_weights(self.model, cfg.MODEL.INIT_WEIGHTS)
+        self.model.to(self.device)
+        logger.info("# params: %s", f"{count_num_param(self.model):,}")
+        self.optim = build_optimizer(self.model, cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
+        self.register_model("model", self.model, self.optim, self.sched)
 
     def train(self) -> None:  # type: ignore[override]
         """Train from the first epoch, or the one to resume at, to OPTIM.MAX_EPOCH."""

@@ -1,14 +1,11 @@
 """The registry of evaluators."""
 
-import logging
 from typing import Any
 
-from dassl.utils import Registry, check_availability
+from dassl.utils import Registry, build_registered
 from yacs.config import CfgNode
 
 __all__ = ["EVALUATOR_REGISTRY", "build_evaluator"]
-
-logger = logging.getLogger(__name__)
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
@@ -23,8 +20,5 @@ def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
     Raises:
         ValueError: If no evaluator of that name is registered.
     """
-    name = cfg.TEST.EVALUATOR
-    check_availability(name, EVALUATOR_REGISTRY.registered_names(), "evaluator")
-    if cfg.VERBOSE:
-        logger.info("Loading evaluator: %s", name)
-    return EVALUATOR_REGISTRY.get(name)(cfg, **kwargs)
+    registry, name = EVALUATOR_REGISTRY, cfg.TEST.EVALUATOR
+    return build_registered(registry, "evaluator", name, cfg.VERBOSE, cfg, **kwargs)

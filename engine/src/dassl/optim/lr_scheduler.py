@@ -12,9 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 from yacs.config import CfgNode
 
-__all__ = ["ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
+__all__ = [
+    "AVAI_SCHEDS",
+    "ConstantWarmupScheduler",
+    "LinearWarmupScheduler",
+    "build_lr_scheduler",
+]
 
-SCHEDULERS = ("single_step", "multi_step", "cosine")
+AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 WARMUPS = ("constant", "linear")
 
 
@@ -165,7 +170,7 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
         ValueError: If a name is unknown.
         TypeError: If STEPSIZE does not suit the schedule.
     """
-    check_availability(optim_cfg.LR_SCHEDULER, SCHEDULERS, "schedule (OPTIM.LR_SCHEDULER)")
+    check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "schedule (OPTIM.LR_SCHEDULER)")
     scheduler: LRScheduler
     if optim_cfg.LR_SCHEDULER == "single_step":
         scheduler = _step_scheduler(optimizer, optim_cfg)

@@ -11,9 +11,11 @@ from dassl.utils import check_availability
 from torch import nn, optim
 from yacs.config import CfgNode
 
-__all__ = ["build_optimizer"]
+__all__ = ["AVAI_OPTIMS", "build_optimizer"]
 
 logger = logging.getLogger(__name__)
+
+AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 
 def _constructors(cfg: CfgNode) -> dict[str, Callable[..., optim.Optimizer]]:
@@ -67,7 +69,7 @@ def build_optimizer(
         TypeError: If STAGED_LR is on and ``model`` is not a module.
     """
     constructors = _constructors(optim_cfg)
-    check_availability(optim_cfg.NAME, constructors, "optimizer (OPTIM.NAME)")
+    check_availability(optim_cfg.NAME, AVAI_OPTIMS, "optimizer (OPTIM.NAME)")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             logger.warning("OPTIM.STAGED_LR is ignored, because param_groups are given")

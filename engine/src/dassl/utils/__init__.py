@@ -2,11 +2,12 @@
 
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
-from dassl.utils.registry import Registry
+from dassl.utils.registry import Registry, build_registered
 from dassl.utils.tools import (
     check_availability,
     check_isfile,
     collect_env_info,
+    download_url,
     get_most_similar_str_to_a_from_b,
     listdir_nohidden,
     mkdir_if_missing,
@@ -19,6 +20,7 @@ from dassl.utils.tools import (
 from dassl.utils.torchtools import (
     choose_device,
     count_num_param,
+    init_network_weights,
     load_checkpoint,
     load_pretrained_weights,
     open_all_layers,
@@ -32,12 +34,15 @@ __all__ = [
     "Logger",
     "MetricMeter",
     "Registry",
+    "build_registered",
     "check_availability",
     "check_isfile",
     "choose_device",
     "collect_env_info",
     "count_num_param",
+    "download_url",
     "get_most_similar_str_to_a_from_b",
+    "init_network_weights",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Registry"]
+from dassl.utils.tools import check_availability
+
+__all__ = ["Registry", "build_registered"]
+
+logger = logging.getLogger(__name__)
 
 
 class Registry:
@@ -69,3 +74,25 @@ class Registry:
     def registered_names(self) -> list[str]:
         """Return the names, in the order of registration."""
         return list(self._obj_map)
+
+
+def build_registered(
+    registry: Registry, kind: str, name: str, verbose: bool = True, *args: Any, **kwargs: Any
+) -> Any:
+    """Build the object of a name.
+
+    Args:
+        registry: Where it is registered.
+        kind: What it is, for messages.
+        name: Its name.
+        verbose: Log the name.
+        args: For the object.
+        kwargs: For the object.
+
+    Raises:
+        ValueError: If nothing of that name is registered.
+    """
+    check_availability(name, registry.registered_names(), kind)
+    if verbose:
+        logger.info("Loading %s: %s", kind, name)
+    return registry.get(name)(*args, **kwargs)

@@ -23,6 +23,7 @@ __all__ = [
     "check_availability",
     "check_isfile",
     "collect_env_info",
+    "download_url",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
@@ -123,6 +124,11 @@ def set_random_seed(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002 - upstream's transforms and data sets draw from it
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
+
+
+def download_url(url: str, dst: str | Path) -> None:
+    """Download a file, with a bar of progress; the folder must exist."""
+    torch.hub.download_url_to_file(url, str(dst))
 
 
 def tolist_if_not(x: Any) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from dassl.utils.checkpoint import (
@@ -15,14 +16,17 @@ from dassl.utils.tools import check_availability
 from torch import nn
 
 __all__ = [
+    "adjust_learning_rate",
     "choose_device",
     "count_num_param",
+    "init_network_weights",
     "load_checkpoint",
     "load_pretrained_weights",
     "open_all_layers",
     "open_specified_layers",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "set_bn_to_eval",
 ]
 
 
@@ -79,3 +83,54 @@ def open_specified_layers(model: nn.Module, open_layers: str | Iterable[str]) ->
     for name, child in children.items():
         child.train(name in names)
         child.requires_grad_(name in names)
+
+
+def set_bn_to_eval(m: nn.Module) -> None:
+    """Keep the running statistics of a layer of batch norm; use it with ``model.apply``."""
+    if "BatchNorm" in type(m).__name__:
+        m.eval()
+
+
+def adjust_learning_rate(
+    optimizer: torch.optim.Optimizer,
+    base_lr: float,
+    epoch: int,
+    stepsize: int = 20,
+    gamma: float = 0.1,
+    linear_decay: bool = False,
+    final_lr: float = 0,
+    max_epoch: int = 100,
+) -> None:
+    """Set the learning rate of an epoch: a step every ``stepsize`` epochs, or a line to the end."""
+    done = epoch / max_epoch
+    stepped = base_lr * gamma ** (epoch // stepsize)
+    for group in optimizer.param_groups:
+        group["lr"] = done * final_lr + (1 - done) * base_lr if linear_decay else stepped
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Draw the weights of convolutions and linear layers; biases are 0, norms 1 and 0.
+
+    Args:
+        model: The model to fill.
+        init_type: ``normal``, ``xavier``, ``kaiming`` or ``orthogonal``.
+        gain: Standard deviation of ``normal``, gain of ``xavier`` and ``orthogonal``.
+
+    Raises:
+        ValueError: If ``init_type`` is another one.
+    """
+    draws: dict[str, Callable[[torch.Tensor], object]] = {
+        "normal": partial(nn.init.normal_, mean=0.0, std=gain),
+        "xavier": partial(nn.init.xavier_normal_, gain=gain),
+        "kaiming": partial(nn.init.kaiming_normal_, a=0, mode="fan_in"),
+        "orthogonal": partial(nn.init.orthogonal_, gain=gain),
+    }
+    check_availability(init_type, draws, "init_type")
+    for layer in model.modules():
+        kind, weight = type(layer).__name__, getattr(layer, "weight", None)
+        drawn, norm = "Conv" in kind or "Linear" in kind, "Norm" in kind and "LayerNorm" not in kind
+        if weight is None or not (drawn or norm):
+            continue
+        draws[init_type](weight.data) if drawn else nn.init.ones_(weight.data)
+        if getattr(layer, "bias", None) is not None:
+            nn.init.zeros_(layer.bias.data)

@@ -13,10 +13,20 @@ from dassl.data.transforms.augment import (
     MiddleOfLongEdge,
     Random2DTranslation,
 )
+from dassl.data.transforms.autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
+from dassl.data.transforms.randaugment import RandAugment, RandAugment2, RandAugmentFixMatch
 from dassl.utils import check_availability
 from yacs.config import CfgNode
 
-__all__ = ["INTERPOLATION_MODES", "build_transform"]
+__all__ = [
+    "AVAI_CHOICES",
+    "INTERPOLATION_MODES",
+    "Cutout",
+    "GaussianNoise",
+    "InstanceNormalization",
+    "Random2DTranslation",
+    "build_transform",
+]
 
 INTERPOLATION_MODES = {
     "bilinear": T.InterpolationMode.BILINEAR,
@@ -25,8 +35,6 @@ INTERPOLATION_MODES = {
 }
 
 CROPS = ("random_crop", "random_resized_crop")
-
-BY_ITSELF = ("center_crop",)  # a name that changes nothing: the test always cuts the middle out
 
 Factory = Callable[[CfgNode], Any]  # takes cfg.INPUT
 
@@ -50,23 +58,6 @@ def _resized_crop(cfg: CfgNode) -> Any:
     return T.RandomResizedCrop(tuple(cfg.SIZE), scale=scale, interpolation=_interpolation(cfg))
 
 
-def _policy(policy: T.AutoAugmentPolicy) -> Factory:
-    return lambda cfg: T.AutoAugment(policy)
-
-
-def _randaugment(cfg: CfgNode) -> Any:
-    return T.RandAugment(cfg.RANDAUGMENT_N, cfg.RANDAUGMENT_M)
-
-
-def _randaugment_fixmatch(cfg: CfgNode) -> Any:
-    return T.Compose([T.TrivialAugmentWide() for _ in range(cfg.RANDAUGMENT_N)])
-
-
-def _randaugment2(cfg: CfgNode) -> Any:
-    one = [T.RandomApply([T.TrivialAugmentWide()], p=0.6) for _ in range(cfg.RANDAUGMENT_N)]
-    return T.Compose(one)
-
-
 def _colorjitter(cfg: CfgNode) -> Any:
     return T.ColorJitter(cfg.COLORJITTER_B, cfg.COLORJITTER_C, cfg.COLORJITTER_S, cfg.COLORJITTER_H)
 
@@ -85,12 +76,12 @@ ON_PICTURES: dict[str, Factory] = {
     "random_crop": _random_crop,
     "random_resized_crop": _resized_crop,
     "random_flip": lambda cfg: T.RandomHorizontalFlip(),
-    "imagenet_policy": _policy(T.AutoAugmentPolicy.IMAGENET),
-    "cifar10_policy": _policy(T.AutoAugmentPolicy.CIFAR10),
-    "svhn_policy": _policy(T.AutoAugmentPolicy.SVHN),
-    "randaugment": _randaugment,
-    "randaugment_fixmatch": _randaugment_fixmatch,
-    "randaugment2": _randaugment2,
+    "imagenet_policy": lambda cfg: ImageNetPolicy(),
+    "cifar10_policy": lambda cfg: CIFAR10Policy(),
+    "svhn_policy": lambda cfg: SVHNPolicy(),
+    "randaugment": lambda cfg: RandAugment(cfg.RANDAUGMENT_N, cfg.RANDAUGMENT_M),
+    "randaugment_fixmatch": lambda cfg: RandAugmentFixMatch(cfg.RANDAUGMENT_N),
+    "randaugment2": lambda cfg: RandAugment2(cfg.RANDAUGMENT_N),
     "colorjitter": _colorjitter,
     "randomgrayscale": lambda cfg: T.RandomGrayscale(cfg.RGS_P),
     "gaussian_blur": _gaussian_blur,
@@ -101,6 +92,9 @@ ON_TENSORS: dict[str, Factory] = {
     "gaussian_noise": lambda cfg: GaussianNoise(cfg.GN_MEAN, cfg.GN_STD),
     "instance_norm": lambda cfg: InstanceNormalization(),
 }
+
+# center_crop changes nothing: the test always cuts the middle out.
+AVAI_CHOICES = [*ON_PICTURES, *ON_TENSORS, "center_crop"]
 
 
 def build_transform(
@@ -123,8 +117,7 @@ def build_transform(
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
-        names = [*ON_PICTURES, *ON_TENSORS, *BY_ITSELF]
-        check_availability(choice, names, "transform (INPUT.TRANSFORMS)")
+        check_availability(choice, AVAI_CHOICES, "transform (INPUT.TRANSFORMS)")
     steps = _train_steps if is_train else _test_steps
     transform: Callable[[Any], Any] = T.Compose(steps(cfg.INPUT, choices))
     return transform
