@@ -39,6 +39,7 @@ __all__ = [
     "MetricMeter",
     "SimpleNet",
     "SimpleTrainer",
+    "SummaryWriter",  # noqa: F822 - see __getattr__
     "TrainerBase",
     "TrainerX",
     "TrainerXU",
@@ -57,6 +58,15 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    """Import TensorBoard's writer, which projects take from here, for whoever asks for it."""
+    if name != "SummaryWriter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter
 
 
 def _without_half_on_cpu(cfg: CfgNode, device: torch.device, own: str) -> CfgNode:
