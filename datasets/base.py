@@ -147,6 +147,8 @@ class FewShotDataset(DatasetBase):
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
         """Return the subset cached for these shots and this seed, or draw and cache it.
 
+        One that upstream has cached, as a pickle, is preferred.
+
         The draw depends on nothing but the split and the seed, and leaves the global generator as
         it was, so a run goes on alike whether the subset was cached or not. A negative seed means
         "unseeded": another subset each time, never cached.
@@ -155,12 +157,12 @@ class FewShotDataset(DatasetBase):
             return self._draw(splits, shots)
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
-        subset = read_subset(cache, self.image_folder, origin)
+        stored = read_subset(cache, self.image_folder, origin)
+        subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored
         if subset is None:
-            subset = read_pickled_subset(cache.with_suffix(".pkl"), splits)
-            if subset is None:
-                with seeded(seed):
-                    subset = self._draw(splits, shots)
+            with seeded(seed):
+                subset = self._draw(splits, shots)
+        if subset is not stored:
             write_subset(cache, subset, self.image_folder, origin)
         return splits._replace(train=subset.train, val=subset.val)
 

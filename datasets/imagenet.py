@@ -2,7 +2,8 @@
 
 None of them has a validation split: `val` is empty, so that nothing can be chosen on the test
 pictures. Pictures are read in the order of their names; upstream reads them in the file system's
-order, so its few-shot subsets of ImageNet differ from machine to machine.
+order, so its few-shot subsets of ImageNet differ from machine to machine, and ours from them. Where
+upstream has left its list of pictures (preprocessed.pkl), its order is taken.
 
 The classes are the lines of classnames.txt in their order, for A and R those of them that have a
 folder; a class whose folder is missing or empty keeps its place. For a part of ImageNet's classes,
@@ -24,6 +25,9 @@ from datasets.division import (
     read_class_names,
 )
 from datasets.splits import Splits
+from datasets.subsets import read_pickled_subset
+
+LISTING = "preprocessed.pkl"  # what upstream's ImageNet found in the class folders, in its order
 
 
 @DATASET_REGISTRY.register()
@@ -40,7 +44,11 @@ class ImageNet(FewShotDataset):
         classes = read_class_names(self.folder / CLASS_LIST)
         train, val = self.image_folder / "train", self.image_folder / "val"
         names = list(classes.values())
-        return Splits(read_pictures(train, classes), [], read_pictures(val, classes), names)
+        splits = Splits(read_pictures(train, classes), [], read_pictures(val, classes), names)
+        listed = read_pickled_subset(self.folder / LISTING, splits)
+        if listed is not None and len(listed.train) == len(splits.train):
+            return splits._replace(train=listed.train)
+        return splits
 
 
 class ImageNetVariant(FewShotDataset):

@@ -7,7 +7,7 @@ import json
 import logging
 import pickle
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import Datum
@@ -69,7 +69,7 @@ class DatumUnpickler(pickle.Unpickler):
 
 
 def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
-    """Read a subset that upstream drew, {"train": [Datum, ...], "val": ...}.
+    """Read the pictures that upstream drew or listed, {"train": [Datum, ...], "val": ...}.
 
     Its paths are absolute, often those of another machine: each stands for the picture of the split
     that shares its end, class folder and file name at least, and its label.
@@ -85,9 +85,9 @@ def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
         train = match_items(content["train"], splits.train)
         val = match_items(content.get("val", []), splits.val)
     except Exception as error:  # a broken pickle may raise anything
-        logger.warning("The few-shot subset %s is not used: %s.", cache, error)
+        logger.warning("Upstream's list of pictures %s is not used: %s.", cache, error)
         return None
-    logger.info("Using the few-shot subset of upstream in %s", cache)
+    logger.info("Using upstream's list of pictures in %s", cache)
     return Splits(train, val, [])
 
 
@@ -99,7 +99,7 @@ def match_items(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]
     """
 
     def key(item: Datum) -> tuple[int, tuple[str, ...]]:
-        return item.label, PurePosixPath(item.impath.replace("\\", "/")).parts[-2:]
+        return item.label, tuple(item.impath.replace("\\", "/").rsplit("/", 2)[-2:])
 
     known = {key(item): item for item in items}
     found = []

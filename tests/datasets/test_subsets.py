@@ -117,6 +117,31 @@ def test_upstreams_pickle_of_another_machine_is_used(pets):
     assert flat(build("OxfordPets", pets, shots=1, seed=1).train_x) == flat(other.train_x)
 
 
+def test_upstreams_pickle_is_preferred_to_a_subset_drawn_before(pets):
+    other = build("OxfordPets", pets, shots=1, seed=5)
+    assert flat(build("OxfordPets", pets, shots=1, seed=1).train_x) != flat(other.train_x)
+    pickled(pets, other)
+    assert flat(build("OxfordPets", pets, shots=1, seed=1).train_x) == flat(other.train_x)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_imagenet_is_drawn_in_the_order_that_upstream_listed(tmp_path, whole):
+    plant("ImageNet", tmp_path)
+    listed = build("ImageNet", tmp_path).train_x[:: 1 if whole else 2][::-1]
+    items = [as_pickled(**(vars(item) | {"_impath": f"/old{item.impath}"})) for item in listed]
+    content = pickle.dumps({"train": items, "test": []}, protocol=pickle.HIGHEST_PROTOCOL)
+    usual = build("ImageNet", tmp_path, shots=2, seed=1)
+    (tmp_path / "imagenet" / "preprocessed.pkl").write_bytes(content)
+    found = build("ImageNet", tmp_path, shots=2, seed=1)
+    random.seed(1)
+    drawn = [
+        item
+        for label in dict.fromkeys(item.label for item in listed)
+        for item in random.sample([one for one in listed if one.label == label], 2)
+    ] if whole else usual.train_x
+    assert flat(found.train_x) == flat(drawn)
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path
