@@ -165,7 +165,15 @@ class DatasetBase:
             raise ValueError(
                 f"DATASET.SOURCE_DOMAINS is empty; name some of {list(self.domains)} for training"
             )
-        for domain in (*source_domains, *target_domains):
+        self.is_input_domain_valid((*source_domains, *target_domains))
+
+    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
+        """Refuse domains that the data set does not have.
+
+        Raises:
+            ValueError: If a domain is missing.
+        """
+        for domain in input_domains:
             check_availability(domain, self.domains, f"domain of {type(self).__name__}")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
