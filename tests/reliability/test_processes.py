@@ -1,0 +1,64 @@
+"""Several processes at once, and what one leaves that is killed or short of something."""
+
+import hashlib
+import io
+import multiprocessing
+import random
+import tarfile
+
+import pytest
+from dassl.utils.download import download_and_unpack
+
+from models.download import digest_of, fetch
+
+CONTENT = random.Random(0).randbytes(300_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+MANY = 32
+
+
+def at_once(work, *arguments):
+    """How many of 32 processes end well."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=arguments) for _ in range(MANY)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes].count(0)
+
+
+def fetch_and_look(url, target, checksum):
+    fetch(url, target, checksum)
+    assert digest_of(target, "md5") == MD5
+
+
+@pytest.mark.parametrize("checksum", [MD5, ""])
+def test_of_many_processes_one_fetches_a_file(server, tmp_path, table, checksum):
+    server.files["a.zip"] = CONTENT
+    server.faults = [("cut", 100_000), ("cut", 50_000)]
+    right = at_once(fetch_and_look, server.url("a.zip"), tmp_path / "new" / "a.zip", checksum)
+    assert right == MANY
+    assert [wanted for _, wanted in server.seen] == ["", "bytes=100000-", "bytes=150000-"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.zip"]
+    happened = f"{right} of {MANY} have it, complete and right; it was fetched once"
+    table.note("processes", f"{MANY} processes fetch a file; the connection breaks twice", happened)
+
+
+def unpack_and_look(url, target):
+    download_and_unpack(url, target, from_gdrive=False)
+    assert all((target.parent / f"{n}").read_bytes() == b"1" * n for n in range(50))
+
+
+def test_of_many_processes_all_find_an_archive_unpacked(server, tmp_path, table):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for n in range(50):
+            member = tarfile.TarInfo(f"{n}")
+            member.size = n
+            archive.addfile(member, io.BytesIO(b"1" * n))
+    server.files["a.tgz"] = packed.getvalue()
+    right = at_once(unpack_and_look, server.url("a.tgz"), tmp_path / "new" / "a.tgz")
+    assert right == MANY
+    assert len(list((tmp_path / "new").iterdir())) == 51
+    happened = f"{right} of {MANY} find all members, complete"
+    table.note("processes", f"{MANY} processes download and unpack one archive", happened)
