@@ -1,15 +1,23 @@
 """Several processes at once, and what one leaves that is killed or short of something."""
 
+import contextlib
 import hashlib
 import io
 import multiprocessing
 import random
+import signal
+import subprocess
+import sys
 import tarfile
+import time
+from pathlib import Path
 
 import pytest
 from dassl.utils.download import download_and_unpack
 
+from datasets.emoji_files import STAMP_FILE, ensure_dataset
 from models.download import digest_of, fetch
+from tests.reliability.conftest import PROJECT
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -62,3 +70,47 @@ def test_of_many_processes_all_find_an_archive_unpacked(server, tmp_path, table)
     assert len(list((tmp_path / "new").iterdir())) == 51
     happened = f"{right} of {MANY} find all members, complete"
     table.note("processes", f"{MANY} processes download and unpack one archive", happened)
+
+
+DRAW = "import sys; from pathlib import Path; from datasets.emoji_files import ensure_dataset; "
+DRAW += 'ensure_dataset(Path(sys.argv[1]), "split.json", "food", "colour", workers=2)'
+
+
+def wait_until(met, seconds=60):
+    """Whether something comes to hold in good time."""
+    end = time.monotonic() + seconds
+    while not met() and time.monotonic() < end:
+        time.sleep(0.1)
+    return met()
+
+
+def alive(marker):
+    """Processes whose command line names a path; a child that was forked has its parent's."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            ended = ") Z " in (entry / "stat").read_text()
+            if str(marker).encode() in (entry / "cmdline").read_bytes() and not ended:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_drawing_a_data_set_is_killed(tmp_path, table, sign):
+    folder = tmp_path / "emoji_food"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRAW, str(folder)], cwd=PROJECT, stderr=subprocess.DEVNULL
+    )
+    assert wait_until(lambda: len(list(tmp_path.glob(".emoji_food.*/*/images/*/*/*"))) > 3)
+    assert len(alive(folder)) == 3
+    process.send_signal(sign)
+    process.wait()
+    assert wait_until(lambda: not alive(folder))
+    assert not folder.exists()
+    small = {"train": 1, "val": 1, "test": 1}
+    ensure_dataset(folder, "split.json", "food", "colour", per_class=small, workers=1)
+    assert (folder / STAMP_FILE).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["emoji_food"]
+    happened = "its workers end with it; the next start removes what it left, and draws it"
+    table.note("processes", f"drawing a data set ends by {sign.name}", happened)
