@@ -104,15 +104,17 @@ def test_missing_permissions(start, toy_root, tmp_path, witness):
     witness("system", "the data folder may not be written to", "the run ends well, uncached")
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 6, "before")])
-def test_ctrl_c(start, whole, tmp_path, witness, stop):
-    job = {"stop": stop, "signal": signal.SIGINT}
-    found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=130)
+def test_ctrl_c_and_sigterm(start, whole, tmp_path, witness, stop, sign):
+    job = {"stop": stop, "signal": sign}
+    found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=128 + sign)
     assert not (tmp_path / "run" / "results.json").exists()
     assert start("Spotlighter", **OPTIONS)[0] == 0
     require_same_end(whole("Spotlighter", **OPTIONS), tmp_path / "run")
     where = "in a step" if stop[0] != "os" else "while a checkpoint is written"
-    witness("system", f"Ctrl-C {where}", f"{found}; exit code 130; then ends alike")
+    fault = f"{'Ctrl-C' if sign == signal.SIGINT else 'SIGTERM'} {where}"
+    witness("system", fault, f"{found}; exit code {128 + sign}; then ends alike")
 
 
 @pytest.fixture
