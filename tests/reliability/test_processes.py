@@ -17,7 +17,9 @@ from dassl.utils.download import download_and_unpack
 
 from datasets.emoji_files import STAMP_FILE, ensure_dataset
 from models.download import digest_of, fetch
-from tests.reliability.conftest import PROJECT
+from tests.reliability.conftest import PROJECT, Driver
+from tests.reliability.runs import OPTIONS
+from tests.reliability.test_system import ROOT_ONLY, sentence
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -114,3 +116,93 @@ def test_drawing_a_data_set_is_killed(tmp_path, table, sign):
     assert [path.name for path in tmp_path.iterdir()] == ["emoji_food"]
     happened = "its workers end with it; the next start removes what it left, and draws it"
     table.note("processes", f"drawing a data set ends by {sign.name}", happened)
+
+
+LAST = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
+WORKERS = {"DATALOADER__NUM_WORKERS": 2, "DATALOADER__CACHE_MB": 0}
+
+
+def test_memory_is_short(start, witness):
+    job = {"limits": {"AS": 2_000_000}}
+    found = sentence(*start("Spotlighter", job=job, **LAST))
+    assert "out of memory; take smaller batches" in found
+    witness("processes", "the process may have 2 MB more", found)
+
+
+def test_files_are_short(start, witness):
+    many = WORKERS | {"DATALOADER__NUM_WORKERS": 24}
+    found = sentence(*start("CoOp", job={"limits": {"NOFILE": 48}}, **LAST | many))
+    assert "too many open files; lower DATALOADER.NUM_WORKERS" in found
+    witness("processes", "no more than 48 files may be open, with 24 workers", found)
+
+
+@ROOT_ONLY
+def test_processes_are_short(start, toy_root, tmp_path, witness):
+    for path in (tmp_path, *tmp_path.parents, *toy_root.parents, toy_root):
+        path.chmod(path.stat().st_mode | 0o055)
+    tmp_path.chmod(0o777)
+    job = {"limits": {"NPROC": 1}, "uid": 65534}
+    found = sentence(*start("CoOp", job=job, **LAST | WORKERS))
+    witness("processes", "no more processes may start, with workers", found)
+
+
+def test_a_worker_is_killed(start, witness):
+    """By itself, when it has loaded some pictures."""
+    job = {"stop": ("trainers.random_states", "_Sending.__call__", 3, "before")}
+    found = sentence(*start("CoOp", job=job, **OPTIONS | WORKERS))
+    assert "a worker that reads pictures was killed" in found
+    witness("processes", "a worker is killed", found)
+
+
+@pytest.mark.thorough
+def test_the_shared_memory_of_workers_is_full(arguments, tmp_path, witness):
+    """As in a container of Docker's; in a mount namespace of its own."""
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False).returncode != 0:
+        pytest.skip("this system gives no mount namespace")
+    script = f"{mount} && exec {sys.executable} -m tests.reliability.driver"
+    log = tmp_path / "printed.txt"
+    with Driver(["unshare", "-rm", "sh", "-c", script]) as driver:
+        code = driver(argv=arguments("CoOp", "run", **LAST | WORKERS), log=str(log))
+    found = sentence(code, log.read_text())
+    assert "/dev/shm, where workers leave their batches, is full or missing" in found
+    witness("processes", "/dev/shm has 64 kB, with workers", found)
+
+
+TEXT = """
+import resource, sys
+from pathlib import Path
+import torch
+from models import text_encoder
+from models.loading import load_tiny_clip
+from models.prompts import Layout, split_prompts
+if sys.argv[1] == "no":
+    text_encoder.free_memory = lambda device: float("inf")
+clip = load_tiny_clip().requires_grad_(False)
+encoder = text_encoder.TextEncoder(clip)
+tokens = encoder.tokenizer.tokenize([f"a photo of a thing {i}." for i in range(5000)])
+layout = Layout(tokens.eos - 4)
+prompts = split_prompts(encoder.token_embedding(tokens.ids), layout, 5)
+prompts = prompts._replace(prefix=prompts.prefix.requires_grad_())
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+encoder(prompts).sum().backward()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_text_that_would_not_fit_is_taken_in_parts(table):
+    """The text tower of 5,000 classes, where the process may take 400 MB more."""
+    ended = {}
+    for automatic in ("yes", "no"):
+        done = subprocess.run(
+            [sys.executable, "-c", TEXT, automatic],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ended[automatic] = done.returncode == 0 or "allocate memory" in done.stderr, done.returncode
+    assert ended == {"yes": (True, 0), "no": (True, 1)}
+    happened = "prompts are taken in parts by themselves; all at once they do not fit"
+    table.note("processes", "5,000 classes, and 400 MB to learn a context with", happened)
