@@ -153,7 +153,9 @@ def said_of(error: Exception) -> str:
         return str(error)
     from trainers.faults import of_the_machine, sentence
 
-    return of_the_machine(error) or (sentence(error) if isinstance(error, USER_ERRORS) else "")
+    if short := of_the_machine(error):
+        return f"{short}; the same command goes on from the last checkpoint"
+    return sentence(error) if isinstance(error, USER_ERRORS) else ""
 
 
 if __name__ == "__main__":

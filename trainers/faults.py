@@ -7,30 +7,27 @@ import re
 import traceback
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-GO_ON = "; the same command goes on from the last checkpoint"
 BATCHES = (
     "take smaller batches (DATALOADER.TRAIN_X.BATCH_SIZE, DATALOADER.TEST.BATCH_SIZE) or fewer "
     "prompts at a time (MODEL.TEXT_CHUNK)"
 )
-GPU = f"the GPU is out of memory; {BATCHES}{GO_ON}"
+GPU = f"the GPU is out of memory; {BATCHES}"
 HOST = (
     f"out of memory; {BATCHES}, or fewer workers (DATALOADER.NUM_WORKERS), or keep no pictures "
-    f"(DATALOADER.CACHE_MB 0){GO_ON}"
+    "(DATALOADER.CACHE_MB 0)"
 )
 THREADS = (
     "the system lets no more threads or processes start; lower DATALOADER.NUM_WORKERS, or raise "
-    f"the limit (ulimit -u){GO_ON}"
+    "the limit (ulimit -u)"
 )
-FILES = (
-    f"too many open files; lower DATALOADER.NUM_WORKERS, or raise the limit (ulimit -n){GO_ON}"
-)
+FILES = "too many open files; lower DATALOADER.NUM_WORKERS, or raise the limit (ulimit -n)"
 SHM = (
     "/dev/shm, where workers leave their batches, is full or missing; make it larger (docker run "
-    f"--shm-size 8g), or set DATALOADER.NUM_WORKERS 0{GO_ON}"
+    "--shm-size 8g), or set DATALOADER.NUM_WORKERS 0"
 )
 WORKER = (
     "a worker that reads pictures was killed, as where memory is short; lower "
-    f"DATALOADER.NUM_WORKERS (0: no workers){GO_ON}"
+    "DATALOADER.NUM_WORKERS (0: no workers)"
 )
 # What errors say, and what is meant; the first that is found counts.
 SHORT_OF = {

@@ -201,3 +201,14 @@ def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, sai
     assert faults.of_the_machine(error) == said
     assert train.report(error) == (1 if error is SHORT_OF[-2][0] else 2)
     assert capsys.readouterr().err.startswith(f"train.py: error: {said}")
+
+
+def test_tools_say_it_too(monkeypatch, capsys):
+    from tools import predict
+
+    def short(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(predict, "parse_args", short)
+    assert predict.main([]) == 2
+    assert capsys.readouterr().err == f"predict: error: {faults.HOST}\n"
