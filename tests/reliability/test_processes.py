@@ -20,6 +20,7 @@ from models.download import digest_of, fetch
 from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
 from tests.reliability.test_system import ROOT_ONLY, sentence
+from tools.sweeps.on_ray import require_listener
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -167,6 +168,19 @@ def test_the_shared_memory_of_workers_is_full(arguments, tmp_path, witness):
     found = sentence(code, log.read_text())
     assert "/dev/shm, where workers leave their batches, is full or missing" in found
     witness("processes", "/dev/shm has 64 kB, with workers", found)
+
+
+def test_hundreds_of_workers_are_refused(fails, monkeypatch, witness):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    found = fails("CoOp", DATALOADER__NUM_WORKERS=500)
+    assert "DATALOADER.NUM_WORKERS must be a number from 0 to 64, got 500" in found
+    witness("processes", "500 workers, on a machine of 8 cores", found)
+
+
+def test_a_ray_address_of_nothing(witness):
+    with pytest.raises(ConnectionError) as met:
+        require_listener("127.0.0.1:1")
+    witness("processes", "a sweep on a Ray cluster where nothing listens", str(met.value))
 
 
 TEXT = """
