@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
+
+from tools.sweeps.guard import code_of, hear_sigterm
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -106,41 +110,52 @@ def log_to_stdout(level: int) -> None:
 
 
 def main() -> int:
-    """Run; an error of the user's ends in one sentence and exit code 2, any other in code 1."""
+    """Run; what the user can mend ends in one sentence and exit code 2, all else in code 1."""
     args = parse_args()
     threading.excepthook = lambda met: sys.stderr.write(
         f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
     )  # as TensorBoard's, where a disk is full
+    hear_sigterm()
     try:
         run(args)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         sys.stderr.write(
             "train.py: interrupted; what was saved is whole, and the same command goes on from the "
             "last checkpoint\n"
         )
-        return 130
-    except USER_ERRORS as error:
-        if args.debug:
-            raise
-        if not getattr(error, "said_by_main", False):  # of several processes, one speaks
-            sys.stderr.write(f"train.py: error: {in_one_sentence(error)}\n")
-        return 2
+        return code_of(interrupt)
     except Exception as error:
         if args.debug:
             raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
-        return 1
+        return report(error)
     return 0
 
 
-def in_one_sentence(error: BaseException) -> str:
-    """What happened, where, and what to do."""
+def report(error: Exception) -> int:
+    """Say what happened, where, and what to do; returns the exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
+    said = said_of(error)
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    traceback.clear_frames(error.__traceback__)  # a loader that lacks workers says more than that
+    sys.unraisablehook = hook
+    if said:
+        if not getattr(error, "said_by_main", False):  # of several processes, one speaks
+            sys.stderr.write(f"train.py: error: {said}\n")
+        return 2
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
+    return 1
+
+
+def said_of(error: Exception) -> str:
+    """One sentence for what the user can mend; empty for all else."""
     if isinstance(error, ModuleNotFoundError):  # perhaps one that the line below needs
         return str(error)
-    from trainers.faults import sentence
+    from trainers.faults import of_the_machine, sentence
 
-    return sentence(error)
+    if short := of_the_machine(error):
+        return f"{short}; the same command goes on from the last checkpoint"
+    return sentence(error) if isinstance(error, USER_ERRORS) else ""
 
 
 if __name__ == "__main__":

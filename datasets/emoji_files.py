@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tempfile
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from importlib.metadata import version
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dassl.utils.files import scratch_beside
 from jaxtyping import Bool, UInt8
 from PIL import Image
 from rich.console import Console
@@ -40,7 +41,8 @@ def ensure_dataset(
     """Make the data set unless this version of it is there already.
 
     It is written to a folder of another name first, so that what bears the data set's name is
-    complete. A data set of another version is replaced, never mixed.
+    complete. A data set of another version is replaced, never mixed. Of several processes one
+    draws it.
 
     Args:
         folder: of the data set.
@@ -53,15 +55,14 @@ def ensure_dataset(
     stamp = _stamp(set_name, domain, per_class)
     if is_current(folder, stamp):
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        unfinished = Path(scratch) / folder.name
-        _write(unfinished, split_file, set_name, domain, per_class, workers or _cores())
-        (unfinished / STAMP_FILE).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+    with scratch_beside(folder) as scratch:
         if is_current(folder, stamp):  # another process was quicker
             return
+        unfinished = scratch / folder.name
+        _write(unfinished, split_file, set_name, domain, per_class, workers or _cores())
+        (unfinished / STAMP_FILE).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
         if folder.exists():
-            folder.rename(Path(scratch) / "replaced")
+            folder.rename(scratch / "replaced")
         unfinished.rename(folder)
 
 
@@ -108,7 +109,8 @@ def _write(
     # Forking spares every worker the seconds that importing the project takes.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else None)
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+    try:
         images = folder / IMAGE_DIR
         futures = {pool.submit(_draw_class, images, set_name, domain, *job): job for job in jobs}
         finished = track(
@@ -118,6 +120,8 @@ def _write(
             console=Console(stderr=True),
         )
         packed = {futures[future]: future.result() for future in finished}
+    finally:
+        pool.shutdown(cancel_futures=True)  # where one is interrupted, nothing more is drawn
     splits: dict[str, list[list[Any]]] = {split: [] for split in per_class}
     for split, name, count in jobs:
         label = names.index(name)
@@ -126,6 +130,18 @@ def _write(
     paths = [entry[0] for entries in splits.values() for entry in entries]
     masks = np.concatenate([packed[job] for job in jobs])
     np.savez_compressed(folder / MASK_FILE, paths=np.array(paths), packed=masks)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end with the process that has started it, even if that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_class(

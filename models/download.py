@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 CHUNK = 2**20  # bytes
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds between attempts
@@ -20,6 +22,8 @@ WORTH_ANOTHER_TRY = (408, 429, 500, 502, 503, 504)
 
 def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") -> None:
     """Download a file; what an earlier attempt left in `<target>.part` is not fetched again.
+
+    Of several processes one fetches it, and the others wait and find it there.
 
     Args:
         url: address of the file.
@@ -32,13 +36,37 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
         ValueError: the checksum is wrong; nothing is left of the file.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial, problem = part_of(target), ""
+    lock = target.with_name(f".{target.name}.lock")
+    with FileLock(lock):  # it looks whether the file that it has locked is still there
+        try:
+            if not (target.is_file() and checksum in ("", digest_of(target, algorithm))):
+                _fetch_alone(url, target, checksum, algorithm)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _fetch_alone(url: str, target: Path, checksum: str, algorithm: str) -> None:
+    partial = part_of(target)
+    _fetch_rest(url, partial)
+    for path in (partial, target):
+        try:
+            require_checksum(path, checksum, url, algorithm)
+        except ValueError:
+            path.unlink()  # going on from it would end in the same way
+            raise
+        if path is partial:
+            partial.replace(target)
+
+
+def _fetch_rest(url: str, partial: Path) -> None:
+    """Try until a partial file is complete."""
+    problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE)
         try:
             if go_on(url, partial):
-                break
+                return
             problem = "it ended early"
         except urllib.error.HTTPError as error:
             problem = f"the server answers {error.code} {error.reason}"
@@ -46,18 +74,11 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
                 raise OSError(f"{url} cannot be fetched: {problem}.") from None
         except (OSError, http.client.HTTPException) as error:
             problem = str(error) or type(error).__name__
-    else:
-        size = partial.stat().st_size if partial.exists() else 0
-        raise OSError(
-            f"{url} cannot be fetched: tried {ATTEMPTS} times, at last {problem}; {size:,} bytes "
-            f"are in {partial}, and the same command goes on from there."
-        )
-    try:
-        require_checksum(partial, checksum, url, algorithm)
-    except ValueError:
-        partial.unlink()  # going on from it would end in the same way
-        raise
-    partial.replace(target)
+    size = partial.stat().st_size if partial.exists() else 0
+    raise OSError(
+        f"{url} cannot be fetched: tried {ATTEMPTS} times, at last {problem}; {size:,} bytes "
+        f"are in {partial}, and the same command goes on from there."
+    )
 
 
 def part_of(target: Path) -> Path:

@@ -8,6 +8,8 @@ C classes, G groups, P prefix tokens, R tokens of all tails, W tower width, H he
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,11 +17,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blocks import BeforeBlock, mlp, project, unit
+from models.free_memory import free_memory
 from models.prompts import Layout, Packing, Prompts, common_prefix, split_prompts
 from models.tokenizer import tokenizer_of
 
 KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
 ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
+# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
+KEPT_WIDTHS, KEPT_SCORES = 12, 4
+
+logger = logging.getLogger(__name__)
 
 
 class TextEncoder(nn.Module):
@@ -38,7 +45,8 @@ class TextEncoder(nn.Module):
         self.token_embedding = clip.token_embedding
         self.in_parts = True  # where no gradient is kept; a graph for any batch knows no parts
         self.tokenizer = tokenizer_of(clip)
-        self.chunk = 0  # classes at a time while learning, the rest recomputed; 0 for all
+        self.chunk = 0  # prompts at a time while learning, the rest recomputed; 0: as memory allows
+        self._fitting: dict[tuple[int, int], int] = {}  # by classes and groups
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,8 +75,9 @@ class TextEncoder(nn.Module):
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
         )
         groups = prompts.prefix.shape[0]
+        chunk = self.prompts_at_a_time(prompts) if learns else 0
         if learns:
-            limit = self.rows_of_a_chunk(prompts.layout, groups)
+            limit = rows_of_a_chunk(prompts.layout, groups, chunk)
         elif self.in_parts:
             limit = max(1, ROWS_AT_A_TIME // groups)
         else:
@@ -76,17 +85,42 @@ class TextEncoder(nn.Module):
         parts = []
         for rows, packing in prompts.layout.parts(limit):
             arguments = (keys_values, prompts.tail[rows], packing)
-            if learns and self.chunk:
+            if chunk:
                 parts.append(checkpoint(self.encode_tails, *arguments, use_reentrant=False))
             else:
                 parts.append(self.encode_tails(*arguments))
         return torch.cat(parts, dim=1)
 
-    def rows_of_a_chunk(self, layout: Layout, groups: int) -> int:
-        """Tokens of as many classes as may be encoded at a time while learning."""
-        if not self.chunk:
-            return sum(layout.lengths)
-        return max(1, self.chunk // groups) * max(layout.lengths)
+    def prompts_at_a_time(self, prompts: Prompts) -> int:
+        """Prompts that are encoded at a time while learning; 0 for all.
+
+        Where `chunk` is 0, all are, unless what the backward pass keeps of them would take more
+        than half of the free memory. That is decided once, so that all steps of a run are alike.
+        """
+        if self.chunk:
+            return self.chunk
+        classes, groups = len(prompts.layout.lengths), prompts.prefix.shape[0]
+        if (classes, groups) not in self._fitting:
+            room = free_memory(prompts.tail.device) / 2
+            size = self.bytes_of_a_prompt(prompts)
+            fits = classes * groups * size <= room
+            found = 0 if fits else max(1, int(room / 2 / size))  # gradients take as much again
+            self._fitting[classes, groups] = found
+            if found:
+                logger.info(
+                    "%d prompts at a time for want of memory (MODEL.TEXT_CHUNK): all %d would "
+                    "take %.3g GB, and %.3g GB are free",
+                    *(found, classes * groups, classes * groups * size / 1e9, 2 * room / 1e9),
+                )
+        return self._fitting[classes, groups]
+
+    def bytes_of_a_prompt(self, prompts: Prompts) -> float:
+        """About what the backward pass keeps of a prompt's tail, as if all were the longest."""
+        size = prompts.layout.valid.shape[1]
+        heads = self.transformer.resblocks[0].attn.num_heads
+        width = KEPT_WIDTHS * prompts.tail.shape[-1]
+        scores = KEPT_SCORES * heads * (size + prompts.prefix.shape[1])
+        return float(self.num_blocks * size * (width + scores) * self.dtype.itemsize)
 
     def read_prefix(
         self, prefix: Float[Tensor, "G P W"], before_block: BeforeBlock | None
@@ -136,6 +170,13 @@ class TextEncoder(nn.Module):
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""
         return unit(self.encode_raw(texts))
+
+
+def rows_of_a_chunk(layout: Layout, groups: int, chunk: int) -> int:
+    """Tokens of as many prompts as may be encoded at a time while learning; 0 prompts: all."""
+    if not chunk:
+        return sum(layout.lengths)
+    return max(1, chunk // groups) * max(layout.lengths)
 
 
 def attend_tails(

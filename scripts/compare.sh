@@ -32,12 +32,12 @@ output=${OUTPUT:-output/compare}
 where=(--processes)
 [[ -z ${ADDRESS:-} ]] || where=(--address "$ADDRESS")
 
-python tools/sweep.py --protocols "${protocols[@]}" --datasets "${datasets[@]}" \
+setup_run python tools/sweep.py --protocols "${protocols[@]}" --datasets "${datasets[@]}" \
   --trainers "${trainers[@]}" --seeds "${seeds[@]}" --root "$root" --output "$output" \
   "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
-python tools/collect_results.py "$output" --markdown "$output/results.md" \
+setup_run python tools/collect_results.py "$output" --markdown "$output/results.md" \
   --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
   base new hm images_per_s learned_parameters config shots source all
-python tools/report.py "$output" --root "$root" --output "$output/report.html"
+setup_run python tools/report.py "$output" --root "$root" --output "$output/report.html"
 echo "The table is in $output/results.md, a row a seed in $output/results.csv, and a page to show"
 echo "in $output/report.html."

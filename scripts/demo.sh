@@ -16,6 +16,6 @@ output=output/demo
 spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
 
 echo "A few minutes; where a data set is new, its pictures are drawn first."
-TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output bash scripts/compare.sh "$@"
-python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
+TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output setup_run bash scripts/compare.sh "$@"
+setup_run python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
 echo "What Spotlighter looked at is in $output/spotlight.png."

@@ -93,6 +93,18 @@ setup_environment() {
   export PATH="$env/bin:$PATH"
 }
 
+# Run a command that SIGTERM ends together with the script. Ctrl-C reaches it from the terminal.
+setup_run() {
+  local pid status=0
+  "$@" &
+  pid=$!
+  trap 'kill -TERM "$pid" 2>/dev/null || true; wait "$pid" || true; exit 143' TERM
+  trap 'wait "$pid" || true; exit 130' INT
+  wait "$pid" || status=$?
+  trap - TERM INT
+  return "$status"
+}
+
 if [[ " --help -h " == *" ${1:-} "* || " --help -h " == *" ${2:-} "* ]]; then
   setup_help "$0"
   exit

@@ -25,4 +25,4 @@ audit() {
 python -m ruff check .
 python -m mypy
 [[ $# -gt 0 ]] || audit
-python -m pytest "$@"
+exec python -m pytest "$@"

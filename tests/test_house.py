@@ -26,6 +26,8 @@ SURFACE = {
     "dassl.metrics": {"compute_accuracy"},
     "dassl.evaluation": {"EVALUATOR_REGISTRY", "build_evaluator"},
     "dassl.optim": {"build_optimizer", "build_lr_scheduler"},
+    "dassl.utils.files": {"alone_with", "scratch_beside"},
+    "dassl.utils.unpack": {"is_archive", "unpack"},
     "dassl.utils": {
         "Registry",
         "setup_logger",

@@ -1,9 +1,12 @@
-"""Command lines: a parser from the docstring of a tool's module, and whole numbers."""
+"""Command lines: a parser from the docstring of a tool's module, whole numbers, short memory."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
@@ -33,3 +36,25 @@ def whole(least: int) -> Callable[[str], int]:
         return int(word)
 
     return read
+
+
+def says_what_is_short(main: Callable[..., int]) -> Callable[..., int]:
+    """A tool's `main` that ends in one sentence, too, where torch has no memory or no worker left.
+
+    Such errors are of no kind of their own, so that `except USER_ERRORS` does not know them.
+    """
+
+    @wraps(main)
+    def run(*args: object, **kwargs: object) -> int:
+        try:
+            return main(*args, **kwargs)
+        except Exception as error:
+            from trainers.faults import of_the_machine  # slow to import
+
+            if not (said := of_the_machine(error)):
+                raise
+            tool = Path(main.__code__.co_filename).stem
+            sys.stderr.write(f"{tool}: error: {said}\n")
+            return 2
+
+    return run

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.p
 from models.download import digest_of
 from models.export_form import ExportForm, trace
 from tools.bench.progress import Report
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -170,6 +170,7 @@ def export(args: argparse.Namespace) -> None:
         )
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

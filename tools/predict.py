@@ -28,7 +28,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from models.predictor import SpotlighterPredictor
-from tools.command_line import parser_of, whole
+from tools.command_line import parser_of, says_what_is_short, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -136,6 +136,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
     return done
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

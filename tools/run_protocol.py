@@ -15,11 +15,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
 from tools.sweeps import names
 from tools.sweeps.execute import PATIENCE
+from tools.sweeps.guard import Terminated, end_with, hear_sigterm
 from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
 
 ARGUMENTS = """\
@@ -99,10 +101,17 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 
 def carry_out(job: Job) -> int:
-    """Run a job to its end; returns its exit code. Ctrl-C reaches it, too, and it says what is."""
+    """Run a job to its end; returns its exit code. What ends this process ends the job, too.
+
+    Ctrl-C reaches it from the terminal; it says what is.
+    """
     command = [sys.executable, "train.py", *job.words]
-    process = subprocess.Popen(command, cwd=names.PROJECT)
+    bound = partial(end_with, os.getpid())
+    process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound)
     try:
+        return process.wait()
+    except Terminated:
+        process.terminate()
         return process.wait()
     except KeyboardInterrupt:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -114,6 +123,7 @@ def carry_out(job: Job) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs in order; stops at the first that fails, with its exit code."""
     args = parse_arguments(arguments)
+    hear_sigterm()
     try:
         jobs = jobs_of(args)
     except ValueError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
 from tools.validate import validate
 from train import USER_ERRORS
@@ -87,6 +87,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv, argparse.Namespace(held_out=False))
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the mean of each combination over the data sets."""
     args = parse_args(argv)

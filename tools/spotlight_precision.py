@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/spotligh
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
 from train import USER_ERRORS
 from trainers.base import CLIPTrainer
@@ -104,6 +104,7 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
     return found
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and its means."""
     parser = parser_of(__doc__)

@@ -24,12 +24,11 @@ from tools.command_line import parser_of, whole
 from tools.sweeps import names
 from tools.sweeps.execute import Here, Launch
 from tools.sweeps.grid import Grid, draw_missing
+from tools.sweeps.guard import code_of, hear_sigterm
 from tools.sweeps.on_ray import OnRay
 from tools.sweeps.progress import Bars, show_failures, show_plan
 from tools.sweeps.protocols import PROTOCOLS
 from tools.sweeps.schedule import Schedule, Workers
-
-INTERRUPTED = 130  # as a shell says it
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -91,24 +90,19 @@ def run(args: argparse.Namespace) -> int:
     return show_failures(schedule, launch.project)
 
 
-def interrupt(*_: object) -> None:
-    """End the sweep as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(arguments)
-    for sign in (signal.SIGTERM, signal.SIGINT):  # the latter is ignored behind a shell's &
-        signal.signal(sign, interrupt)
+    hear_sigterm()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored behind a shell's &
     try:
         return run(args)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"sweep: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("sweep: stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+        return code_of(interrupt)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
 from train import USER_ERRORS
 from trainers import extend_cfg
@@ -112,6 +112,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)

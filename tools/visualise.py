@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from train import USER_ERRORS
@@ -152,6 +152,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

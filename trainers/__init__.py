@@ -40,7 +40,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
     cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it
     cfg.MODEL.COMPILE = ""  # backend of torch.compile for the image tower, as inductor
-    cfg.MODEL.TEXT_CHUNK = 0  # prompts encoded at a time in training, 0 for all; saves memory
+    cfg.MODEL.TEXT_CHUNK = 0  # prompts encoded at a time in training; 0: all, if memory allows
     # Blocks of the image tower (from 0) that drop patches, and how many go on; see docs/method.md 7
     cfg.MODEL.PRUNE = CfgNode({"AT": (), "KEEP": (), "MIX": 1.0})
     for trainer in TRAINERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -35,6 +36,12 @@ def at_least(least: float) -> Rule:
     return lambda value: _is_number(value) and value >= least, f"a number from {least:g} on"
 
 
+def workers() -> Rule:
+    """Processes of a loader: more than these take minutes to start, and no batch comes sooner."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    return lambda value: _is_number(value) and 0 <= value <= most, f"a number from 0 to {most}"
+
+
 def wholes() -> Rule:
     """Any number of whole numbers from 0 on."""
     return lambda value: all(type(v) is int and v >= 0 for v in value), "whole numbers from 0 on"
@@ -55,7 +62,7 @@ RULES: dict[str, Rule] = {
     "INPUT.SIZE": numbers(2, 1),
     "INPUT.PIXEL_MEAN": numbers(3, -math.inf),
     "INPUT.PIXEL_STD": numbers(3, 1e-6),
-    "DATALOADER.NUM_WORKERS": at_least(0),
+    "DATALOADER.NUM_WORKERS": workers(),
     "INPUT.RRCROP_SCALE": numbers(2, 0),
     "INPUT.NO_TRANSFORM": only(False),
     "DATALOADER.K_TRANSFORMS": only(1),

@@ -3,19 +3,80 @@
 from __future__ import annotations
 
 import errno
+import re
+import traceback
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BATCHES = (
+    "take smaller batches (DATALOADER.TRAIN_X.BATCH_SIZE, DATALOADER.TEST.BATCH_SIZE) or fewer "
+    "prompts at a time (MODEL.TEXT_CHUNK)"
+)
+GPU = f"the GPU is out of memory; {BATCHES}"
+HOST = (
+    f"out of memory; {BATCHES}, or fewer workers (DATALOADER.NUM_WORKERS), or keep no pictures "
+    "(DATALOADER.CACHE_MB 0)"
+)
+THREADS = (
+    "the system lets no more threads or processes start; lower DATALOADER.NUM_WORKERS, or raise "
+    "the limit (ulimit -u)"
+)
+FILES = "too many open files; lower DATALOADER.NUM_WORKERS, or raise the limit (ulimit -n)"
+SHM = (
+    "/dev/shm, where workers leave their batches, is full or missing; make it larger (docker run "
+    "--shm-size 8g), or set DATALOADER.NUM_WORKERS 0"
+)
+WORKER = (
+    "a worker that reads pictures was killed, as where memory is short; lower "
+    "DATALOADER.NUM_WORKERS (0: no workers)"
+)
+# What errors say, and what is meant; the first that is found counts.
+SHORT_OF = {
+    r"out of memory\. Tried|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED": GPU,
+    r"[Tt]oo many open files|items of ancdata": FILES,
+    r"shared memory|file </torch_|signal: Bus error": SHM,
+    r"DataLoader worker .*(killed|exited)": WORKER,
+    r"DefaultCPUAllocator|bad_alloc|[Cc]annot allocate memory|not enough memory": HOST,
+    r"can't start new thread|Thread creation failed|temporarily unavailable": THREADS,
+}
+NUMBERS = {
+    **{errno.EMFILE: FILES, errno.ENFILE: FILES},
+    **{errno.ENOMEM: HOST, errno.EAGAIN: THREADS},
+}
+
+
+def of_the_machine(error: BaseException) -> str:
+    """What the machine is short of, and what to do; empty for an error of another kind.
+
+    Args:
+        error: also one of torch's, which are of no kind of their own.
+    """
+    if not isinstance(error, (RuntimeError, OSError, MemoryError, EOFError)):
+        return ""
+    if isinstance(error, OSError) and error.filename is None:
+        if error.errno in NUMBERS:
+            return NUMBERS[error.errno]
+        if _passes(error, "multiprocessing/synchronize"):  # a semaphore is a file there
+            return SHM
+    found = (advice for words, advice in SHORT_OF.items() if re.search(words, str(error)))
+    if isinstance(error, (ConnectionError, EOFError)) and _passes(error, "torch/utils/data"):
+        return WORKER
+    return next(found, HOST if isinstance(error, MemoryError) else "")
+
+
+def _passes(error: BaseException, part: str) -> bool:
+    """Whether an error comes out of a file whose path has a part."""
+    return any(part in frame.filename for frame in traceback.extract_tb(error.__traceback__))
 
 
 def sentence(error: BaseException) -> str:
     """One sentence for an error."""
+    if said := of_the_machine(error):
+        return said
     if isinstance(error, OSError) and error.errno is not None:
         return _of_the_system(error)
     text = str(error)
     if "Original Traceback" in text:  # as a loader passes on what its worker met
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    if isinstance(error, MemoryError):
-        text = f"out of memory ({text}); take smaller batches, DATALOADER...BATCH_SIZE"
     return " ".join(text.split())
 
 

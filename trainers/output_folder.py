@@ -7,18 +7,37 @@ import fcntl
 import logging
 import os
 import platform
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+TAKEN = (errno.EACCES, errno.EAGAIN)
+UNFINISHED = ".unfinished-"  # in the name of a file that is being written
+
+
+_held: set[int] = set()  # handles of folders
+
+
+def _leave_to_parent() -> None:
+    """In a process that was forked: a worker that outlives the run does not keep its folder."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
 def sole_writer(directory: str | Path) -> Iterator[None]:
     """Keep other runs out of a folder, which is made if need be, until the block or process ends.
+
+    Two things are locked: the file `.lock`, which says who writes, and the folder itself, because
+    the file can be removed. What a killed run had not finished to write is cleared.
 
     Raises:
         BlockingIOError: another run writes there.
@@ -31,27 +50,50 @@ def sole_writer(directory: str | Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(folder)  # that is what cannot be written to
         raise
-    with opened as file:
-        try:
-            # A lock of the process, not of the open file: workers that outlive it do not keep it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                raise BlockingIOError(
-                    f"another run ({file.read().strip()}) is writing to {folder}; wait for its "
-                    "end, or choose another --output-dir"
-                ) from None
-            logger.warning("%s gives no locks: see to it that no other run writes there", folder)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
+    handle = os.open(folder, os.O_RDONLY)
+    _held.add(handle)
+    try:
+        with opened as file:
+            _lock(folder, file, handle)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            for left in folder.glob(f".*{UNFINISHED}*"):
+                left.unlink()
+            yield
+    finally:
+        if handle in _held:
+            _held.discard(handle)
+            os.close(handle)
+
+
+def _lock(folder: Path, file: TextIO, handle: int) -> None:
+    """Lock the file and the folder, or say which run has."""
+    try:
+        # A lock of the process, not of the open file: workers that outlive it do not keep it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip()
+        _refuse_or_warn(folder, error, f"another run ({owner}) is writing to {folder}")
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in TAKEN:  # some file systems cannot lock folders
+            what = f"another run is writing to {folder}, though its file {LOCK} was removed"
+            _refuse_or_warn(folder, error, what)
+
+
+def _refuse_or_warn(folder: Path, error: OSError, what: str) -> None:
+    if error.errno in TAKEN:
+        raise BlockingIOError(f"{what}; wait for its end, or choose another --output-dir") from None
+    logger.warning("%s gives no locks: see to it that no other run writes there", folder)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, even if the machine stops meanwhile."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)

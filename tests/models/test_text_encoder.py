@@ -65,13 +65,32 @@ def test_chunks_give_equal_features_and_gradients(clip_model, chunk):
     for size in (0, chunk):
         encoder = TextEncoder(clip_model)
         encoder.chunk = size
-        prompts = prompts_of(clip_model, texts)
-        prefix = prompts.prefix.detach().repeat(2, 1, 1).requires_grad_()
-        out = encoder(prompts._replace(prefix=prefix, tail=prompts.tail.detach()))
-        out.square().sum().backward()
-        results.append((out.detach(), prefix.grad))
+        results.append(learned(encoder, prompts_of(clip_model, texts)))
     (features, gradient), (chunked, recomputed) = results
     torch.testing.assert_close(chunked, features, rtol=1e-5, atol=1e-5)
+    assert (recomputed - gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+def learned(encoder, prompts):
+    """Features and the gradient of the context."""
+    prefix = prompts.prefix.detach().repeat(2, 1, 1).requires_grad_()
+    out = encoder(prompts._replace(prefix=prefix, tail=prompts.tail.detach()))
+    out.square().sum().backward()
+    return out.detach(), prefix.grad
+
+
+def test_where_memory_is_short_prompts_are_taken_in_parts(clip_model, monkeypatch, caplog):
+    caplog.set_level("INFO", "models.text_encoder")
+    prompts = prompts_of(clip_model, [f"a photo of {'very ' * i}old dog." for i in (0, 4, 1, 0, 2)])
+    encoder = TextEncoder(clip_model)
+    features, gradient = learned(encoder, prompts)
+    assert encoder.prompts_at_a_time(prompts) == 0
+    assert not caplog.records
+    encoder, size = TextEncoder(clip_model), encoder.bytes_of_a_prompt(prompts)
+    monkeypatch.setattr(text_encoder, "free_memory", lambda device: 16 * size)
+    found, recomputed = learned(encoder, prompts)
+    assert "4 prompts at a time for want of memory (MODEL.TEXT_CHUNK): all 10 would" in caplog.text
+    torch.testing.assert_close(found, features, rtol=1e-5, atol=1e-5)
     assert (recomputed - gradient).abs().max() < 1e-5 * gradient.abs().max()
 
 

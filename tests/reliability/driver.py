@@ -10,6 +10,7 @@ its exit code (negative: the signal). A job:
     signal: instead of SIGKILL
     fsize: bytes that a file may have
     uid: become that user first
+    limits: {"NOFILE": number, ...}, see `resource`; "AS" counts from what the process has
 """
 
 import importlib
@@ -21,6 +22,7 @@ import stat
 import sys
 import threading
 import time
+from pathlib import Path
 
 import torch._dynamo  # noqa: F401 - what runs import on their way is imported here, once
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
@@ -65,6 +67,10 @@ def child(job, log):
     if "fsize" in job:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+    for name, most in job.get("limits", {}).items():
+        if name == "AS":
+            most += resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
     if "uid" in job:
         os.setuid(job["uid"])
     sys.argv = ["train.py", *job["argv"]]

@@ -16,6 +16,7 @@ PARTS = {
     "resume": "A run that is stopped",
     "files": "Damaged checkpoints",
     "system": "Disk, permissions, Ctrl-C, two runs",
+    "processes": "Several processes, memory, what is left behind",
     "numbers": "Numbers that are none",
     "malicious": "Files from strangers",
     "identity": "A checkpoint that does not fit",

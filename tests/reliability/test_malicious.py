@@ -154,8 +154,10 @@ def test_a_few_shot_subset_with_code(run, trace, toy_root, witness):
 def archives(folder, name):
     """An archive of each kind with a member of that name."""
     with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
+        archive.writestr("good", "good")
         archive.writestr(name, "trace")
     with tarfile.open(folder / "evil.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("good"))
         member = tarfile.TarInfo(name)
         member.size = 5
         archive.addfile(member, io.BytesIO(b"trace"))
@@ -168,9 +170,9 @@ def test_an_archive_that_climbs_out(trace, tmp_path, witness, which, name):
     inside = tmp_path / "target"
     inside.mkdir()
     source = archives(tmp_path, name.format(trace))[which]
-    with pytest.raises(ValueError, match="leads out of") as met:
+    with pytest.raises(ValueError, match="would be written outside") as met:
         download_and_unpack(source.as_uri(), inside / source.name, from_gdrive=False)
-    assert [path.name for path in inside.iterdir()] == [source.name]
+    assert [path.name for path in inside.iterdir()] == [source.name]  # not the good one either
     how = "with an absolute path" if name == "{}" else "that climbs out"
     if name != "a/../../trace":
         witness("malicious", f"an archive {source.name[5:]} {how}", str(met.value))
@@ -186,9 +188,35 @@ def test_a_link_in_an_archive_leads_nowhere(trace, tmp_path, witness):
         member = tarfile.TarInfo("link/trace")
         member.size = 5
         archive.addfile(member, io.BytesIO(b"trace"))
-    with pytest.raises(ValueError, match="leads out of") as met:
+    with pytest.raises(ValueError, match="is no file of the archive") as met:
         download_and_unpack(path.as_uri(), inside / path.name, from_gdrive=False)
     witness("malicious", "an archive with a link that leads out", str(met.value))
+
+
+def test_a_chain_of_links_longer_than_a_path_leads_nowhere(trace, tmp_path, witness):
+    """CVE-2025-4517: the library's own check gives up where a path is too long to be resolved."""
+    inside, path, below = tmp_path / "target", tmp_path / "evil.tar", ""
+    inside.mkdir()
+    with tarfile.open(path, "w") as archive:
+
+        def add(name, kind, link=""):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            archive.addfile(member)
+
+        add("good", tarfile.REGTYPE)
+        for step in "abcdefghijklmnop":
+            add(f"{below}{'d' * 247}", tarfile.DIRTYPE)
+            add(f"{below}{step}", tarfile.SYMTYPE, "d" * 247)
+            below += f"{step}/"
+        add(f"{below}{'l' * 254}", tarfile.SYMTYPE, "../" * 16)
+        add("escape", tarfile.SYMTYPE, f"{below}{'l' * 254}/../trace")
+        add("escape", tarfile.REGTYPE)
+    with pytest.raises(ValueError, match=r"is refused: .*'escape' twice") as met:
+        download_and_unpack(path.as_uri(), inside / path.name, from_gdrive=False)
+    assert [path.name for path in inside.iterdir()] == [path.name]
+    fault = "an archive with a chain of links longer than a path (CVE-2025-4517)"
+    witness("malicious", fault, str(met.value))
 
 
 def test_a_checkpoint_cannot_name_what_the_engine_allows_for_itself(trace, tmp_path):

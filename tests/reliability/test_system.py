@@ -12,6 +12,7 @@ import pytest
 
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
+from trainers.output_folder import sole_writer
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -103,15 +104,17 @@ def test_missing_permissions(start, toy_root, tmp_path, witness):
     witness("system", "the data folder may not be written to", "the run ends well, uncached")
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 6, "before")])
-def test_ctrl_c(start, whole, tmp_path, witness, stop):
-    job = {"stop": stop, "signal": signal.SIGINT}
-    found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=130)
+def test_ctrl_c_and_sigterm(start, whole, tmp_path, witness, stop, sign):
+    job = {"stop": stop, "signal": sign}
+    found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=128 + sign)
     assert not (tmp_path / "run" / "results.json").exists()
     assert start("Spotlighter", **OPTIONS)[0] == 0
     require_same_end(whole("Spotlighter", **OPTIONS), tmp_path / "run")
     where = "in a step" if stop[0] != "os" else "while a checkpoint is written"
-    witness("system", f"Ctrl-C {where}", f"{found}; exit code 130; then ends alike")
+    fault = f"{'Ctrl-C' if sign == signal.SIGINT else 'SIGTERM'} {where}"
+    witness("system", fault, f"{found}; exit code {128 + sign}; then ends alike")
 
 
 @pytest.fixture
@@ -138,6 +141,21 @@ def test_two_runs_in_one_folder(start, holder, tmp_path, witness):
     holder.kill()
     holder.wait()
     assert start("CoOp", **OPTIONS)[0] == 0
+
+
+def test_a_removed_lock_lets_no_second_run_in(start, tmp_path, witness):
+    with sole_writer(tmp_path / "run"):
+        (tmp_path / "run" / ".lock").unlink()
+        found = sentence(*start("CoOp", **OPTIONS))
+    assert "though its file .lock was removed; wait for its end" in found
+    witness("system", "two runs in one output folder, and .lock is removed", f"the second: {found}")
+
+
+def test_what_a_killed_run_had_not_finished_is_cleared(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.unfinished-1").touch()
+    run("ZeroshotCLIP", **OPTIONS)
+    assert not list((tmp_path / "run").glob(".*unfinished*"))
 
 
 def test_a_folder_without_locks_is_warned_of(run, tmp_path, monkeypatch, caplog):

@@ -3,6 +3,7 @@
 What tools/run_protocol.py makes of a script's arguments is real; train.py is not.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -71,18 +72,23 @@ class Project:
         (self.env / "bin" / "python").write_text(FAKE_PYTHON)
         (self.env / "bin" / "python").chmod(0o755)
 
-    def run(self, script, *arguments, **variables):
+    def start(self, script, *arguments, **variables):
         keep = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
         fake = {"VIRTUAL_ENV": str(self.env), "PROJECT": str(self.root)}
         environment = keep | fake | {"REAL_PYTHON": sys.executable} | variables
-        return subprocess.run(
+        return subprocess.Popen(
             ["bash", f"scripts/{script}.sh", *arguments],
             cwd=self.root,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+
+    def run(self, script, *arguments, **variables):
+        process = self.start(script, *arguments, **variables)
+        out, err = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def calls(self):
         """Calls of Python since the last look."""
@@ -397,6 +403,32 @@ def test_help_ends_with_an_example_and_does_nothing(ready, script):
     assert run.stderr == ""
     assert f"scripts/{script.name}" in [words[0] for words in examples(run.stdout)]
     assert ready.calls() == []
+
+
+@pytest.mark.parametrize("script", ["compare", "demo"])
+def test_sigterm_to_a_script_ends_what_it_started(ready, script):
+    python = ready.env / "bin" / "python"
+    python.write_text(FAKE_PYTHON.replace("  *)", '  tools/sweep.py*) exec sleep 60 ;;\n  *)'))
+    python.chmod(0o755)
+    process = ready.start(script)
+    marker = f"PROJECT={ready.root}".encode()
+    end = time.monotonic() + 30
+    while not (sleeping := [p for p in processes(marker) if p[1] == "sleep"]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert sleeping[0] not in processes(marker)
+
+
+def processes(marker):
+    """(number, name) of those whose environment holds some words."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if marker in (entry / "environ").read_bytes():
+                found.append((int(entry.name), (entry / "comm").read_text().strip()))
+    return found
 
 
 @pytest.mark.parametrize("script", ["demo", "compare", "embedded", "test", "setup"])

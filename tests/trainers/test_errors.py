@@ -1,5 +1,6 @@
 """Every mistake ends in one sentence and exit code 2; nothing is loaded that does not fit."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import train
+from trainers import faults
 
 PROJECT = Path(__file__).parents[2]
 CSC = {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CTX_INIT": "", "TRAINER__COOP__N_CTX": 2}
@@ -165,3 +167,48 @@ def test_published_buffers_are_ignored(run, trained, tmp_path):
     torch.save(saved, path)
     run("CoOp", "eval", flags=flags, DATASET__SUBSAMPLE_CLASSES="new")
     assert (tmp_path / "eval" / "results.json").is_file()
+
+
+# As torch 2.6 to 2.14, Python and multiprocessing say it.
+SHORT_OF = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), faults.GPU),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), faults.GPU),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), faults.GPU),
+    (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate"),
+        faults.HOST,
+    ),
+    (MemoryError(), faults.HOST),
+    (MemoryError("std::bad_alloc"), faults.HOST),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), faults.HOST),
+    (RuntimeError("can't start new thread"), faults.THREADS),
+    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), faults.THREADS),
+    (OSError(errno.EMFILE, "Too many open files"), faults.FILES),
+    (RuntimeError("received 0 items of ancdata"), faults.FILES),
+    (RuntimeError("unable to open shared memory object: Too many open files"), faults.FILES),
+    (RuntimeError("unable to write to file </torch_1_2>: No space left on device"), faults.SHM),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It"), faults.SHM),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), faults.WORKER),
+    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), faults.WORKER),
+    (ValueError("Too many open files"), ""),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
+    (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), ""),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), SHORT_OF, ids=lambda value: str(value)[:40])
+def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, said, capsys):
+    assert faults.of_the_machine(error) == said
+    assert train.report(error) == (1 if error is SHORT_OF[-2][0] else 2)
+    assert capsys.readouterr().err.startswith(f"train.py: error: {said}")
+
+
+def test_tools_say_it_too(monkeypatch, capsys):
+    from tools import predict
+
+    def short(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(predict, "parse_args", short)
+    assert predict.main([]) == 2
+    assert capsys.readouterr().err == f"predict: error: {faults.HOST}\n"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
+
+from dassl.utils.files import scratch_beside
+from dassl.utils.unpack import is_archive, unpack
 
 from datasets.base import FewShotDataset, Published
 from datasets.division import CLASS_LIST, read_class_names
 from datasets.splits import read_json, read_split
 from tools.prepare.imagenet import sort_train, sort_val
 from tools.prepare.sources import Piece
-from tools.prepare.unpack import is_archive, unpack
 
 CLASSES = 1000  # of ImageNet
 
@@ -35,18 +36,16 @@ def put(piece: Piece, source: Path, folder: Path) -> None:
     Raises:
         ValueError: the archive is refused, broken, or holds something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
-        scratch = Path(name)
+    with scratch_beside(folder) as scratch:
         if not piece.moves:
             settle(Path(shutil.copy(source, scratch)), folder / piece.file)
         elif piece.sorter:
             sort = {"train": sort_train, "val": sort_val}[piece.sorter]
             settle(sort(source, scratch), folder / piece.gives[0])
         else:
-            unpack(source, scratch)
+            unpack(source, scratch / "whole")
             for inside, target in piece.moves:
-                settle(dig(scratch, inside, source), folder / target)
+                settle(dig(scratch / "whole", inside, source), folder / target)
 
 
 def is_whole(archive: Path, dataset_dir: str, piece: Piece) -> bool:
@@ -66,10 +65,9 @@ def is_whole(archive: Path, dataset_dir: str, piece: Piece) -> bool:
 
 def put_whole(source: Path, folder: Path) -> None:
     """Unpack a zip of a data set's whole folder, without what is there already."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
-        unpack(source, Path(name))
-        for entry in sorted(dig(Path(name), folder.name, source).iterdir()):
+    with scratch_beside(folder) as scratch:
+        unpack(source, scratch / "whole")
+        for entry in sorted(dig(scratch / "whole", folder.name, source).iterdir()):
             settle(entry, folder / entry.name)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from dassl.utils.files import alone_with
+
 from models.download import part_of
 
 
@@ -14,9 +16,15 @@ def fetch_from_drive(drive: str, target: Path) -> None:
     Raises:
         OSError: Google Drive refuses, as it does when a file was fetched too often.
     """
+    with alone_with(target):
+        if target.is_file():
+            return  # another process was quicker
+        _fetch_alone(drive, target)
+
+
+def _fetch_alone(drive: str, target: Path) -> None:
     import gdown  # slow to import
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = part_of(target)
     try:
         gdown.download(id=drive, output=str(partial), resume=True, quiet=not sys.stderr.isatty())

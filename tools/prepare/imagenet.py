@@ -5,10 +5,11 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from dassl.utils.unpack import unpack
+
 from datasets.division import pictures_in
 from datasets.raw import read_mat
 from datasets.splits import read_text
-from tools.prepare.unpack import unpack, unpack_tar
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 
@@ -17,7 +18,7 @@ def sort_train(archive: Path, scratch: Path) -> Path:
     """Unpack each class's tar file into a folder of its name; returns the folder of those.
 
     Raises:
-        ValueError: a member is no tar file.
+        ValueError: a member is no tar file, or the archive is broken.
     """
     folder = scratch / "train"
     with tarfile.open(archive) as outer:
@@ -27,8 +28,7 @@ def sort_train(archive: Path, scratch: Path) -> Path:
                 raise ValueError(
                     f"{archive} holds {member.name!r}; expected a tar file a class, n01440764.tar."
                 )
-            with tarfile.open(fileobj=inner) as opened:
-                unpack_tar(opened, folder / Path(member.name).stem, member.name)
+            unpack(inner, folder / Path(member.name).stem, member.name)
     return folder
 
 
@@ -44,8 +44,8 @@ def sort_val(archive: Path, scratch: Path) -> Path:
         raise FileNotFoundError(f"{devkit} is missing; it says which class each picture has.")
     heap, folder = scratch / "heap", scratch / "val"
     unpack(archive, heap)
-    unpack(devkit, scratch)
-    data = scratch / DEVKIT / "data"
+    unpack(devkit, scratch / "kit")
+    data = scratch / "kit" / DEVKIT / "data"
     wnids = {
         int(row.ILSVRC2012_ID): str(row.WNID) for row in read_mat(data / "meta.mat", "synsets")
     }

@@ -50,6 +50,28 @@ def end_with(parent: int) -> None:
         sys.exit(1)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which Slurm and others end what they have started; it ends as Ctrl-C does."""
+
+
+def hear_sigterm() -> None:
+    """Raise `Terminated` at the first SIGTERM; processes that are forked end by it at once."""
+    owner = os.getpid()
+
+    def end(sign: int, _: object) -> None:
+        signal.signal(sign, signal.SIG_IGN if os.getpid() == owner else signal.SIG_DFL)
+        if os.getpid() == owner:
+            raise Terminated
+        os.kill(os.getpid(), sign)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def code_of(interrupt: KeyboardInterrupt) -> int:
+    """The exit code, as a shell says it: 143 for SIGTERM, 130 for Ctrl-C."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
 def main(arguments: list[str]) -> None:
     """Become the command."""
     parent, folder, *rest = arguments

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 
-from tools.sweeps.execute import Ended, Launch, stop
+from tools.sweeps.execute import PATIENCE, Ended, Launch, stop
 from tools.sweeps.names import PROJECT
 from tools.sweeps.protocols import Job
 
@@ -27,6 +28,23 @@ def attempt(job: Job, launch: Launch) -> int:
     finally:
         if process.returncode is None:
             stop(process)
+
+
+def require_listener(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray would wait for, for minutes.
+
+    Raises:
+        ConnectionError: nobody answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # as "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(
+            f"no Ray at {address}: {error}; start it (docs/cluster.md), or leave --address out"
+        ) from error
 
 
 class OnRay:
@@ -51,6 +69,7 @@ class OnRay:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(MISSING) from error
         self.ray = ray
+        require_listener(address or "")
         try:
             ray.init(
                 address=address or "local",

@@ -14,7 +14,8 @@ from tools.sweeps.protocols import Job
 POLL = 0.3  # seconds between two looks at the logs
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it
-KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # as a job ends whose machine is going down
+# As a job ends whose machine is going down.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class State(Enum):

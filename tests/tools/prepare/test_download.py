@@ -25,6 +25,12 @@ def test_a_file_is_fetched_and_checked(served, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.zip"]
 
 
+def test_a_wrong_file_of_the_name_is_replaced(served, tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"x")
+    fetch(served.url("a.zip"), tmp_path / "a.zip", MD5)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
 def test_a_broken_connection_is_resumed(served, tmp_path):
     served.faults = [("cut", 100_000), ("cut", 50_000)]
     fetch(served.url("a.zip"), tmp_path / "a.zip", MD5)

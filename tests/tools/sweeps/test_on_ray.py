@@ -56,6 +56,14 @@ def test_every_job_ends_exactly_once_though_a_node_is_killed(project, cluster, m
     assert "its machine was lost" in printed or "it was killed (-9)" in printed
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_of_nothing_is_said_at_once(project, capsys, address):
+    assert sweep.main([*WORDS, "--address", address]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"sweep: error: no Ray at {address}: ")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.thorough
 def test_without_an_address_ray_is_of_this_machine(project, capsys):
     (project.root / "fails").write_text("emoji_faces")

@@ -1,0 +1,259 @@
+"""Unpacking archives that nobody has to trust.
+
+The table of contents is checked as a whole before the first byte is written. What a link points to
+within the archive is written in its place, so that no link is ever made.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import posixpath
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from dassl.utils.files import scratch_beside
+from tqdm import tqdm
+
+__all__ = ["is_archive", "unpack"]
+
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+CHUNK = 2**20  # bytes
+MOST_MEMBERS = 5_000_000  # ImageNet has 1.3 million pictures
+MOST_TIMES = 200  # as large as the archive; pictures are hardly larger
+ALWAYS_ALLOWED = 2**30  # bytes, of a small archive
+LONGEST_NAME = 255  # bytes of one part of a path, as file systems have it
+LONGEST_LINK = 4096  # bytes, as Linux has it
+MOST_LINKS = 40  # that lead from one to the next
+KNOWN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+
+
+class Entry(NamedTuple):
+    """A member of an archive.
+
+    Attributes:
+        name: As the archive has it.
+        kind: "file", "folder" or "link".
+        size: Bytes.
+        member: What the library knows it by.
+        link: What it points to.
+        below: The folder that a link is relative to.
+    """
+
+    name: str
+    kind: str
+    size: int
+    member: Any
+    link: str = ""
+    below: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it goes, below the target."""
+        return _normal(self.name)
+
+    @property
+    def leads_to(self) -> str:
+        """What it points to, as a path in the archive."""
+        return _normal(posixpath.normpath(posixpath.join(self.below, self.link)))
+
+
+def _normal(name: str) -> str:
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is a tar or zip archive."""
+    return path.is_file() and (tarfile.is_tarfile(path) or zipfile.is_zipfile(path))
+
+
+def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
+    """Unpack a tar or zip archive; of one that is refused or broken nothing is left.
+
+    Args:
+        archive: The file, or an open one, as an archive within an archive.
+        into: A folder; files in it that the archive has, too, are replaced.
+        name: What to call an open file in messages.
+
+    Raises:
+        ValueError: If a member would lie or points outside ``into``, is no file and no folder, is
+            encrypted or packed in an unknown way; if there is more than can be meant, or than the
+            disk has room for; or if the file is no archive, or a broken one.
+    """
+    name = name or str(archive)
+    try:
+        with _opened(archive) as (opened, size):
+            entries = _checked(opened, name, size, into)
+            with scratch_beside(into) as scratch:
+                content = scratch / "content"
+                content.mkdir()
+                _write(opened, entries, content, name)
+                _settle(content, into)
+    except BROKEN as error:
+        raise ValueError(
+            f"{name} is no archive, or an incomplete one; remove it and fetch it anew."
+        ) from error
+
+
+@contextmanager
+def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[tarfile.TarFile | zipfile.ZipFile, int]]:
+    with archive.open("rb") if isinstance(archive, Path) else nullcontext(archive) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        # A tar file that ends with a zip file looks like one; no zip file looks like a tar file.
+        is_tar = tarfile.is_tarfile(file)
+        file.seek(0)
+        with tarfile.open(fileobj=file) if is_tar else zipfile.ZipFile(file) as opened:
+            yield opened, size
+
+
+def _checked(
+    opened: tarfile.TarFile | zipfile.ZipFile, name: str, size: int, into: Path
+) -> list[Entry]:
+    """The members of an archive, each path once; a link's size is that of its file."""
+    members = _of_tar(opened) if isinstance(opened, tarfile.TarFile) else _of_zip(opened)
+    found = next(parent for parent in into.absolute().parents if parent.exists())
+    most = min(max(ALWAYS_ALLOWED, MOST_TIMES * size), shutil.disk_usage(found).free)
+    entries: dict[str, Entry] = {}
+    try:
+        for entry in _within(members, most):
+            _require_inside(entry, into)
+            before = entries.setdefault(entry.path, entry)
+            if "link" in (before.kind, entry.kind) and before is not entry:
+                raise ValueError(f"it has {entry.name!r} twice, and once it is a link")
+            entries[entry.path] = entry
+        plan = [_followed(entry, entries) for entry in entries.values()]
+        _require_folders(entries)
+        return list(_within(plan, most))
+    except ValueError as error:
+        raise ValueError(f"{name} is refused: {error}.") from None
+
+
+def _within(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
+    """Yield entries as long as their number and size can be meant."""
+    total = 0
+    for number, entry in enumerate(entries, 1):
+        total += entry.size
+        if number > MOST_MEMBERS:
+            raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
+        if total > most:
+            raise ValueError(
+                f"unpacked it would have more than {most:,} bytes, which is {MOST_TIMES} times its "
+                "size, or all that is free on the disk"
+            )
+        yield entry
+
+
+def _of_tar(opened: tarfile.TarFile) -> Iterator[Entry]:
+    for member in opened:
+        if member.isdir():
+            yield Entry(member.name, "folder", 0, member)
+        elif member.issym() or member.islnk():
+            below = posixpath.dirname(member.name) if member.issym() else ""
+            yield Entry(member.name, "link", 0, member, member.linkname, below)
+        elif member.isfile() and not member.issparse():
+            yield Entry(member.name, "file", member.size, member)
+        else:
+            raise ValueError(f"{member.name!r} is neither file nor folder")
+    assert opened.fileobj is not None
+    opened.fileobj.seek(opened.offset)
+    if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("what follows the last member is no member")
+
+
+def _of_zip(opened: zipfile.ZipFile) -> Iterator[Entry]:
+    for info in opened.infolist():
+        name, mode = info.orig_filename, info.external_attr >> 16
+        if info.flag_bits & 1:
+            raise ValueError(f"{name!r} is encrypted; unpack it with its password by hand")
+        if info.compress_type not in KNOWN_METHODS:
+            raise ValueError(
+                f"{name!r} is packed by method {info.compress_type}, which is not known here; "
+                "unpack it by hand"
+            )
+        if stat.S_ISLNK(mode):
+            if info.file_size > LONGEST_LINK:
+                raise ValueError(f"{name!r} is a link of {info.file_size:,} bytes")
+            link = opened.read(info).decode(errors="replace")
+            yield Entry(name, "link", 0, info, link, posixpath.dirname(name))
+        elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ValueError(f"{name!r} is neither file nor folder")
+        else:
+            kind = "folder" if info.is_dir() else "file"
+            yield Entry(name, kind, info.file_size, info)
+
+
+def _require_inside(entry: Entry, into: Path) -> None:
+    path = PurePosixPath(entry.path)
+    drive = re.match("[A-Za-z]:", entry.path)
+    if path.is_absolute() or ".." in path.parts or drive:
+        raise ValueError(f"its member {entry.name!r} would be written outside {into}")
+    too_long = any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts)
+    if "\0" in entry.name or too_long or (entry.path == "." and entry.kind != "folder"):
+        raise ValueError(f"its member {entry.name[:LONGEST_NAME]!r} has a name no file can have")
+
+
+def _require_folders(entries: dict[str, Entry]) -> None:
+    """Refuse a member that lies below another one that is no folder."""
+    for path in entries:
+        for parent in map(str, PurePosixPath(path).parents):
+            if parent in entries and entries[parent].kind != "folder":
+                raise ValueError(f"its member {path!r} lies below {parent!r}, which is no folder")
+
+
+def _followed(entry: Entry, entries: dict[str, Entry]) -> Entry:
+    """A link, with the name in the archive and the size of the file that it leads to."""
+    end = entry
+    for _ in range(MOST_LINKS):
+        if end.kind != "link":
+            break
+        end = entries.get(end.leads_to, end)
+    if end.kind != "file" and entry.kind == "link":
+        raise ValueError(
+            f"{entry.name!r} is a link to {entry.link[:LONGEST_NAME]!r}, which is no file of the "
+            "archive"
+        )
+    return entry if end is entry else entry._replace(size=end.size, link=end.path, below="")
+
+
+def _write(
+    opened: tarfile.TarFile | zipfile.ZipFile, entries: list[Entry], folder: Path, name: str
+) -> None:
+    links = [entry for entry in entries if entry.kind == "link"]
+    for entry in tqdm(entries, f"Unpacking {Path(name).name}", disable=None):
+        path = folder / entry.path
+        if entry.kind == "folder":
+            path.mkdir(parents=True, exist_ok=True)
+        elif entry.kind == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _content(opened, entry) as content, path.open("wb") as file:
+                shutil.copyfileobj(content, file, CHUNK)
+    for entry in links:
+        path = folder / entry.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / entry.leads_to, path)
+
+
+def _content(opened: tarfile.TarFile | zipfile.ZipFile, entry: Entry) -> IO[bytes]:
+    if isinstance(opened, zipfile.ZipFile):
+        return opened.open(entry.member)
+    found = opened.extractfile(entry.member)
+    assert found is not None  # it is a file
+    return found
+
+
+def _settle(source: Path, target: Path) -> None:
+    """Move a file or folder to its place; folders that are there already take up what is new."""
+    if source.is_dir() and target.is_dir():
+        for entry in sorted(source.iterdir()):
+            _settle(entry, target / entry.name)
+    else:
+        source.replace(target)
