@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.command_line import parser_of
+from tools.command_line import parser_of, whole
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from train import USER_ERRORS
@@ -146,7 +146,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--model-dir", required=True, help="output folder of a Spotlighter run")
     parser.add_argument("--images", nargs="+", default=[], help="picture files (default: test)")
-    parser.add_argument("--number", type=int, default=6, help="test pictures to draw")
+    parser.add_argument("--number", type=whole(1), default=6, help="test pictures to draw")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     parser.add_argument("--output", type=Path, default=Path("output/spotlight.png"))
     return parser.parse_args(argv)
