@@ -15,19 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-mpl.use("Agg")  # before pyplot: no screen is needed
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
 from tools.command_line import parser_of, whole
+from tools.figure_style import plt, save
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from train import USER_ERRORS
@@ -118,10 +115,8 @@ def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path
         f"level 1 yellow (1-{level1}), level 2 blue",
         fontsize=9,
     )
-    figure.tight_layout(rect=(0, 0, 1, 0.985))
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    save(figure, output, tight=(0, 0, 1, 0.985), dpi=130)
     draw_bank(trainer, pictures, best.tolist(), output)
 
 

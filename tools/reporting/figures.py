@@ -7,15 +7,12 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-mpl.use("Agg")  # before pyplot: no screen is needed
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tools.figure_style import plt, save
 from tools.result_table import HEADINGS
 
 WIDTH = 6.2  # inches
@@ -26,7 +23,6 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "text.parse_math": False,  # a dollar in a class name is a dollar
     "svg.hashsalt": "report",  # equal results give equal bytes
     "svg.fonttype": "none",  # letters, not their outlines: a fifth of the size
 }
@@ -44,12 +40,12 @@ class Picture(NamedTuple):
     """What it shows; caption and alternative text."""
 
 
-def embed(figure: Figure, text: str) -> Picture:
+def embed(figure: Figure, text: str, **options: object) -> Picture:
     """Close a figure; what is left of it is an SVG in a data URI."""
     buffer = io.BytesIO()
+    options |= {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
     with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
+        save(figure, buffer, **options)
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
@@ -178,5 +174,4 @@ def training_curves(curves: dict[str, pd.DataFrame], title: str) -> Picture:
             ncols=3,
             frameon=False,
         )
-        figure.tight_layout()
-    return embed(figure, title)
+    return embed(figure, title, tight=(0, 0, 1, 1))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from models.predictor import Prediction, SpotlighterPredictor
+from tools.figure_style import save
 from tools.visualise import draw_kept, draw_map, ranks_by_colour
 
 REMEMBERED = 4  # class lists whose models are kept
@@ -124,5 +125,5 @@ def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction)
         axes.set_xticks([])
         axes.set_yticks([])
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110)
+    save(figure, buffer, dpi=110)
     return Image.open(buffer).convert("RGB")
