@@ -52,14 +52,15 @@ def save(
         tight: lay the axes out within left, bottom, right, top, in 0..1.
         options: of `Figure.savefig`; a format "svg" leaves the fonts to its readers.
     """
-    for text in figure.findobj(Text):
+    is_drawn = options.get("format") != "svg"
+    for text in figure.findobj(Text) if is_drawn else ():
         text.set_text(text.get_text().encode("utf-8", "backslashreplace").decode())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
         if tight is not None:
             figure.tight_layout(rect=tight)
         figure.savefig(target, **options)
-    if options.get("format") != "svg":
+    if is_drawn:
         say_missing(figure)
     plt.close(figure)
 

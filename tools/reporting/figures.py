@@ -40,12 +40,11 @@ class Picture(NamedTuple):
     """What it shows; caption and alternative text."""
 
 
-def embed(figure: Figure, text: str, **options: object) -> Picture:
+def embed(figure: Figure, text: str) -> Picture:
     """Close a figure; what is left of it is an SVG in a data URI."""
     buffer = io.BytesIO()
-    options |= {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
     with plt.rc_context(STYLE):
-        save(figure, buffer, **options)
+        save(figure, buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
@@ -157,7 +156,8 @@ def training_curves(curves: dict[str, pd.DataFrame], title: str) -> Picture:
         title: of the figure.
     """
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+        space = {"wspace": 0.3, "left": 0.08, "right": 0.99}
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), gridspec_kw=space)
         for i, (label, curve) in enumerate(curves.items()):
             for axes, name in ((left, "loss"), (right, "acc")):
                 colour = COLOURS[i % len(COLOURS)]
@@ -170,8 +170,8 @@ def training_curves(curves: dict[str, pd.DataFrame], title: str) -> Picture:
         figure.legend(
             *left.get_legend_handles_labels(),
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.02),
+            bbox_to_anchor=(0.5, -0.05),
             ncols=3,
             frameon=False,
         )
-    return embed(figure, title, tight=(0, 0, 1, 1))
+    return embed(figure, title)
