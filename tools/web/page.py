@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import socket
 import tempfile
@@ -65,6 +66,13 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
     return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
+def shown(error: Exception, picture: str | None) -> gr.Error:
+    """An error as the page shows it: a sentence, without the place of an upload."""
+    said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
+    said = html.escape(said, quote=False)  # the page takes it for HTML
+    return gr.Error(said, duration=None, print_exception=False)
+
+
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
     """The page; what goes wrong with an input is a sentence on it.
 
@@ -82,8 +90,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 check_size(path)
             return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
         except (ValueError, OSError, MemoryError) as error:
-            said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")  # not its place
-            raise gr.Error(said, duration=None, print_exception=False) from error
+            raise shown(error, picture) from error
 
     with gr.Blocks(
         title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)

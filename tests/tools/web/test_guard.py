@@ -167,6 +167,7 @@ def test_class_lists_are_bounded(client):
     assert long.startswith("a class name has 239 characters (fox fox")
     assert long.endswith("200 are allowed")
     assert "leaves no choice" in client.said(picture, "owl")
+    assert "(&lt;img src=x&gt;)" in client.said(picture, "<img src=x>"), "it is shown as HTML"
 
 
 @pytest.mark.parametrize("side", [7100, 10_000, 20_000])
