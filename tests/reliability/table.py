@@ -17,8 +17,9 @@ alone (CPU, float32).
 FIGURES = """
 ## Figures
 
-Each was measured by the test beside it: `python -m pytest -m "thorough or not thorough" TEST`. Time
-and memory are those of the machine that measured last.
+Each was measured by the test beside it: `python -m pytest -m "thorough or not thorough" TEST`.
+Times are those of one processor core of the machine that measured last; memory is the most that the
+process held, its packages included.
 
 | what | figure | test |
 |:--|:--|:--|
