@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
+from tools.cells import markdown_table
 from tools.command_line import parser_of
 from tools.result_rows import pair_runs
 from tools.run_results import read_runs
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChildProcessError, OSError) as error:
         sys.stderr.write(f"ablation: error: {error}\n")
         return 1
-    text = table(args).to_markdown(index=False, floatfmt=".2f")
+    text = markdown_table(table(args), floatfmt=".2f")
     (args.output / "ablation.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0

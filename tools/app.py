@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from tools.command_line import parser_of
+from tools.command_line import parser_of, whole
 from tools.quiet import quiet
 from train import USER_ERRORS
 from trainers.faults import sentence
@@ -35,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
     add("--root", default="", help="folder of all data sets, if it moved (data for the embedded)")
-    add("--port", type=int, default=7860, help="0 takes a free one (7860)")
+    add("--port", type=whole(0, 65535), default=7860, help="0 takes a free one (7860)")
     add("--open", action="store_true", help="open the browser")
     return parser.parse_args(argv)
 
@@ -54,13 +55,15 @@ def start(args: argparse.Namespace) -> None:
         raise ModuleNotFoundError(MISSING) from error
     from tools.web.answer import Answerer
     from tools.web.embedded import embedded_run
-    from tools.web.page import build_page, example_pictures, launch
+    from tools.web.page import build_page, example_pictures, launch, upload_folder
 
-    folder = args.model_dir or str(embedded_run(args.root or "data"))
-    with quiet():
-        answerer = Answerer(folder, args.root)
-        page = build_page(answerer, example_pictures(folder, args.root))
-        launch(page, LOOPBACK, args.port, args.open)
+    run = args.model_dir or str(embedded_run(args.root or "data"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # uploads go, too
+    with quiet(), upload_folder() as uploads:
+        page = build_page(Answerer(run, args.root), uploads, example_pictures(run, args.root))
+        address = launch(page, uploads, LOOPBACK, args.port, args.open)
+        print(f"The page is at {address}; Ctrl-C ends it.", flush=True)
+        page.block_thread()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
+from tools.cells import csv_frame
 from tools.command_line import parser_of
 from tools.result_rows import (
     COLUMNS,
@@ -122,7 +123,8 @@ def show(args: argparse.Namespace, rows: pd.DataFrame) -> int:
     write(args.latex, texts, to_latex)
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        order_rows(rows).to_csv(args.csv, columns=args.columns, index=False, float_format="%.4f")
+        table = csv_frame(order_rows(rows)[args.columns])
+        table.to_csv(args.csv, index=False, float_format="%.4f")
     return 0
 
 

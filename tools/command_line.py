@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
+DIGITS = 19  # of a number that is too large for 64 bits
+
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
     """A parser whose help says what the docstring says.
@@ -27,13 +29,15 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     )
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A reader of whole numbers, none below the least."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` on, up to `most` where it is given."""
 
     def read(word: str) -> int:
-        if not word.isdecimal() or int(word) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {word}")
-        return int(word)
+        number = int(word) if word.isascii() and word.isdecimal() and len(word) < DIGITS else -1
+        if number < least or (most is not None and number > most):
+            reach = f"from {least} on" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {reach}, got {word:.60}")
+        return number
 
     return read
 

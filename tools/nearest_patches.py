@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 from torch import Tensor
 
+from tools.figure_style import plt, save
 from tools.looked_at import analyse
 from trainers.base import CLIPTrainer
 from trainers.kept_picture import to_pixels
@@ -84,6 +84,4 @@ def draw_prototypes(trainer: CLIPTrainer, class_names: list[str], output: Path) 
             axes.set_yticks([])
         row[0].set_ylabel(name, fontsize=8)
     figure.suptitle("Nearest training patch of each prototype: evidence, similarity", fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.98))
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    save(figure, output, tight=(0, 0, 1, 0.98), dpi=130)

@@ -22,6 +22,7 @@ import pandas as pd
 from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/paired.py`
+from tools.cells import csv_frame, markdown_table
 from tools.command_line import parser_of
 from tools.result_rows import harmonic_mean
 
@@ -174,15 +175,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
         rows = pd.concat(runs.rows for runs in trainers.values())
-        rows.round({name: 2 for name in SCORES}).to_csv(args.csv, index=False)
+        csv_frame(rows.round({name: 2 for name in SCORES})).to_csv(args.csv, index=False)
     ours = trainers[args.of]
-    print(means(trainers).to_markdown(index=False), "\n")
+    print(markdown_table(means(trainers)), "\n")
     others = {name: runs for name, runs in trainers.items() if name != args.of}
     against = [
         {"minus": name} | compare(ours, runs, args.resamples) for name, runs in others.items()
     ]
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
-    print(pd.DataFrame(against).to_markdown(index=False))
+    print(markdown_table(pd.DataFrame(against)))
     baselines = {n: r for n, r in others.items() if n in ("ZeroshotCLIP", "CoOp")}
     if baselines:
         worst = worst_new(ours, baselines)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from models.predictor import Prediction, SpotlighterPredictor
+from tools.cells import csv_cell
 
 Write = Callable[[Path, Prediction, Path | None], None]
 """Writes a picture's prediction, and where its overlay is, if there is one."""
@@ -18,6 +19,7 @@ def csv_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write
     """Columns: path, class, probability, class_2, probability_2, ..., kept_patches, spotlight.
 
     Kept patches are numbers with spaces between; both columns are empty where they mean nothing.
+    Words that a spreadsheet would take for a formula have an apostrophe before them.
     """
     writer = csv.writer(out, lineterminator="\n")
     ranks = range(2, 1 + min(topk, len(predictor.class_names)))
@@ -27,7 +29,7 @@ def csv_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write
     def write(path: Path, found: Prediction, overlay: Path | None) -> None:
         told = [cell for name, p in found.top for cell in (name, f"{p:.6f}")]
         kept = " ".join(map(str, found.keep_indices or ()))
-        writer.writerow([path, *told, kept, overlay or ""])
+        writer.writerow(map(csv_cell, (str(path), *told, kept, str(overlay or ""))))
 
     return write
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
-from tools.command_line import parser_of
+from tools.command_line import parser_of, whole
 from tools.reporting.page import build_page
 from tools.result_rows import drop_repeats, pair_runs
 from tools.run_results import read_runs
@@ -28,7 +28,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", type=Path, help="the page (ROOT/report.html)")
     parser.add_argument("--title", default="Side by side", help="of the page")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
-    parser.add_argument("--overlays", type=int, default=2, help="data sets to draw kept patches of")
+    parser.add_argument(
+        "--overlays", type=whole(0), default=2, help="data sets to draw kept patches of"
+    )
     return parser.parse_args(arguments)
 
 

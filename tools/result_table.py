@@ -8,6 +8,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from tools.cells import markdown_table, markdown_text
 from tools.result_rows import AVERAGE, order_rows
 from tools.run_results import CLASSES, EFFORT
 
@@ -108,9 +109,8 @@ def group_ends(text: pd.DataFrame) -> list[bool]:
 
 def to_markdown(text: pd.DataFrame, title: str) -> str:
     """Return a Markdown table under its title."""
-    cells = text.replace(r"\|", r"\\|", regex=True).rename(columns=HEADINGS)
-    table = cells.to_markdown(index=False, disable_numparse=True)
-    return f"## {title}\n\n{table}\n"
+    table = markdown_table(text.rename(columns=HEADINGS), disable_numparse=True)
+    return f"## {markdown_text(title)}\n\n{table}\n"
 
 
 def to_latex(text: pd.DataFrame, title: str) -> str:

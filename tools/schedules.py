@@ -27,6 +27,7 @@ from datasets.emoji_sets import SETS, class_names, draw_picture
 from models.classifier import AT_A_TIME, ZeroShotCLIP
 from models.loading import load_clip
 from models.token_pruning import Scatter, TokenPruner
+from tools.cells import markdown_table
 from tools.command_line import parser_of
 from tools.pretrain.evaluate import HALVES, TEMPLATE, normalised
 
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             label = ",".join(f"{a}:{k}" for a, k in zip(*schedule, strict=True))
             rows.append({"schedule": label} | measure(model, schedule, train, pictures))
     table = pd.DataFrame(rows).groupby("schedule", sort=False).mean().reset_index()
-    print(table.to_markdown(index=False, floatfmt=".2f"))
+    print(markdown_table(table, floatfmt=".2f"))
     print(f"\n{len(args.sets)} sets, {args.split} pictures of {args.half} classes, zero-shot CLIP")
     return 0
 

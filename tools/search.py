@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
+from tools.cells import markdown_table
 from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
 from tools.validate import validate
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     mine = found[(found.trainer == args.trainer) & found.dataset.isin(args.datasets)]
     table = mine.groupby(["config", "settings"], sort=False).accuracy.agg(["mean", "count"])
-    print(table.reset_index().to_markdown(index=False, floatfmt=".2f"))
+    print(markdown_table(table.reset_index(), floatfmt=".2f"))
     return 0
 
 

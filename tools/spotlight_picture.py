@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from PIL import Image
 
 from models.predictor import Prediction, SpotlighterPredictor
+from tools.figure_style import plt, save
 from tools.visualise import draw_kept, ranks_by_colour
 
 INCHES = 2.6  # of a panel
@@ -44,9 +44,7 @@ class Overlays:
             axes.set_yticks([])
         text = f"{path.name}; kept patches by rank: {ranks_by_colour(len(indices), level1)}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
-        figure.tight_layout(rect=(0, 0.05, 1, 1))
-        figure.savefig(output, dpi=130)
-        plt.close(figure)
+        save(figure, output, tight=(0, 0.05, 1, 1), dpi=130)
         return output
 
     def unused(self, stem: str) -> str:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/spotligh
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
+from tools.cells import markdown_table
 from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
 from train import USER_ERRORS
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table["after / chance"] = table["after"] / table["chance"]
     means = table.groupby("classes").mean(numeric_only=True).reset_index()
     means.insert(0, "data set", "mean")
-    print(pd.concat([table, means]).to_markdown(index=False, floatfmt=".1f"))
+    print(markdown_table(pd.concat([table, means]), floatfmt=".1f"))
     return 0
 
 

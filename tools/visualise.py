@@ -15,19 +15,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-mpl.use("Agg")  # before pyplot: no screen is needed
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, says_what_is_short, whole
+from tools.figure_style import plt, save
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
 from train import USER_ERRORS
@@ -118,10 +115,8 @@ def draw(trainer: CLIPTrainer, pictures: Sequence[tuple[str, str]], output: Path
         f"level 1 yellow (1-{level1}), level 2 blue",
         fontsize=9,
     )
-    figure.tight_layout(rect=(0, 0, 1, 0.985))
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=130)
-    plt.close(figure)
+    save(figure, output, tight=(0, 0, 1, 0.985), dpi=130)
     draw_bank(trainer, pictures, best.tolist(), output)
 
 
@@ -146,7 +141,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--model-dir", required=True, help="output folder of a Spotlighter run")
     parser.add_argument("--images", nargs="+", default=[], help="picture files (default: test)")
-    parser.add_argument("--number", type=int, default=6, help="test pictures to draw")
+    parser.add_argument("--number", type=whole(1), default=6, help="test pictures to draw")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     parser.add_argument("--output", type=Path, default=Path("output/spotlight.png"))
     return parser.parse_args(argv)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.table import Table
+from tests.reliability.table import Figures, Table
 
 PROJECT = Path(__file__).parents[2]
 
@@ -83,12 +83,32 @@ def whole(start, wholes):
     return go
 
 
+WRITE = os.environ.get("WRITE_TABLE") == "1"
+
+
 @pytest.fixture(scope="session")
-def table():
+def figures():
+    """The figures of docs/reliability.md."""
+    return Figures(PROJECT / "tests" / "reliability" / "figures.csv", WRITE)
+
+
+@pytest.fixture(scope="session")
+def table(figures):
     """Rows of docs/reliability.md; each must stand there, or is written with WRITE_TABLE=1."""
-    table = Table(PROJECT / "docs" / "reliability.md", write=os.environ.get("WRITE_TABLE") == "1")
+    table = Table(PROJECT / "docs" / "reliability.md", figures, WRITE)
     yield table
     table.finish()
+
+
+@pytest.fixture
+def measured(table, figures, request):
+    """Note a figure that was measured, as `measured("kills survived", "64 of 64")`."""
+    test = request.node.nodeid.partition("[")[0]
+
+    def note(what, figure):
+        figures.note(what, figure, test)
+
+    return note
 
 
 @pytest.fixture

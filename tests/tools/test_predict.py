@@ -126,6 +126,19 @@ def test_overlays_are_drawn_and_named(call, images, tmp_path):
     assert yellow > 200  # frames of level 1 on a red picture
 
 
+@pytest.mark.parametrize("name", ["$x_^2$ $\\frac", "a $5 bill, a $10 bill", "猫", "{"])
+def test_overlays_of_odd_names(call, tmp_path, name):
+    (folder := tmp_path / name).mkdir()
+    for stem in (name, "b"):
+        Image.new("RGB", (90, 60), "red").save(folder / f"{stem}.png")
+    (tmp_path / "names.txt").write_text(f"{name}\nowl\n", encoding="utf-8")
+    flags = ("--classes", tmp_path / "names.txt", "--spotlight", tmp_path / "spot")
+    code, out, _ = call("--images", folder, *flags)
+    assert code == 0
+    assert sorted(path.stem for path in (tmp_path / "spot").iterdir()) == sorted([name, "b"])
+    assert len(rows(out)) == 2
+
+
 def test_a_run_that_selects_no_patches_draws_none(call, images, tmp_path):
     flags = ("--images", images, "--spotlight", tmp_path / "spot")
     code, _, err = call(*flags, trainer="CoOp")

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
-
-mpl.use("Agg")  # before pyplot: no screen is needed
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from tools.bench.rows import KEY
 from tools.bench.tables import TITLES, newest
+from tools.figure_style import plt, save
 
 LABELS = {
     "classes": "classes",
@@ -104,6 +101,5 @@ def write_plots(frame: pd.DataFrame, folder: Path) -> list[Path]:
         for axes, (name, found) in zip(grid[0], panels.items(), strict=True):
             draw(axes, found, axis, TITLES[name])
         written.append(folder / f"cost_by_{axis}.png")
-        figure.savefig(written[-1], dpi=120, bbox_inches="tight")
-        plt.close(figure)
+        save(figure, written[-1], dpi=120, bbox_inches="tight")
     return written

@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from tools.bench.rows import KEY
+from tools.cells import markdown_table
 
 HEADINGS = {
     "trainer": "trainer",
@@ -128,7 +129,7 @@ def write_markdown(frame: pd.DataFrame, path: Path) -> None:
     sections = ["# Speed\n"]
     keys = ["command", "backbone", "device_name", "threads"]
     for (command, *_), rows in newest(frame).groupby(keys, sort=False, dropna=False):
-        table = to_text(rows).to_markdown(index=False, disable_numparse=True)
+        table = markdown_table(to_text(rows), disable_numparse=True)
         sections.append(f"## {TITLES[command]}\n\n{conditions(rows)}.\n\n{table}\n")
     sections.append(LEGEND)
     path.write_text("\n".join(sections), encoding="utf-8")

@@ -34,6 +34,47 @@ def read_evidence(folder: Path) -> Evidence:
     return Evidence(folder, record, config)
 
 
+def config_keys(config: str) -> dict[str, str]:
+    """Values of a config as it is written, by dotted key; lines of a list belong to its key."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []  # indentation and name of the keys around a line
+    for line in config.splitlines():
+        name, colon, value = line.partition(":")
+        if not colon or line.lstrip().startswith(("-", "#")):
+            if found:
+                found[last] = f"{found[last]} {line.strip()}".lstrip()
+            continue
+        indentation = len(name) - len(name.lstrip())
+        while above and above[-1][0] >= indentation:
+            above.pop()
+        above.append((indentation, name.strip()))
+        last = ".".join(word for _, word in above)
+        found[last] = value.strip()
+    return found
+
+
+def told_configs(runs: Sequence[Evidence]) -> list[str]:
+    """Of each run its config: whole for the first of a trainer, and how the others differ from it.
+
+    So a page of thousands of runs stays small.
+    """
+    firsts: dict[str, tuple[Evidence, dict[str, str]]] = {}
+    told = []
+    for run in runs:
+        keys = config_keys(run.config)
+        first, others = firsts.setdefault(run.record["trainer"], (run, keys))
+        if first is run or not keys:
+            told.append(run.config)
+            continue
+        lines = [
+            f"{key}: {keys.get(key, '(is not there)')}"
+            for key in {**others, **keys}
+            if keys.get(key) != others.get(key)
+        ]
+        told.append("\n".join([f"# as the config of {first.folder}, but for:", *lines]))
+    return told
+
+
 def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     """Of the classes that are recognised worst, the shares in percent taken for which class.
 

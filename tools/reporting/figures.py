@@ -7,15 +7,12 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-mpl.use("Agg")  # before pyplot: no screen is needed
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tools.figure_style import plt, save
 from tools.result_table import HEADINGS
 
 WIDTH = 6.2  # inches
@@ -26,7 +23,6 @@ STYLE = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
-    "text.parse_math": False,  # a dollar in a class name is a dollar
     "svg.hashsalt": "report",  # equal results give equal bytes
     "svg.fonttype": "none",  # letters, not their outlines: a fifth of the size
 }
@@ -48,8 +44,7 @@ def embed(figure: Figure, text: str) -> Picture:
     """Close a figure; what is left of it is an SVG in a data URI."""
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
+        save(figure, buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
@@ -161,7 +156,8 @@ def training_curves(curves: dict[str, pd.DataFrame], title: str) -> Picture:
         title: of the figure.
     """
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+        space = {"wspace": 0.3, "left": 0.08, "right": 0.99}
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), gridspec_kw=space)
         for i, (label, curve) in enumerate(curves.items()):
             for axes, name in ((left, "loss"), (right, "acc")):
                 colour = COLOURS[i % len(COLOURS)]
@@ -174,9 +170,8 @@ def training_curves(curves: dict[str, pd.DataFrame], title: str) -> Picture:
         figure.legend(
             *left.get_legend_handles_labels(),
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.02),
+            bbox_to_anchor=(0.5, -0.05),
             ncols=3,
             frameon=False,
         )
-        figure.tight_layout()
     return embed(figure, title)

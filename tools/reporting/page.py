@@ -59,7 +59,7 @@ def build_page(
         title=title,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes],
-        runs=found,
+        runs=list(zip(found, evidence.told_configs(found), strict=True)),
         revisions=sorted({str(run.record.get("git")) for run in found}),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),

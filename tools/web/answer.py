@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from models.predictor import Prediction, SpotlighterPredictor
+from tools.figure_style import save
 from tools.visualise import draw_kept, draw_map, ranks_by_colour
 
 REMEMBERED = 4  # class lists whose models are kept
 INCHES = 2.6  # of a panel
 TOP = 5  # classes that are shown
+CLASSES = 1000  # that may be named, where the run itself has no more
+CHARACTERS = 200  # of a class name
 Shares = dict[str, float]
 """Probabilities of the likeliest classes, best first."""
 
@@ -70,9 +73,9 @@ class Answerer:
         """
         if picture is None:
             raise ValueError("there is no picture yet: drop one, or choose a file")
-        names = read_names(text)
-        if len(names) == 1:
-            raise ValueError(f"one class ({names[0]}) leaves no choice: name two or more")
+        shown = text.strip() == "\n".join(self.class_names)  # whatever commas are in them
+        most = max(CLASSES, len(self.class_names))
+        names = self.class_names if shown else read_names(text, most)
         own = names == self.class_names
         tuned, plain = self.predictors(() if own else tuple(names), new)
         image = tuned.open(picture)
@@ -81,10 +84,25 @@ class Answerer:
         return Answer(dict(found.top), dict(other.top), looked_at)
 
 
-def read_names(text: str) -> list[str]:
-    """Class names, a line each or with commas between, each once."""
+def read_names(text: str, most: int = CLASSES) -> list[str]:
+    """Class names, a line each or with commas between, each once; none or at least two.
+
+    Raises:
+        ValueError: they are more than `most`, or one alone; or one is too long.
+    """
     lines = text.replace(",", "\n").splitlines()
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if len(names) == 1:
+        raise ValueError(f"one class ({names[0]:.60}) leaves no choice: name two or more")
+    if len(names) > most:
+        raise ValueError(f"{len(names)} classes are named; {most} are allowed")
+    for name in names:
+        if len(name) > CHARACTERS:
+            raise ValueError(
+                f"a class name has {len(name)} characters ({name:.30}...); "
+                f"{CHARACTERS} are allowed"
+            )
+    return names
 
 
 def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction) -> Image.Image:
@@ -107,5 +125,5 @@ def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction)
         axes.set_xticks([])
         axes.set_yticks([])
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=110)
+    save(figure, buffer, dpi=110)
     return Image.open(buffer).convert("RGB")

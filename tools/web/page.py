@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import os
 import socket
-from collections.abc import Sequence
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from dassl.data.datasets import build_dataset
@@ -14,19 +18,41 @@ from gradio.data_classes import ImageData
 import datasets  # noqa: F401  (registers the data sets)
 from models.inheritance import NEW_CLASSES
 from tools.web.answer import TOP, Answer, Answerer
+from tools.web.guard import UPLOAD, check_size, middleware, upload_in
 from trainers.faults import sentence
 from trainers.kept_picture import one_a_class
 from trainers.open_run import read_run_config
 
 EXAMPLES = 6  # pictures
-LARGEST = "50mb"  # of an upload
+EVERY, KEPT = 60, 1800  # seconds: between two removals; of an upload behind its last use
+WAITING = 16  # predictions that wait for their turn
 AS_TRAINED = "as the run says"
 PORTS = 20  # tried from --port on
+LAST_PORT = 65535
+
+
+TEMPORARY = "GRADIO_TEMP_DIR"
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A folder of this process's own for uploads and answers; it is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="spotlighter_page_") as folder:
+        os.environ[TEMPORARY] = folder  # Gradio reads it where it makes a component
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[TEMPORARY]
 
 
 def path_of(upload: ImageData | None) -> str | None:
     """The file of an upload as it came; what is wrong with it is for whoever opens it to say."""
     return None if upload is None else upload.path
+
+
+async def as_it_is(path: Any) -> Any:
+    """In place of what Gradio does with a posted path: copy it to the uploads, or fetch it."""
+    return path
 
 
 def example_pictures(model_dir: str, root: str) -> list[str]:
@@ -40,22 +66,41 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
     return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
-def build_page(answerer: Answerer, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page; what goes wrong with an input is a sentence on it."""
+def shown(error: Exception, picture: str | None) -> gr.Error:
+    """An error as the page shows it: a sentence, without the place of an upload."""
+    said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
+    said = html.escape(said, quote=False)  # the page takes it for HTML
+    return gr.Error(said, duration=None, print_exception=False)
+
+
+def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
+    """The page; what goes wrong with an input is a sentence on it.
+
+    Args:
+        answerer: says what the pictures show.
+        folder: of `upload_folder`; pictures from elsewhere are refused.
+        examples: pictures to choose from.
+    """
 
     def look(picture: str | None, names: str, new: str) -> Answer:
         try:
+            if picture is not None:
+                path = upload_in(folder, picture)
+                os.utime(path)  # it is in use, so it is kept
+                check_size(path)
             return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
         except (ValueError, OSError, MemoryError) as error:
-            said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")  # not its place
-            raise gr.Error(said, duration=None, print_exception=False) from error
+            raise shown(error, picture) from error
 
-    with gr.Blocks(title="Spotlighter", analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)
+    ) as page:
         gr.Markdown("# Spotlighter\nDrop a picture, name classes, see what decides.")
         with gr.Row():
             with gr.Column(scale=1):
                 picture = gr.Image(sources=["upload", "clipboard"], label="Picture", height=260)
                 picture.preprocess = path_of  # a subclass would have Gradio write a .pyi here
+                picture.async_move_resource_to_block_cache = as_it_is
                 names = gr.Textbox(
                     "\n".join(answerer.class_names),
                     lines=6,
@@ -84,6 +129,7 @@ def build_page(answerer: Answerer, examples: Sequence[str] = ()) -> gr.Blocks:
             gr.Examples([[path] for path in examples], [picture], label="Test pictures")
         inputs, outputs = [picture, names, new], [tuned, plain, looked_at]
         gr.on([button.click, names.submit], look, inputs, outputs, api_name="predict")
+    page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=1)
     return page
 
 
@@ -93,7 +139,8 @@ def free_port(host: str, first: int) -> int:
     Raises:
         OSError: none of them is free.
     """
-    for port in range(first, first + PORTS) if first else (0,):
+    last = min(first + PORTS - 1, LAST_PORT)
+    for port in range(first, last + 1) if first else (0,):
         with closing(socket.socket()) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -101,11 +148,21 @@ def free_port(host: str, first: int) -> int:
             except OSError:
                 continue
             return int(tried.getsockname()[1])
-    raise OSError(f"no free port from {first} to {first + PORTS - 1}; choose another (--port)")
+    raise OSError(f"no free port from {first} to {last}; choose another (--port)")
 
 
-def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> None:
-    """Serve until Ctrl-C."""
+def launch(
+    page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False
+) -> str:
+    """Serve the page from now on; returns its address.
+
+    Args:
+        page: of `build_page`.
+        folder: of the uploads.
+        host: address of this machine.
+        port: the first to be tried, 0 for any free one.
+        open_browser: show the page.
+    """
     _, address, _ = page.launch(
         server_name=host,
         server_port=free_port(host, port),
@@ -113,10 +170,11 @@ def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> None:
         share=False,
         quiet=True,
         prevent_thread_lock=True,
-        max_file_size=LARGEST,
+        max_file_size=UPLOAD,
         show_error=False,
+        enable_monitoring=False,
         footer_links=[],
+        app_kwargs={"middleware": middleware(folder)},
         theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
     )
-    print(f"The page is at {address}; Ctrl-C ends it.", flush=True)
-    page.block_thread()
+    return str(address)

@@ -1,7 +1,14 @@
 """What runs leave beside their results."""
 
 from tests.tools.reporting.conftest import CLASSES, write_curve, write_right, write_run
-from tools.reporting.evidence import read_evidence, training_curve, worst_confusions
+from tools.reporting.evidence import (
+    Evidence,
+    config_keys,
+    read_evidence,
+    told_configs,
+    training_curve,
+    worst_confusions,
+)
 
 
 def test_worst_classes_and_what_they_are_taken_for(tmp_path):
@@ -35,3 +42,48 @@ def test_evidence_has_config_and_versions(tree):
     assert "LR: 0.02" in run.config
     assert run.versions == "python 3.11, torch 2.14"
     assert run.record["git"] == "abc123"
+
+
+CONFIG = """\
+# git: abc
+DATASET:
+  NAME: Toy
+INPUT:
+  SIZE:
+  - 224
+  - 224
+  TRANSFORMS: []
+OPTIM:
+  LR: 0.02
+OUTPUT_DIR: a:b
+"""
+
+
+def test_a_config_by_keys():
+    assert config_keys(CONFIG) == {
+        "DATASET": "",
+        "DATASET.NAME": "Toy",
+        "INPUT": "",
+        "INPUT.SIZE": "- 224 - 224",
+        "INPUT.TRANSFORMS": "[]",
+        "OPTIM": "",
+        "OPTIM.LR": "0.02",
+        "OUTPUT_DIR": "a:b",
+    }
+    assert config_keys("none") == {}
+
+
+def test_configs_of_a_trainer_are_told_by_their_differences(tmp_path):
+    other = CONFIG.replace("0.02", "0.5").replace("- 224\n  T", "- 112\n  T") + "SEED: 2\n"
+    configs = {"a": CONFIG, "b": other, "c": "none"}
+    runs = [Evidence(tmp_path / name, {"trainer": "CoOp"}, text) for name, text in configs.items()]
+    runs.append(Evidence(tmp_path / "d", {"trainer": "MaPLe"}, other))
+    first, second, third, fourth = told_configs(runs)
+    assert (first, fourth) == (CONFIG, other)
+    assert second.splitlines() == [
+        f"# as the config of {tmp_path / 'a'}, but for:",
+        "INPUT.SIZE: - 224 - 112",
+        "OPTIM.LR: 0.5",
+        "SEED: 2",
+    ]
+    assert third == "none"

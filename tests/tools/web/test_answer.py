@@ -65,3 +65,18 @@ def test_zero_shot_clip_is_not_pruned(run, tmp_path):
     run("CoOp", OPTIM__MAX_EPOCH=1, MODEL__PRUNE__AT=(1,), MODEL__PRUNE__KEEP=(8,))
     assert SpotlighterPredictor.zero_shot(tmp_path / "run").model.pruner is None
     assert SpotlighterPredictor.from_run(tmp_path / "run").model.pruner is not None
+
+
+def test_names_are_bounded():
+    assert len(read_names(",".join(map(str, range(1000))))) == 1000
+    with pytest.raises(ValueError, match="1001 classes are named; 1000 are allowed"):
+        read_names(",".join(map(str, range(1001))))
+    with pytest.raises(ValueError, match=r"201 characters \(aaa.*\.\.\.\); 200 are allowed"):
+        read_names("owl," + 201 * "a")
+
+
+def test_the_runs_own_names_may_hold_commas(run, tmp_path, picture):
+    run("CoOp", OPTIM__MAX_EPOCH=1)
+    answerer = Answerer(str(tmp_path / "run"))
+    answerer.class_names = ["big, cat", "owl"]
+    assert len(answerer.answer(picture, "big, cat\nowl").spotlighter) == 5, "the run's own model"

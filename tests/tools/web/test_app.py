@@ -34,3 +34,20 @@ def test_the_embedded_run_is_trained_once(tmp_path, capfd):
     assert "Training Spotlighter on EmojiFood once" in capfd.readouterr().out
     embedded_run("data", tmp_path / "run", *options)
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "one", "9" * 5000, "٣"])
+def test_a_port_that_is_none_is_a_sentence(port, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        app.main(["--port", port])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"argument --port: must be a whole number from 0 to 65535, got {port:.60}")
+
+
+def test_the_last_port_is_tried(monkeypatch):
+    pytest.importorskip("gradio", reason="Gradio is not installed")
+    from tools.web import page
+
+    monkeypatch.setattr(page, "PORTS", 1000)
+    with pytest.raises(OSError, match="no free port from 65535 to 65535"):
+        page.free_port("192.0.2.1", 65535)  # no address of this machine

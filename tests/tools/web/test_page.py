@@ -2,36 +2,12 @@
 
 import re
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-PROJECT = Path(__file__).parents[3]
 pytest.importorskip("gradio", reason="Gradio is not installed")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """The address of a page that serves a toy run."""
-    from tests.toy import TOY_OPTIONS, write_toy
-    from train import parse_args, run
-
-    place = tmp_path_factory.mktemp("app")
-    write_toy(place)
-    pairs = [str(word) for pair in (TOY_OPTIONS | {"OPTIM.MAX_EPOCH": 1}).items() for word in pair]
-    where = ["--root", str(place), "--output-dir", str(place / "run"), "--seed", "1"]
-    run(parse_args([*where, "--trainer", "Spotlighter", *pairs]))
-    command = [sys.executable, "tools/app.py", "--model-dir", str(place / "run"), "--port", "0"]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-    assert found, line
-    yield found
-    process.kill()
 
 
 @pytest.fixture
