@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,25 +24,54 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def read_subset(cache: Path, image_folder: Path, origin: str) -> Splits | None:
+def digest(splits: Splits, image_folder: Path) -> str:
+    """Return 12 hexadecimal digits of all paths, labels and class names of a data set."""
+    parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
+    content = json.dumps([*parts, splits.names()])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
     """Read a few-shot subset (without test items).
 
+    Args:
+        cache: its file.
+        image_folder: what its paths start from.
+        origin: `fingerprint` of `splits`.
+        splits: what it must have been drawn from.
+
     Returns:
-        None where there is no readable subset that was drawn from `origin`, a `fingerprint`.
+        None where there is no such subset, or it does not fit the splits; a warning says why.
     """
     if not cache.is_file():
         return None
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
         if content["drawn_from"] != origin:
-            logger.info("The split has changed since %s was drawn; drawing anew.", cache)
-            return None
+            raise ValueError("the split has changed since it was drawn")
         train = parse_entries(content["train"], image_folder, cache)
         val = parse_entries(content["val"], image_folder, cache)
+        require_drawn_from(train, splits.train)
+        require_drawn_from(val, splits.val)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning("Cannot read the few-shot subset %s (%s); drawing it anew.", cache, error)
+        logger.warning("The few-shot subset %s is drawn anew: %s.", cache, error)
         return None
     return Splits(train, val, [])
+
+
+def require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
+    """Refuse a subset that these items do not hold.
+
+    Raises:
+        ValueError: a picture is not among the items, stands there with another label or class
+            name, or is listed twice.
+    """
+    left = Counter((item.impath, item.label, item.classname) for item in items)
+    for item in subset:
+        entry = (item.impath, item.label, item.classname)
+        if not left[entry]:
+            raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
+        left[entry] -= 1
 
 
 def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:
