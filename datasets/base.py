@@ -45,9 +45,11 @@ class FewShotDataset(DatasetBase):
         published: counts of the literature.
         labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
         test_only: the training items are the test's; they only say what the classes are.
+        own_data: the user's own; two such data sets may have one name, and paths and labels alike.
         all_class_names: names of all classes by label, whatever subset a run has.
-        digest: 12 hexadecimal digits of all paths, labels and class names, before shots are drawn
-            and classes chosen; the same wherever the data set is stored.
+        digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
+            data the files' sizes, before shots are drawn and classes chosen; the same wherever
+            the data set is stored.
         own_name: what the data set is called without DATASET.LABEL.
         label: its name in results and tables: DATASET.LABEL, or `own_name`. Data of the user's own
             add a part of the digest, because two folders may have one name.
@@ -66,6 +68,7 @@ class FewShotDataset(DatasetBase):
     published: Published | None = None
     labels_by_folder = False
     test_only = False
+    own_data = False
 
     def __init__(self, cfg: Any) -> None:
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
@@ -78,7 +81,7 @@ class FewShotDataset(DatasetBase):
             raise ValueError(f"{type(self).__name__} has no test pictures in {self.folder}.")
         self.all_class_names = splits.names()
         splits = splits._replace(class_names=self.all_class_names)
-        self.digest = digest(splits, self.image_folder)
+        self.digest = digest(splits, self.image_folder, with_sizes=self.own_data)
         self.own_name = cfg.DATASET.get("LABEL", "") or self.name_of_root()
         self.label = cfg.DATASET.get("LABEL", "") or self.default_label()
         if cfg.DATASET.NUM_SHOTS >= 1:

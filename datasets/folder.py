@@ -55,6 +55,7 @@ class Folder(FewShotDataset):
     """
 
     subset_dir = ".split_fewshot"  # hidden, so it is no class
+    own_data = True
     table: Path | None = None
 
     def prepare(self) -> None:

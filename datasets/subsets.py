@@ -13,9 +13,11 @@ from typing import Any
 
 from dassl.data.datasets import Datum
 
-from datasets.splits import Splits, parse_entries, to_entries, write_json
+from datasets.splits import SPLITS, Splits, parse_entries, to_entries, write_json
 
 logger = logging.getLogger(__name__)
+
+MAX_READ = 256 * 2**20  # bytes of pictures that are read for `picture_digest`
 
 
 def fingerprint(splits: Splits, image_folder: Path) -> str:
@@ -24,11 +26,41 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def digest(splits: Splits, image_folder: Path) -> str:
-    """Return 12 hexadecimal digits of all paths, labels and class names of a data set."""
+def digest(splits: Splits, image_folder: Path, *, with_sizes: bool = False) -> str:
+    """Return 12 hexadecimal digits of all paths, labels and class names of a data set.
+
+    Args:
+        splits: all its items.
+        image_folder: what their paths start from; where it lies does not count.
+        with_sizes: the sizes of the files count, too.
+    """
     parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
-    content = json.dumps([*parts, splits.names()])
+    items = [item for name in SPLITS for item in getattr(splits, name)] if with_sizes else []
+    content = json.dumps([*parts, splits.names(), *map(size_of, items)])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def size_of(item: Datum) -> int:
+    """Bytes of a picture's file; 0 where there is none."""
+    path = Path(item.impath)
+    return path.stat().st_size if path.is_file() else 0
+
+
+def picture_digest(items: Iterable[Datum]) -> str:
+    """Return 12 hexadecimal digits of what pictures hold, in their order.
+
+    The content counts, and of more than MAX_READ bytes only the sizes, because reading them would
+    take long. Folders and times do not count: a copy has the same digest. A missing picture counts
+    as one without content.
+    """
+    items = list(items)
+    sizes = [size_of(item) for item in items]
+    total = hashlib.sha256(json.dumps(sizes).encode())
+    if sum(sizes) <= MAX_READ:
+        for item, size in zip(items, sizes, strict=True):
+            if size:
+                total.update(hashlib.sha256(Path(item.impath).read_bytes()).digest())
+    return total.hexdigest()[:12]
 
 
 def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:

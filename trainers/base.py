@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param
 from torch import Tensor
 
+from datasets.subsets import picture_digest
 from models.averaging import EpochAverage
 from trainers import (
     calibration,
@@ -47,6 +49,7 @@ class CLIPTrainer(PromptTuner):
     trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
     trained_on = ""  # the data set that loaded weights come from, where it is another run's
+    trained_settings: dict[str, Any] | None = None  # what loaded weights were learned with
     average: EpochAverage | None = None
     best_epoch = 0  # the best on validation pictures so far, counted from 1
 
@@ -54,6 +57,8 @@ class CLIPTrainer(PromptTuner):
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
         with distributed.main_first():
             super().build_data_loader()
+        data_name = identity.label(self)
+        self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", data_name)
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
@@ -87,6 +92,12 @@ class CLIPTrainer(PromptTuner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters to train, in groups for the optimiser."""
         return [{"params": [p for p in self.model.learned.parameters() if p.requires_grad]}]
+
+    @cached_property
+    def training_pictures(self) -> str:
+        """Digest of what the training and validation pictures hold."""
+        dataset = self.dm.dataset
+        return picture_digest([*(dataset.train_x or ()), *(dataset.val or ())])
 
     def num_learned(self) -> int:
         """Trainable scalars."""

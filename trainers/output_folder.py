@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -58,11 +58,22 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        sync(path.parent)
     except OSError as error:
         error.filename = str(path)  # a failed write does not say where
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Force to the disk which files a folder holds, where the file system can do so."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -172,6 +172,9 @@ def test_own_data_have_a_name_of_their_own(tmp_path):
     one, other = (build("Folder", tmp_path / place / "pets") for place in ("here", "there"))
     assert one.label == other.label == f"pets-{one.digest[:6]}"
     assert one.own_name == "pets"
+    with next((tmp_path / "there" / "pets" / "cat").iterdir()).open("ab") as file:
+        file.write(b"more")
+    assert build("Folder", tmp_path / "there" / "pets").label != one.label
     (tmp_path / "there" / "pets" / "bee").rename(tmp_path / "there" / "pets" / "wasp")
     changed = build("Folder", tmp_path / "there" / "pets")
     assert changed.digest != one.digest

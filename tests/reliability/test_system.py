@@ -103,7 +103,7 @@ def test_missing_permissions(start, toy_root, tmp_path, witness):
     witness("system", "the data folder may not be written to", "the run ends well, uncached")
 
 
-@pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 6, "before")])
+@pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 8, "before")])
 def test_ctrl_c(start, whole, tmp_path, witness, stop):
     job = {"stop": stop, "signal": signal.SIGINT}
     found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=130)
