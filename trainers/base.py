@@ -57,8 +57,8 @@ class CLIPTrainer(PromptTuner):
         """Build the loaders; best_val without a validation split of its own becomes last_step."""
         with distributed.main_first():
             super().build_data_loader()
-        data_name = identity.label(self)
-        self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", data_name)
+        self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", identity.label(self))
+        self.final_model = self.cfg.TEST.FINAL_MODEL  # as it was asked for
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
@@ -179,7 +179,8 @@ class CLIPTrainer(PromptTuner):
 
     def begin_record(self) -> None:
         """Say what the run is, once nothing can be refused; what stood there is another run's."""
-        distributed.on_main(lambda: run_record.begin(self.cfg, self.output_dir))
+        cfg = pictures.changed(self.cfg, "TEST.FINAL_MODEL", self.final_model)
+        distributed.on_main(lambda: run_record.begin(cfg, self.output_dir))
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -156,10 +156,18 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     from trainers.open_run import read_run_config
 
     cfg = read_run_config(folder)
+    return changed_settings(cfg, nodes_of(cfg))
+
+
+def nodes_of(cfg: CfgNode) -> set[str]:
+    """The nodes of TRAINER that the trainer of a config reads: its own, and that of its base.
+
+    Raises:
+        LookupError: there is no such trainer.
+    """
     node = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).node
     base = cfg.TRAINER[node].get("BASE")
-    nodes = {node, TRAINER_REGISTRY.get(base).node} if base else {node}
-    return changed_settings(cfg, nodes)
+    return {node, TRAINER_REGISTRY.get(base).node} if base else {node}
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ PROJECT = Path(__file__).parents[2]
 CONFIGS = Path("configs")  # below PROJECT
 
 EMBEDDED = "tiny_emoji"
+OWN, OWN_STEM = "Folder", "folder"  # the user's own pictures, by DATASET.NAME and by yaml
 DEFAULT_CONFIGS = {
     "CoOp": "vit_b16_ep50_ctxv1",
     "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1",
@@ -48,6 +50,29 @@ def dataset_name(stem: str) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The content of a yaml below the project."""
     return yaml.safe_load((PROJECT / path).read_text(encoding="utf-8")) or {}
+
+
+@cache
+def own_data(root: Path, label: str) -> Any:
+    """The data set of the user's own pictures, which is read for its label and its digest.
+
+    Args:
+        root: of the pictures.
+        label: DATASET.LABEL; "" for the data's own.
+
+    Raises:
+        FileNotFoundError: there are no such pictures.
+        ValueError: they are no data set.
+    """
+    from dassl.config import get_cfg_default
+    from dassl.data.datasets import build_dataset
+
+    import datasets  # noqa: F401  (registers the data sets)
+
+    cfg = get_cfg_default()
+    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, OWN, str(root)
+    cfg.DATASET.LABEL = label
+    return build_dataset(cfg)
 
 
 def is_embedded(dataset: str) -> bool:
