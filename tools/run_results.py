@@ -23,7 +23,10 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings beside the keys of a config: what was tested on, and the backbone's weights.
-BESIDE = {"data": None, "weights": None, "split": "test", "settings": "known"}
+BESIDE = {
+    **{"data": None, "weights": None},  # unknown
+    **{"split": "test", "epoch": "final", "settings": "known"},
+}
 
 ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
 CONTEXT = r"(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)"
@@ -73,6 +76,8 @@ def read_results(path: Path) -> dict[str, Any]:
     if found["learned_parameters"] and given.get("epoch") == 0:
         raise ValueError("nothing was trained (epoch 0), although its trainer learns")
     beside = {key: given.get(key) or BESIDE[key] for key in ("data", "weights", "split")}
+    if given.get("epoch_chosen_by") == "load_epoch":
+        beside["epoch"] = given.get("epoch")
     settings = beside | settings_of(path, given)
     places = dict.fromkeys(("folder", "path"), str(path.parent))
     return found | places | {"settings": settings, "git": str(given.get("git"))}

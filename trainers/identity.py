@@ -60,8 +60,13 @@ TOWERS = ("trainer", "backbone", "weights", "context_length")
 CAN_BE_MEANT = ("weights", "data", "pictures")  # and whatever differs in the config alone
 
 
-def identity(trainer: CLIPTrainer) -> dict[str, Any]:
-    """What a checkpoint of this run says of itself; plain data."""
+def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
+    """What a checkpoint of this run says of itself; plain data.
+
+    Args:
+        trainer: of the run.
+        to_train: read the training pictures, too, which an evaluation does not need.
+    """
     config, dataset = deciding(trainer.cfg), trainer.dm.dataset
     return {
         "trainer": trainer.cfg.TRAINER.NAME,
@@ -73,7 +78,7 @@ def identity(trainer: CLIPTrainer) -> dict[str, Any]:
         "own_name": getattr(dataset, "own_name", ""),
         "all_classes": text_digest(list(getattr(dataset, "all_class_names", ()))),
         "data": getattr(dataset, "digest", ""),
-        "pictures": trainer.training_pictures,
+        "pictures": trainer.training_pictures if to_train else "",
         "settings": settings(trainer),
         "config": config,
         "config_digest": text_digest(config),
@@ -230,7 +235,7 @@ def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: 
     Raises:
         ValueError: names all that differs, and why it matters.
     """
-    there, here = saved.get("identity") or {}, identity(trainer)
+    there, here = saved.get("identity") or {}, identity(trainer, to_train=to_train)
     keys = dict.fromkeys((*TOWERS, *trainer.own_identity(), *_of_the_data(there, here, to_train)))
     wrong = [key for key in keys if key in there and there[key] != here[key]]
     other = _differing_settings(trainer, there.get("config", {}), here["config"], to_train)

@@ -37,6 +37,7 @@ def test_settings_that_differ_are_named_and_seeds_are_not_mixed(tmp_path):
         ({"data": "aaaaaaaaaaaa"}, "data aaaaaaaaaaaa"),
         ({"weights": "aaaaaaaaaaaa"}, "weights aaaaaaaaaaaa"),
         ({"split": "val"}, "split val"),
+        ({"epoch": 5, "epoch_chosen_by": "load_epoch"}, "epoch 5"),
         ({"settings": {"processes": 2}}, "processes 2"),
         ({"settings": {"TRAINER.COOP.CTX_INIT": ""}}, "CTX_INIT ''"),
     ],
