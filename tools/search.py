@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, opts: list[str], dataset: str) -> dict[str, ob
 def name_of(dataset: str, root: str) -> str:
     """A data set in the table: its stem, or the label of the user's own pictures."""
     own = dataset == names.OWN_STEM
-    return str(names.own_data(Path(root), "").label) if own else dataset
+    return str(names.read_data(names.OWN, Path(root)).label) if own else dataset
 
 
 def read_rows(path: Path) -> pd.DataFrame:

@@ -161,7 +161,10 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     from trainers.open_run import read_run_config
 
     cfg = read_run_config(folder)
-    return changed_settings(cfg, nodes_of(cfg))
+    found = changed_settings(cfg, nodes_of(cfg))
+    if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
+        found["DATASET.ROOT"] = cfg.DATASET.ROOT
+    return found
 
 
 def nodes_of(cfg: CfgNode) -> set[str]:

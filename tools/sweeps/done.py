@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.sweeps import names
+from tools.sweeps.guard import read_results
 from tools.sweeps.protocols import Job, learns_nothing
 
 BESIDE = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
@@ -48,9 +48,12 @@ def differences(job: Job, project: Path) -> list[str]:
     with contextlib.chdir(project):
         there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
     before, now = compared(there), compared(here)
-    if here.DATASET.NAME == names.OWN:
-        before["data"] = json.loads((folder / "results.json").read_text("utf-8")).get("data")
-        now["data"] = names.own_data(project / here.DATASET.ROOT, here.DATASET.LABEL).digest
+    digests = {
+        "there": read_results(folder).get("data"),
+        "here": names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT),
+    }
+    if all(digests.values()):
+        before["data"], now["data"] = digests["there"], digests["here"]
     pairs = {key: [default_settings().get(key)] * 2 for key in sorted({*before, *now})}
     for i, values in enumerate((before, now)):
         for key, value in values.items():

@@ -53,16 +53,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 @cache
-def own_data(root: Path, label: str) -> Any:
-    """The data set of the user's own pictures, which is read for its label and its digest.
+def read_data(name: str, root: Path, label: str = "") -> Any:
+    """A data set, read for its label and its digest.
 
     Args:
-        root: of the pictures.
+        name: DATASET.NAME.
+        root: DATASET.ROOT.
         label: DATASET.LABEL; "" for the data's own.
 
     Raises:
-        FileNotFoundError: there are no such pictures.
-        ValueError: they are no data set.
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged.
     """
     from dassl.config import get_cfg_default
     from dassl.data.datasets import build_dataset
@@ -70,9 +71,29 @@ def own_data(root: Path, label: str) -> Any:
     import datasets  # noqa: F401  (registers the data sets)
 
     cfg = get_cfg_default()
-    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, OWN, str(root)
+    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, name, str(root)
     cfg.DATASET.LABEL = label
     return build_dataset(cfg)
+
+
+@cache
+def digest_of(name: str, root: Path) -> str:
+    """The digest of a data set as it is now; "" where it is not there, or would take long to read.
+
+    Read are the user's own pictures, and benchmarks that have a split file.
+    """
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    import datasets  # noqa: F401  (registers the data sets)
+
+    try:
+        kind = DATASET_REGISTRY.get(name)
+        split = getattr(kind, "split_file", "")
+        if name == OWN or (split and (root / kind.dataset_dir / split).is_file()):
+            return str(getattr(read_data(name, root), "digest", ""))
+    except (OSError, ValueError, LookupError):
+        pass  # train.py says it better
+    return ""
 
 
 def is_embedded(dataset: str) -> bool:

@@ -164,7 +164,7 @@ def _data_level(run: Run) -> str:
     if run.dataset != OWN_STEM:
         return run.dataset
     given = dict(zip(run.opts[::2], run.opts[1::2], strict=False)).get("DATASET.LABEL", "")
-    return str(names.own_data(names.PROJECT / run.root, given).label)
+    return str(names.read_data(names.OWN, names.PROJECT / run.root, given).label)
 
 
 def _config_level(run: Run) -> Path:

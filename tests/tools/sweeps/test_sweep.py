@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.datasets.trees import class_folders
+from tests.datasets.config import build
+from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
 from tools.sweeps import done, grid, guard, names, protocols
@@ -142,6 +143,19 @@ def test_results_of_another_run_are_not_a_jobs_own(project, words, said):
             done.require_own([job], project.root)
 
 
+def test_results_on_another_split_are_not_a_jobs_own(project):
+    plant("OxfordPets", project.root / "data")
+    (job,) = planned(project, dataset="oxford_pets")
+    build("OxfordPets", project.root / "data")  # its split is made from its own files
+    digest = names.digest_of("OxfordPets", project.root / "data")
+    leave(project.root, job, data=digest)
+    assert done.differences(job, project.root) == []
+    leave(project.root, job, data="0123456789ab")
+    assert done.differences(job, project.root) == [f"data 0123456789ab there, {digest} here"]
+    (moved,) = planned(project, dataset="oxford_pets", root="elsewhere")  # cannot be asked
+    assert done.differences(moved, project.root) == []
+
+
 def test_what_only_training_reads_is_no_difference_of_what_learns_nothing(project):
     (job,) = planned(project, trainer="ZeroshotCLIP")
     leave(project.root, job, words=("OPTIM.MAX_EPOCH", "7"))
@@ -173,7 +187,7 @@ def test_own_pictures_have_folders_of_their_own(project):
     (one,) = planned(project, *named, dataset="folder", root="pets")
     (other,) = planned(project, *named, dataset="folder", root="cars")
     assert one.folder == other.folder
-    digest = names.own_data(project.root / "pets", "mine").digest
+    digest = names.digest_of("Folder", project.root / "pets")
     leave(project.root, one, data=digest)
     assert done.differences(one, project.root) == []
     assert "data " in done.differences(other, project.root)[0]
