@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from dassl.data.datasets import DatasetBase, Datum
 
 from datasets.splits import Splits, read_split, subsample_classes, write_split
-from datasets.subsets import fingerprint, read_pickled_subset, read_subset, write_subset
+from datasets.subsets import digest, fingerprint, read_pickled_subset, read_subset, write_subset
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,14 @@ class FewShotDataset(DatasetBase):
         published: counts of the literature.
         labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
         test_only: the training items are the test's; they only say what the classes are.
+        own_data: the user's own; two such data sets may have one name, and paths and labels alike.
         all_class_names: names of all classes by label, whatever subset a run has.
+        digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
+            data the files' sizes, before shots are drawn and classes chosen; the same wherever
+            the data set is stored.
+        own_name: what the data set is called without DATASET.LABEL.
+        label: its name in results and tables: DATASET.LABEL, or `own_name`. Data of the user's own
+            add a part of the digest, because two folders may have one name.
 
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
@@ -61,6 +68,7 @@ class FewShotDataset(DatasetBase):
     published: Published | None = None
     labels_by_folder = False
     test_only = False
+    own_data = False
 
     def __init__(self, cfg: Any) -> None:
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
@@ -73,12 +81,23 @@ class FewShotDataset(DatasetBase):
             raise ValueError(f"{type(self).__name__} has no test pictures in {self.folder}.")
         self.all_class_names = splits.names()
         splits = splits._replace(class_names=self.all_class_names)
+        self.digest = digest(splits, self.image_folder, with_sizes=self.own_data)
+        self.own_name = cfg.DATASET.get("LABEL", "") or self.name_of_root()
+        self.label = cfg.DATASET.get("LABEL", "") or self.default_label()
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         splits = subsample_classes(splits, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         self._names = splits.names()
         super().__init__(train_x=splits.train, val=splits.val or None, test=splits.test)
         self._tell_empty_classes()
+
+    def name_of_root(self) -> str:
+        """What the data are called where no label is given: a benchmark by its class."""
+        return type(self).__name__
+
+    def default_label(self) -> str:
+        """DATASET.LABEL where none is given."""
+        return self.own_name
 
     # The classes are those of the class list: one without a picture keeps its place.
 
@@ -157,7 +176,7 @@ class FewShotDataset(DatasetBase):
             return self._draw(splits, shots)
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
-        stored = read_subset(cache, self.image_folder, origin)
+        stored = read_subset(cache, self.image_folder, origin, splits)
         subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored
         if subset is None:
             with seeded(seed):

@@ -55,6 +55,7 @@ class Folder(FewShotDataset):
     """
 
     subset_dir = ".split_fewshot"  # hidden, so it is no class
+    own_data = True
     table: Path | None = None
 
     def prepare(self) -> None:
@@ -62,6 +63,15 @@ class Folder(FewShotDataset):
         if self.folder.suffix.lower() == ".csv" and self.folder.is_file():
             self.table, self.folder = self.folder, self.folder.parent
             self.image_folder = self.folder
+
+    def name_of_root(self) -> str:
+        """The name of the folder, or of the CSV file without its suffix, in printable letters."""
+        name = (self.folder.name if self.table is None else self.table.stem) or type(self).__name__
+        return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+    def default_label(self) -> str:
+        """The name of the root and six digits of the digest: two folders may have one name."""
+        return f"{self.own_name}-{self.digest[:6]}"
 
     def read_splits(self) -> Splits:
         """Return the pictures; training items are the test's where there is a test alone."""

@@ -6,15 +6,18 @@ import hashlib
 import json
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import Datum
 
-from datasets.splits import Splits, parse_entries, to_entries, write_json
+from datasets.splits import SPLITS, Splits, parse_entries, to_entries, write_json
 
 logger = logging.getLogger(__name__)
+
+MAX_READ = 256 * 2**20  # bytes of pictures that are read for `picture_digest`
 
 
 def fingerprint(splits: Splits, image_folder: Path) -> str:
@@ -23,25 +26,84 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def read_subset(cache: Path, image_folder: Path, origin: str) -> Splits | None:
+def digest(splits: Splits, image_folder: Path, *, with_sizes: bool = False) -> str:
+    """Return 12 hexadecimal digits of all paths, labels and class names of a data set.
+
+    Args:
+        splits: all its items.
+        image_folder: what their paths start from; where it lies does not count.
+        with_sizes: the sizes of the files count, too.
+    """
+    parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
+    items = [item for name in SPLITS for item in getattr(splits, name)] if with_sizes else []
+    content = json.dumps([*parts, splits.names(), *map(size_of, items)])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def size_of(item: Datum) -> int:
+    """Bytes of a picture's file; 0 where there is none."""
+    path = Path(item.impath)
+    return path.stat().st_size if path.is_file() else 0
+
+
+def picture_digest(items: Iterable[Datum]) -> str:
+    """Return 12 hexadecimal digits of what pictures hold, in their order.
+
+    The content counts, and of more than MAX_READ bytes only the sizes, because reading them would
+    take long. Folders and times do not count: a copy has the same digest. A missing picture counts
+    as one without content.
+    """
+    items = list(items)
+    sizes = [size_of(item) for item in items]
+    total = hashlib.sha256(json.dumps(sizes).encode())
+    if sum(sizes) <= MAX_READ:
+        for item, size in zip(items, sizes, strict=True):
+            if size:
+                total.update(hashlib.sha256(Path(item.impath).read_bytes()).digest())
+    return total.hexdigest()[:12]
+
+
+def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
     """Read a few-shot subset (without test items).
 
+    Args:
+        cache: its file.
+        image_folder: what its paths start from.
+        origin: `fingerprint` of `splits`.
+        splits: what it must have been drawn from.
+
     Returns:
-        None where there is no readable subset that was drawn from `origin`, a `fingerprint`.
+        None where there is no such subset, or it does not fit the splits; a warning says why.
     """
     if not cache.is_file():
         return None
     try:
         content = json.loads(cache.read_text(encoding="utf-8"))
         if content["drawn_from"] != origin:
-            logger.info("The split has changed since %s was drawn; drawing anew.", cache)
-            return None
+            raise ValueError("the split has changed since it was drawn")
         train = parse_entries(content["train"], image_folder, cache)
         val = parse_entries(content["val"], image_folder, cache)
+        require_drawn_from(train, splits.train)
+        require_drawn_from(val, splits.val)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        logger.warning("Cannot read the few-shot subset %s (%s); drawing it anew.", cache, error)
+        logger.warning("The few-shot subset %s is drawn anew: %s.", cache, error)
         return None
     return Splits(train, val, [])
+
+
+def require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
+    """Refuse a subset that these items do not hold.
+
+    Raises:
+        ValueError: a picture is not among the items, stands there with another label or class
+            name, or is listed twice.
+    """
+    left = Counter((item.impath, item.label, item.classname) for item in items)
+    for item in subset:
+        entry = (item.impath, item.label, item.classname)
+        if not left[entry]:
+            raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
+        left[entry] -= 1
 
 
 def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:

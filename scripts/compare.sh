@@ -37,7 +37,7 @@ setup_run python tools/sweep.py --protocols "${protocols[@]}" --datasets "${data
   "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
 setup_run python tools/collect_results.py "$output" --markdown "$output/results.md" \
   --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
-  base new hm images_per_s learned_parameters config shots source all
+  base new hm images_per_s learned_parameters config settings shots source all
 setup_run python tools/report.py "$output" --root "$root" --output "$output/report.html"
 echo "The table is in $output/results.md, a row a seed in $output/results.csv, and a page to show"
 echo "in $output/report.html."

@@ -22,8 +22,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
 from tools.cells import markdown_table
 from tools.command_line import parser_of
-from tools.result_rows import pair_runs
-from tools.run_results import read_runs
+from tools.result_rows import load_runs, pair_runs
 
 PROJECT = Path(__file__).parents[1]
 HEAD = "TRAINER.SPOTLIGHTER."
@@ -82,7 +81,7 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
     """A row a variant that has runs: means over data sets and seeds."""
     rows = []
     for variant in VARIANTS:
-        pairs = pair_runs(read_runs(folder(args.output, variant)))
+        pairs = pair_runs(load_runs(folder(args.output, variant)))
         if len(pairs):
             means = pairs[["base", "new", "hm"]].mean()
             learned = int(pairs.learned_parameters.max())

@@ -6,7 +6,9 @@ Usage:
 
 Every results.json below ROOT is read, and every log.txt that has no results.json beside it; such
 logs must lie in the folders that CoOp and its relatives write. Runs on base and on new classes are
-paired by trainer, data set, config, shots and seed. There is a table a protocol.
+paired by trainer, data set, config, settings, shots and seed. Runs of one config that differ in
+settings, data or weights are rows of their own, and the column `settings` says what differs. There
+is a table a protocol.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tools.command_line import parser_of
 from tools.result_rows import (
     COLUMNS,
     Section,
-    drop_repeats,
+    load_runs,
     order_rows,
     pair_runs,
     split_sections,
@@ -42,7 +44,7 @@ from tools.result_table import (
     to_rich,
     to_text,
 )
-from tools.run_results import EFFORT, read_runs
+from tools.run_results import EFFORT
 
 FILE_WIDTH = 200  # characters
 
@@ -100,12 +102,12 @@ def write(path: Path | None, texts: dict[str, pd.DataFrame], form: Callable) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the tables; returns 1 if nothing was found, 2 if a file fails."""
     args = parse_arguments(arguments)
-    runs = list(read_runs(args.root))
+    runs = load_runs(args.root)
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)
         return 1
     try:
-        return show(args, pair_runs(drop_repeats(runs)))
+        return show(args, pair_runs(runs))
     except OSError as error:
         print(f"collect_results: error: {error}", file=sys.stderr)
         return 2

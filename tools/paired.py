@@ -5,17 +5,17 @@ Usage:
 
 Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both). All
 trainers saw the same test pictures, so that differences are taken picture by picture, on the data
-sets and seeds that both were run on. Intervals hold 95 % of a bootstrap over seeds and pictures
-(scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed, then averaged.
+sets and seeds that both were run on. Runs of other settings are trainers of their own. Intervals
+hold 95 % of a bootstrap over seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken
+for each data set and seed, then averaged.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,9 +24,10 @@ from scipy.stats import bootstrap
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/paired.py`
 from tools.cells import csv_frame, markdown_table
 from tools.command_line import parser_of
-from tools.result_rows import harmonic_mean
+from tools.result_rows import harmonic_mean, load_runs
+from tools.run_results import KEY
 
-HALVES = {"base": "train_base", "new": "test_new"}
+HALVES = ("base", "new")
 COLUMNS = ["trainer", "dataset", "seed", "base", "new", "hm", "images_per_s", "learned_parameters"]
 SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
 SCORES = ("base", "new", "hm")
@@ -48,11 +49,8 @@ class Runs(NamedTuple):
         }
 
 
-def read_row(base_folder: Path, new_folder: Path) -> dict[str, object]:
+def read_row(name: str, base: dict[str, Any], new: dict[str, Any]) -> dict[str, object]:
     """One row from both halves of a run."""
-    base, new = (json.loads((f / "results.json").read_text()) for f in (base_folder, new_folder))
-    config = base["config"].removeprefix(SUFFIX)
-    name = base["trainer"] + (f"-{config}" if config != base["config"] else "")
     return {
         "trainer": name,
         "dataset": base["dataset"],
@@ -66,6 +64,14 @@ def read_row(base_folder: Path, new_folder: Path) -> dict[str, object]:
     }
 
 
+def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
+    """A trainer, with what tells its runs from others of it: config, settings, shots."""
+    config = run["config"].removeprefix(SUFFIX)
+    name = run["trainer"] + (f"-{config}" if config != run["config"] else "")
+    shots = f"{run['shots']} shots" if with_shots else ""
+    return ", ".join(filter(None, (name, run["settings"], shots)))
+
+
 def right(folder: Path) -> np.ndarray:
     """Whether each picture of a run was right."""
     pairs = pd.read_csv(folder / "predictions.csv")
@@ -76,16 +82,23 @@ def read_trainers(root: Path) -> dict[str, Runs]:
     """All trainers below a folder; runs without their half on new classes are left out.
 
     Raises:
-        ValueError: there is no finished run.
+        ValueError: there is no finished run, or two configs have one name here.
     """
-    rows, found = {}, {}
-    for path in sorted(root.glob(f"{HALVES['base']}/**/results.json")):
-        new = root / HALVES["new"] / path.parent.relative_to(root / HALVES["base"])
-        if (new / "results.json").exists():
-            row = read_row(path.parent, new)
-            rows.setdefault(row["trainer"], []).append(row)
-            cell = row["dataset"], row["seed"]
-            found.setdefault(row["trainer"], {})[cell] = right(path.parent), right(new)
+    runs = [run for run in load_runs(root) if run.get("folder") and run["source"] == run["dataset"]]
+    several = len({run["shots"] for run in runs if run["classes"] in HALVES}) > 1
+    halves = {half: [run for run in runs if run["classes"] == half] for half in HALVES}
+    new = {tuple(run[key] for key in KEY): run for run in halves["new"]}
+    rows: dict[str, list[dict[str, object]]] = {}
+    found: dict[str, dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]] = {}
+    for run in halves["base"]:
+        other = new.get(tuple(run[key] for key in KEY))
+        if other is None:
+            continue
+        name, cell = name_of(run, with_shots=several), (run["dataset"], run["seed"])
+        if cell in found.setdefault(name, {}):
+            raise ValueError(f"two runs of {name} on {cell[0]}, seed {cell[1]}, as {run['folder']}")
+        rows.setdefault(name, []).append(read_row(name, run, other))
+        found[name][cell] = right(Path(run["folder"])), right(Path(other["folder"]))
     if not rows:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
     return {name: Runs(pd.DataFrame(rows[name]), found[name]) for name in rows}

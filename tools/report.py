@@ -17,8 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
 from tools.command_line import parser_of, whole
 from tools.reporting.page import build_page
-from tools.result_rows import drop_repeats, pair_runs
-from tools.run_results import read_runs
+from tools.result_rows import load_runs, pair_runs
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,11 +36,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit code, 1 if nothing was found, 2 if it cannot be written."""
     args = parse_arguments(arguments)
-    runs = list(read_runs(args.results))
+    runs = load_runs(args.results)
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)
         return 1
-    runs = drop_repeats(runs)
     page = build_page(pair_runs(runs), runs, args.title, args.root, args.overlays)
     output = args.output or args.results / "report.html"
     try:

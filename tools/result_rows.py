@@ -6,17 +6,24 @@ HM is given both ways: `hm`, of the means of base and new, and `hm_mean`, the me
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from tools.run_results import CLASSES, EFFORT, GROUP, KEY
+from tools.run_results import BESIDE, CLASSES, EFFORT, GROUP, KEY, read_runs
 
 SCORES = [*CLASSES, "hm"]  # percent
-COLUMNS = ["source", "trainer", "dataset", "config", "shots", "seed", *SCORES, *EFFORT]
+COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed"]
+COLUMNS += [*SCORES, *EFFORT]
 AVERAGE = "average"
+# Runs that agree in these columns are told apart by these settings; None: by all others.
+GROUPS_THAT_NAME: dict[tuple[str, ...], tuple[str, ...] | None] = {
+    ("trainer", "config"): None,
+    ("trainer", "config", "source", "dataset"): ("data",),
+}
 # In the order of the literature's tables; others follow.
 TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"]
 
@@ -37,12 +44,93 @@ def harmonic_mean(base: Any, new: Any) -> Any:
     return np.where(total > 0, 2 * base * new / np.where(total > 0, total, 1), total)
 
 
+def load_runs(root: Path) -> list[dict[str, Any]]:
+    """All runs below a folder as tables need them: settings in words, each run once."""
+    return drop_repeats(name_settings(read_runs(root)))
+
+
+def name_settings(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs with `settings` in words, "N_CTX 16, CSC True"; "" where none differ.
+
+    Named are those that differ between runs of one trainer and config; a digest of the data is
+    named where it differs between runs on one data set.
+    """
+    runs = list(runs)
+    known = [run.get("settings") or {} for run in runs]
+    words: list[dict[str, str]] = [{} for _ in runs]
+    for columns, keys in GROUPS_THAT_NAME.items():
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, run in enumerate(runs):
+            if not isinstance(known[i], str):  # in words already
+                groups.setdefault(tuple(run.get(name) for name in columns), []).append(i)
+        for members in groups.values():
+            found = differing([known[i] for i in members], keys)
+            for i, differ in zip(members, found, strict=True):
+                words[i] |= differ
+    texts = [
+        own if isinstance(own, str) else ", ".join(" ".join(pair) for pair in named.items())
+        for own, named in zip(known, words, strict=True)
+    ]
+    return [run | {"settings": text} for run, text in zip(runs, texts, strict=True)]
+
+
+def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> list[dict[str, str]]:
+    """For each of some runs, its values of the settings in which they differ, by short name.
+
+    Args:
+        known: settings by full name; what is missing has its default.
+        only: these settings; None: all others than those named in GROUPS_THAT_NAME.
+    """
+    named = [key for keys in GROUPS_THAT_NAME.values() for key in keys or ()]
+    candidates = only or sorted({key for one in known for key in one} - set(named))
+    values: dict[str, list[str]] = {}
+    for key in candidates:
+        given = [key in one for one in known]
+        usual = None if all(given) else default_of(key)
+        column = [in_words(one.get(key, usual)) for one in known]
+        if len(set(column)) > 1:
+            values[key] = column
+    lasts = [key.rpartition(".")[2] for key in values]
+    short = [
+        last if lasts.count(last) == 1 else key for key, last in zip(values, lasts, strict=True)
+    ]
+    rows = zip(*values.values(), strict=True) if values else [()] * len(known)
+    return [dict(zip(short, row, strict=True)) for row in rows]
+
+
+def default_of(key: str) -> Any:
+    """The value of a setting that a run does not name."""
+    if key in BESIDE:
+        return BESIDE[key]
+    from trainers.identity import default_settings  # takes seconds, and is seldom needed
+
+    return default_settings().get(key)
+
+
+def in_words(value: Any) -> str:
+    """A setting's value on one line."""
+    if isinstance(value, str):
+        return value if value and value.isprintable() else repr(value)
+    return "unknown" if value is None else repr(value)
+
+
 def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep the last of runs that agree in everything that identifies a run; say if there were."""
-    last = {tuple(run[name] for name in (*KEY, "classes")): run for run in runs}
-    if len(last) < len(runs):
-        count = len(runs) - len(last)
-        print(f"{count} of {len(runs)} runs are repeated; the last by path counts", file=sys.stderr)
+    """Keep the last of runs that agree in everything that identifies a run; name the others."""
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    lines = []
+    for run in runs:
+        identity = tuple(run.get(name) for name in (*KEY, "classes"))
+        if (before := last.get(identity)) is not None:
+            first, second = (f"{one['path']} ({one['accuracy']:.2f})" for one in (before, run))
+            lines.append(f"  {second} counts, not {first}")
+        last[identity] = run
+    if lines:
+        print(
+            f"{len(lines)} of {len(runs)} runs are repeated; the last by path counts:",
+            *lines,
+            sep="\n",
+            file=sys.stderr,
+        )
     return list(last.values())
 
 
@@ -51,7 +139,9 @@ def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
     images_per_s is the mean over the runs of a row.
     """
-    frame = pd.DataFrame(runs).reindex(columns=[*KEY, "classes", "accuracy", *EFFORT])
+    frame = pd.DataFrame(name_settings(runs)).reindex(
+        columns=[*KEY, "classes", "accuracy", *EFFORT]
+    )
     frame = frame.astype(dict.fromkeys(["accuracy", *EFFORT], float))
     rows = frame.pivot(index=KEY, columns="classes", values="accuracy").reindex(columns=CLASSES)
     rows["hm"] = harmonic_mean(rows["base"], rows["new"])

@@ -16,7 +16,7 @@ HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"
     name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT
 }
 MISSING = "missing"
-NAMES = ["dataset", "trainer", "config"]  # columns of words
+NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
 # Table I of arXiv 2509.00905 as printed: base to new, 16 shots, ViT-B/16, percent.
 PUBLISHED = Path(__file__).parents[1] / "docs" / "published" / "base2new.csv"
 ORIGIN = "published, arXiv 2509.00905"
@@ -37,7 +37,7 @@ def published_rows(datasets: set[str]) -> pd.DataFrame:
     rows = figures[figures["dataset"].isin(wanted)]
     trainer = rows["method"] + ", published"
     return rows.drop(columns="method").assign(
-        trainer=trainer, config=ORIGIN, shots=16, source=rows["dataset"]
+        trainer=trainer, config=ORIGIN, settings="", shots=16, source=rows["dataset"]
     )
 
 
@@ -62,9 +62,12 @@ def format_count(value: float) -> str:
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the table as strings; columns of kinds of classes that no run tested are left out.
 
-    What the literature does not print is empty, what we lack is missing.
+    What the literature does not print is empty, what we lack is missing. There are settings where
+    runs differ in some.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
+    if not text["settings"].any():
+        text = text.drop(columns="settings")
     text["seeds"] = summary["seeds"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
     tested = [name for name in CLASSES if summary[name].notna().any()]
     paired = ["base", "new", "hm", "hm_mean"] if {"base", "new"} & set(tested) else []
@@ -80,7 +83,7 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
 
 def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A table without the settings that are the same in all rows, and a caption with them."""
-    settings = ("config", "shots", "seeds")
+    settings = [name for name in ("config", "settings", "shots", "seeds") if name in text]
     same = {name: text[name].iloc[0] for name in settings if text[name].nunique() == 1}
     caption = ", ".join(f"{name} {value}" for name, value in same.items())
     return text.drop(columns=list(same)), caption

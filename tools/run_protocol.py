@@ -3,7 +3,8 @@
 Usage:
     python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]
 
-A run that left results is not repeated; one that crashed is. The environment may set DATA, OUTPUT,
+A run that left results is not repeated; one that crashed is. Where a folder holds results of other
+settings or data, nothing is run. The environment may set DATA, OUTPUT,
 TARGETS and OPTS.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
 from tools.sweeps import names
+from tools.sweeps.done import require_own
 from tools.sweeps.execute import PATIENCE
 from tools.sweeps.guard import Terminated, end_with, hear_sigterm
 from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
@@ -34,7 +36,8 @@ ARGUMENTS = """\
 --root, or DATA in the environment, is the folder that holds the data sets (data). OUTPUT is where
 results go (output/base2new for base2new, output for others); TARGETS, of xd and dg, the data sets
 to test on; OPTS, further settings, as OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
-A run that left results.json is not repeated; one that crashed is.
+A run that left results.json is not repeated; one that crashed is. Results of other settings or data
+in its folder are refused.
 
 example:
   bash scripts/{protocol}.sh {trainer} emoji_food 1"""
@@ -64,6 +67,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def refuse(name: str, why: str, parser: argparse.ArgumentParser) -> int:
     """Say what is wrong and how it is used; returns the exit code."""
     print(f"{name}: {why}.\n\n{parser.format_help()}", file=sys.stderr)
+    return 2
+
+
+def say(name: str, error: Exception) -> int:
+    """Say in one sentence what is wrong; returns the exit code."""
+    print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
 
 
@@ -128,6 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = jobs_of(args)
     except ValueError as error:
         return args.refuse(str(error))
+    except OSError as error:
+        return say(args.protocol, error)
+    try:
+        require_own(jobs, names.PROJECT)
+    except (ValueError, OSError) as error:
+        return say(args.protocol, error)
     for job in jobs:
         if job.is_done(names.PROJECT):
             print(f"{job.name}: done, see {job.folder}", flush=True)

@@ -9,40 +9,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tools.sweeps.names import CONFIGS, dataset_name, stems
 
-# What identifies a row; the source is the data set that was trained on.
-KEY = ["source", "dataset", "trainer", "config", "shots", "seed"]
+# What identifies a row; the source is the data set that was trained on, and the settings are those
+# that decide a result and differ between the runs of one trainer and config, in words.
+KEY = ["source", "dataset", "trainer", "config", "settings", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
 WORDS = ("trainer", "dataset", "config", "classes", "source")
 NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
 WHOLE = ("shots", "seed", "learned_parameters")
+# Settings beside the keys of a config: what was tested on, and the backbone's weights.
+BESIDE = {
+    **{"data": None, "weights": None},  # unknown
+    **{"split": "test", "epoch": "final", "settings": "known"},
+}
 
 ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
-SEED_FOLDER = r"seed(?P<seed>\d+)$"
+CONTEXT = r"(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)"
+SEED_FOLDER = r"seed_?(?P<seed>\d+)$"
+LEVEL = r"(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots"
+# The folders of CoOp and its relatives, the special ones first.
 LAYOUTS = [
     re.compile(
-        r"(?P<half>train_base|test_new)/(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/"
-        rf"(?P<config>[^/]+)/{SEED_FOLDER}"
+        r"/(?P<half>train_base|test_base|test_new)/(?P<dataset>[^/]+)/"
+        r"shots_(?P<shots>\d+)(?:_(?P<weight>[\d.]+))?/(?P<trainer>[^/]+)/"
+        rf"(?P<config>[^/]+)/(?:{CONTEXT}/)?{SEED_FOLDER}"
     ),
     re.compile(
-        r"/(?P<elsewhere>evaluation)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
-        rf"(?:nctx[^/]+/)?(?P<dataset>[^/]+)/{SEED_FOLDER}"
+        r"/(?P<half>train_base|test_base|test_new|base2new)/(?P<dataset>[^/]+)/"
+        rf"{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"
     ),
     re.compile(
-        r"/(?P<dataset>[^/]+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots/"
-        rf"(?:nctx[^/]+/)?{SEED_FOLDER}"
+        rf"/(?P<elsewhere>evaluation)/(?:xd/|dg/)?{LEVEL}/(?:{CONTEXT}/)?(?P<dataset>[^/]+)/"
+        rf"{SEED_FOLDER}"
     ),
+    re.compile(rf"/(?P<dataset>[^/]+)/{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"),
+    re.compile(r"/(?P<trainer>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>[^/]+)$"),
 ]
+HALVES = {"train_base": "base", "base2new": "base", "test_base": "base", "test_new": "new"}
+IN_FOLDERS = {  # what a folder says of settings
+    "n_ctx": "TRAINER.COOP.N_CTX",
+    "csc": "TRAINER.COOP.CSC",
+    "place": "TRAINER.COOP.CLASS_TOKEN_POSITION",
+    "weight": "TRAINER.COOP.W",
+}
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """Read one results.json; without a source it was trained on its own data set.
 
     Raises:
-        ValueError: it is no JSON, or a field is missing or of the wrong type.
+        ValueError: it is no JSON, or a field is missing or of the wrong type; or nothing was
+            trained although the trainer learns.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
     given = record if isinstance(record, dict) else {}
@@ -51,7 +73,33 @@ def read_results(path: Path) -> dict[str, Any]:
     for field, value in found.items():
         if not (fits(field, value) or (value is None and field in EFFORT)):
             raise ValueError(f"{field} is {value!r:.60}")
-    return found | {"folder": str(path.parent)}
+    if found["learned_parameters"] and given.get("epoch") == 0:
+        raise ValueError("nothing was trained (epoch 0), although its trainer learns")
+    beside = {key: given.get(key) or BESIDE[key] for key in ("data", "weights", "split")}
+    if given.get("epoch_chosen_by") == "load_epoch":
+        beside["epoch"] = given.get("epoch")
+    settings = beside | settings_of(path, given)
+    places = dict.fromkeys(("folder", "path"), str(path.parent))
+    return found | places | {"settings": settings, "git": str(given.get("git"))}
+
+
+def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a results.json, which earlier versions left to the config beside it.
+
+    Raises:
+        ValueError: they are no mapping of keys to plain values.
+    """
+    found = record.get("settings", {})
+    if "settings" not in record and (path.parent / "config.yaml").is_file():
+        from trainers.identity import settings_of_run
+
+        try:
+            found = settings_of_run(path.parent)
+        except (ValueError, LookupError):
+            found = {"settings": "unknown"}
+    if not isinstance(found, dict) or any(isinstance(value, dict) for value in found.values()):
+        raise ValueError(f"settings is {found!r:.60}")
+    return found
 
 
 def fits(field: str, value: Any) -> bool:
@@ -78,22 +126,59 @@ def read_accuracy(log: str) -> float | None:
     return float(found[-1]) if found else None
 
 
+def newest_log(folder: Path) -> tuple[str, float]:
+    """The newest finished log of a folder, and its final accuracy in percent.
+
+    Raises:
+        ValueError: no log ends with one.
+    """
+    texts = (p.read_text("utf-8", "replace") for p in sorted(folder.glob("log.txt*"))[::-1])
+    for text in texts:
+        if (accuracy := read_accuracy(text)) is not None:
+            return text, accuracy
+    raise ValueError("the run did not finish")
+
+
 def newest_accuracy(folder: Path) -> float:
     """Final accuracy in percent that the newest finished log of a folder reports.
 
     Raises:
         ValueError: no log ends with one.
     """
-    logs = sorted(folder.glob("log.txt*"))
-    found = [read_accuracy(log.read_text(encoding="utf-8", errors="replace")) for log in logs]
-    finished = [accuracy for accuracy in found if accuracy is not None]
-    if not finished:
-        raise ValueError("the run did not finish")
-    return finished[-1]
+    return newest_log(folder)[1]
 
 
-def read_logs(folder: Path) -> dict[str, Any]:
+def place_of(folder: Path) -> dict[str, Any]:
+    """What the folder of a log says of its run.
+
+    Raises:
+        ValueError: it has no known layout, or stands below base2new without saying which classes.
+    """
+    path = folder.absolute().as_posix()
+    matches = (layout.search(path) for layout in LAYOUTS)
+    where = next((match.groupdict() for match in matches if match), None)
+    if where is None:
+        raise ValueError("its folder does not say trainer, data set and seed")
+    classes = HALVES.get(where.get("half") or "", "all")
+    if classes == "all" and set(path.split("/")) & set(HALVES):
+        raise ValueError("its folder does not say whether it tests base or new classes")
+    given = {key: where[name] for name, key in IN_FOLDERS.items() if where.get(name)}
+    # Those projects train for other data sets on ImageNet alone.
+    source = "imagenet" if where.get("elsewhere") else where["dataset"]
+    return {
+        **{"trainer": where["trainer"], "config": where["config"], "classes": classes},
+        **{"dataset": name_of(where["dataset"]), "source": name_of(source)},
+        **{"shots": int(where.get("shots") or 0), "seed": int(where.get("seed") or 1)},
+        "settings": {key: yaml.safe_load(value) for key, value in given.items()},
+        "path": str(folder),
+    }
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
     """Read the newest finished log of a run; what was run is told by its folder.
+
+    PromptKD tests both halves in its training: its validation pictures are those of the base
+    classes, its test pictures those of the new ones.
 
     Raises:
         ValueError: the folder has no known layout, or no log ends with an accuracy; or the run is
@@ -101,17 +186,23 @@ def read_logs(folder: Path) -> dict[str, Any]:
     """
     if (folder / "config.yaml").exists():  # a run of ours, which then leaves results.json
         raise ValueError("the run did not finish")
-    matches = (layout.search(folder.absolute().as_posix()) for layout in LAYOUTS)
-    where = next((match.groupdict() for match in matches if match), None)
-    if where is None:
-        raise ValueError("its folder does not say trainer, data set and seed")
-    accuracy = newest_accuracy(folder)
-    classes = {"train_base": "base", "test_new": "new"}.get(where.pop("half", ""), "all")
-    # Those projects train for other data sets on ImageNet alone.
-    source = "imagenet" if where.pop("elsewhere", None) else where["dataset"]
-    where |= {"dataset": name_of(where["dataset"]), "source": name_of(source)}
-    numbers = {"shots": int(where["shots"]), "seed": int(where["seed"])}
-    return where | numbers | {"classes": classes, "accuracy": accuracy}
+    run = place_of(folder)
+    log, accuracy = newest_log(folder)
+    if run["trainer"] != "PromptKD" or run["classes"] != "base":
+        return [run | {"accuracy": accuracy}]
+    halves = {"base": last_on(log, "val"), "new": last_on(log, "test")}
+    return [
+        run | {"classes": classes, "accuracy": found}
+        for classes, found in halves.items()
+        if found is not None
+    ]
+
+
+def last_on(log: str, split: str) -> float | None:
+    """The last accuracy in percent that a log reports on a split; None if there is none."""
+    parts = log.split("Evaluate on the *")[1:]
+    found = [match for part in parts if part.startswith(split) and (match := ACCURACY.search(part))]
+    return float(found[-1].group(1)) if found else None
 
 
 def name_of(stem: str) -> str:
@@ -126,7 +217,7 @@ def read_runs(root: Path) -> Iterator[dict[str, Any]]:
     for folder in sorted(folders):
         path = folder / "results.json"
         try:
-            yield read_results(path) if path.exists() else read_logs(folder)
+            yield from [read_results(path)] if path.exists() else read_logs(folder)
         except (OSError, ValueError, RecursionError) as error:
             path = path if path.exists() else folder / "log.txt"
             print(f"skipped {path}: {error}", file=sys.stderr)

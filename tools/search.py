@@ -23,9 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.p
 from tools.cells import markdown_table
 from tools.command_line import parser_of, says_what_is_short
 from tools.quiet import quiet
+from tools.sweeps import names
 from tools.validate import validate
 from train import USER_ERRORS
 
+SHOTS = 16
 OUTPUT = Path("docs/results/search.csv")
 COLUMNS = ["trainer", "config", "settings", "dataset", "seed", "accuracy"]
 
@@ -38,14 +40,21 @@ def combinations(grid: list[list[str]]) -> Iterator[list[str]]:
 
 
 def run(args: argparse.Namespace, opts: list[str], dataset: str) -> dict[str, object]:
-    """One row, without its accuracy."""
+    """One row, without its accuracy; shots beside the usual ones count as a setting."""
+    shots = ["DATASET.NUM_SHOTS", str(args.shots)] if args.shots != SHOTS else []
     return {
         "trainer": args.trainer,
         "config": args.config,
-        "settings": " ".join(opts),
-        "dataset": dataset,
+        "settings": " ".join([*opts, *shots]),
+        "dataset": name_of(dataset, args.root),
         "seed": args.seed,
     }
+
+
+def name_of(dataset: str, root: str) -> str:
+    """A data set in the table: its stem, or the label of the user's own pictures."""
+    own = dataset == names.OWN_STEM
+    return str(names.read_data(names.OWN, Path(root)).label) if own else dataset
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -82,7 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--grid", nargs="+", action="append", default=[], metavar="KEY VALUE", help="one axis"
     )
     parser.add_argument("--root", default="data")
-    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--shots", type=int, default=SHOTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     return parser.parse_args(argv, argparse.Namespace(held_out=False))
@@ -98,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         sys.stderr.write(f"search: error: {error}\n")
         return 2
-    mine = found[(found.trainer == args.trainer) & found.dataset.isin(args.datasets)]
+    wanted = [name_of(dataset, args.root) for dataset in args.datasets]
+    mine = found[(found.trainer == args.trainer) & found.dataset.isin(wanted)]
     table = mine.groupby(["config", "settings"], sort=False).accuracy.agg(["mean", "count"])
     print(markdown_table(table.reset_index(), floatfmt=".2f"))
     return 0

@@ -6,7 +6,8 @@ Usage:
         --datasets emoji_food emoji_faces --seeds 1 2 3 --processes 2 --opts OPTIM.MAX_EPOCH 5
 
 Jobs run on Ray: on this machine, or with --address on a cluster (docs/cluster.md). A job that left
-results is never run twice; one that was killed goes on from its checkpoint, if it has one. What
+results is never run twice; one that was killed goes on from its checkpoint, if it has one. Results
+of other settings or data in a job's folder are no results of the job: nothing is run then. What
 failed is listed at the end, and the exit code is 1.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
 from tools.command_line import parser_of, whole
 from tools.sweeps import names
+from tools.sweeps.done import require_own
 from tools.sweeps.execute import Here, Launch
 from tools.sweeps.grid import Grid, draw_missing
 from tools.sweeps.guard import code_of, hear_sigterm
@@ -76,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     given |= {key: tuple(getattr(args, key)) for key in ("seeds", "shots", "targets", "opts")}
     grid = Grid(**given, output=args.output, root=args.root)
     launch = Launch(args.threads, args.torchrun, names.PROJECT)
-    schedule = Schedule(grid.jobs(), args.retries, launch.project)
+    jobs = grid.jobs()
+    require_own(jobs, launch.project)
+    schedule = Schedule(jobs, args.retries, launch.project)
     if args.dry_run:
         show_plan(schedule, launch)
         return 0

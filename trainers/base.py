@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param
 from torch import Tensor
 
+from datasets.subsets import picture_digest
 from models.averaging import EpochAverage
 from trainers import (
     calibration,
@@ -47,6 +49,7 @@ class CLIPTrainer(PromptTuner):
     trained = chosen_elsewhere = False  # whether another project chose the epoch
     loaded_epoch: int | None = None
     trained_on = ""  # the data set that loaded weights come from, where it is another run's
+    trained_settings: dict[str, Any] | None = None  # what loaded weights were learned with
     average: EpochAverage | None = None
     best_epoch = 0  # the best on validation pictures so far, counted from 1
 
@@ -58,6 +61,8 @@ class CLIPTrainer(PromptTuner):
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
         self.num_source_domains = dm.num_source_domains
+        self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", identity.label(self))
+        self.final_model = self.cfg.TEST.FINAL_MODEL  # as it was asked for
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
@@ -91,6 +96,12 @@ class CLIPTrainer(PromptTuner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters to train, in groups for the optimiser."""
         return [{"params": [p for p in self.model.learned.parameters() if p.requires_grad]}]
+
+    @cached_property
+    def training_pictures(self) -> str:
+        """Digest of what the training and validation pictures hold."""
+        dataset = self.dm.dataset
+        return picture_digest([*(dataset.train_x or ()), *(dataset.val or ())])
 
     def num_learned(self) -> int:
         """Trainable scalars."""
@@ -172,7 +183,8 @@ class CLIPTrainer(PromptTuner):
 
     def begin_record(self) -> None:
         """Say what the run is, once nothing can be refused; what stood there is another run's."""
-        distributed.on_main(lambda: run_record.begin(self.cfg, self.output_dir))
+        cfg = pictures.changed(self.cfg, "TEST.FINAL_MODEL", self.final_model)
+        distributed.on_main(lambda: run_record.begin(cfg, self.output_dir))
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -51,6 +51,7 @@ def load(trainer: CLIPTrainer, directory: str | Path, epoch: int | None) -> None
     trainer.loaded_epoch = saved["epoch"]
     trainer.epoch_chosen_by = who_chose(path, epoch)
     trainer.chosen_elsewhere = "identity" not in saved
+    trainer.trained_settings = (saved.get("identity") or {}).get("settings")
     logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
 
 

@@ -98,8 +98,8 @@ def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
     """Merge [key, value, ...] into a config."""
     if len(pairs) % 2:
         raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
+    values = flat(cfg)  # of which only the types count
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        values = flat(cfg)
         if key not in values:
             raise ValueError(unknown_key(cfg, key))
         if key in BY_FLAG_ONLY:

@@ -47,6 +47,11 @@ def wholes() -> Rule:
     return lambda value: all(type(v) is int and v >= 0 for v in value), "whole numbers from 0 on"
 
 
+def a_name() -> Rule:
+    """Words on one line that can name a folder."""
+    return lambda value: value.isprintable() and "/" not in value, "one line without a slash"
+
+
 def only(wanted: Any) -> Rule:
     """One value and no other: what Dassl can, and trainers of prompts cannot use."""
     return lambda value: value == wanted, f"{wanted} for these trainers"
@@ -62,6 +67,7 @@ RULES: dict[str, Rule] = {
     "INPUT.SIZE": numbers(2, 1),
     "INPUT.PIXEL_MEAN": numbers(3, -math.inf),
     "INPUT.PIXEL_STD": numbers(3, 1e-6),
+    "DATASET.LABEL": a_name(),
     "DATALOADER.NUM_WORKERS": workers(),
     "INPUT.RRCROP_SCALE": numbers(2, 0),
     "INPUT.NO_TRANSFORM": only(False),

@@ -11,7 +11,7 @@ import torch
 from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
-from trainers import distributed
+from trainers import distributed, identity
 from trainers.pictures import ahead, readable
 from trainers.run_record import write_predictions, write_results
 
@@ -86,11 +86,13 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
 
 def record(trainer: CLIPTrainer) -> dict[str, Any]:
     """What a run is, for results.json."""
-    cfg = trainer.cfg
+    cfg, learned = trainer.cfg, trainer.model.learned
     found = {
         "trainer": cfg.TRAINER.NAME,
-        "dataset": cfg.DATASET.NAME,
-        "source": trainer.trained_on or cfg.DATASET.NAME,
+        "dataset": identity.label(trainer),
+        "dataset_name": cfg.DATASET.NAME,
+        "data": getattr(trainer.dm.dataset, "digest", ""),
+        "source": trainer.trained_on or identity.label(trainer),
         "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
         "class_names": trainer.class_names,
         "shots": cfg.DATASET.NUM_SHOTS,
@@ -100,7 +102,10 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "epoch": tested_epoch(trainer),
         "epoch_chosen_by": trainer.epoch_chosen_by,
         "epoch_chosen_on": chosen_on(trainer),
+        "weights": trainer.weights,
+        "settings": identity.settings(trainer),
         "learned_parameters": trainer.num_learned(),
+        "learned": None if learned is None else identity.digest(learned),
         "processes": distributed.processes(),
     }
     if cfg.DATALOADER.SKIP_UNREADABLE:

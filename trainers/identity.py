@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from yacs.config import CfgNode
 
 from models.weights import some
+from trainers import distributed
 from trainers.config_rules import flat
 from trainers.run_record import git_revision, versions
 
@@ -23,6 +28,7 @@ logger = logging.getLogger(__name__)
 # Keys that change what is written, printed or how fast, but not what is learned.
 WITHOUT_EFFECT = (
     *("OUTPUT_DIR", "RESUME", "VERBOSE", "CONFIG_NAME", "USE_CUDA", "DATASET.ROOT"),
+    "DATASET.LABEL",
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB"),
     *("TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT"),
     *("DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE"),
@@ -33,33 +39,57 @@ AT_TEST = (
     *("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
     *("MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX"),
 )
+# Keys that are columns of their own in a table, or that its base and new columns differ in.
+NAMED = (
+    *("TRAINER.NAME", "SEED"),
+    *("DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
+)
+TEACHER = "TRAINER.PROMPTKD.TEACHER_DIR"
 WHY = {
     "trainer": "each trainer learns parameters of its own",
     "backbone": "what was learned fits the towers it was learned on",
     "weights": "what was learned fits the weights it was learned on",
     "context_length": "the learned context has another shape",
     "class_names": "it belongs to these classes",
+    "data": "a digest of paths, labels and splits: the data have changed",
+    "pictures": "a digest of the training pictures: they were replaced",
     "teacher": "its projector fits one teacher",
     "base": "its head was trained on that base",
 }
 TOWERS = ("trainer", "backbone", "weights", "context_length")
-CAN_BE_MEANT = ("weights",)  # and whatever differs in the config alone
+CAN_BE_MEANT = ("weights", "data", "pictures")  # and whatever differs in the config alone
 
 
-def identity(trainer: CLIPTrainer) -> dict[str, Any]:
-    """What a checkpoint of this run says of itself; plain data."""
-    config = deciding(trainer.cfg)
+def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
+    """What a checkpoint of this run says of itself; plain data.
+
+    Args:
+        trainer: of the run.
+        to_train: read the training pictures, too, which an evaluation does not need.
+    """
+    config, dataset = deciding(trainer.cfg), trainer.dm.dataset
     return {
         "trainer": trainer.cfg.TRAINER.NAME,
         "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
         "weights": trainer.weights,
         "class_names": trainer.class_names,
         "context_length": context_length(trainer.model.learned),
+        "dataset": label(trainer),
+        "own_name": getattr(dataset, "own_name", ""),
+        "all_classes": text_digest(list(getattr(dataset, "all_class_names", ()))),
+        "data": getattr(dataset, "digest", ""),
+        "pictures": trainer.training_pictures if to_train else "",
+        "settings": settings(trainer),
         "config": config,
-        "config_digest": hashlib.sha256(json.dumps(config).encode()).hexdigest()[:12],
+        "config_digest": text_digest(config),
         "version": versions() | {"git": git_revision()},
         **trainer.own_identity(),
     }
+
+
+def text_digest(value: Any) -> str:
+    """12 hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
 def digest(module: nn.Module) -> str:
@@ -87,6 +117,105 @@ def deciding(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
+def label(trainer: CLIPTrainer) -> str:
+    """The name of a run's data in results and tables."""
+    return str(getattr(trainer.dm.dataset, "label", trainer.cfg.DATASET.NAME))
+
+
+def settings(trainer: CLIPTrainer) -> dict[str, Any]:
+    """The settings that decide a result and differ from the defaults, by full name; plain data.
+
+    What was learned elsewhere has the settings that it was learned with; of this run's own count
+    those that a prediction depends on. Where nothing is learned, no others count.
+    """
+    found = changed_settings(trainer.cfg, set(trainer.settings_read()))
+    if distributed.processes() > 1 and trainer.trained:
+        found["processes"] = distributed.processes()
+    if trainer.model.learned is None:
+        kept = {*predicting(trainer), "MODEL.BACKBONE.NAME"}
+        return {key: value for key, value in found.items() if key in kept}
+    if trainer.trained_settings is None:
+        return found
+    now = predicting(trainer)
+    before = {key: value for key, value in trainer.trained_settings.items() if key not in now}
+    return before | {key: value for key, value in found.items() if key in now}
+
+
+@cache
+def default_settings() -> dict[str, Any]:
+    """The deciding keys with their defaults."""
+    from trainers import extend_cfg
+
+    defaults = get_cfg_default()
+    extend_cfg(defaults)
+    return deciding(defaults)
+
+
+def settings_of_run(folder: Path) -> dict[str, Any]:
+    """The settings of a run by its config.yaml; see `settings`.
+
+    Raises:
+        ValueError: the config is damaged.
+        LookupError: it names no trainer that there is.
+    """
+    from trainers.open_run import read_run_config
+
+    cfg = read_run_config(folder)
+    found = changed_settings(cfg, nodes_of(cfg))
+    if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
+        found["DATASET.ROOT"] = cfg.DATASET.ROOT
+    return found
+
+
+def nodes_of(cfg: CfgNode) -> set[str]:
+    """The nodes of TRAINER that the trainer of a config reads: its own, and that of its base.
+
+    Raises:
+        LookupError: there is no such trainer.
+    """
+    node = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).node
+    base = cfg.TRAINER[node].get("BASE")
+    return {node, TRAINER_REGISTRY.get(base).node} if base else {node}
+
+
+def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
+    """The deciding keys of a config that differ from the defaults and have no column.
+
+    Args:
+        cfg: a config.
+        nodes: the nodes of TRAINER that are read; keys of the others are left out.
+    """
+    usual = default_settings()
+    found = {
+        key: _without_seed(value)
+        for key, value in deciding(cfg).items()
+        if usual.get(key) != value
+        and key not in NAMED
+        and (key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes)
+    }
+    if TEACHER in found:
+        found[TEACHER] = _teacher(cfg, found[TEACHER])
+    return found
+
+
+def _without_seed(value: Any) -> Any:
+    """A path without the number of the seed: seeds are repetitions of one experiment."""
+    return re.sub(r"seed_?\d+", "seed*", value) if isinstance(value, str) else value
+
+
+def _teacher(cfg: CfgNode, folder: str) -> str:
+    """A teacher by trainer, config and settings, if its folder is that of a run."""
+    from trainers.open_run import read_run_config
+
+    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR
+    try:
+        where = Path(named.format(dataset=cfg.DATASET.NAME, seed=cfg.SEED))
+        taught, digits = read_run_config(where), text_digest(settings_of_run(where))
+    except (OSError, ValueError, LookupError):
+        return folder  # a published one, or one that is refused elsewhere
+    return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
+
+
 def predicting(trainer: CLIPTrainer) -> set[str]:
     """The keys among them that a prediction of the trained model depends on."""
     own = {
@@ -109,8 +238,8 @@ def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: 
     Raises:
         ValueError: names all that differs, and why it matters.
     """
-    there, here = saved.get("identity") or {}, identity(trainer)
-    keys = dict.fromkeys((*TOWERS, *trainer.own_identity(), *["class_names"] * to_train))
+    there, here = saved.get("identity") or {}, identity(trainer, to_train=to_train)
+    keys = dict.fromkeys((*TOWERS, *trainer.own_identity(), *_of_the_data(there, here, to_train)))
     wrong = [key for key in keys if key in there and there[key] != here[key]]
     other = _differing_settings(trainer, there.get("config", {}), here["config"], to_train)
     if to_train and there.get("version", here["version"]) != here["version"]:
@@ -129,6 +258,20 @@ def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: 
         f"{sentence}; choose another --model-dir (or --output-dir), or the settings it was trained "
         "with" + ", or pass --allow-mismatch if that is meant" * can_be_meant
     )
+
+
+def _of_the_data(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> list[str]:
+    """What must agree about the data.
+
+    A run goes on with all that it began with. It is evaluated on any data, but those of one name
+    must not have changed, else pictures that it was trained on may be tested.
+    """
+    if to_train:
+        return ["class_names", "data", "pictures"]
+    of_one_name = there.get("dataset") == here["dataset"] or all(
+        there.get(key) == here[key] for key in ("own_name", "all_classes")
+    )
+    return ["data"] if of_one_name and there.get("data") and here["data"] else []
 
 
 def _differing_settings(

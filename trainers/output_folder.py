@@ -9,7 +9,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -100,11 +100,22 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        sync(path.parent)
     except OSError as error:
         error.filename = str(path)  # a failed write does not say where
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Force to the disk which files a folder holds, where the file system can do so."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from dassl.data import DataManager, DatasetWrapper
@@ -24,7 +25,8 @@ def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
     """A frozen copy of a config in which one key differs."""
     other = cfg.clone()
     other.defrost()
-    other.merge_from_list([key, value])
+    *nodes, last = key.split(".")
+    reduce(getattr, nodes, other)[last] = value
     other.freeze()
     return other
 

@@ -109,6 +109,7 @@ def begin(trainer: CLIPTrainer) -> None:
     """Make ready for the first epoch, which may be a later one, or for none."""
     trainer.trained = True
     trainer.epoch = max(0, trainer.start_epoch - 1)  # what is evaluated if all epochs are done
+    _ = trainer.training_pictures  # as they are now, not when the first checkpoint is written
     trainer.begin_record()
     trainer.workers.watch(trainer.train_loader_x)
     trainer.train_loader_x.dataset.keep()

@@ -14,10 +14,12 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from trainers.output_folder import write_text
+from trainers.output_folder import sync, write_text
 
 PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
+PREDICTIONS = "predictions.csv"
+NO_MAPPING = (TypeError, AttributeError, RecursionError)
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
 
@@ -52,23 +54,25 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
 
 
 def begin(cfg: CfgNode, directory: str | Path) -> None:
-    """Write the config of a run that nothing refuses any more, and remove earlier results.
+    """Remove earlier results, then write the config of a run that nothing refuses any more.
 
     Until its own are written the run is not done, and a config never stands beside another's.
     """
+    for name in (RESULTS, PREDICTIONS):
+        (Path(directory) / name).unlink(missing_ok=True)
+    sync(Path(directory))  # a machine that stops now keeps this order
     write_config(cfg, directory)
-    (Path(directory) / RESULTS).unlink(missing_ok=True)
 
 
 def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
     """predictions.csv: label and predicted label of every picture, in the order of the split."""
-    path = Path(directory) / "predictions.csv"
+    path = Path(directory) / PREDICTIONS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
 
 
 def dataset_of(model_dir: str) -> str:
-    """DATASET.NAME of the run that a folder holds; "" without a folder.
+    """DATASET.LABEL of the run that a folder holds, else DATASET.NAME; "" without a folder.
 
     A published checkpoint has no config beside it: "unknown".
 
@@ -79,8 +83,9 @@ def dataset_of(model_dir: str) -> str:
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""
     try:
-        name = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]
+        name = node.get("LABEL") or node["NAME"]
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, *NO_MAPPING):
         name = None
     if not isinstance(name, str):
         raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")

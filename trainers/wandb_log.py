@@ -49,7 +49,7 @@ class WandbWriter:
                 resume="allow" if cfg.TRAIN.WANDB == "online" else None,
                 mode=cfg.TRAIN.WANDB,
                 project=os.environ.get("WANDB_PROJECT", "spotlighter"),
-                name=f"{cfg.TRAINER.NAME} {cfg.DATASET.NAME} seed {cfg.SEED}",
+                name=f"{cfg.TRAINER.NAME} {cfg.DATASET.LABEL} seed {cfg.SEED}",
                 config=flat(cfg),
                 dir=cfg.OUTPUT_DIR,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),

@@ -85,6 +85,8 @@ def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CL
     """The same trainer, except that it asks for no pictures."""
 
     class WithoutPictures(kind):  # type: ignore[valid-type,misc]
+        training_pictures = ""
+
         def build_data_loader(self) -> None:
             dataset = SimpleNamespace(classnames=class_names, all_class_names=class_names)
             self.dm: Any = SimpleNamespace(dataset=dataset)

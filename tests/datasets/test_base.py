@@ -301,12 +301,15 @@ def test_a_class_of_the_test_alone_is_a_class(root):
     assert Zoo(make_cfg(root)).classnames == CLASSES
 
 
-def test_the_training_items_name_the_classes(root):
+def test_the_training_items_name_the_classes(root, caplog):
     path = root / "zoo" / "split_zhou_Zoo.json"
     split = json.loads(path.read_text())
+    assert Zoo(make_cfg(root)).classnames == CLASSES
+    assert "a label stands for one class" not in caplog.text
     split["test"] = [[picture, label, name.upper()] for picture, label, name in split["test"]]
     path.write_text(json.dumps(split))
     assert Zoo(make_cfg(root)).classnames == CLASSES
+    assert "a label stands for one class, so check the split" in caplog.text
 
 
 def test_a_data_set_without_test_pictures_is_refused(root):

@@ -178,7 +178,8 @@ def test_own_pictures_are_trained_on_and_tested_without_code(form, run, tmp_path
         root = csv_root(root, rows)
     run("CoOp", flags=("--root", str(root)), DATASET__NAME="Folder", DATASET__NUM_SHOTS=2)
     found = results(tmp_path / "run")
-    assert (found["dataset"], found["n"], found["epoch"]) == ("Folder", 9, 2)
+    assert found["dataset"] == build("Folder", root).label
+    assert (found["dataset_name"], found["n"], found["epoch"]) == ("Folder", 9, 2)
     assert "trained_on_test_pictures" not in found
 
 
@@ -188,6 +189,7 @@ def test_own_pictures_are_the_target_of_a_model_trained_elsewhere(run, tmp_path)
     flags = ("--root", str(root), "--eval-only", "--model-dir", str(tmp_path / "train"))
     run("CoOp", "eval", flags=flags, DATASET__NAME="Folder")
     found = results(tmp_path / "eval")
-    assert (found["dataset"], found["n"], found["epoch"]) == ("Folder", 9, 2)
+    assert (found["source"], found["dataset"]) == ("Toy", build("Folder", root).label)
+    assert (found["n"], found["epoch"]) == (9, 2)
     assert "trained_on_test_pictures" not in found
     assert build("Folder", root).test_only

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 import random
+import shutil
 import stat
 from pathlib import Path
 
@@ -167,3 +168,50 @@ def test_a_pickle_that_is_no_subset_of_this_data_is_not_used(pets, what, tmp_pat
     assert not (tmp_path / "boom").exists()
     if what == "code":
         assert "open, which may run code" in caplog.text
+
+
+def spoil(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+SPOILT = {
+    "a picture of the test": lambda c: c["train"][0].__setitem__(0, "cat/009.jpg"),
+    "a picture that is nowhere": lambda c: c["train"][0].__setitem__(0, "../secret.jpg"),
+    "a changed label": lambda c: c["train"][0].__setitem__(1, 1),
+    "a label with two names": lambda c: c["train"][0].__setitem__(2, "wasp"),
+    "a picture twice": lambda c: c["train"].__setitem__(1, c["train"][0]),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_subset_that_the_split_does_not_hold_is_drawn_anew(tmp_path, caplog, fault):
+    class_folders(tmp_path, ["bee", "cat"])
+    drawn = flat(build("Folder", tmp_path, shots=2).train_x)
+    cache = tmp_path / ".split_fewshot" / "shot_2-seed_1.json"
+    spoil(cache, SPOILT[fault])
+    caplog.set_level("WARNING", "datasets")
+    assert flat(build("Folder", tmp_path, shots=2).train_x) == drawn
+    assert f"The few-shot subset {cache} is drawn anew: " in caplog.text
+    caplog.clear()
+    assert flat(build("Folder", tmp_path, shots=2).train_x) == drawn
+    assert not caplog.text
+
+
+def test_own_data_have_a_name_of_their_own(tmp_path):
+    """The folder's name and a part of the digest, which moves with the data; or what is asked."""
+    class_folders(tmp_path / "here" / "pets", ["bee", "cat"])
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    one, other = (build("Folder", tmp_path / place / "pets") for place in ("here", "there"))
+    assert one.label == other.label == f"pets-{one.digest[:6]}"
+    assert one.own_name == "pets"
+    with next((tmp_path / "there" / "pets" / "cat").iterdir()).open("ab") as file:
+        file.write(b"more")
+    assert build("Folder", tmp_path / "there" / "pets").label != one.label
+    (tmp_path / "there" / "pets" / "bee").rename(tmp_path / "there" / "pets" / "wasp")
+    changed = build("Folder", tmp_path / "there" / "pets")
+    assert changed.digest != one.digest
+    assert changed.label != one.label
+    plant("OxfordPets", tmp_path)
+    assert build("OxfordPets", tmp_path).label == "OxfordPets"

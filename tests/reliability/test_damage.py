@@ -128,7 +128,7 @@ def test_the_newest_checkpoints_are_kept(run, tmp_path, keep, left):
 
 
 def test_what_a_kill_left_half_written_is_removed(start, tmp_path, witness):
-    job = {"stop": ("os", "fsync", 6, "half")}
+    job = {"stop": ("os", "fsync", 8, "half")}
     assert start("CoOp", job=job, **OPTIONS)[0] < 0
     folder = tmp_path / "run" / "prompt_learner"
     assert list(folder.glob(".model.pth.tar-2.*"))

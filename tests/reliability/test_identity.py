@@ -1,5 +1,9 @@
 """A checkpoint says what it is; where that does not fit, it is said which, and why."""
 
+import json
+import re
+import shutil
+
 import pytest
 import torch
 from dassl.utils import load_checkpoint
@@ -177,3 +181,88 @@ def test_a_best_model_of_another_project_is_not_said_to_be_chosen_fairly(run, tm
     torch.save(saved, path)
     run("CoOp", "eval", flags=("--eval-only", "--model-dir", str(tmp_path / "trained")), **LAST)
     assert metrics(tmp_path / "eval")[0]["epoch_chosen_on"] == "unknown"
+
+
+def swap(root):
+    path = root / "toy" / "split.json"
+    split = json.loads(path.read_text())
+    path.write_text(json.dumps(split | {"train": split["test"], "test": split["train"]}))
+
+
+def rotate(root):
+    path = root / "toy" / "split.json"
+    split = json.loads(path.read_text())
+    for items in split.values():
+        for item in items:
+            item[1] = (item[1] + 1) % 6
+    names = {item[1]: item[2] for item in split["train"]}
+    assert sorted(names) == list(range(6))
+    path.write_text(json.dumps(split))
+
+
+def replace(root):
+    for path in (root / "toy" / "images").glob("train_*.png"):
+        path.write_bytes(path.read_bytes() + b"x")
+
+
+def same_size(root):
+    for path in (root / "toy" / "images").glob("train_*.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+CHANGES = {
+    "training and test pictures swapped, to go on": (swap, "data"),
+    "labels rotated, to go on": (rotate, "class_names"),
+    "training pictures replaced, to go on": (replace, "pictures"),
+    "training pictures replaced by others of their size, to go on": (same_size, "pictures"),
+}
+
+
+def masked(sentence):
+    """A sentence without digests."""
+    digests = r"(data|pictures) \w{12}, and this run has \w{12}"
+    return re.sub(digests, r"\1 0123..., and this run has 4567...", sentence)
+
+
+@pytest.fixture
+def copied(toy_root, tmp_path):
+    """A copy of the data set, with times of its own."""
+    root = tmp_path / "copied"
+    shutil.copytree(toy_root, root, copy_function=shutil.copyfile)
+    shutil.rmtree(root / "toy" / "split_fewshot", ignore_errors=True)
+    return root
+
+
+@pytest.mark.parametrize("fault", CHANGES)
+def test_going_on_with_other_data(run, fails, tmp_path, copied, witness, fault):
+    change, key = CHANGES[fault]
+    whole = {"OPTIM__MAX_EPOCH": 2}
+    run("CoOp", **OPTIONS | whole)
+    (tmp_path / "run" / "prompt_learner" / "model.pth.tar-2").unlink()
+    change(copied)
+    flags = ("--root", str(copied))
+    found = fails("CoOp", flags=flags, **OPTIONS | whole)
+    assert f"was written with {key} " in found
+    witness("identity", fault, masked(found))
+    if key != "class_names":
+        run("CoOp", flags=(*flags, "--allow-mismatch"), **OPTIONS | whole)
+        assert "loaded all the same" in last_log(tmp_path / "run")
+
+
+def test_data_that_were_moved_are_the_same(run, fails, tmp_path, copied):
+    run("CoOp", **OPTIONS | {"OPTIM__MAX_EPOCH": 2})
+    (tmp_path / "run" / "prompt_learner" / "model.pth.tar-2").unlink()
+    run("CoOp", flags=("--root", str(copied)), **OPTIONS | {"OPTIM__MAX_EPOCH": 2})
+    assert "Going on from" in last_log(tmp_path / "run")
+
+
+def test_evaluation_on_changed_data_of_one_name(trained, fails, run, copied, witness):
+    flags = (*trained(), "--root", str(copied))
+    run("CoOp", "same", flags=flags, **LAST)
+    swap(copied)
+    found = fails("CoOp", "eval", flags=flags, **LAST)
+    assert "(a digest of paths, labels and splits: the data have changed)" in found
+    witness("identity", "training and test pictures swapped, to evaluate", masked(found))
+    run("CoOp", "meant", flags=(*flags, "--allow-mismatch"), **LAST)
+    run("CoOp", "other", flags=flags, **LAST | {"DATASET__LABEL": "another"})  # a transfer

@@ -67,13 +67,13 @@ def test_a_run_killed_in_a_step_ends_alike(whole, killed, witness, trainer, opti
     [
         ([(*STEP, 3, "before")], "in the first epoch"),
         ([(*SAVE, 1, "before")], "before the first checkpoint"),
-        ([("os", "fsync", 6, "half")], "while half of a checkpoint is written"),
+        ([("os", "fsync", 8, "half")], "while half of a checkpoint is written"),
         ([("pathlib", "Path.replace", 4, "before")], "before a checkpoint gets its name"),
         ([("pathlib", "Path.replace", 4, "behind")], "between a checkpoint and `checkpoint`"),
         ([(*SAVE, 3, "behind")], "behind the last checkpoint"),
         ([("trainers.evaluation", "write_results", 1, "before")], "before its results are written"),
         (
-            [(*STEP, 3, "before"), (*STEP, 5, "before"), ("os", "fsync", 6, "half")],
+            [(*STEP, 3, "before"), (*STEP, 5, "before"), ("os", "fsync", 8, "half")],
             "three times: twice in steps, then while writing",
         ),
     ],

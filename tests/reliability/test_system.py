@@ -105,7 +105,7 @@ def test_missing_permissions(start, toy_root, tmp_path, witness):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 6, "before")])
+@pytest.mark.parametrize("stop", [(*STEP, 5, "before"), ("os", "fsync", 8, "before")])
 def test_ctrl_c_and_sigterm(start, whole, tmp_path, witness, stop, sign):
     job = {"stop": stop, "signal": sign}
     found = sentence(*start("Spotlighter", job=job, **OPTIONS), expected=128 + sign)

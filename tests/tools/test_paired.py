@@ -11,9 +11,10 @@ from tools import paired
 PICTURES = 200
 
 
-def write_run(root, trainer, dataset, seed, hits, config="tiny_emoji"):
+def write_run(root, trainer, dataset, seed, hits, config="tiny_emoji", settings=None):
     for half, classes in (("train_base", "base"), ("test_new", "new")):
-        folder = root / half / dataset / "shots_16" / trainer / config / f"seed{seed}"
+        level = f"{config}{len(settings or {})}"
+        folder = root / half / dataset / "shots_16" / trainer / level / f"seed{seed}"
         folder.mkdir(parents=True)
         right = hits[classes]
         label = np.arange(PICTURES) % 5
@@ -21,6 +22,7 @@ def write_run(root, trainer, dataset, seed, hits, config="tiny_emoji"):
         frame = pd.DataFrame({"label": label, "predicted": predicted})
         frame.to_csv(folder / "predictions.csv", index=False)
         record = {"trainer": trainer, "dataset": dataset, "seed": seed, "config": config}
+        record |= {"classes": classes, "shots": 16, "settings": settings or {}}
         record |= {"accuracy": 100 * right / PICTURES, "images_per_s": 10.0}
         record |= {"learned_parameters": 7, "git": "abc"}
         (folder / "results.json").write_text(json.dumps(record))
@@ -77,6 +79,19 @@ def test_one_seed_has_no_interval(tmp_path):
 def test_a_config_of_its_own_is_a_trainer_of_its_own(root):
     write_run(root, "Spotlighter", "A", 1, {"base": 9, "new": 9}, config="tiny_emoji_random")
     assert "Spotlighter-random" in paired.read_trainers(root)
+
+
+def test_other_settings_are_a_trainer_of_their_own(root):
+    write_run(root, "CoOp", "A", 1, {"base": 9, "new": 9}, settings={"TRAINER.COOP.N_CTX": 4})
+    trainers = paired.read_trainers(root)
+    assert set(trainers) == {"Spotlighter", "CoOp, N_CTX 16", "CoOp, N_CTX 4"}
+    assert len(trainers["CoOp, N_CTX 16"].rows) == 4
+
+
+def test_two_configs_of_one_name_are_refused(root):
+    write_run(root, "CoOp", "A", 1, {"base": 9, "new": 9}, config="another")
+    with pytest.raises(ValueError, match="two runs of CoOp on A, seed 1"):
+        paired.read_trainers(root)
 
 
 def test_an_empty_folder_is_refused_in_one_sentence(tmp_path, capsys):

@@ -76,3 +76,11 @@ def test_odd_numbers_are_refused_in_a_sentence(capsys):
     for words in (["zeroshot", "ZeroshotCLIP", "emoji_food", "-1"], [*WORDS, "", "-4"]):
         assert run_protocol.main(["--root", "data", "--", *words]) == 2
     assert "SEED must be a whole number from 0, got -1" in capsys.readouterr().err
+
+
+def test_own_pictures_that_are_not_there_are_named(tmp_path, capsys):
+    words = ["fewshot", "CoOp", "folder", "1", "--root", str(tmp_path / "nowhere")]
+    assert run_protocol.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fewshot: error: Folder was looked for in ")
+    assert error.count("\n") == 1

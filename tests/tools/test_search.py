@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tests.datasets.trees import class_folders
 from tools import search
 
 ARGS = ["--trainer", "CoOp", "--datasets", "one", "two"]
@@ -26,6 +27,22 @@ def test_every_combination_is_run_once_and_kept(tmp_path, monkeypatch, capsys):
     assert search.main([*ARGS, *GRID, "--output", str(out)]) == 0
     assert len(seen) == 8
     assert "OPTIM.LR 0.1 OPTIM.MAX_EPOCH 1" in capsys.readouterr().out
+
+
+def test_other_shots_and_other_own_pictures_are_other_rows(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(search, "validate", lambda *_: {"base": float(len(seen))})
+    class_folders(tmp_path / "pets", ["bee", "cat"])
+    class_folders(tmp_path / "cars", ["bus", "van"])
+    out = str(tmp_path / "search.csv")
+    for root in ("pets", "cars"):
+        for shots in ("16", "4", "4"):
+            words = ["--trainer", "CoOp", "--datasets", "folder", "--root", str(tmp_path / root)]
+            assert search.main([*words, "--shots", shots, "--output", out]) == 0
+    rows = pd.read_csv(out, keep_default_na=False)
+    assert len(rows) == 4
+    assert set(rows.settings) == {"", "DATASET.NUM_SHOTS 4"}
+    assert {name.split("-")[0] for name in rows.dataset} == {"pets", "cars"}
 
 
 def test_a_wrong_setting_ends_in_one_sentence_and_keeps_what_was_found(

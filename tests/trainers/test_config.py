@@ -89,3 +89,9 @@ def test_a_wrong_file_is_explained(tmp_path, text, message):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         config("--config-file", tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("label", ["a/b", "two\nlines"])
+def test_a_label_can_name_a_folder(label):
+    with pytest.raises(ValueError, match=r"DATASET\.LABEL must be one line without a slash"):
+        config("DATASET.LABEL", label)

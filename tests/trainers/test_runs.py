@@ -121,11 +121,15 @@ def test_evaluation_of_a_checkpoint_equals_the_training_runs_own(run, tmp_path):
 
 def test_results_say_what_was_trained_on(run, arguments, tmp_path, toy_root):
     run("CoOp", "train", OPTIM__MAX_EPOCH=1)
-    assert results(tmp_path / "train")["source"] == "Toy"
+    found = results(tmp_path / "train")
+    assert (found["source"], found["dataset"], found["dataset_name"]) == ("Toy", "Toy", "Toy")
     assert results(tmp_path / "train")["class_names"] == NAMES
     words = arguments("CoOp", "test", flags=("--eval-only", "--model-dir", str(tmp_path / "train")))
     config = tmp_path / "train" / "config.yaml"
-    config.write_text(config.read_text().replace("NAME: Toy", "NAME: EmojiFood"))
+    config.write_text(config.read_text().replace("LABEL: Toy", "LABEL: mine"))
+    train.run(train.parse_args(words))
+    assert results(tmp_path / "test")["source"] == "mine"
+    config.write_text("DATASET: {NAME: EmojiFood}\n")  # as before there were labels
     train.run(train.parse_args(words))
     assert results(tmp_path / "test")["source"] == "EmojiFood"
     for damaged in ("DATASET: 3\n", "a: [", "DATASET: {NAME: [Toy]}\n"):
@@ -232,3 +236,40 @@ def test_coop_and_zero_shot_run_on_a_resnet(run, tmp_path, monkeypatch):
     for trainer in ("ZeroshotCLIP", "CoOp"):
         run(trainer, trainer, MODEL__BACKBONE__NAME="RN50", INPUT__SIZE=(32, 32))
         assert results(tmp_path / trainer)["backbone"] == "RN50"
+
+
+def test_results_say_which_settings_differ_from_the_defaults(run, tmp_path):
+    """A test has those of its training, whatever its own command says of training."""
+    given = {"TRAINER__COOP__CLASS_TOKEN_POSITION": "front", "TRAINER__MAPLE__N_CTX": 3}
+    run("CoOp", "train", OPTIM__MAX_EPOCH=1, **given, **BASE)
+    found = results(tmp_path / "train")
+    assert found["settings"]["TRAINER.COOP.CLASS_TOKEN_POSITION"] == "front"
+    assert found["settings"]["OPTIM.MAX_EPOCH"] == 1
+    assert not {"SEED", "DATASET.ROOT", "TRAINER.MAPLE.N_CTX"} & set(found["settings"])
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "train"))
+    run("CoOp", "test", flags=flags, OPTIM__MAX_EPOCH=9, **given, **NEW)
+    tested = results(tmp_path / "test")
+    same = ("settings", "data", "weights", "learned", "source")
+    assert {key: tested[key] for key in same} == {key: found[key] for key in same}
+    run("ZeroshotCLIP", "zero", OPTIM__MAX_EPOCH=9)
+    found = results(tmp_path / "zero")
+    assert found["settings"] == {"MODEL.BACKBONE.NAME": "tiny-emoji", "INPUT.SIZE": [64, 64]}
+    assert found["learned"] is None
+
+
+def test_earlier_results_go_before_the_config_comes(tmp_path, monkeypatch):
+    """Killed in between, a folder never holds a config beside the results of another run."""
+    from yacs.config import CfgNode
+
+    from trainers import run_record
+
+    for name in ("results.json", "predictions.csv", "config.yaml"):
+        (tmp_path / name).write_text("old")
+
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_record, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_record.begin(CfgNode(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

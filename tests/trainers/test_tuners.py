@@ -170,6 +170,19 @@ def test_a_run_of_any_trainer_can_teach(run, tmp_path, teacher):
     assert saved(tmp_path / "student", "PromptKD", 1)["identity"]["teacher"] == found["teacher"]
 
 
+def test_teachers_of_one_config_are_one_setting(run, tmp_path):
+    """Each seed has a teacher of its own; one that was trained otherwise is another experiment."""
+    key, found = "TRAINER.PROMPTKD.TEACHER_DIR", {}
+    for name, epochs in (("seed1", 1), ("seed2", 1), ("longer", 2)):
+        run("CoOp", f"teacher/{name}", OPTIM__MAX_EPOCH=epochs, **BASE)
+        run("PromptKD", name, OPTIM__MAX_EPOCH=1, **distil(tmp_path / "teacher" / name))
+        found[name] = results(tmp_path / name)["settings"][key]
+    assert found["seed1"] == found["seed2"] != found["longer"]
+    assert found["seed1"].startswith("CoOp:")
+    taught, taken = (results(tmp_path / name) for name in ("teacher/seed1", "seed1"))
+    assert taken["teacher"].endswith(f", {taught['learned']}")
+
+
 def test_a_cocoop_teacher_is_refused(run, tmp_path):
     run("CoCoOp", "teacher", OPTIM__MAX_EPOCH=1, **BASE)
     with pytest.raises(ValueError, match="choose a teacher of another trainer"):

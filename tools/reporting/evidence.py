@@ -19,6 +19,8 @@ class Evidence(NamedTuple):
     folder: Path
     record: dict[str, Any]
     config: str
+    settings: str
+    """In which it differs from others of its trainer and config."""
 
     @property
     def versions(self) -> str:
@@ -26,12 +28,12 @@ class Evidence(NamedTuple):
         return ", ".join(f"{k} {v}" for k, v in self.record.get("versions", {}).items())
 
 
-def read_evidence(folder: Path) -> Evidence:
+def read_evidence(folder: Path, settings: str = "") -> Evidence:
     """Read a run that left results.json; a config that is missing is said to be so."""
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     path = folder / "config.yaml"
     config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
-    return Evidence(folder, record, config)
+    return Evidence(folder, record, config, settings)
 
 
 def config_keys(config: str) -> dict[str, str]:

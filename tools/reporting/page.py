@@ -49,7 +49,11 @@ def build_page(
         root: folder of all data sets, if it moved; for the overlays.
         overlays: data sets whose kept patches are drawn, at most.
     """
-    found = [evidence.read_evidence(Path(run["folder"])) for run in runs if run.get("folder")]
+    found = [
+        evidence.read_evidence(Path(run["folder"]), run["settings"])
+        for run in runs
+        if run.get("folder")
+    ]
     parts = [section_part(section) for section in split_sections(rows)]
     parts += [confusion_part(found), curve_part(found), spotlight_part(found, root, overlays)]
     environment = jinja2.Environment(
@@ -67,16 +71,19 @@ def build_page(
 
 
 def labelled(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary with a label a row: the trainer, and its config where it has several in one place.
+    """A summary with a label a row: the trainer, with config and settings that tell rows apart.
 
-    Configs that differ from shots to shots are no such case.
+    A config is named where a trainer has several in one place. Configs that differ from shots to
+    shots are no such case.
     """
     configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
     several = set(configs[configs > 1].index.get_level_values("trainer"))
     label = summary["trainer"].where(
         ~summary["trainer"].isin(several), summary["trainer"] + ": " + summary["config"]
     )
-    return summary.assign(label=label)
+    return summary.assign(
+        label=label + (", " + summary["settings"]).where(summary["settings"] != "", "")
+    )
 
 
 def section_part(section: Section) -> Part:
@@ -137,15 +144,17 @@ def confusion_part(found: list[evidence.Evidence]) -> Part:
     part = Part("Confusion of the worst classes")
     for name, runs in by_dataset(found):
         frame = pd.DataFrame([run.record for run in runs])
-        groups = frame.groupby(["trainer", "config", "shots"])
-        trainer, config, shots = best = groups["accuracy"].mean().idxmax()
+        frame["settings"] = [run.settings for run in runs]
+        groups = frame.groupby(["trainer", "config", "settings", "shots"])
+        trainer, config, settings, shots = best = groups["accuracy"].mean().idxmax()
         try:
             shares = evidence.worst_confusions(runs[i] for i in groups.get_group(best).index)
         except ValueError as error:
             part.notes.append(f"{name}: {error}")
             continue
         if shares is not None:
-            text = f"{name}: {trainer} ({config}, {shots} shots), percent of each true class"
+            how = ", ".join(filter(None, (config, settings, f"{shots} shots")))
+            text = f"{name}: {trainer} ({how}), percent of each true class"
             part.pictures.append(figures.confusion_matrix(shares, text))
     return part
 
@@ -162,7 +171,8 @@ def curve_part(found: list[evidence.Evidence]) -> Part:
         for run in chosen:
             curve = evidence.training_curve(run.folder, run.record.get("epoch", 0))
             if curve is not None:
-                curves[f"{run.record['trainer']}: {run.record['config']}"] = curve
+                how = ", ".join(filter(None, (run.record["config"], run.settings)))
+                curves[f"{run.record['trainer']}: {how}"] = curve
         if curves:
             text = f"{name}: seed {first}, {most} shots, means over the batches of an epoch"
             part.pictures.append(figures.training_curves(curves, text))

@@ -11,22 +11,43 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def is_done(folder: Path, needs: Iterable[Path]) -> bool:
-    """Whether a run left results that are no older than those of the runs that it needs."""
+    """Whether a run left results, and was made with what the runs that it needs have learned.
+
+    Results name what they were made with by a digest of the learned weights; an evaluation has that
+    of its training, a student the one of its teacher, too. Times of files say nothing: clocks
+    differ.
+    """
     try:
-        written = (folder / "results.json").stat().st_mtime_ns
-        return all((need / "results.json").stat().st_mtime_ns <= written for need in needs)
+        own, *others = (read_results(path) for path in (folder, *needs))
     except FileNotFoundError:
         return False
+    made_with = (own.get("learned"), str(own.get("teacher")).rpartition(", ")[2])
+    return all(other.get("learned") in made_with for other in others)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What a run left in results.json; nothing of a damaged one counts.
+
+    Raises:
+        FileNotFoundError: it left none.
+    """
+    try:
+        found = json.loads((folder / "results.json").read_text("utf-8", "replace"))
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"learned": "unknown"}
 
 
 def lock(folder: Path) -> int:

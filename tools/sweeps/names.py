@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ PROJECT = Path(__file__).parents[2]
 CONFIGS = Path("configs")  # below PROJECT
 
 EMBEDDED = "tiny_emoji"
+OWN, OWN_STEM = "Folder", "folder"  # the user's own pictures, by DATASET.NAME and by yaml
 DEFAULT_CONFIGS = {
     "CoOp": "vit_b16_ep50_ctxv1",
     "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1",
@@ -48,6 +50,50 @@ def dataset_name(stem: str) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The content of a yaml below the project."""
     return yaml.safe_load((PROJECT / path).read_text(encoding="utf-8")) or {}
+
+
+@cache
+def read_data(name: str, root: Path, label: str = "") -> Any:
+    """A data set, read for its label and its digest.
+
+    Args:
+        name: DATASET.NAME.
+        root: DATASET.ROOT.
+        label: DATASET.LABEL; "" for the data's own.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged.
+    """
+    from dassl.config import get_cfg_default
+    from dassl.data.datasets import build_dataset
+
+    import datasets  # noqa: F401  (registers the data sets)
+
+    cfg = get_cfg_default()
+    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, name, str(root)
+    cfg.DATASET.LABEL = label
+    return build_dataset(cfg)
+
+
+@cache
+def digest_of(name: str, root: Path) -> str:
+    """The digest of a data set as it is now; "" where it is not there, or would take long to read.
+
+    Read are the user's own pictures, and benchmarks that have a split file.
+    """
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    import datasets  # noqa: F401  (registers the data sets)
+
+    try:
+        kind = DATASET_REGISTRY.get(name)
+        split = getattr(kind, "split_file", "")
+        if name == OWN or (split and (root / kind.dataset_dir / split).is_file()):
+            return str(getattr(read_data(name, root), "digest", ""))
+    except (OSError, ValueError, LookupError):
+        pass  # train.py says it better
+    return ""
 
 
 def is_embedded(dataset: str) -> bool:

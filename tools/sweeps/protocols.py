@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tools.sweeps import names
 from tools.sweeps.guard import is_done
 from tools.sweeps.names import (
     CONFIGS,
+    OWN_STEM,
     check_config,
     check_dataset,
     default_config,
@@ -54,7 +56,7 @@ class Job:
         return self.folder / "sweep.txt"
 
     def is_done(self, project: Path) -> bool:
-        """Whether its results are there, and no older than those of what it needs."""
+        """Whether its results are there, and made with what the jobs that it needs have learned."""
         return is_done(project / self.folder, [project / need for need in self.needs])
 
 
@@ -133,12 +135,12 @@ def plan(run: Run) -> list[Job]:
         return _base2new(run)
     if run.protocol in ("xd", "dg"):
         return _transfer(run)
-    folder = run.output / run.dataset / run.trainer / _config_level(run) / f"seed{run.seed}"
+    folder = run.output / _data_level(run) / run.trainer / _config_level(run) / f"seed{run.seed}"
     return [_job(run, folder, "all")]
 
 
 def _base2new(run: Run) -> list[Job]:
-    path = Path(run.dataset, f"shots_{run.shots}", run.trainer, run.config, f"seed{run.seed}")
+    path = Path(_data_level(run), f"shots_{run.shots}", run.trainer, run.config, f"seed{run.seed}")
     base = _job(run, run.output / "train_base" / path, "base")
     return [base, _job(run, run.output / "test_new" / path, "new", base)]
 
@@ -146,12 +148,23 @@ def _base2new(run: Run) -> list[Job]:
 def _transfer(run: Run) -> list[Job]:
     """The tests of other sources than ImageNet lie one folder deeper, named by the source."""
     level, seed = f"{run.config}_{run.shots}shots", f"seed{run.seed}"
-    train = _job(run, run.output / run.dataset / run.trainer / level / seed, "all")
+    source = _data_level(run)
+    train = _job(run, run.output / source / run.trainer / level / seed, "all")
     tests = run.output / "evaluation" / run.trainer / level
     if run.dataset != "imagenet":
-        tests = tests / run.dataset
+        tests = tests / source
     others = [replace(run, dataset=target) for target in run.targets]
-    return [train, *(_job(other, tests / other.dataset / seed, "all", train) for other in others)]
+    folders = [tests / _data_level(other) / seed for other in others]
+    pairs = zip(others, folders, strict=True)
+    return [train, *(_job(other, folder, "all", train) for other, folder in pairs)]
+
+
+def _data_level(run: Run) -> str:
+    """What a data set is called in folders: its stem, or the label of the user's own pictures."""
+    if run.dataset != OWN_STEM:
+        return run.dataset
+    given = dict(zip(run.opts[::2], run.opts[1::2], strict=False)).get("DATASET.LABEL", "")
+    return str(names.read_data(names.OWN, names.PROJECT / run.root, given).label)
 
 
 def _config_level(run: Run) -> Path:

@@ -12,7 +12,7 @@ from tools.sweeps import names
 ROOT = Path(__file__).parents[3]
 # Writes one line a start and one an end; waits while the file "hold" is there; fails on request.
 FAKE_TRAIN = """\
-import os, sys, time
+import json, os, sys, time, uuid
 from pathlib import Path
 words = sys.argv[1:]
 folder = Path(words[words.index("--output-dir") + 1])
@@ -32,7 +32,11 @@ end = time.monotonic() + float(os.environ.get("FAKE_SECONDS", 0))
 while Path("hold").exists() or time.monotonic() < end:
     time.sleep(0.02)
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "results.json").write_text("{}")
+learned = uuid.uuid4().hex
+if "--model-dir" in words:
+    trained = Path(words[words.index("--model-dir") + 1], "results.json")
+    learned = json.loads(trained.read_text())["learned"]
+(folder / "results.json").write_text(json.dumps({"learned": learned}))
 note("end")
 """
 

@@ -1,5 +1,6 @@
 """Whole sweeps, with a train.py that only pretends to train."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.datasets.config import build
+from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
-from tools.sweeps import grid, guard
+from tools.sweeps import done, grid, guard, names, protocols
 from tools.sweeps.execute import fraction_done
 
 ROOT = Path(__file__).parents[3]
@@ -69,6 +72,126 @@ def test_a_test_is_repeated_when_its_training_is(project):
     (project.root / BASE / "results.json").unlink()
     go(*FOOD)
     assert project.events("end") == [BASE, NEW, BASE, NEW]
+
+
+def test_file_times_decide_nothing(project):
+    """As where the clock of another machine is an hour ahead."""
+    go(*FOOD)
+    later = time.time() + 3600
+    os.utime(project.root / BASE / "results.json", (later, later))
+    assert go(*FOOD) == 0
+    assert project.events("end") == [BASE, NEW]
+
+
+@pytest.mark.parametrize(
+    ("own", "need", "done"),
+    [
+        ({"learned": "a"}, {"learned": "a"}, True),
+        ({"learned": "a"}, {"learned": "b"}, False),
+        ({"learned": "a", "teacher": "PromptSRC on ViT-B/16, b"}, {"learned": "b"}, True),
+        ({"learned": None}, {"learned": None}, True),
+        ({}, {"learned": "a"}, False),
+        ([], {"learned": "a"}, False),
+    ],
+)
+def test_a_job_is_done_with_what_it_needs_as_it_is_now(tmp_path, own, need, done):
+    for name, content in (("own", own), ("need", need)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(content))
+    assert guard.is_done(tmp_path / "own", [tmp_path / "need"]) == done
+    assert not guard.is_done(tmp_path / "own", [tmp_path / "nowhere"])
+
+
+def leave(project, job, **changes):
+    """What the run of a job leaves, and what it would not have left."""
+    import train
+    from trainers.config import build_config
+
+    cfg = build_config(train.parse_args([*job.words, *changes.pop("words", ())]))
+    folder = project / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(changes))
+    (folder / "config.yaml").write_text(cfg.dump())
+
+
+def planned(project, *opts, dataset="emoji_food", trainer="CoOp", root="data"):
+    run = protocols.Run(
+        "fewshot", trainer, dataset, 1, 2, Path("out"), "tiny_emoji", root, (), opts
+    )
+    return protocols.plan(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("OPTIM.MAX_EPOCH", "7"), "OPTIM.MAX_EPOCH 7 there, 50 here"),
+        (("TEST.SPLIT", "val"), "TEST.SPLIT val there, test here"),
+        (("SEED", "3"), "SEED 3 there, 1 here"),
+        (("TRAINER.COOP.CSC", "True"), "TRAINER.COOP.CSC True there, False here"),
+        (("MODEL.BACKBONE.WEIGHTS", "a.pt"), "MODEL.BACKBONE.WEIGHTS a.pt there,  here"),
+        (("TRAINER.MAPLE.N_CTX", "3"), ""),
+        (("DATALOADER.TEST.BATCH_SIZE", "3"), ""),
+        (("DATASET.ROOT", "elsewhere"), ""),
+    ],
+)
+def test_results_of_another_run_are_not_a_jobs_own(project, words, said):
+    (job,) = planned(project)
+    leave(project.root, job, words=words)
+    found = "; ".join(done.differences(job, project.root))
+    assert found.split(" there")[0] == said.split(" there")[0]
+    if said:
+        with pytest.raises(ValueError, match="holds results of another run: "):
+            done.require_own([job], project.root)
+
+
+def test_results_on_another_split_are_not_a_jobs_own(project):
+    plant("OxfordPets", project.root / "data")
+    (job,) = planned(project, dataset="oxford_pets")
+    build("OxfordPets", project.root / "data")  # its split is made from its own files
+    digest = names.digest_of("OxfordPets", project.root / "data")
+    leave(project.root, job, data=digest)
+    assert done.differences(job, project.root) == []
+    leave(project.root, job, data="0123456789ab")
+    assert done.differences(job, project.root) == [f"data 0123456789ab there, {digest} here"]
+    (moved,) = planned(project, dataset="oxford_pets", root="elsewhere")  # cannot be asked
+    assert done.differences(moved, project.root) == []
+
+
+def test_what_only_training_reads_is_no_difference_of_what_learns_nothing(project):
+    (job,) = planned(project, trainer="ZeroshotCLIP")
+    leave(project.root, job, words=("OPTIM.MAX_EPOCH", "7"))
+    assert done.differences(job, project.root) == []
+
+
+def test_a_sweep_of_other_settings_runs_nothing_and_loses_nothing(project, capsys):
+    words = [*FOOD, "--protocols", "fewshot", "--shots", "2"]
+    job = protocols.plan(
+        protocols.Run("fewshot", "MaPLe", "emoji_food", 1, 2, Path("output/sweep"))
+    )[0]
+    leave(project.root, job, accuracy=61)
+    assert go(*words) == 0
+    assert go(*words, "--opts", "OPTIM.LR", "0.5") == 2
+    error = capsys.readouterr().err
+    assert f"sweep: error: {job.folder} holds results of another run: OPTIM.LR " in error
+    assert not project.events("start")
+    assert json.loads((project.root / job.folder / "results.json").read_text()) == {"accuracy": 61}
+
+
+def test_own_pictures_have_folders_of_their_own(project):
+    """Two folders of pictures are two data sets, and one that has changed is another."""
+    class_folders(project.root / "pets", ["bee", "cat"])
+    class_folders(project.root / "cars", ["bus", "van", "cab"])
+    pets, cars = (planned(project, dataset="folder", root=name)[0] for name in ("pets", "cars"))
+    assert pets.folder.parts[1].startswith("pets-")
+    assert cars.folder.parts[1].startswith("cars-")
+    named = ("DATASET.LABEL", "mine")
+    (one,) = planned(project, *named, dataset="folder", root="pets")
+    (other,) = planned(project, *named, dataset="folder", root="cars")
+    assert one.folder == other.folder
+    digest = names.digest_of("Folder", project.root / "pets")
+    leave(project.root, one, data=digest)
+    assert done.differences(one, project.root) == []
+    assert "data " in done.differences(other, project.root)[0]
 
 
 def test_failures_are_retried_and_listed_and_the_rest_goes_on(project, capsys):
@@ -221,18 +344,6 @@ def test_two_sweeps_of_the_same_jobs_share_them(project):
     (project.root / "hold").unlink()
     assert (one.wait(300), other.wait(300)) == (0, 0)
     assert project.events("end") == [BASE, NEW]
-
-
-def test_results_are_done_unless_older_than_what_they_need(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
-    assert not guard.is_done(one, [])
-    for age, folder in enumerate((one, other)):
-        folder.mkdir()
-        (folder / "results.json").touch()
-        os.utime(folder / "results.json", (age, age))
-    assert guard.is_done(one, [])
-    assert guard.is_done(other, [one])
-    assert not guard.is_done(one, [other])
 
 
 def test_fraction_done_follows_the_last_epoch(tmp_path):

@@ -1,0 +1,74 @@
+"""Whether the results in a job's folder are those of the job."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.sweeps import names
+from tools.sweeps.guard import read_results
+from tools.sweeps.protocols import Job, learns_nothing
+
+BESIDE = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
+OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")
+
+
+def require_own(jobs: Sequence[Job], project: Path) -> None:
+    """Refuse to take the results of other runs for those of these jobs, or to write over them.
+
+    Raises:
+        ValueError: names the first such folder, and in what the runs differ.
+    """
+    for job in jobs:
+        if found := differences(job, project):
+            raise ValueError(
+                f"{job.folder} holds results of another run: {'; '.join(found)}; choose another "
+                "folder for the output, or remove that one if its results are not wanted"
+            )
+
+
+def differences(job: Job, project: Path) -> list[str]:
+    """In what the run that left its results in a job's folder differs from the job.
+
+    Nothing is compared where there are no results, or no config beside them.
+
+    Raises:
+        ValueError: the config is damaged, or the job's own is refused.
+    """
+    folder = project / job.folder
+    if not all((folder / name).is_file() for name in ("results.json", "config.yaml")):
+        return []
+    from train import parse_args
+    from trainers.config import build_config
+    from trainers.identity import default_settings
+    from trainers.open_run import read_run_config
+
+    with contextlib.chdir(project):
+        there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
+    before, now = compared(there), compared(here)
+    digests = {
+        "there": read_results(folder).get("data"),
+        "here": names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT),
+    }
+    if all(digests.values()):
+        before["data"], now["data"] = digests["there"], digests["here"]
+    pairs = {key: [default_settings().get(key)] * 2 for key in sorted({*before, *now})}
+    for i, values in enumerate((before, now)):
+        for key, value in values.items():
+            pairs[key][i] = value
+    differ = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    return [f"{key} {one} there, {other} here" for key, (one, other) in differ.items()]
+
+
+def compared(cfg: Any) -> dict[str, Any]:
+    """The values of a config that must be those of a job."""
+    from trainers.config_rules import flat
+    from trainers.identity import NAMED, changed_settings, nodes_of
+
+    values = flat(cfg)
+    found = {key: values[key] for key in (*NAMED, *BESIDE)}
+    found |= changed_settings(cfg, nodes_of(cfg))
+    ignored = OF_TRAINING if learns_nothing(cfg.TRAINER.NAME) else ()
+    return {key: value for key, value in found.items() if not key.startswith(ignored)}
