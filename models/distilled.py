@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.blocks import freeze
 from models.classifier import CLIPClassifier, Target
 from models.independent_prompts import random_prompts, see_with_prompts
+from models.precision import at_least_float32
 from models.token_pruning import Pruner
 from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
 
@@ -28,11 +29,11 @@ class Projector(nn.Module):
 
     def forward(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B Dt"]:
         """Map image features; in training the batch's statistics count and are remembered."""
-        return self.outer(self.norm(self.inner(cls.float())).relu())
+        return self.outer(self.norm(self.inner(at_least_float32(cls))).relu())
 
     def patchwise(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dt"]:
         """Map patches by the same weights and the remembered statistics, which stay as they are."""
-        x, norm = self.inner(patches.float()), self.norm
+        x, norm = self.inner(at_least_float32(patches)), self.norm
         x = F.batch_norm(
             x.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias
         )

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from models.text_encoder import TextEncoder
-from models.visual_encoder import VisualEncoder
-from tests.conftest import make_clip
+from tests.conftest import assert_close, make_clip
 from tests.tuners import make_tuner, shake
-from trainers.precision import cast_towers
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 LABEL = torch.tensor([0, 3, 3, 5])
 
@@ -24,15 +23,15 @@ def test_cocoops_images_do_not_see_each_other(clip_model, class_names, images):
     model = make_tuner("CoCoOp", clip_model, class_names).eval()
     shake(model.learned)
     each = torch.cat([model(image[None]) for image in images])
-    torch.testing.assert_close(model(images), each, rtol=1e-4, atol=1e-4)
+    assert_close(model(images), each)
 
 
 @pytest.mark.parametrize("name", ["MaPLe", "PromptSRC", "PromptKD"])
 def test_prompts_are_never_among_the_patches(clip_model, class_names, images, name):
-    model = make_tuner(name, clip_model, class_names)
+    model = make_tuner(name, clip_model, class_names).eval()
     seen = model.encode_image(images, "value")
     assert seen.patches.shape[:2] == seen.cls_attention.shape == (4, 16)
-    assert torch.equal(seen.cls, model.encode_image(images).cls) or model.training
+    assert_close(seen.cls, model.encode_image(images).cls)
 
 
 @pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"])
@@ -92,31 +91,13 @@ def test_cocoop_runs_on_a_resnet(resnet_clip, class_names, images):
     assert make_tuner("CoCoOp", resnet_clip, class_names)(images).shape == (4, 6)
 
 
-@pytest.mark.parametrize(
-    "name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner"]
-)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_towers_in_half_precision_stay_near(class_names, images, name, dtype):
-    """What a GPU computes with PREC fp16, through the same code."""
-    exact, half = (make_tuner(name, make_clip(), class_names) for _ in range(2))
-    cast_towers(half, dtype, (VisualEncoder, TextEncoder))
-    step = half.train().step(images, LABEL)
-    torch.stack(list(step.parts.values())).sum().backward()
-    for parameter in half.learned.parameters():
-        assert parameter.dtype == torch.float32
-        assert torch.isfinite(parameter.grad).all()
-    with torch.no_grad():
-        found, expected = half.eval()(images).softmax(-1), exact.eval()(images).softmax(-1)
-    assert (found - expected).abs().max() < 0.2
-
-
 # PromptKD
 
 
 def test_a_student_evaluates_the_rows_it_is_given(class_names, images):
     every = make_tuner("PromptKD", make_clip(), class_names).eval()
     some = make_tuner("PromptKD", make_clip(), class_names, rows=torch.tensor([4, 1])).eval()
-    torch.testing.assert_close(some(images), every(images)[:, [4, 1]])
+    assert_close(some(images), every(images)[:, [4, 1]])
     assert some.train()(images).shape == (4, 6)
 
 
