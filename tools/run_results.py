@@ -20,7 +20,6 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
 WHOLE = ("shots", "seed", "learned_parameters")
 
-ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
 SEED_FOLDER = r"seed(?P<seed>\d+)$"
 LAYOUTS = [
     re.compile(
@@ -65,8 +64,10 @@ def fits(field: str, value: Any) -> bool:
     return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
-def read_accuracy(log: str) -> float | None:
-    """Return the final accuracy in percent that a log reports; None if the run did not end.
+def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
+    """Return the final accuracy, or another result in percent, that a log reports.
+
+    None if the run did not end, or reports no such result.
 
     A log that trains counts from "Finish training" (or "Finished training") on, because validation
     prints results too; one that only evaluates counts from "=> result" on.
@@ -74,21 +75,24 @@ def read_accuracy(log: str) -> float | None:
     trains = re.search(r"^epoch \[", log, re.MULTILINE)
     end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
     match = re.search(end, log, re.MULTILINE)
-    found = ACCURACY.findall(log, match.end()) if match else []
+    result = re.compile(rf"\* {re.escape(keyword)}: ([\.\deE+-]+)%")
+    found = result.findall(log, match.end()) if match else []
     return float(found[-1]) if found else None
 
 
-def newest_accuracy(folder: Path) -> float:
-    """Final accuracy in percent that the newest finished log of a folder reports.
+def newest_accuracy(folder: Path, keyword: str = "accuracy") -> float:
+    """Final accuracy, or another result in percent, of the newest finished log of a folder.
 
     Raises:
         ValueError: no log ends with one.
     """
     logs = sorted(folder.glob("log.txt*"))
-    found = [read_accuracy(log.read_text(encoding="utf-8", errors="replace")) for log in logs]
+    texts = [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+    found = [read_accuracy(text, keyword) for text in texts]
     finished = [accuracy for accuracy in found if accuracy is not None]
     if not finished:
-        raise ValueError("the run did not finish")
+        reports = "" if keyword == "accuracy" else f", or its log has no {keyword}"
+        raise ValueError(f"the run did not finish{reports}")
     return finished[-1]
 
 
