@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.blocks import freeze
 from models.classifier import CLIPClassifier, Target
-from models.independent_prompts import random_prompts, see_with_prompts
+from models.independent_prompts import VisualPrompts, see_with_prompts
 from models.precision import at_least_float32
 from models.token_pruning import Pruner
 from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
@@ -40,7 +40,7 @@ class Projector(nn.Module):
         return self.outer(x.relu()).unflatten(0, patches.shape[:2])
 
 
-class StudentPrompts(nn.Module):
+class StudentPrompts(VisualPrompts):
     """What the student learns: prompts of the image tower's blocks, and the projector.
 
     Source: PromptKD (Li et al., CVPR 2024), section 3, https://arxiv.org/abs/2403.02781
@@ -54,8 +54,7 @@ class StudentPrompts(nn.Module):
             vision_shape: (M, Wv), of the prompts.
             projector: to the teacher's joint space.
         """
-        super().__init__()
-        self.vision = random_prompts(depth, *vision_shape)
+        super().__init__(depth, vision_shape)
         self.projector = projector
 
 

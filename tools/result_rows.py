@@ -18,7 +18,10 @@ SCORES = [*CLASSES, "hm"]  # percent
 COLUMNS = ["source", "trainer", "dataset", "config", "shots", "seed", *SCORES, *EFFORT]
 AVERAGE = "average"
 # In the order of the literature's tables; others follow.
-TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"]
+TRAINERS = [
+    *("ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "PromptSRC"),
+    "PromptKD",
+]
 
 
 class Section(NamedTuple):

@@ -6,12 +6,11 @@ import torch
 from models.classifier import ZeroShotCLIP
 from models.export_form import BATCH, ExportForm, trace
 from tests.conftest import assert_close, make_clip
-from tests.tuners import make_spotlighted, make_tuner, shake
+from tests.tuners import TUNERS, make_spotlighted, make_tuner, shake
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 SIZES = (1, 2, 7)
-TUNERS = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 
 
 def traced(model, size=32):

@@ -7,7 +7,7 @@ from models.precision import at_least_float32, cast_products
 from models.text_encoder import TextEncoder
 from models.visual_encoder import VisualEncoder
 from tests.conftest import make_clip
-from tests.tuners import BASES, make_spotlighted, make_tuner
+from tests.tuners import BASES, TUNERS, make_spotlighted, make_tuner
 from trainers.precision import cast_towers
 
 
@@ -42,9 +42,7 @@ def test_bfloat16_image_tower_stays_near_and_gives_float32(clip_model, class_nam
     assert not torch.equal(exact, near)
 
 
-@pytest.mark.parametrize(
-    "name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner"]
-)
+@pytest.mark.parametrize("name", TUNERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_towers_in_half_precision_stay_near(class_names, images, name, dtype):
     """What a GPU computes with PREC fp16, through the same code."""

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from models.blocks import unit
 from tests.conftest import assert_close, make_clip
-from tests.tuners import make_tuner, shake
+from tests.tuners import TUNERS, make_tuner, shake
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -26,7 +27,7 @@ def test_cocoops_images_do_not_see_each_other(clip_model, class_names, images):
     assert_close(model(images), each)
 
 
-@pytest.mark.parametrize("name", ["MaPLe", "PromptSRC", "PromptKD"])
+@pytest.mark.parametrize("name", ["MaPLe", "IVLP", "VPT", "PromptSRC", "PromptKD"])
 def test_prompts_are_never_among_the_patches(clip_model, class_names, images, name):
     model = make_tuner(name, clip_model, class_names).eval()
     seen = model.encode_image(images, "value")
@@ -34,7 +35,7 @@ def test_prompts_are_never_among_the_patches(clip_model, class_names, images, na
     assert_close(seen.cls, model.encode_image(images).cls)
 
 
-@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"])
+@pytest.mark.parametrize("name", sorted({*TUNERS} - {"TextRefiner"}))
 def test_only_what_is_learned_gets_gradients(clip_model, class_names, images, name):
     model = make_tuner(name, clip_model, class_names).train()
     step = model.step(images, LABEL)
@@ -65,6 +66,9 @@ def test_a_long_context_starts_at_random(clip_model, class_names):
     ("name", "key", "most"),
     [
         ("MaPLe", "PROMPT_DEPTH", 3),
+        ("IVLP", "PROMPT_DEPTH_VISION", 3),
+        ("IVLP", "PROMPT_DEPTH_TEXT", 2),
+        ("VPT", "PROMPT_DEPTH_VISION", 3),
         ("PromptSRC", "PROMPT_DEPTH_VISION", 3),
         ("PromptSRC", "PROMPT_DEPTH_TEXT", 2),
     ],
@@ -76,12 +80,22 @@ def test_prompts_for_more_blocks_than_there_are_is_refused(
         make_tuner(name, clip_model, class_names, **{key: 9})
 
 
-def test_promptsrc_without_visual_prompts(clip_model, class_names, images):
-    model = make_tuner("PromptSRC", clip_model, class_names, PROMPT_DEPTH_VISION=0)
-    assert torch.equal(model.encode_image(images).cls, model.plain_image(images))
+@pytest.mark.parametrize("name", ["IVLP", "PromptSRC"])
+def test_the_image_tower_stays_as_it_is_without_visual_prompts(
+    clip_model, class_names, images, name
+):
+    none = {"PROMPT_DEPTH_VISION": 0, "N_CTX_VISION": 0}
+    model = make_tuner(name, clip_model, class_names, **none)
+    assert_close(model.encode_image(images).cls, unit(clip_model.encode_image(images)))
 
 
-@pytest.mark.parametrize("name", ["MaPLe", "PromptSRC", "TextRefiner"])
+def test_vpt_reads_other_words(clip_model, class_names, images):
+    model = make_tuner("VPT", clip_model, class_names, CTX_INIT="a drawing of the")
+    sentences = [f"a drawing of the {name.replace('_', ' ')}." for name in class_names]
+    assert_close(model.encode_text(), model.text.encode(sentences))
+
+
+@pytest.mark.parametrize("name", ["MaPLe", "IVLP", "VPT", "PromptSRC", "TextRefiner"])
 def test_a_resnet_is_refused(resnet_clip, class_names, name):
     with pytest.raises(ValueError, match="a ResNet backbone has none; choose a ViT"):
         make_tuner(name, resnet_clip, class_names)

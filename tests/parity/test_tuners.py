@@ -7,7 +7,7 @@ import torch
 
 from models.averaging import gaussian_weights
 from tests.conftest import assert_close, make_clip
-from tests.tuners import WORDS, make_tuner, shake
+from tests.tuners import TUNERS, WORDS, make_tuner, shake
 from tools import published
 from tools.published.names import published_name, published_state
 from trainers.templates import DIVERSE
@@ -18,7 +18,6 @@ LABEL = torch.tensor([0, 3, 3, 5])
 # Gradients are compared to the largest entry of their tensor.
 GRADIENT = 1e-10
 BEFORE_NORM = "conv1.0.bias"  # a BatchNorm takes it away again: its gradient is rounding alone
-NAMES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 
 
 def make_literal(name, ours, clip, class_names):
@@ -36,7 +35,7 @@ def make_literal(name, ours, clip, class_names):
     return kind(clip, class_names, learned, prefix=WORDS)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=TUNERS)
 def pair(request, class_names):
     ours = make_tuner(request.param, make_clip(), class_names).train()
     shake(ours.learned)

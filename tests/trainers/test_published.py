@@ -17,6 +17,8 @@ FOLDER = {
     "CoOp": "prompt_learner",
     "CoCoOp": "prompt_learner",
     "MaPLe": "MultiModalPromptLearner",
+    "IVLP": "VLPromptLearner",
+    "VPT": "prompt_learner",
     "PromptSRC": "VLPromptLearner",
     "PromptKD": "VLPromptLearner",
 }
@@ -27,7 +29,7 @@ EPOCHS = 1
 def full_name(trainer, name):
     """A learned tensor's key; trainers that save the whole model have a prompt learner in it."""
     name = published_name(name)
-    within = trainer in ("MaPLe", "PromptSRC") and not name.startswith(("image_", "text_"))
+    within = trainer in ("MaPLe", "IVLP", "PromptSRC") and not name.startswith(("image_", "text_"))
     return f"prompt_learner.{name}" if within else name
 
 
@@ -49,7 +51,7 @@ def frozen_state(trainer, clip):
 
 def derived_state(trainer):
     """Buffers that follow from the class names, here of another class list."""
-    if trainer == "PromptKD":
+    if trainer in ("PromptKD", "VPT"):
         return {}
     prefix = "" if trainer in ("CoOp", "CoCoOp") else "prompt_learner."
     shapes = {"token_prefix": (11, 1, 128), "token_suffix": (11, 72, 128)}

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tests.trainers.test_published import FOLDER, publish  # noqa: F401  (a fixture)
-from tests.tuners import BASES
+from tests.tuners import BASES, TUNERS
 
-TUNERS = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 NODES = {"PromptKD": "PROMPTKD", "PromptSRC": "PROMPTSRC", "TextRefiner": "TF"}
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
