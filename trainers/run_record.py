@@ -18,6 +18,7 @@ from trainers.output_folder import write_text
 
 PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
+HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
 
@@ -57,7 +58,8 @@ def begin(cfg: CfgNode, directory: str | Path) -> None:
     Until its own are written the run is not done, and a config never stands beside another's.
     """
     write_config(cfg, directory)
-    (Path(directory) / RESULTS).unlink(missing_ok=True)
+    for folder in ("", *HALVES):
+        (Path(directory) / folder / RESULTS).unlink(missing_ok=True)
 
 
 def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
