@@ -9,7 +9,7 @@ from models.averaging import gaussian_weights
 from tests.conftest import assert_close, make_clip
 from tests.tuners import TUNERS, WORDS, make_tuner, shake
 from tools import published
-from tools.published.names import published_name, published_state
+from trainers.published import published_name, published_state
 from trainers.templates import DIVERSE
 
 pytestmark = pytest.mark.usefixtures("float64")
