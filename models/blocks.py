@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.precision import at_least_float32
+
 BeforeBlock = Callable[[int, Tensor], Tensor]
 """`before_block(depth, x) -> x` with x (B, L, W): may replace, append or drop tokens."""
 
 
 def unit(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
-    """Scale the last axis to unit length, in float32."""
-    return F.normalize(x.float(), dim=-1)
+    """Scale the last axis to unit length, in float32 or better."""
+    return F.normalize(at_least_float32(x), dim=-1)
 
 
 def project(
@@ -78,7 +80,7 @@ def attend_and_tell(
     q, k, v = project(attn, x)  # (B, H, L, W / H)
     mixed = F.scaled_dot_product_attention(q, k, v)
     with torch.no_grad():
-        score = (q[:, :, :1] @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, 1, L)
+        score = at_least_float32(q[:, :, :1] @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         attention = score.softmax(-1).mean(1).squeeze(1)  # (B, L)
     return attn.out_proj(mixed.transpose(1, 2).flatten(2)), attention
 
@@ -95,7 +97,7 @@ def read_class_token(
     attn, normed = block.attn, block.ln_1(x)
     k, v = project(attn, normed, slice(1, 3))  # (B, H, L, W / H)
     (q,) = project(attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W / H)
-    score = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5  # (B, H, 1, L)
+    score = at_least_float32(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5  # (B, H, 1, L)
     share = score.softmax(-1)
     mixed = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B, 1, W)
     cls = x[:, :1] + attn.out_proj(mixed)
@@ -132,5 +134,5 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def as_parameter(value: float | list[float]) -> nn.Parameter:
-    """A learned float32 scalar or vector with the given start value."""
-    return nn.Parameter(torch.tensor(value, dtype=torch.float32))
+    """A learned scalar or vector with the given start value, in torch's default dtype."""
+    return nn.Parameter(torch.tensor(value, dtype=torch.get_default_dtype()))

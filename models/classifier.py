@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.blocks import freeze, unit
-from models.precision import full_precision
+from models.precision import at_least_float32, full_precision
 from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
 from models.token_pruning import Pruner, Recorder, Scatter, TokenPruner, most_attended
@@ -56,7 +56,7 @@ class CLIPClassifier(nn.Module):
         freeze(clip)
         self.visual = build_visual_encoder(clip.visual)
         self.text = TextEncoder(clip)
-        self.register_buffer("logit_scale", clip.logit_scale.detach().float().clone())
+        self.register_buffer("logit_scale", at_least_float32(clip.logit_scale.detach()).clone())
         self.register_buffer("rows", None, persistent=False)  # the classes that are evaluated
         self.pruner: TokenPruner | None = None
         self._text_features: Tensor | None = None

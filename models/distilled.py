@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from models.blocks import freeze
 from models.classifier import CLIPClassifier, Target
-from models.independent_prompts import random_prompts, see_with_prompts
+from models.independent_prompts import VisualPrompts, see_with_prompts
+from models.precision import at_least_float32
 from models.token_pruning import Pruner
 from models.visual_encoder import VisualEncoder, VisualTokens, require_blocks
 
@@ -28,18 +29,18 @@ class Projector(nn.Module):
 
     def forward(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B Dt"]:
         """Map image features; in training the batch's statistics count and are remembered."""
-        return self.outer(self.norm(self.inner(cls.float())).relu())
+        return self.outer(self.norm(self.inner(at_least_float32(cls))).relu())
 
     def patchwise(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dt"]:
         """Map patches by the same weights and the remembered statistics, which stay as they are."""
-        x, norm = self.inner(patches.float()), self.norm
+        x, norm = self.inner(at_least_float32(patches)), self.norm
         x = F.batch_norm(
             x.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias
         )
         return self.outer(x.relu()).unflatten(0, patches.shape[:2])
 
 
-class StudentPrompts(nn.Module):
+class StudentPrompts(VisualPrompts):
     """What the student learns: prompts of the image tower's blocks, and the projector.
 
     Source: PromptKD (Li et al., CVPR 2024), section 3, https://arxiv.org/abs/2403.02781
@@ -53,8 +54,7 @@ class StudentPrompts(nn.Module):
             vision_shape: (M, Wv), of the prompts.
             projector: to the teacher's joint space.
         """
-        super().__init__()
-        self.vision = random_prompts(depth, *vision_shape)
+        super().__init__(depth, vision_shape)
         self.projector = projector
 
 

@@ -1,4 +1,4 @@
-"""Prompts in both towers, independent of each other, held near to plain CLIP (PromptSRC)."""
+"""Prompts in both towers, independent (IVLP) or regulated (PromptSRC); in one tower alone (VPT)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.blocks import deep_prompts, unit
-from models.classifier import CLIPClassifier
+from models.classifier import CLIPClassifier, ZeroShotCLIP
 from models.precision import full_precision
 from models.prompt_learner import PromptLearner
 from models.token_pruning import Pruner
@@ -24,6 +24,20 @@ def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
     return nn.ParameterList(
         nn.Parameter(torch.empty(size, width).normal_(std=STD)) for _ in range(count)
     )
+
+
+class VisualPrompts(nn.Module):
+    """Prompts `vision` of the image tower, one (M, Wv) for each of the blocks 0, 1, ..."""
+
+    def __init__(self, depth: int, shape: tuple[int, int]) -> None:
+        """Start at random.
+
+        Args:
+            depth: blocks with prompts of their own, 0 or more.
+            shape: (M, Wv), of the prompts of a block.
+        """
+        super().__init__()
+        self.vision = random_prompts(depth, *shape)
 
 
 class IndependentPrompts(PromptLearner):
@@ -74,16 +88,83 @@ def see_with_prompts(
     return visual(image, seam, patch_path, first, pruner)
 
 
-class IndependentCLIP(CLIPClassifier):
-    """CLIP with independent prompts in both towers, and what regulates them.
+class VisualPromptedCLIP(ZeroShotCLIP):
+    """CLIP with fixed sentences and prompts in the image tower (VPT).
 
-    Text features, image features and predictions are each held near to those of plain CLIP, whose
-    text features are a mean over many sentences.
+    Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as MaPLe compares with it
     """
 
     learns_images = True
 
     visual: VisualEncoder
+
+    def __init__(
+        self, clip: nn.Module, prompts: VisualPrompts, class_sentences: list[list[str]]
+    ) -> None:
+        """Put the prompts on the image tower.
+
+        Args:
+            clip: the model.
+            prompts: of the image tower.
+            class_sentences: see `ZeroShotCLIP`.
+
+        Raises:
+            ValueError: the image tower is no ViT, or has fewer blocks than prompts.
+        """
+        super().__init__(clip, class_sentences)
+        require_blocks(self.visual, len(prompts.vision), "VPT.PROMPT_DEPTH_VISION")
+        self.learn(prompts)
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The image tower with its prompts."""
+        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+
+
+class IndependentCLIP(CLIPClassifier):
+    """CLIP with independent prompts in both towers.
+
+    Source: IVLP, the baseline of MaPLe (Khattak et al., CVPR 2023, section 4.1)
+    """
+
+    learns_images = True
+    node = "IVLP"  # whose keys the depths are
+
+    visual: VisualEncoder
+
+    def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
+        """Put the prompts on the towers.
+
+        Args:
+            clip: the model.
+            prompts: of both towers.
+
+        Raises:
+            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
+        """
+        super().__init__(clip)
+        require_blocks(self.visual, len(prompts.vision), f"{self.node}.PROMPT_DEPTH_VISION")
+        require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
+        self.learn(prompts)
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The image tower with its prompts."""
+        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """The text tower with the deeper contexts at the places of the first."""
+        prompts = self.learned
+        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
+        return unit(self.text(prompts(), seam)[0])
+
+
+class RegulatedCLIP(IndependentCLIP):
+    """CLIP with independent prompts in both towers, and what regulates them (PromptSRC).
+
+    Text features, image features and predictions are each held near to those of plain CLIP, whose
+    text features are a mean over many sentences.
+    """
+
+    node = "PROMPTSRC"
 
     def __init__(
         self,
@@ -104,24 +185,11 @@ class IndependentCLIP(CLIPClassifier):
             image_weight: of the image features' distance.
 
         Raises:
-            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
+            ValueError: see `IndependentCLIP`.
         """
-        super().__init__(clip)
-        require_blocks(self.visual, len(prompts.vision), "PROMPTSRC.PROMPT_DEPTH_VISION")
-        require_blocks(self.text, len(prompts.text_deeper) + 1, "PROMPTSRC.PROMPT_DEPTH_TEXT")
+        super().__init__(clip, prompts)
         self.sentences, self.weights = class_sentences, (text_weight, image_weight)
         self._plain_text: Tensor | None = None
-        self.learn(prompts)
-
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
-        """The image tower with its prompts."""
-        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
-
-    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
-        """The text tower with the deeper contexts at the places of the first."""
-        prompts = self.learned
-        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
-        return unit(self.text(prompts(), seam)[0])
 
     def plain_text(self) -> Float[Tensor, "C D"]:
         """Plain CLIP's text features, unit length of the mean over templates; computed once."""

@@ -15,6 +15,11 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float64 stays, so that a whole model can run in it."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def cast_products(module: nn.Module, dtype: torch.dtype) -> None:
     """Store the weights of matrix products in another dtype; LayerNorms and embeddings stay."""
     for part in module.modules():

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.precision import at_least_float32
 from models.prompts import Layout, Prompts, common_prefix, split_prompts
 from models.tokenizer import Tokenizer, Tokens, clip_tokenizer, normalise_name
 
@@ -70,7 +71,7 @@ class PromptLearner(nn.Module):
             embedding = token_embedding(tokens.ids.to(device))  # (C, L, W)
         shape = (len(names), n_ctx) if csc else (n_ctx,)
         first = (
-            embedding[0, start : start + n_ctx].float().clone()
+            at_least_float32(embedding[0, start : start + n_ctx]).clone()
             if use_words
             else torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.clustering import cluster
 from models.inheritance import Bank, match_names, resolve
 from models.matching import match_one_to_one
+from models.precision import at_least_float32
 from models.token_pruning import Scatter
 from models.token_selection import gather_tokens
 from models.whitening import Whitening
@@ -81,7 +82,7 @@ class PrototypeMemory(nn.Module):
         Writes exact class means to the global prototypes, the clusters of each class's kept patches
         to the patch prototypes, and both whitened spaces. What the bank held before is gone.
         """
-        cls, kept = cls.float(), kept.float()
+        cls, kept = at_least_float32(cls), at_least_float32(kept)
         num_kept = kept.shape[1]
         self.cls_space.fit(cls, label)
         self.patch_space.fit(kept.flatten(0, 1), label.repeat_interleave(num_kept))
@@ -95,7 +96,7 @@ class PrototypeMemory(nn.Module):
             self.global_mass[c] = len(rows)
             patches = kept[rows].flatten(0, 1)
             slot = cluster(self.patch_space(patches), self.mass.shape[1])
-            self._write(patches, weight[rows].float(), c * self.mass.shape[1] + slot)
+            self._write(patches, at_least_float32(weight[rows]), c * self.mass.shape[1] + slot)
         self.sort_by_mass()
         self.calibrated.fill_(True)
 
@@ -117,7 +118,7 @@ class PrototypeMemory(nn.Module):
         """
         ones = torch.ones_like(label, dtype=cls.dtype)
         prototypes, mass = self._blend(
-            self.global_prototypes, self.global_mass, cls.float(), ones, label
+            self.global_prototypes, self.global_mass, at_least_float32(cls), ones, label
         )
         self.global_prototypes.copy_(prototypes)
         self.global_mass.copy_(mass)
@@ -125,9 +126,10 @@ class PrototypeMemory(nn.Module):
 
     def _update_patches(self, kept: Tensor, weight: Tensor, label: Tensor) -> None:
         slots = self.patch_space(self.prototypes[label])  # (B, M, D)
-        match = match_one_to_one(self.patch_space(kept.float()) @ slots.transpose(1, 2))
+        kept, weight = at_least_float32(kept), at_least_float32(weight)
+        match = match_one_to_one(self.patch_space(kept) @ slots.transpose(1, 2))
         row = label.unsqueeze(1) * self.mass.shape[1] + match  # (B, K), into C * M rows
-        self._write(kept.float().flatten(0, 1), weight.float(), row.flatten())
+        self._write(kept.flatten(0, 1), weight, row.flatten())
 
     def _write(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
         """Blend patches (N, D) of weights (B, K) into rows of the C * M slots."""

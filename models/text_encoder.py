@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import BeforeBlock, mlp, project, unit
 from models.free_memory import free_memory
+from models.precision import at_least_float32
 from models.prompts import Layout, Packing, Prompts, common_prefix, split_prompts
 from models.tokenizer import tokenizer_of
 
@@ -165,7 +166,7 @@ class TextEncoder(nn.Module):
         layout = Layout(tokens.eos + 1 - num_prefix)
         device = self.text_projection.device
         embedding = self.token_embedding(tokens.ids.to(device))
-        return self(split_prompts(embedding, layout.to(device), num_prefix))[0].float()
+        return at_least_float32(self(split_prompts(embedding, layout.to(device), num_prefix))[0])
 
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import unit
 from models.classifier import PromptedCLIP, Step, Target
-from models.precision import full_precision
+from models.precision import at_least_float32, full_precision
 from models.prompt_learner import PromptLearner
 from models.token_selection import gather_tokens
 from models.visual_encoder import VisualTokens, require_vit
@@ -29,7 +29,7 @@ class PointwiseMap(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Map tokens; the statistics are those of all tokens of the batch."""
-        inner = self.norm(self.inner(x.float()).flatten(0, 1)).relu()
+        inner = self.norm(self.inner(at_least_float32(x)).flatten(0, 1)).relu()
         return self.outer(inner).unflatten(0, x.shape[:2])
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.blocks import unit
+from models.precision import at_least_float32
 from models.token_selection import attention_score, gather_tokens, standardise
 
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
@@ -84,7 +85,7 @@ class TokenPruner(nn.Module):
         self, stage: int, x: Float[Tensor, "B N W"], attention: Float[Tensor, "B N"]
     ) -> Float[Tensor, "B N"]:
         """Activation of tokens: both scores standardised, then added."""
-        sample = standardise(attention_score(attention.float()))
+        sample = standardise(attention_score(at_least_float32(attention)))
         semantic = standardise(unit(x) @ self.directions[stage])
         return sample + self.mix * semantic
 
@@ -164,7 +165,8 @@ class Scatter:
     @torch.no_grad()
     def add(self, x: Float[Tensor, "B N W"], selected: Bool[Tensor, "B N"]) -> None:
         """Count a batch; x need not be of unit length."""
-        rows = unit(x).flatten(0, 1).double()  # (B * N, W)
+        of_unit_length = unit(x).flatten(0, 1)  # (B * N, W)
+        self.dtype, rows = of_unit_length.dtype, of_unit_length.double()
         of = torch.stack([selected.flatten(), ~selected.flatten()]).double()  # (2, B * N)
         count, total, square = of.sum(1), of @ rows, rows.T @ rows
         if self.count is None:
@@ -181,7 +183,7 @@ class Scatter:
         within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
         within = within / self.count.sum()
         ridge = RIDGE * within.diagonal().mean() * torch.eye(len(within), device=within.device)
-        return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]))
+        return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]).to(self.dtype))
 
 
 def schedule_faults(at: tuple[int, ...], keep: tuple[int, ...]) -> list[str]:

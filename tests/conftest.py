@@ -16,20 +16,48 @@ from tests.toy import TOY_OPTIONS, write_toy
 CLASS_NAMES = ["dog", "big_cat", "fish", "apple pie", "car", "oak tree"]
 
 
+def assert_close(found, expected):
+    """Equal to what float64 sums in another order leave; for tests that use `float64`."""
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def make_clip(seed=0, vision_layers=3, vision_width=64, size=32, joint=32):
-    """A CLIP of 16 patches with random weights that are large enough to matter."""
+    """A CLIP of 16 patches with random weights that are large enough to matter.
+
+    Its numbers are of torch's default dtype, see `float64`.
+    """
     import_clip()
     from clip.model import CLIP
 
     torch.manual_seed(seed)
-    model = CLIP(joint, size, vision_layers, vision_width, 8, 77, VOCABULARY, 64, 1, 2).float()
+    model = CLIP(joint, size, vision_layers, vision_width, 8, 77, VOCABULARY, 64, 1, 2)
     for name, parameter in model.named_parameters():
         if name.endswith("embedding") or "ln" in name:
             continue
         if parameter.dim() > 1 and "token_embedding" not in name:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     torch.nn.init.normal_(model.token_embedding.weight, std=0.5)
-    return model.eval()
+    return in_dtype(model)
+
+
+def in_dtype(clip, dtype=None):
+    """CLIP in a dtype, torch's default if none is named; its own LayerNorm knows float32 alone."""
+    dtype = dtype or torch.get_default_dtype()
+    for module in clip.modules():
+        if dtype == torch.float64 and isinstance(module, torch.nn.LayerNorm):
+            module.__class__ = torch.nn.LayerNorm
+    return clip.to(dtype).eval()
+
+
+@pytest.fixture
+def float64():
+    """Two formulations differ by rounding: where they are compared, all numbers are float64.
+
+    What float32 rounds away depends on the processor; 1e-9 is seen on any of them.
+    """
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
@@ -44,7 +72,7 @@ def resnet_clip():
 
     torch.manual_seed(0)
     model = CLIP(32, 32, (1, 1, 1, 1), 8, None, 77, VOCABULARY, 64, 1, 1)
-    return model.float().eval()
+    return in_dtype(model)
 
 
 @pytest.fixture

@@ -28,13 +28,17 @@ RESNET = {"layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": No
 
 
 def shake(model):
-    """Let every tensor matter: biases, LayerNorms, statistics, layer scale."""
+    """Let every tensor matter: biases, LayerNorms, statistics, layer scale.
+
+    Layer scales are powers of two: a product with one is exact in float32, too.
+    """
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, value in model.state_dict().items():
-            if value.is_floating_point() and name != "logit_scale":
-                size = 0.5 if "gamma" in name else 0.05
-                value.add_(size * torch.rand(value.shape, generator=generator))
+            if "gamma" in name:
+                value.copy_(2.0 ** torch.randint(-1, 2, value.shape, generator=generator))
+            elif value.is_floating_point() and name != "logit_scale":
+                value.add_(0.05 * torch.rand(value.shape, generator=generator))
     return model.eval()
 
 

@@ -20,10 +20,13 @@ SETTINGS = {
     "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
     "CoCoOp": {"CTX_INIT": WORDS},
     "MaPLe": {"PROMPT_DEPTH": 2},
+    "IVLP": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
+    "VPT": {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 3},
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "TextRefiner": {"MEMORY_SIZE": 7},
 }
-BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")
+BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
+TUNERS = ("CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "PromptKD", "TextRefiner")
 
 
 def make_run(class_names):

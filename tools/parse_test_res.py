@@ -3,6 +3,7 @@
 Usage:
     python tools/parse_test_res.py output/dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_16shots --ci95
     python tools/parse_test_res.py output/my_experiments --multi-exp
+    python tools/parse_test_res.py output/my_experiment --keyword macro_f1
 
 The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Tables
 over trainers and data sets come from tools/collect_results.py.
@@ -21,8 +22,8 @@ from tools.command_line import parser_of
 from tools.run_results import newest_accuracy
 
 
-def read_seeds(folder: Path) -> dict[Path, float]:
-    """Final accuracies in percent by folder; a seed that did not finish is said and left out.
+def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
+    """Final results in percent by folder; a seed that did not finish is said and left out.
 
     Raises:
         ValueError: no seed has finished.
@@ -30,7 +31,7 @@ def read_seeds(folder: Path) -> dict[Path, float]:
     found = {}
     for log in sorted(folder.glob("*/log.txt")):
         try:
-            found[log] = newest_accuracy(log.parent)
+            found[log] = newest_accuracy(log.parent, keyword)
         except ValueError as error:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:
@@ -38,22 +39,28 @@ def read_seeds(folder: Path) -> dict[Path, float]:
     return found
 
 
-def summarise(folder: Path, *, ci95: bool) -> float:
+def summarise(folder: Path, *, ci95: bool, keyword: str = "accuracy") -> float:
     """Print the seeds of a folder, and mean and spread; returns the mean.
 
     The spread is numpy's standard deviation (of the seeds as they are, not of a sample), as ever.
     """
     print(f"Parsing files in {folder}")
-    found = read_seeds(folder)
-    for log, accuracy in found.items():
-        print(f"file: {log}. accuracy: {accuracy:.2f}%. error: {100 - accuracy:.2f}%.")
-    accuracies = np.array(list(found.values()))
-    spread = accuracies.std() * (1.96 / len(accuracies) ** 0.5 if ci95 else 1)
+    found = read_seeds(folder, keyword)
+    for log, result in found.items():
+        rest = f" error: {100 - result:.2f}%." * (keyword == "accuracy")
+        print(f"file: {log}. {keyword}: {result:.2f}%.{rest}")
+    results = np.array(list(found.values()))
+    spread = results.std() * (1.96 / len(results) ** 0.5 if ci95 else 1)
     print(f"===\nSummary of directory: {folder}")
-    for name, mean in (("accuracy", accuracies.mean()), ("error", 100 - accuracies.mean())):
+    for name, mean in named(keyword, float(results.mean())):
         print(f"* {name}: {mean:.2f}% +- {spread:.2f}%")
     print("===")
-    return float(accuracies.mean())
+    return float(results.mean())
+
+
+def named(keyword: str, mean: float) -> list[tuple[str, float]]:
+    """What is printed of a mean: beside an accuracy the error."""
+    return [(keyword, mean)] + [("error", 100 - mean)] * (keyword == "accuracy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,18 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ci95", action="store_true", help="95 %% confidence instead of deviation")
     parser.add_argument("--test-log", action="store_true", help="not needed: a log says what it is")
     parser.add_argument("--multi-exp", action="store_true", help="a folder an experiment")
+    parser.add_argument("--keyword", default="accuracy", help="result to read, as macro_f1")
     args = parser.parse_args(arguments)
     folders = [args.directory]
     if args.multi_exp:
         folders = sorted(path for path in args.directory.glob("*") if path.is_dir())
     try:
-        means = [summarise(folder, ci95=args.ci95) for folder in folders]
+        means = [summarise(folder, ci95=args.ci95, keyword=args.keyword) for folder in folders]
     except ValueError as error:
         print(f"parse_test_res: error: {error}", file=sys.stderr)
         return 2
     if args.multi_exp:
         print("Average performance")
-        print(f"* accuracy: {np.mean(means):.2f}%\n* error: {100 - np.mean(means):.2f}%")
+        for name, mean in named(args.keyword, float(np.mean(means))):
+            print(f"* {name}: {mean:.2f}%")
     return 0
 
 

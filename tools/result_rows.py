@@ -25,7 +25,10 @@ GROUPS_THAT_NAME: dict[tuple[str, ...], tuple[str, ...] | None] = {
     ("trainer", "config", "source", "dataset"): ("data",),
 }
 # In the order of the literature's tables; others follow.
-TRAINERS = ["ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD"]
+TRAINERS = [
+    *("ZeroshotCLIP", "ZeroshotCLIP2", "CoOp", "CoCoOp", "VPT", "IVLP", "MaPLe", "PromptSRC"),
+    "PromptKD",
+]
 
 
 class Section(NamedTuple):

@@ -113,8 +113,10 @@ def fits(field: str, value: Any) -> bool:
     return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
-def read_accuracy(log: str) -> float | None:
-    """Return the final accuracy in percent that a log reports; None if the run did not end.
+def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
+    """Return the final accuracy, or another result in percent, that a log reports.
+
+    None if the run did not end, or reports no such result.
 
     A log that trains counts from "Finish training" (or "Finished training") on, because validation
     prints results too; one that only evaluates counts from "=> result" on.
@@ -122,30 +124,23 @@ def read_accuracy(log: str) -> float | None:
     trains = re.search(r"^epoch \[", log, re.MULTILINE)
     end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
     match = re.search(end, log, re.MULTILINE)
-    found = ACCURACY.findall(log, match.end()) if match else []
+    result = re.compile(rf"\* {re.escape(keyword)}: ([\.\deE+-]+)%")
+    found = result.findall(log, match.end()) if match else []
     return float(found[-1]) if found else None
 
 
-def newest_log(folder: Path) -> tuple[str, float]:
-    """The newest finished log of a folder, and its final accuracy in percent.
+def newest_log(folder: Path, keyword: str = "accuracy") -> tuple[str, float]:
+    """The newest finished log of a folder, and its final accuracy, or another result in percent.
 
     Raises:
         ValueError: no log ends with one.
     """
     texts = (p.read_text("utf-8", "replace") for p in sorted(folder.glob("log.txt*"))[::-1])
     for text in texts:
-        if (accuracy := read_accuracy(text)) is not None:
-            return text, accuracy
-    raise ValueError("the run did not finish")
-
-
-def newest_accuracy(folder: Path) -> float:
-    """Final accuracy in percent that the newest finished log of a folder reports.
-
-    Raises:
-        ValueError: no log ends with one.
-    """
-    return newest_log(folder)[1]
+        if (found := read_accuracy(text, keyword)) is not None:
+            return text, found
+    reports = "" if keyword == "accuracy" else f", or its log has no {keyword}"
+    raise ValueError(f"the run did not finish{reports}")
 
 
 def place_of(folder: Path) -> dict[str, Any]:

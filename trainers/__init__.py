@@ -6,11 +6,13 @@ from yacs.config import CfgNode
 
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
+from trainers.ivlp import IVLP
 from trainers.maple import MaPLe
 from trainers.promptkd import PromptKD
 from trainers.promptsrc import PromptSRC
 from trainers.spotlighter import Spotlighter
 from trainers.text_refiner import TextRefiner
+from trainers.vpt import VPT
 from trainers.zeroshot import ZeroshotCLIP, ZeroshotCLIP2
 
 TRAINERS = (
@@ -19,6 +21,8 @@ TRAINERS = (
     CoOp,
     CoCoOp,
     MaPLe,
+    IVLP,
+    VPT,
     PromptSRC,
     PromptKD,
     TextRefiner,

@@ -32,6 +32,7 @@ from trainers.backbone import load_backbone
 from trainers.class_names import checked
 from trainers.precision import Precision
 from trainers.prompt_tuner import PromptTuner
+from trainers.published import RENAMED
 from trainers.random_states import WorkerStates
 from trainers.settings import Run, Settings
 
@@ -159,6 +160,12 @@ class CLIPTrainer(PromptTuner):
         """After the last step, before anything is saved."""
         if self.average is not None:
             self.average.install()
+        if self.cfg.TRAINER.NAME in RENAMED:
+            logger.info(
+                "The authors' code of %s reads checkpoints of this run after "
+                "tools/convert_checkpoint.py; without it, it loads nothing and does not say so",
+                self.cfg.TRAINER.NAME,
+            )
 
     def own_identity(self) -> dict[str, Any]:
         """What beside trainer, towers and settings must agree between a checkpoint and a run."""

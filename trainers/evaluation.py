@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from dassl.data.datasets import DatasetBase
+from dassl.evaluation import build_evaluator
+from jaxtyping import Float, Int
+from torch import Tensor
 from tqdm import tqdm
+from yacs.config import CfgNode
 
+from datasets.splits import select_labels
 from trainers import distributed, identity
-from trainers.pictures import ahead, readable
-from trainers.run_record import write_predictions, write_results
+from trainers.pictures import ahead, changed, readable
+from trainers.run_record import HALVES, write_config, write_predictions, write_results
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -35,9 +42,69 @@ class Evaluation(NamedTuple):
     rate: float
 
 
+def pairs_of(
+    output: Float[Tensor, "B C"], label: Int[Tensor, " B"]
+) -> list[tuple[int, int]]:
+    """The label and the predicted label of each picture."""
+    return list(zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True))
+
+
+class Half:
+    """The base or the new classes of a run on all classes, evaluated among themselves.
+
+    Args:
+        cfg: of the run.
+        classes: "base" or "new".
+        class_names: of the run, by label.
+    """
+
+    def __init__(self, cfg: CfgNode, classes: str, class_names: list[str]) -> None:
+        self.classes = classes
+        self.labels = select_labels(range(len(class_names)), classes)
+        self.class_names = [class_names[label] for label in self.labels]
+        self.evaluator = build_evaluator(cfg, lab2cname=dict(enumerate(self.class_names)))
+        self.pairs: list[tuple[int, int]] = []  # label and predicted label, in this half's numbers
+
+    def process(self, output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> None:
+        """Take in the logits of all classes and the labels of a batch."""
+        own = torch.tensor(self.labels, device=label.device)
+        position = torch.full_like(output[0], -1, dtype=torch.long)
+        position[own] = torch.arange(len(own), device=label.device)
+        mine = position[label] >= 0
+        output, label = output[mine][:, own], position[label[mine]]
+        self.evaluator.process(output, label)
+        self.pairs += pairs_of(output, label)
+
+    def write(self, trainer: CLIPTrainer, found: dict[str, Any]) -> None:
+        """Log the results, and write them to a folder of their own in the run's.
+
+        Args:
+            trainer: after `evaluate`.
+            found: the record of the whole run.
+        """
+        if not self.pairs:
+            return
+        logger.info("Evaluate on the *test* set, %s classes among themselves", self.classes)
+        results = self.evaluator.evaluate()
+        own = {"classes": self.classes, "class_names": self.class_names}
+        own |= {key: results[key] for key in ("accuracy", "macro_f1")}
+        folder = Path(trainer.cfg.OUTPUT_DIR) / self.classes
+        write_config(changed(trainer.cfg, "DATASET.SUBSAMPLE_CLASSES", self.classes), folder)
+        write_predictions(folder, self.pairs)
+        write_results(folder, found | own | {"n": len(self.pairs)})
+
+
 @torch.no_grad()
-def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> Evaluation:
+def evaluate(
+    trainer: CLIPTrainer, loader: Any, split: str, halves: Sequence[Half] = ()
+) -> Evaluation:
     """One pass over the loader of a split.
+
+    Args:
+        trainer: whose model is evaluated.
+        loader: of the split.
+        split: its name.
+        halves: see what the evaluator sees.
 
     Raises:
         ValueError: no picture can be read, or one cannot and none is to be skipped.
@@ -57,8 +124,9 @@ def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> Evaluation:
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
-        trainer.evaluator.process(output, label)
-        pairs += zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True)
+        for one in (trainer.evaluator, *halves):
+            one.process(output, label)
+        pairs += pairs_of(output, label)
     if not rates:
         raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
     return Evaluation(trainer.evaluator.evaluate(), pairs, round(median(rates), 1))
@@ -71,7 +139,10 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
     split = "val" if split == "val" and trainer.val_loader is not None else "test"
     loader = trainer.val_loader if split == "val" else trainer.test_loader
     logger.info("Evaluate on the *%s* set", split)
-    results, pairs, rate = evaluate(trainer, loader, split)
+    halves: list[Half] = []
+    if final and trainer.reports_halves(trainer.cfg):
+        halves = [Half(trainer.cfg, name, trainer.class_names) for name in HALVES]
+    results, pairs, rate = evaluate(trainer, loader, split, halves)
     for name, value in results.items():
         trainer.write_scalar(f"{split}/{name}", value, trainer.epoch)
     if final:
@@ -79,7 +150,10 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
         found = record(trainer) | {"split": split, "n": seen}
         found |= {key: results[key] for key in ("accuracy", "macro_f1")}
         write_predictions(trainer.cfg.OUTPUT_DIR, pairs)
-        path = write_results(trainer.cfg.OUTPUT_DIR, found | {"images_per_s": rate})
+        found["images_per_s"] = rate
+        for half in halves:
+            half.write(trainer, found)
+        path = write_results(trainer.cfg.OUTPUT_DIR, found)
         logger.info("Results written to %s", path)
     return next(iter(results.values()))
 
@@ -114,7 +188,7 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
     if trainer.trained and (seen := trained_on_test(trainer.dm.dataset)):
         logger.warning("%d training pictures are test pictures: the accuracy says nothing", seen)
         found["trained_on_test_pictures"] = seen
-    if trainer.transductive:
+    if trainer.transductive or trainer.reports_halves(cfg):
         found["transductive"] = "trained on unlabelled pictures of new classes, too"
     return found | {k: v for k, v in trainer.model.identity().items() if isinstance(v, str)}
 

@@ -41,6 +41,11 @@ class PromptTuner(TrainerX):
         """Weights of a mean of the parameters over epochs; None for the last epoch's."""
         return None
 
+    @classmethod
+    def reports_halves(cls, cfg: CfgNode) -> bool:
+        """Whether a run on all classes is evaluated on base and on new classes, too."""
+        return False
+
     @property
     def tuner(self) -> tuple[type[PromptTuner], Any]:
         """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""

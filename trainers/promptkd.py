@@ -89,6 +89,16 @@ class PromptKD(CLIPTrainer):
         return list(getattr(run.dataset, "all_class_names", names))
 
     @classmethod
+    def reports_halves(cls, cfg: CfgNode) -> bool:
+        """As the published base-to-new command: all pictures of all classes, and MODAL base2novel.
+
+        It trains on pictures of new classes, without labels.
+        """
+        data = cfg.DATASET
+        every = data.SUBSAMPLE_CLASSES == "all" and data.NUM_SHOTS < 1
+        return bool(every and cfg.TRAINER.MODAL == "base2novel")
+
+    @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: Run
     ) -> DistilledCLIP:

@@ -9,23 +9,20 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
 from models.averaging import gaussian_weights
-from models.independent_prompts import IndependentCLIP, IndependentPrompts
-from models.tokenizer import normalise_name, tokenizer_of
-from models.visual_encoder import require_vit
+from models.independent_prompts import RegulatedCLIP
+from models.tokenizer import normalise_name
 from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings, context_of_words
+from trainers.ivlp import IVLPSettings, independent_prompts
+from trainers.settings import Run
 from trainers.templates import DIVERSE
 
 
 @dataclass(frozen=True)
-class PromptSRCSettings(Settings):
+class PromptSRCSettings(IVLPSettings):
     """Keys of TRAINER.PROMPTSRC."""
 
     N_CTX_VISION: int = 4
     N_CTX_TEXT: int = 4
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH_VISION: int = 9
-    PROMPT_DEPTH_TEXT: int = 9
     TEXT_LOSS_WEIGHT: float = 25.0
     IMAGE_LOSS_WEIGHT: float = 10.0
     GPA_MEAN: float = 15.0
@@ -36,9 +33,7 @@ class PromptSRCSettings(Settings):
 
     def faults(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults()
-        found += self.below(1, "N_CTX_VISION", "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
-        found += self.below(0, "PROMPT_DEPTH_VISION", "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
+        found = super().faults() + self.below(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
         return found + (
             [] if self.GPA_STD > 0 else [f"GPA_STD must be above 0, got {self.GPA_STD}"]
         )
@@ -55,20 +50,12 @@ class PromptSRC(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: Run
-    ) -> IndependentCLIP:
+    ) -> RegulatedCLIP:
         """CLIP with independent prompts in both towers."""
-        prompts = IndependentPrompts(
-            class_names,
-            clip.token_embedding,
-            depths=(settings.PROMPT_DEPTH_VISION, settings.PROMPT_DEPTH_TEXT),
-            vision_shape=(settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels),
-            tokenizer=tokenizer_of(clip),
-            **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
-        )
         names = [normalise_name(name) for name in class_names]
-        return IndependentCLIP(
+        return RegulatedCLIP(
             clip,
-            prompts,
+            independent_prompts(clip, class_names, settings),
             [[template.format(name) for name in names] for template in DIVERSE],
             text_weight=settings.TEXT_LOSS_WEIGHT,
             image_weight=settings.IMAGE_LOSS_WEIGHT,

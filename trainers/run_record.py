@@ -20,6 +20,7 @@ PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 NO_MAPPING = (TypeError, AttributeError, RecursionError)
+HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
 
@@ -58,8 +59,9 @@ def begin(cfg: CfgNode, directory: str | Path) -> None:
 
     Until its own are written the run is not done, and a config never stands beside another's.
     """
-    for name in (RESULTS, PREDICTIONS):
-        (Path(directory) / name).unlink(missing_ok=True)
+    for folder in map(Path(directory).joinpath, ("", *HALVES)):
+        for name in (RESULTS, PREDICTIONS):
+            (folder / name).unlink(missing_ok=True)
     sync(Path(directory))  # a machine that stops now keeps this order
     write_config(cfg, directory)
 

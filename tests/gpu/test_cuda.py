@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 LABEL = torch.tensor([0, 3, 3, 5])
-NAMES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def total(model, images, label):
     return torch.stack(list(model.step(images, label).parts.values())).sum()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tuners.TUNERS)
 @pytest.mark.parametrize("keep", [None, 5])
 @pytest.mark.usefixtures("exact_products")
 def test_logits_losses_and_gradients_are_the_cpus(class_names, images, name, keep):
@@ -61,7 +60,7 @@ def test_logits_losses_and_gradients_are_the_cpus(class_names, images, name, kee
         assert (other.grad.cpu() - one.grad).abs().max() < 1e-3 * largest
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tuners.TUNERS)
 @pytest.mark.parametrize("precision", ["fp16", "amp", "bf16"])
 def test_small_precisions_are_finite_and_near(class_names, images, name, precision):
     cpu, gpu = on_both(name, class_names)

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from models.averaging import EpochAverage, gaussian_weights
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize(
@@ -14,7 +17,7 @@ def test_weights_are_normal_densities_that_sum_to_one(epochs, mean, std):
     epoch = torch.arange(1, epochs + 1, dtype=torch.float64)
     density = torch.distributions.Normal(mean, std).log_prob(epoch).exp()
     found = gaussian_weights(epochs, mean, std)
-    torch.testing.assert_close(found, density / density.sum())
+    assert_close(found, density / density.sum())
 
 
 def test_weights_far_from_the_mean_still_sum_to_one():

@@ -2,9 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 
 from models.blocks import attend_and_tell, deep_prompts, mlp, read_class_token, run_block
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def tokens(clip_model, length=17):
@@ -15,7 +19,7 @@ def tokens(clip_model, length=17):
 def test_block_equals_clips_block(clip_model):
     block, x = clip_model.visual.transformer.resblocks[0], tokens(clip_model)
     expected = block(x.transpose(0, 1)).transpose(0, 1)  # CLIP's blocks are length first
-    torch.testing.assert_close(run_block(block, x), expected, rtol=1e-5, atol=1e-5)
+    assert_close(run_block(block, x), expected)
 
 
 def test_causal_block_does_not_see_later_tokens(clip_model):
@@ -23,7 +27,7 @@ def test_causal_block_does_not_see_later_tokens(clip_model):
     changed = x.clone()
     changed[:, 5:] += 1
     before, after = run_block(block, x, causal=True), run_block(block, changed, causal=True)
-    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert_close(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
 
 
@@ -37,23 +41,23 @@ def test_attention_tells_what_token_0_attends_to(clip_model):
     block, x = clip_model.visual.transformer.resblocks[1], tokens(clip_model)
     out, share = attend_and_tell(block.attn, block.ln_1(x))
     expected, full = full_attention(block, x)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(share, full[:, 0], rtol=1e-5, atol=1e-7)
+    assert_close(out, expected)
+    assert_close(share, full[:, 0])
 
 
 def test_a_block_read_for_token_0_alone(clip_model):
     block, x = clip_model.visual.transformer.resblocks[-1], tokens(clip_model)
     cls, value, share = read_class_token(block, x)
-    torch.testing.assert_close(cls, run_block(block, x)[:, 0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(share, full_attention(block, x)[1][:, 0], rtol=1e-5, atol=1e-7)
+    assert_close(cls, run_block(block, x)[:, 0])
+    assert_close(share, full_attention(block, x)[1][:, 0])
     alone = torch.full((x.shape[1], x.shape[1]), -torch.inf).fill_diagonal_(0)
     expected, _ = full_attention(block, x, attn_mask=alone)  # each token sees itself alone
-    torch.testing.assert_close(block.attn.out_proj(value), expected, rtol=1e-4, atol=1e-5)
+    assert_close(block.attn.out_proj(value), expected)
 
 
 def test_mlp_with_quick_gelu_in_one_operator(clip_model):
     block, x = clip_model.visual.transformer.resblocks[0], tokens(clip_model)
-    torch.testing.assert_close(mlp(block, x), block.mlp(block.ln_2(x)), rtol=1e-5, atol=1e-6)
+    assert_close(mlp(block, x), block.mlp(block.ln_2(x)))
 
 
 def test_mlp_with_another_activation(clip_model):

@@ -5,11 +5,12 @@ import torch
 
 from models.classifier import ZeroShotCLIP
 from models.export_form import BATCH, ExportForm, trace
-from tests.conftest import make_clip
-from tests.tuners import make_spotlighted, make_tuner, shake
+from tests.conftest import assert_close, make_clip
+from tests.tuners import TUNERS, make_spotlighted, make_tuner, shake
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 SIZES = (1, 2, 7)
-TUNERS = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 
 
 def traced(model, size=32):
@@ -28,7 +29,7 @@ def agree(program, wanted):
     assert BATCH not in SIZES
     run = program.module()
     for image, logits in wanted:
-        torch.testing.assert_close(run(image)[0], logits, rtol=1e-5, atol=2e-5)
+        assert_close(run(image)[0], logits)
 
 
 @pytest.mark.parametrize("name", TUNERS)
@@ -52,7 +53,7 @@ def test_spotlighter_on_text_of_each_picture_with_its_kept_patches(clip_model, c
     form = ExportForm(model)
     logits, kept = trace(form, (32, 32)).module()(image)
     assert form.output_names == ["logits", "kept_patches"]
-    torch.testing.assert_close(logits, out.logits, rtol=1e-5, atol=2e-5)
+    assert_close(logits, out.logits)
     assert torch.equal(kept, out.head.selection.indices)
 
 

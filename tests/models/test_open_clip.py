@@ -15,13 +15,12 @@ from models.prompt_learner import PromptLearner
 from models.text_encoder import TextEncoder
 from models.tokenizer import tokenizer_of
 from models.visual_encoder import build_visual_encoder
+from tests.conftest import assert_close, in_dtype
 from tests.open_clip_models import CONTEXT, RESNET, make_config, write_folder
 
 open_clip = pytest.importorskip("open_clip")
 
 TEXTS = ["a photo of a dog.", "a sea lion", "X X X apple pie, the best of all."]
-# float32 sums over all positions and over packed ones are rounded differently
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 KINDS = {
     "GELU": make_config(),
     "QuickGELU": make_config(quick_gelu=True),
@@ -42,15 +41,17 @@ KINDS = {
 
 
 def compare(ours, theirs, tokenizer, size, texts=TEXTS):
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
+    assert all(p.dtype == torch.float32 for p in ours.parameters())
+    ours, theirs = (in_dtype(model, torch.float64) for model in (ours, theirs))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, size, size, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         cls = build_visual_encoder(ours.visual)(images).cls
         text = TextEncoder(ours).encode_raw(texts)
-        torch.testing.assert_close(cls, theirs.encode_image(images), **CLOSE)
-        torch.testing.assert_close(text, theirs.encode_text(tokenizer(texts)), **CLOSE)
+        assert_close(cls, theirs.encode_image(images))
+        assert_close(text, theirs.encode_text(tokenizer(texts)))
     assert ours.logit_scale == theirs.logit_scale
     assert ours.logit_scale.dim() == 0
-    assert all(p.dtype == torch.float32 for p in ours.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,13 +97,14 @@ def test_openai_weights_give_the_same_features_in_both_packages(tmp_path, clip_m
     write_folder(tmp_path / "model", config)
     name = f"open_clip:local-dir:{tmp_path / 'model'}"
     ours = load_clip(name, weights=str(tmp_path / "w.pt"))
-    images = torch.randn(3, 3, 32, 32)
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    ours, clip_model = (in_dtype(model, torch.float64) for model in (ours, clip_model))
     with torch.no_grad():
         cls = build_visual_encoder(ours.visual)(images).cls
-        torch.testing.assert_close(cls, clip_model.encode_image(images), **CLOSE)
+        assert_close(cls, clip_model.encode_image(images))
         ids = loading.import_clip().tokenize(TEXTS)
         text = TextEncoder(ours).encode_raw(TEXTS)
-        torch.testing.assert_close(text, clip_model.encode_text(ids), **CLOSE)
+        assert_close(text, clip_model.encode_text(ids))
 
 
 # What is not supported
@@ -332,6 +334,7 @@ def test_a_tokenizer_with_and_without_a_mark_at_the_beginning(tmp_path, start):
 @pytest.mark.parametrize("names", [NAMES, ["big_cat", "big oak tree"]])
 def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, position, csc, names):
     ours, theirs, tokenizer = foreign(tmp_path / "m", start=start)
+    ours, theirs = (in_dtype(model, torch.float64) for model in (ours, theirs))
     torch.manual_seed(0)
     learner = PromptLearner(
         names,
@@ -341,7 +344,7 @@ def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, posi
         class_token_position=position,
         tokenizer=tokenizer_of(ours),
     )
-    found = TextEncoder(ours)(learner())[0]
+    found, mask = TextEncoder(ours)(learner())[0], theirs.attn_mask.double()
     for i, name in enumerate(names):
         ids = tokenizer([f"{name.replace('_', ' ')}."])[0].tolist()
         end = ids.index(2)
@@ -351,9 +354,9 @@ def test_prompts_of_another_tokenizer_stand_in_their_order(tmp_path, start, posi
         mark, word, rest = rows[:start], rows[start:-2], rows[-2:]
         row = torch.cat([mark, ctx[:before], word, ctx[before:], rest])
         x = row + theirs.positional_embedding[: len(row)]
-        x = theirs.transformer(x[None], attn_mask=theirs.attn_mask[: len(row), : len(row)])
+        x = theirs.transformer(x[None], attn_mask=mask[: len(row), : len(row)])
         expected = theirs.ln_final(x)[0, -1] @ theirs.text_projection
-        torch.testing.assert_close(found[i], expected, **CLOSE)
+        assert_close(found[i], expected)
 
 
 def test_a_context_of_words_starts_from_them(tmp_path):

@@ -8,7 +8,10 @@ from models.clustering import cluster
 from models.inheritance import match_names
 from models.prototype_memory import PrototypeMemory
 from models.token_pruning import Scatter
+from tests.conftest import assert_close
 from tests.models.test_matching import greedy_loop
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 C, M, K, D = 3, 4, 3, 8
 NAMES = ["Oak_Tree", "dog", "cat"]
@@ -89,13 +92,13 @@ def test_updates_equal_the_slow_ones(memory):
         memory.update(*data)
         found = (memory.global_prototypes, memory.global_mass, memory.prototypes, memory.mass)
         for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other)
+            assert_close(one, other)
 
 
 def test_first_write_replaces_and_an_unseen_class_stays(memory, anchors):
     cls, kept, weight, label = batch(1)
     memory.update(cls, kept, weight, label)
-    torch.testing.assert_close(memory.global_prototypes[0], cls[0])
+    assert_close(memory.global_prototypes[0], cls[0])
     written = memory.mass[0] > 0
     assert written.sum() == K
     distance = torch.cdist(memory.prototypes[0][written], kept[0]).min(1).values
@@ -113,7 +116,7 @@ def test_a_crowd_does_not_swamp(memory):
     memory.update(cls, kept, weight, torch.zeros(6, dtype=torch.long))
     # 6 images of one class move its prototype by at most the rate of a weighted mean.
     expected = 0.8 * before[0] + 0.2 * cls.mean(0)
-    torch.testing.assert_close(memory.global_prototypes[0], expected)
+    assert_close(memory.global_prototypes[0], expected)
 
 
 def test_momentum_one_keeps_the_mean_of_all_that_was_written(anchors):
@@ -122,21 +125,21 @@ def test_momentum_one_keeps_the_mean_of_all_that_was_written(anchors):
     for data in seen:
         memory.update(*data)
     of_class = torch.cat([cls[label == 1] for cls, _, _, label in seen])
-    torch.testing.assert_close(memory.global_prototypes[1], of_class.mean(0))
+    assert_close(memory.global_prototypes[1], of_class.mean(0))
 
 
 def test_calibration_writes_class_means_clusters_and_spaces(memory):
     cls, kept, weight, label = batch()
     memory.direct(scatter := scatter_of(kept))
     assert not memory.calibrated
-    torch.testing.assert_close(memory.direction, scatter.direction())
+    assert_close(memory.direction, scatter.direction())
     memory.calibrate(cls, kept, weight, label)
     patches, group = kept.flatten(0, 1), label.repeat_interleave(K)
-    torch.testing.assert_close(memory.cls_space.mean, cls.mean(0))
-    torch.testing.assert_close(memory.patch_space.mean, patches.mean(0))
+    assert_close(memory.cls_space.mean, cls.mean(0))
+    assert_close(memory.patch_space.mean, patches.mean(0))
     share = (weight / weight.amax(1, keepdim=True)).flatten()
     for c in (0, 1):
-        torch.testing.assert_close(memory.global_prototypes[c], cls[label == c].mean(0))
+        assert_close(memory.global_prototypes[c], cls[label == c].mean(0))
         assert memory.global_mass[c] == (label == c).sum()
         own, w = patches[group == c], share[group == c]
         cluster_of = cluster(memory.patch_space(own), M)
@@ -146,7 +149,7 @@ def test_calibration_writes_class_means_clusters_and_spaces(memory):
             expected.append((w[of].sum().item(), (w[of, None] * own[of]).sum(0) / w[of].sum()))
         for m, (mass, mean) in enumerate(sorted(expected, key=lambda pair: -pair[0])):
             assert memory.mass[c, m].item() == pytest.approx(mass)
-            torch.testing.assert_close(memory.prototypes[c, m], mean)
+            assert_close(memory.prototypes[c, m], mean)
     assert torch.equal(memory.global_prototypes[2], memory.anchors[2])
     assert memory.calibrated
 
@@ -164,7 +167,7 @@ def test_sorting_moves_prototypes_with_their_mass(memory):
     memory.sort_by_mass()
     for m, p in zip(memory.mass[1], memory.prototypes[1], strict=True):
         if m > 0:
-            torch.testing.assert_close(pairs[round(m.item(), 5)], p)
+            assert_close(pairs[round(m.item(), 5)], p)
     assert (memory.mass[:, :-1] >= memory.mass[:, 1:]).all()
 
 
@@ -194,9 +197,9 @@ def test_unseen_classes_inherit_offsets_and_seen_ones_keep_their_own(memory):
         assert torch.equal(bank.mass[i], memory.mass[own])
     for i in (0, 3):
         g, p, mass = slow_inherit(memory, anchors[i], 0.3)
-        torch.testing.assert_close(bank.global_prototypes[i], g)
-        torch.testing.assert_close(bank.prototypes[i], p)
-        torch.testing.assert_close(bank.mass[i], mass)
+        assert_close(bank.global_prototypes[i], g)
+        assert_close(bank.prototypes[i], p)
+        assert_close(bank.mass[i], mass)
     assert bank.active.tolist() == [1, 1, 1, 1]
 
 
@@ -204,8 +207,8 @@ def test_an_empty_bank_reads_as_text_for_any_class(memory):
     anchors = random_unit(2, D, seed=5)
     for new in ("inherit", "text"):
         bank = memory.read(["a", "b"], anchors, new=new)
-        torch.testing.assert_close(bank.global_prototypes, anchors)
-        torch.testing.assert_close(bank.prototypes, anchors.unsqueeze(1).expand(-1, M, -1))
+        assert_close(bank.global_prototypes, anchors)
+        assert_close(bank.prototypes, anchors.unsqueeze(1).expand(-1, M, -1))
         assert bank.mass.sum() == 0
 
 

@@ -7,6 +7,9 @@ import torch
 
 from models import ranking
 from models.blocks import unit
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 B, C, K, M, D = 2, 3, 5, 6, 8
 
@@ -43,7 +46,7 @@ def test_the_prior_of_a_slot_is_its_evidence(mass):
     for c in range(C):
         log_mass = [math.log(1 + m) for m in mass[c].tolist()]
         expected = torch.tensor([0.7 * (one - sum(log_mass) / M) for one in log_mass])
-        torch.testing.assert_close(prior[c], expected, rtol=1e-4, atol=1e-6)
+        assert_close(prior[c], expected)
 
 
 def test_text_rows_are_prototypes_moved_towards_the_text(text, prototypes, mass):
@@ -52,13 +55,13 @@ def test_text_rows_are_prototypes_moved_towards_the_text(text, prototypes, mass)
     prior = ranking.slot_prior(mass, torch.tensor(1.0))
     rows = ranking.map_text(g, prototypes, (text, of_patches), gain=gain, prior=prior)
     for c in range(C):
-        torch.testing.assert_close(rows.cls[c], g[c] + 0.9 * text[c])
+        assert_close(rows.cls[c], g[c] + 0.9 * text[c])
         expected = prototypes[c].mean(0) + 0.2 * of_patches[c]
-        torch.testing.assert_close(rows.fused[c], expected)
+        assert_close(rows.fused[c], expected)
         for level, u in enumerate((0.3, 0.2)):
             for m in range(M):
                 expected = prototypes[c, m] + u * of_patches[c]
-                torch.testing.assert_close(rows.slots[level, c, m], expected)
+                assert_close(rows.slots[level, c, m], expected)
     assert torch.equal(rows.prior, prior)
 
 
@@ -70,7 +73,7 @@ def test_image_rows_attend_from_their_prototype_to_the_level():
         for j in range(3):
             score = torch.stack([query[b, j] @ kept[b, i] / 0.1 for i in range(3)]).softmax(0)
             expected = kept[b, j] + gain[j] * sum(score[i] * kept[b, i] for i in range(3))
-            torch.testing.assert_close(rows[b, j], expected, rtol=1e-4, atol=1e-5)
+            assert_close(rows[b, j], expected)
 
 
 def test_attention_over_more_than_one_key_is_not_constant():
@@ -90,14 +93,14 @@ def test_patches_meet_the_nearest_slots_of_each_class(prototypes, mass):
             for c in range(C):
                 s = torch.stack([image[b, j] @ prototypes[c, m] for m in range(M)])
                 expected = ((s / 0.1 + prior[c]).softmax(0) * s).sum()
-                torch.testing.assert_close(found[b, j, c], expected, rtol=1e-4, atol=1e-6)
+                assert_close(found[b, j, c], expected)
 
 
 def test_a_cold_meeting_is_with_the_nearest_slot_alone(prototypes):
     image = unit(random(B, K, D, seed=8))
-    found = ranking.meet_slots(image, prototypes, torch.zeros(C, M), 1e-4)
+    found = ranking.meet_slots(image, prototypes, torch.zeros(C, M), 1e-6)
     expected = torch.einsum("bkd,cmd->bkcm", image, prototypes).amax(-1)
-    torch.testing.assert_close(found, expected)
+    assert_close(found, expected)
 
 
 def test_pairs_are_weighed_within_their_ranks():
@@ -106,11 +109,11 @@ def test_pairs_are_weighed_within_their_ranks():
     for b in range(B):
         k = weight[b] / weight[b].sum()
         for c in range(C):
-            torch.testing.assert_close(found[b, c], sum(k[j] * fit[b, j, c] for j in range(K)))
+            assert_close(found[b, c], sum(k[j] * fit[b, j, c] for j in range(K)))
 
 
 def test_pair_weight_is_softplus_times_weight():
     weight = random(B, 2).exp()
     found = ranking.pair_weight(torch.tensor([0.0, 1.0]), weight)
-    torch.testing.assert_close(found[:, 0], math.log(2) * weight[:, 0])
-    torch.testing.assert_close(found[:, 1], math.log(1 + math.e) * weight[:, 1])
+    assert_close(found[:, 0], math.log(2) * weight[:, 0])
+    assert_close(found[:, 1], math.log(1 + math.e) * weight[:, 1])

@@ -9,7 +9,7 @@ from models.loading import random_clip
 from models.prompt_learner import PromptLearner
 from models.spotlighted_clip import SpotlightedCLIP
 from models.spotlighter import SpotlighterHead
-from tests.tuners import TRAINER, make_run
+from tests.tuners import TRAINER, TUNERS, make_run
 
 NAMES = ["goldfish", "great white shark", "hen"]
 
@@ -34,7 +34,7 @@ def test_spotlighter_on_openais_vits(backbone, size, patches, joint, options):
     assert sum(p.numel() for p in head.parameters(recurse=False)) == 21
 
 
-@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TextRefiner"])
+@pytest.mark.parametrize("name", sorted({*TUNERS} - {"PromptKD"}))
 def test_every_tuner_on_openais_vit(name):
     """Published sizes: 9 blocks with prompts, whatever the device."""
     trainer = TRAINER[name]

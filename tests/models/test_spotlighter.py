@@ -9,7 +9,10 @@ from models.classifier import Target
 from models.losses import spotlighter_loss
 from models.token_pruning import Scatter, most_attended
 from tests import tuners
+from tests.conftest import assert_close
 from tests.models.test_matching import greedy_loop
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 LABEL = torch.tensor([0, 1, 1, 5])
 
@@ -125,8 +128,8 @@ def test_logits_equal_the_slow_formulation(clip_model, class_names, images, kind
     out = model.analyse(images)
     expected, levels = slow_logits(model, images)
     for i, name in enumerate(("global", "1", "2", "both")):
-        torch.testing.assert_close(out.head.level_logits[name], levels[:, i], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(out.logits, expected, rtol=1e-4, atol=1e-4)
+        assert_close(out.head.level_logits[name], levels[:, i])
+    assert_close(out.logits, expected)
 
 
 def test_gradients_equal_those_of_the_slow_formulation(clip_model, class_names, images):
@@ -138,7 +141,7 @@ def test_gradients_equal_those_of_the_slow_formulation(clip_model, class_names, 
     slow, _ = slow_logits(model, images)
     expected = torch.autograd.grad(F.cross_entropy(slow, LABEL), parameters)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+        assert_close(one, other)
 
 
 def test_loss_equals_its_parts_written_down(model, images):
@@ -150,9 +153,9 @@ def test_loss_equals_its_parts_written_down(model, images):
     levels = sum(F.cross_entropy(z[n], LABEL) for n in ("1", "2", "both"))
     text = out.side.text
     drift = (text - anchors).abs().sum() / text.numel()
-    torch.testing.assert_close(parts["ce"], F.cross_entropy(out.logits, LABEL))
-    torch.testing.assert_close(parts["levels"], levels / 50)
-    torch.testing.assert_close(parts["distill"], 20 * drift)
+    assert_close(parts["ce"], F.cross_entropy(out.logits, LABEL))
+    assert_close(parts["levels"], levels / 50)
+    assert_close(parts["distill"], 20 * drift)
 
 
 def test_zero_switches_a_loss_term_off(model, images):
@@ -197,7 +200,7 @@ def test_a_fresh_full_head_equals_the_lite_one(clip_model, class_names, images):
         fill(model, images)
         model.head.gate.data.fill_(0.7)
         logits.append(model(images))
-    torch.testing.assert_close(*logits)
+    assert_close(*logits)
 
 
 @pytest.mark.parametrize("options", [{"head": "full"}, {"tokens": "adapter"}])
@@ -212,7 +215,7 @@ def test_learned_layers_are_trained(clip_model, class_names, images, options):
 
 
 def test_one_formula_in_training_and_at_test(model, images):
-    torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
+    assert_close(model.train()(images), model.eval()(images))
 
 
 def test_evaluation_never_writes_the_bank(model, images):
@@ -240,7 +243,7 @@ def test_what_is_kept_of_a_batch_does_not_reach_the_next(clip_model, class_names
     expected = [model(batch) for batch in (images, others)]
     model.eval()
     for batch, logits in zip((images, others), expected, strict=True):
-        torch.testing.assert_close(model(batch), logits, rtol=1e-5, atol=1e-5)
+        assert_close(model(batch), logits)
 
 
 def test_kept_indices_point_at_the_kept_patches(model, images):
@@ -271,7 +274,7 @@ def test_permuted_classes_give_permuted_logits(model, clip_model, images, class_
     order = [3, 1, 5, 0, 2, 4]
     other = build(clip_model, [class_names[i] for i in order])
     other.learned.load_state_dict(model.learned.state_dict())
-    torch.testing.assert_close(other.eval()(images), model.eval()(images)[:, order])
+    assert_close(other.eval()(images), model.eval()(images)[:, order])
 
 
 def test_a_resnet_is_refused(resnet_clip, class_names):

@@ -11,6 +11,9 @@ from models.loading import import_clip
 from models.prompts import Layout, common_prefix, split_prompts
 from models.text_encoder import TextEncoder
 from models.tokenizer import clip_tokenizer, normalise_name
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 TEXTS = ["a photo of a dog.", "a photo of a very large and old oak tree.", "x"]
 
@@ -18,9 +21,7 @@ TEXTS = ["a photo of a dog.", "a photo of a very large and old oak tree.", "x"]
 def test_encode_equals_clip_at_77_positions(clip_model):
     ids = import_clip().tokenize(TEXTS)
     expected = F.normalize(clip_model.encode_text(ids), dim=-1)
-    torch.testing.assert_close(
-        TextEncoder(clip_model).encode(TEXTS), expected, rtol=1e-5, atol=1e-6
-    )
+    assert_close(TextEncoder(clip_model).encode(TEXTS), expected)
 
 
 def prompts_of(clip_model, texts, num_prefix=None):
@@ -39,13 +40,13 @@ def clip_text(clip_model, texts):
 def test_any_split_gives_clips_features(clip_model, num_prefix):
     texts = ["a photo of a dog.", "a photo of a large and old oak tree.", "a photo of a"]
     found = TextEncoder(clip_model)(prompts_of(clip_model, texts, num_prefix))
-    torch.testing.assert_close(found[0], clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+    assert_close(found[0], clip_text(clip_model, texts))
 
 
 def test_one_class_alone_and_equal_names(clip_model):
     for texts in (["a dog."], ["a dog.", "a dog."]):
         found = TextEncoder(clip_model)(prompts_of(clip_model, texts))
-        torch.testing.assert_close(found[0], clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+        assert_close(found[0], clip_text(clip_model, texts))
 
 
 def test_groups_have_prefixes_of_their_own(clip_model):
@@ -54,7 +55,7 @@ def test_groups_have_prefixes_of_their_own(clip_model):
     prefix = prompts.prefix + 0.1 * torch.randn(3, *prompts.prefix.shape[1:])
     each = [encoder(prompts._replace(prefix=one[None]))[0] for one in prefix]
     found = encoder(prompts._replace(prefix=prefix))
-    torch.testing.assert_close(found, torch.stack(each), rtol=1e-4, atol=1e-5)
+    assert_close(found, torch.stack(each))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
@@ -67,7 +68,7 @@ def test_chunks_give_equal_features_and_gradients(clip_model, chunk):
         encoder.chunk = size
         results.append(learned(encoder, prompts_of(clip_model, texts)))
     (features, gradient), (chunked, recomputed) = results
-    torch.testing.assert_close(chunked, features, rtol=1e-5, atol=1e-5)
+    assert_close(chunked, features)
     assert (recomputed - gradient).abs().max() < 1e-5 * gradient.abs().max()
 
 
@@ -107,7 +108,7 @@ def test_without_gradients_rows_are_bounded(clip_model, monkeypatch):
     monkeypatch.setattr(encoder, "encode_tails", note)
     with torch.no_grad():
         found = encoder(prompts_of(clip_model, texts))[0]
-    torch.testing.assert_close(found, clip_text(clip_model, texts), rtol=1e-5, atol=1e-5)
+    assert_close(found, clip_text(clip_model, texts))
     assert len(seen) > 1
     assert max(seen) <= 20
 

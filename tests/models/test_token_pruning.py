@@ -7,7 +7,9 @@ from models.blocks import unit
 from models.token_pruning import PatchLayout, Scatter, TokenPruner
 from models.visual_encoder import VisualEncoder
 from tests import tuners
-from tests.conftest import make_clip
+from tests.conftest import assert_close, make_clip
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def tokens(batch=2, patches=6, fused=0, prompts=2, width=4, seed=0):
@@ -43,7 +45,7 @@ def test_pruning_equals_a_loop(fused):
         weight = score[rest].softmax(0)
         merged = sum(w * candidates[n] for w, n in zip(weight, rest, strict=True))
         expected = torch.cat([x[b, :1], candidates[kept], merged[None], x[b, 7 + fused :]])
-        torch.testing.assert_close(found[b], expected)
+        assert_close(found[b], expected)
         assert after.positions[b].tolist() == [10 + n for n in kept]
     assert after.num_fused == 1
 
@@ -128,7 +130,7 @@ def test_calibration_is_the_linear_discriminant(class_names):
         within += torch.outer(offset, offset) / len(rows)
     within += 1e-3 * within.trace() / 4 * torch.eye(4)
     expected = torch.linalg.inv(within) @ (means[0] - means[1])
-    torch.testing.assert_close(scatter.direction(), unit(expected), rtol=1e-5, atol=1e-6)
+    assert_close(scatter.direction(), unit(expected))
 
 
 def test_watching_drops_nothing_and_sees_all_patches(class_names, images):
@@ -139,7 +141,7 @@ def test_watching_drops_nothing_and_sees_all_patches(class_names, images):
     assert [one.count.sum() for one in statistics] == [4 * 16, 4 * 16]
     model.pruner.calibrate(statistics)
     assert model.pruner.calibrated
-    torch.testing.assert_close(model.pruner.directions.norm(dim=1), torch.ones(2))
+    assert_close(model.pruner.directions.norm(dim=1), torch.ones(2))
 
 
 @pytest.mark.parametrize(
@@ -185,5 +187,5 @@ def test_attention_of_a_pruned_block_is_the_blocks_own(clip_model, images):
     entering = clip_model.visual.transformer.resblocks[0](entering)
     normed = block.ln_1(entering)
     mixed, share = block.attn(normed, normed, normed, need_weights=True)
-    torch.testing.assert_close(seen[0][0], (entering + mixed).transpose(0, 1), rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(seen[0][1], share[:, 0], rtol=1e-4, atol=1e-6)
+    assert_close(seen[0][0], (entering + mixed).transpose(0, 1))
+    assert_close(seen[0][1], share[:, 0])

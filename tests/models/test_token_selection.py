@@ -7,6 +7,9 @@ import torch
 
 from models import token_selection as ts
 from models.blocks import unit
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 B, C, N, M, D = 3, 6, 10, 4, 8
 
@@ -35,7 +38,7 @@ def test_candidates_are_a_softmax_over_the_top_classes():
     found = ts.candidate_classes(logits, 2)
     assert found.index.tolist() == [[1, 3]]
     e = math.exp(1)
-    torch.testing.assert_close(found.weight, torch.tensor([[e / (1 + e), 1 / (1 + e)]]))
+    assert_close(found.weight, torch.tensor([[e / (1 + e), 1 / (1 + e)]]))
     assert not found.weight.requires_grad
 
 
@@ -51,7 +54,7 @@ def test_standardise_is_a_z_score_over_patches():
         mean = sum(row) / N
         spread = math.sqrt(sum((x - mean) ** 2 for x in row) / N)
         expected = [(x - mean) / (spread + 1e-6) for x in row]
-        torch.testing.assert_close(found[b], torch.tensor(expected))
+        assert_close(found[b], torch.tensor(expected))
     assert torch.equal(ts.standardise(torch.ones(1, 4)), torch.zeros(1, 4))
 
 
@@ -60,7 +63,7 @@ def test_attention_score_ranks_as_attention_does_and_is_finite():
     score = ts.attention_score(attention)
     assert torch.isfinite(score).all()
     assert score.argsort(descending=True).tolist() == [[0, 2, 1]]
-    torch.testing.assert_close(score[0, 0], torch.tensor(0.5).log())
+    assert_close(score[0, 0], torch.tensor(0.5).log())
 
 
 def test_similarity_score_equals_the_loop(patches, candidates):
@@ -70,7 +73,7 @@ def test_similarity_score_equals_the_loop(patches, candidates):
         pairs = list(zip(candidates.index[b], candidates.weight[b], strict=True))
         mean = sum(w * text[i] for i, w in pairs)
         for n in range(N):
-            torch.testing.assert_close(found[b, n], patches[b, n] @ mean)
+            assert_close(found[b, n], patches[b, n] @ mean)
 
 
 def test_semantic_score_equals_the_loop(patches, prototypes, candidates):
@@ -80,16 +83,16 @@ def test_semantic_score_equals_the_loop(patches, prototypes, candidates):
             total = 0.0
             for i, w in zip(candidates.index[b], candidates.weight[b], strict=True):
                 total += w * max(patches[b, n] @ prototypes[i, m] for m in range(M))
-            torch.testing.assert_close(found[b, n], total)
+            assert_close(found[b, n], total)
 
 
 def test_top_patches_come_in_descending_order_with_ties_to_the_lower_index(patches):
     activation = torch.tensor([[0.0, 3, 1, 3, 2, -1, 0, 0, 0, 3]]).expand(B, -1)
     found = ts.select_top(patches, activation, 4)
     assert found.indices.tolist() == [[1, 3, 9, 4]] * B
-    torch.testing.assert_close(found.tokens[1, 2], patches[1, 9])
+    assert_close(found.tokens[1, 2], patches[1, 9])
     expected = torch.tensor([3.0, 3, 3, 2]).softmax(0)
-    torch.testing.assert_close(found.weight[0], expected)
+    assert_close(found.weight[0], expected)
 
 
 def test_fused_token_is_the_weighted_mean_of_the_others(patches):
@@ -99,7 +102,7 @@ def test_fused_token_is_the_weighted_mean_of_the_others(patches):
         rest = [n for n in range(N) if n not in found.indices[b].tolist()]
         weight = torch.stack([activation[b, n].exp() for n in rest])
         expected = sum(w * patches[b, n] for w, n in zip(weight / weight.sum(), rest, strict=True))
-        torch.testing.assert_close(found.fused[b], expected)
+        assert_close(found.fused[b], expected)
 
 
 def test_permuting_patches_permutes_indices(patches):
@@ -107,8 +110,8 @@ def test_permuting_patches_permutes_indices(patches):
     plain = ts.select_top(patches, activation, 3)
     moved = ts.select_top(patches[:, order], activation[:, order], 3)
     assert torch.equal(order[moved.indices], plain.indices)
-    torch.testing.assert_close(moved.tokens, plain.tokens)
-    torch.testing.assert_close(moved.fused, plain.fused)
+    assert_close(moved.tokens, plain.tokens)
+    assert_close(moved.fused, plain.fused)
 
 
 def test_keeping_every_patch_is_allowed(patches):

@@ -1,15 +1,19 @@
 """The image tower with a seam equals CLIP's when the seam is unused."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from models.visual_encoder import ResNetEncoder, VisualEncoder, build_visual_encoder
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_class_feature_equals_clip(clip_model, images):
     expected = clip_model.encode_image(images)
     found = VisualEncoder(clip_model.visual)(images)
-    torch.testing.assert_close(found.cls, expected, rtol=1e-5, atol=1e-6)
+    assert_close(found.cls, expected)
     assert found.patches is None
 
 
@@ -33,7 +37,7 @@ def test_patches_are_the_projected_tokens_without_the_class_token(clip_model, im
     hook2.remove()
     raw = visual.ln_post(out[0][1:].transpose(0, 1)) @ visual.proj
     found = VisualEncoder(visual)(images, patch_path="raw")
-    torch.testing.assert_close(found.patches, raw, rtol=1e-4, atol=1e-5)
+    assert_close(found.patches, raw)
 
     block = visual.transformer.resblocks[-1]
     width = visual.conv1.out_channels
@@ -44,8 +48,8 @@ def test_patches_are_the_projected_tokens_without_the_class_token(clip_model, im
     )
     value = visual.ln_post(block.attn.out_proj(value)[1:].transpose(0, 1)) @ visual.proj
     found = VisualEncoder(visual)(images, patch_path="value")
-    torch.testing.assert_close(found.patches, value, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.unit().patches, F.normalize(value, dim=-1))
+    assert_close(found.patches, value)
+    assert_close(found.unit().patches, F.normalize(value, dim=-1))
 
 
 def test_attention_counts_patches_not_the_class_token(clip_model, images):
@@ -72,5 +76,5 @@ def test_before_block_runs_before_every_block(clip_model, images):
 def test_resnet_has_one_feature_and_no_patches(resnet_clip, images):
     encoder = build_visual_encoder(resnet_clip.visual)
     assert isinstance(encoder, ResNetEncoder)
-    torch.testing.assert_close(encoder(images).cls, resnet_clip.encode_image(images))
+    assert_close(encoder(images).cls, resnet_clip.encode_image(images))
     assert encoder(images).unit().patches is None

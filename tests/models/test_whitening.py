@@ -1,9 +1,13 @@
 """The whitened space against its definition."""
 
+import pytest
 import torch
 
 from models.blocks import unit
 from models.whitening import Whitening, shrunk
+from tests.conftest import assert_close
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 N, D, GROUPS = 300, 6, 5
 
@@ -18,7 +22,7 @@ def features(seed=0):
 
 def test_before_fitting_it_only_scales():
     x = features()[0]
-    torch.testing.assert_close(Whitening(D)(x), unit(x))
+    assert_close(Whitening(D)(x), unit(x))
 
 
 def test_within_a_group_all_directions_spread_alike():
@@ -33,7 +37,7 @@ def test_within_a_group_all_directions_spread_alike():
     before = x - torch.stack([x[group == g].mean(0) for g in group])
     spread = before.square().mean(0)
     assert spread.max() > 20 * spread.min()
-    torch.testing.assert_close(space(x), unit(moved))
+    assert_close(space(x), unit(moved))
 
 
 def test_shrinkage_equals_the_published_formula_and_grows_as_samples_get_fewer():
@@ -45,7 +49,7 @@ def test_shrinkage_equals_the_published_formula_and_grows_as_samples_get_fewer()
     for free in (20, 200):
         rho = ((1 - 2 / p) * squares + trace**2) / ((free + 1 - 2 / p) * (squares - trace**2 / p))
         expected = (1 - rho) * covariance + rho * trace / p * torch.eye(p)
-        torch.testing.assert_close(shrunk(covariance, free), expected)
+        assert_close(shrunk(covariance, free), expected)
         shares.append(rho)
     assert shares[0] > shares[1]
 
@@ -55,11 +59,11 @@ def test_one_shot_has_no_spread_and_learns_the_mean_alone():
     space = Whitening(D)
     space.fit(x, torch.arange(GROUPS))
     assert torch.equal(space.matrix, torch.eye(D))
-    torch.testing.assert_close(space.mean, x.mean(0))
+    assert_close(space.mean, x.mean(0))
 
 
 def test_a_direction_is_turned_without_the_mean():
     x, group = features()
     space = Whitening(D)
     space.fit(x, group)
-    torch.testing.assert_close(space.turn(x[:3]), unit(x[:3] @ space.matrix))
+    assert_close(space.turn(x[:3]), unit(x[:3] @ space.matrix))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.tokenizer import clip_tokenizer
+from tests.conftest import assert_close, in_dtype
 from tools import benchmark
 from tools.bench import backbones, slices
 from tools.bench.arguments import parse_arguments
@@ -181,14 +182,15 @@ def test_unequal_forms_are_not_timed(bench, monkeypatch):
         bench.train("CoOp", 7, 2)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", NAMES)
 def test_slices_compute_the_same_logits_and_train_the_same_tensors(name, monkeypatch):
     monkeypatch.setattr(slices, "SLICE", 3)
-    form = build_pair(name, load_backbone("quick", 0), class_names(7)).published
+    form = build_pair(name, in_dtype(load_backbone("quick", 0)), class_names(7)).published
     images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 6])
     form.training = False
     with torch.no_grad():
-        torch.testing.assert_close(sliced(form).logits(images), form.logits(images))
+        assert_close(sliced(form).logits(images), form.logits(images))
     before = {key: value.detach().clone() for key, value in form.learned.items()}
     work = published_step(sliced(form), images, labels)
     work()

@@ -46,3 +46,15 @@ def test_unfinished_seeds_are_said_and_nothing_is_an_error(experiment, capsys):
     assert "* accuracy: 82.00% +- 2.00%" in out
     assert main([str(experiment / "nowhere")]) == 2
     assert "parse_test_res: error: no finished log.txt in" in capsys.readouterr().err
+
+
+def test_another_result_by_its_keyword(experiment, capsys):
+    for seed, score in enumerate(("70.5", "71.5"), 1):
+        log = f"=> result\n* accuracy: 80.0%\n* macro_f1: {score}%\n"
+        write_log(experiment, f"three/seed{seed}", log)
+    assert main([str(experiment / "three"), "--keyword", "macro_f1"]) == 0
+    out = capsys.readouterr().out
+    assert "seed2/log.txt. macro_f1: 71.50%.\n" in out
+    assert "* macro_f1: 71.00% +- 0.50%\n===" in out
+    assert main([str(experiment / "three"), "--keyword", "recall"]) == 2
+    assert "or its log has no recall" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models.loading import load_tiny_clip
+from tests.conftest import assert_close, in_dtype
 from tools.pretrain.batches import BatchStream
 from tools.pretrain.captions import Captioner, tokenize
 from tools.pretrain.compose import Composer
@@ -102,29 +103,25 @@ def test_the_asset_is_a_clip_that_agrees_with_the_training(sprites, tmp_path):
         )
 
 
-def test_the_fast_towers_compute_what_clip_computes():
-    model = build_clip(TINY, 49408).eval()
+def test_the_fast_towers_compute_what_clip_computes(float64):
+    model = in_dtype(build_clip(TINY, 49408))
     pixels, ids = torch.randn(3, 3, 64, 64), clip.tokenize(["a dog", "a photo of a cat.", "sun"])
     with torch.no_grad():
-        torch.testing.assert_close(encode_image(model, pixels)[:, 0], model.encode_image(pixels))
+        assert_close(encode_image(model, pixels)[:, 0], model.encode_image(pixels))
         everything = torch.arange(64).expand(3, -1)
-        torch.testing.assert_close(
-            encode_image(model, pixels, everything), encode_image(model, pixels)
-        )
+        assert_close(encode_image(model, pixels, everything), encode_image(model, pixels))
         short = ids[:, :12].long()
         fast = encode_text(model, model.token_embedding(short), short.argmax(1))
-        torch.testing.assert_close(fast, model.encode_text(ids), rtol=1e-4, atol=1e-5)
+        assert_close(fast, model.encode_text(ids))
 
 
-def test_dropped_patches_do_not_matter():
-    model = build_clip(TINY, 10)
+def test_dropped_patches_do_not_matter(float64):
+    model = in_dtype(build_clip(TINY, 10))
     first, second = torch.randn(2, 1, 3, 64, 64)
     second[:, :, :32] = first[:, :, :32]  # the upper half agrees
     upper = torch.arange(32)[None]
     with torch.no_grad():
-        torch.testing.assert_close(
-            encode_image(model, first, upper), encode_image(model, second, upper)
-        )
+        assert_close(encode_image(model, first, upper), encode_image(model, second, upper))
         assert not torch.allclose(encode_image(model, first), encode_image(model, second))
 
 

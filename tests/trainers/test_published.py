@@ -10,15 +10,18 @@ from dassl.utils import load_checkpoint
 
 import train
 from models.loading import load_clip
-from tools.published.names import published_name, published_shape
 from trainers.config import build_config
+from trainers.published import published_name, published_shape
 
 FOLDER = {
     "CoOp": "prompt_learner",
     "CoCoOp": "prompt_learner",
     "MaPLe": "MultiModalPromptLearner",
+    "IVLP": "VLPromptLearner",
+    "VPT": "prompt_learner",
     "PromptSRC": "VLPromptLearner",
     "PromptKD": "VLPromptLearner",
+    "TextRefiner": "prompt_learner",
 }
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base", "MODEL__BACKBONE__PRETRAINED": True}
 EPOCHS = 1
@@ -27,8 +30,9 @@ EPOCHS = 1
 def full_name(trainer, name):
     """A learned tensor's key; trainers that save the whole model have a prompt learner in it."""
     name = published_name(name)
-    within = trainer in ("MaPLe", "PromptSRC") and not name.startswith(("image_", "text_"))
-    return f"prompt_learner.{name}" if within else name
+    beside = ("image_", "text_", "mid_image_trans")
+    within = trainer in ("MaPLe", "IVLP", "PromptSRC", "TextRefiner")
+    return f"prompt_learner.{name}" if within and not name.startswith(beside) else name
 
 
 def frozen_state(trainer, clip):
@@ -40,6 +44,7 @@ def frozen_state(trainer, clip):
         return image | {"logit_scale": clip.logit_scale.data}
     parts = ("transformer.", "positional_embedding", "ln_final.", "text_projection")
     own = clip.state_dict()
+    parts += ("token_embedding.",) * (trainer == "TextRefiner")
     text = {f"text_encoder.{k}": v for k, v in own.items() if k.startswith(parts)}
     found = image | text | {"logit_scale": clip.logit_scale.data}
     if trainer == "PromptSRC":
@@ -49,15 +54,17 @@ def frozen_state(trainer, clip):
 
 def derived_state(trainer):
     """Buffers that follow from the class names, here of another class list."""
-    if trainer == "PromptKD":
+    if trainer in ("PromptKD", "VPT"):
         return {}
     prefix = "" if trainer in ("CoOp", "CoCoOp") else "prompt_learner."
     shapes = {"token_prefix": (11, 1, 128), "token_suffix": (11, 72, 128)}
+    shapes |= {"tokenized_prompts": (11, 77)} if trainer == "TextRefiner" else {}
     return {prefix + name: torch.zeros(shape) for name, shape in shapes.items()}
 
 
 def write_published(folder, trainer, learned, clip, cfg):
     """A checkpoint as that project writes it, its scheduler pickled as an object."""
+    memory = {k: learned.pop(k) for k in list(learned) if k.startswith("memory.")}
     state = {
         full_name(trainer, k): published_shape(published_name(k), v) for k, v in learned.items()
     }
@@ -74,6 +81,11 @@ def write_published(folder, trainer, learned, clip, cfg):
     }
     folder.mkdir(parents=True)
     torch.save(saved, folder / f"model.pth.tar-{EPOCHS}")
+    if memory:
+        (folder.parent / "Memory").mkdir()
+        part = {"state_dict": {"extractor.weight": memory["memory.extractor.weight"].half()}}
+        saved = saved | part | {"memory_item": memory["memory.slots"].half()}
+        torch.save(saved, folder.parent / "Memory" / f"model.pth.tar-{EPOCHS}")
     (folder / "checkpoint").write_text(f"model.pth.tar-{EPOCHS}\n")
 
 
@@ -164,3 +176,62 @@ def test_prompts_of_another_width_are_refused(refusal, monkeypatch):
         INPUT__SIZE=(32, 32),
     )
     assert "ctx is (4, 128) there and (4, 64) here" in found
+
+
+def test_a_published_text_refiner_without_its_memory_is_refused(publish, run, tmp_path):
+    flags = publish("TextRefiner")
+    path = tmp_path / "theirs" / "Memory" / "model.pth.tar-1"
+    saved = load_checkpoint(path)
+    torch.save(saved | {"memory_item": None}, path)
+    with pytest.raises(ValueError, match="holds no memory_item and extractor"):
+        run("TextRefiner", "eval", flags=flags, **BASE)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no .*Memory.* beside it, the memory that"):
+        run("TextRefiner", "eval", flags=flags, **BASE)
+
+
+# Ours, for the authors' code
+
+EXPECTED = {
+    "CoOp": {"ctx"},
+    "MaPLe": {"prompt_learner.ctx", "prompt_learner.proj.weight"}
+    | {f"prompt_learner.compound_prompt{part}" for part in ("s_text.1", "_projections.0.bias")},
+    "IVLP": {"prompt_learner.ctx", "image_encoder.VPT"}
+    | {f"{tower}_encoder.transformer.resblocks.1.VPT_shallow" for tower in ("image", "text")},
+    "VPT": {"image_encoder.VPT"},
+    "PromptKD": {"image_encoder.VPT", "VPT_image_trans.conv1.1.running_var"},
+    "TextRefiner": {"prompt_learner.ctx", "mid_image_trans.conv1.1.num_batches_tracked"},
+}
+
+
+@pytest.mark.parametrize("trainer", EXPECTED)
+def test_a_converted_checkpoint_has_the_published_keys_and_gives_the_same(
+    run, tmp_path, capsys, trainer
+):
+    from tools import convert_checkpoint
+
+    options = {"DATASET__SUBSAMPLE_CLASSES": "base", "OPTIM__MAX_EPOCH": EPOCHS}
+    run(trainer, "ours", **options)
+    log = (tmp_path / "ours" / "log.txt").read_text()
+    assert ("after tools/convert_checkpoint.py" in log) == (trainer != "CoOp")
+    there = tmp_path / "theirs"
+    assert convert_checkpoint.main([str(tmp_path / "ours"), "--output", str(there)]) == 0
+    assert f"Wrote {there / FOLDER[trainer]}" in capsys.readouterr().out
+    path = there / FOLDER[trainer] / "model.pth.tar-1"
+    saved = torch.load(path, weights_only=True)
+    assert EXPECTED[trainer] <= saved["state_dict"].keys()
+    assert not any(key.startswith(("vision", "projector", "local")) for key in saved["state_dict"])
+    flags = ("--eval-only", "--model-dir", str(there), "--load-epoch", "1")
+    run(trainer, "eval", flags=flags, **options)
+    assert results(tmp_path / "eval")["accuracy"] == results(tmp_path / "ours")["accuracy"]
+
+
+def test_a_run_that_no_other_code_reads_is_not_converted(run, tmp_path, capsys):
+    from tools import convert_checkpoint
+
+    run("ZeroshotCLIP", "zero")
+    assert convert_checkpoint.main([str(tmp_path / "zero"), "--output", str(tmp_path / "x")]) == 2
+    assert "a run of ZeroshotCLIP, whose checkpoints no other code reads" in capsys.readouterr().err
+    run("CoOp", "run", OPTIM__MAX_EPOCH=1)
+    assert convert_checkpoint.main([str(tmp_path / "run"), "--output", str(tmp_path / "run")]) == 2
+    assert "is the folder of the run itself" in capsys.readouterr().err

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tests.trainers.test_published import FOLDER, publish  # noqa: F401  (a fixture)
-from tests.tuners import BASES
+from tests.tuners import BASES, TUNERS
 
-TUNERS = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 NODES = {"PromptKD": "PROMPTKD", "PromptSRC": "PROMPTSRC", "TextRefiner": "TF"}
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
@@ -256,3 +255,21 @@ def test_training_knows_all_class_names_and_evaluation_only_its_own(run, tmp_pat
 def test_an_unknown_modal_is_refused(run):
     with pytest.raises(ValueError, match="MODAL must be one of base2novel, cross, got 'both'"):
         run("PromptKD", TRAINER__MODAL="both")
+
+
+def test_the_published_base_to_new_command_reports_both_halves(run, tmp_path):
+    every = {"DATASET__NUM_SHOTS": 0, "TRAINER__MODAL": "base2novel", "OPTIM__MAX_EPOCH": 1}
+    run("PromptKD", "both", **every)
+    whole = results(tmp_path / "both")
+    assert (whole["classes"], whole["n"]) == ("all", 30)
+    for half in ("base", "new"):
+        flags = evaluate(tmp_path / "both")
+        run("PromptKD", half, flags=flags, DATASET__SUBSAMPLE_CLASSES=half, **every)
+        found, alone = results(tmp_path / "both" / half), results(tmp_path / half)
+        for key in ("classes", "class_names", "accuracy", "macro_f1", "n", "shots", "seed"):
+            assert found[key] == alone[key], key
+        assert "unlabelled pictures of new classes" in found["transductive"]
+    log = (tmp_path / "both" / "log.txt").read_text()
+    assert log.index("base classes among themselves") < log.index("new classes among themselves")
+    run("PromptKD", "few", TRAINER__MODAL="base2novel", OPTIM__MAX_EPOCH=1)
+    assert not (tmp_path / "few" / "base").exists()

@@ -21,8 +21,8 @@ from tools import published
 from tools.bench.backbones import Schedule
 from tools.bench.works import classifier, published_classifier
 from tools.published.common import Published
-from tools.published.names import published_state
 from trainers import TRAINERS, extend_cfg
+from trainers.published import published_state
 from trainers.settings import Run
 from trainers.templates import DEFAULT, DIVERSE
 

@@ -10,7 +10,7 @@ from tools.published.common import Published
 from tools.published.coop import PublishedCoOp
 from tools.published.maple import PublishedMaPLe
 from tools.published.promptkd import PublishedPromptKD
-from tools.published.promptsrc import PublishedPromptSRC
+from tools.published.promptsrc import PublishedIVLP, PublishedPromptSRC, PublishedVPT
 from tools.published.spotlighter import PublishedSpotlighter
 from tools.published.text_refiner import PublishedTextRefiner
 
@@ -18,9 +18,11 @@ __all__ = [
     "Published",
     "PublishedCoCoOp",
     "PublishedCoOp",
+    "PublishedIVLP",
     "PublishedMaPLe",
     "PublishedPromptKD",
     "PublishedPromptSRC",
     "PublishedSpotlighter",
     "PublishedTextRefiner",
+    "PublishedVPT",
 ]

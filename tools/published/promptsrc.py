@@ -1,4 +1,4 @@
-"""PromptSRC: independent deep prompts in both towers, held close to the frozen CLIP."""
+"""Deep prompts: in the image tower (VPT), in both towers (IVLP), held close to CLIP (PromptSRC)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,68 @@ from tools.published.common import (
 DEEP = "{}.transformer.resblocks.{{}}.VPT_shallow"
 
 
-class PublishedPromptSRC(Published):
+class PublishedVPT(Published):
+    """Deep visual prompts beside fixed sentences.
+
+    Args:
+        clip: see `Published`.
+        class_names: see `Published`.
+        learned: "image_encoder.VPT" (Mv, Wv), and for blocks i = 1, 2, ...
+            "image_encoder.transformer.resblocks.i.VPT_shallow" (Mv, Wv); none of them for a tower
+            without prompts.
+        prefix: words before the class name.
+
+    Source: Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, as MaPLe compares with it
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        class_names: Sequence[str],
+        learned: Mapping[str, Tensor],
+        *,
+        prefix: str = "a photo of a",
+    ) -> None:
+        super().__init__(clip, class_names, learned, prefix=prefix)
+
+    def text(self) -> Float[Tensor, "C D"]:
+        """Unit-length text features of the sentences as they are."""
+        return normalise(self.clip.encode_text(self.ids))
+
+    def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Unit-length image features."""
+        deep = self.deep(DEEP.format("image_encoder"), first=1)
+        first = self.learned.get("image_encoder.VPT")
+        return normalise(encode_image(self.clip, images, first, deep))
+
+
+class PublishedIVLP(PublishedVPT):
+    """Independent vision-language prompts, the baseline of MaPLe and the start of PromptSRC.
+
+    Args:
+        clip: see `Published`.
+        class_names: see `Published`.
+        learned: those of `PublishedVPT`, "ctx" (M, W), and for blocks i = 1, 2, ...
+            "text_encoder.transformer.resblocks.i.VPT_shallow" (M, W).
+        prefix: placeholder of at least M words.
+
+    Source: Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117
+    """
+
+    def text(self) -> Float[Tensor, "C D"]:
+        """Unit-length text features."""
+        prompts = self.prompts(self.learned["ctx"])
+        deep = self.deep(DEEP.format("text_encoder"), first=1)
+        return normalise(encode_prompts(self.clip, prompts, self.ids, deep))
+
+
+class PublishedPromptSRC(PublishedIVLP):
     """PromptSRC.
 
     Args:
         clip: see `Published`.
         class_names: see `Published`.
-        learned: "ctx" (M, W), "image_encoder.VPT" (Mv, Wv), and for blocks i = 1, 2, ... of each
-            tower "text_encoder.transformer.resblocks.i.VPT_shallow" (M, W) and
-            "image_encoder.transformer.resblocks.i.VPT_shallow" (Mv, Wv).
+        learned: see `PublishedIVLP`.
         templates: sentences with {} for the class name; their mean is what text is held close to.
         prefix: placeholder of at least M words.
         text_loss_weight: of the distance to the frozen text features.
@@ -56,17 +109,6 @@ class PublishedPromptSRC(Published):
         self.text_loss_weight = text_loss_weight
         self.image_loss_weight = image_loss_weight
         self.frozen_text = mean_text(clip, class_names, templates)  # (C, D), not unit length
-
-    def text(self) -> Float[Tensor, "C D"]:
-        """Unit-length text features."""
-        prompts = self.prompts(self.learned["ctx"])
-        deep = self.deep(DEEP.format("text_encoder"), first=1)
-        return normalise(encode_prompts(self.clip, prompts, self.ids, deep))
-
-    def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Unit-length image features."""
-        deep = self.deep(DEEP.format("image_encoder"), first=1)
-        return normalise(encode_image(self.clip, images, self.learned["image_encoder.VPT"], deep))
 
     def loss(
         self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]

@@ -17,6 +17,8 @@ DEFAULT_CONFIGS = {
     "CoOp": "vit_b16_ep50_ctxv1",
     "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1",
     "MaPLe": "vit_b16_c2_ep5_batch4_2ctx",
+    "IVLP": "vit_b16_c2_ep5_batch4_2+2ctx",
+    "VPT": "vit_b16_c2_ep5_batch4_4",
     "PromptSRC": "vit_b16_c2_ep20_batch4_4+4ctx",
     "PromptKD": "vit_b16_c2_ep20_batch8_4+4ctx",
     "TextRefiner": "vit_b16_ep10_ctxv1",

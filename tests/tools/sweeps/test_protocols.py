@@ -129,7 +129,7 @@ def test_there_is_a_config_for_each_trainer(protocol, trainer, config):
 def test_what_is_not_there_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         run(*arguments)
-    with pytest.raises(ValueError, match="no config rn5 for CoOp; there are: rn50 "):
+    with pytest.raises(ValueError, match="no config rn5 for CoOp; there are: rn101 "):
         run("base2new", config="rn5")
     with pytest.raises(ValueError, match="no data set dte"):
         run("xd", targets=("dte",))

@@ -1,0 +1,72 @@
+"""Write a run's checkpoint under the names that the authors' code of its trainer reads.
+
+That code loads with strict=False: a checkpoint under other names leaves its prompts untrained,
+without a word. DIR gets FOLDER/model.pth.tar-EPOCH (and model-best.pth.tar, where that was the
+best), as its --model-dir wants it. The frozen CLIP is left out, optimiser and schedule too.
+
+Usage:
+    python tools/convert_checkpoint.py output/my_run --output for_maple
+    python tools/convert_checkpoint.py output/my_run --output for_maple --load-epoch 5
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.engine import TRAINER_REGISTRY
+from dassl.utils import save_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/convert_checkpoint.py`
+from tools.command_line import parser_of, whole
+from train import USER_ERRORS
+from trainers.checkpoint import BEST, find_checkpoint, read_checkpoint
+from trainers.faults import sentence
+from trainers.open_run import read_run_config
+from trainers.published import RENAMED, to_published
+
+KNOWN = ("CoOp", "CoCoOp", *RENAMED)
+
+
+def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
+    """Write what a run has learned under the published names; returns the folders.
+
+    Raises:
+        FileNotFoundError: the folder holds no run, or no such checkpoint.
+        ValueError: the trainer has no authors' code that reads checkpoints.
+    """
+    name = read_run_config(run).TRAINER.NAME
+    if name not in KNOWN:
+        raise ValueError(
+            f"{run} is a run of {name}, whose checkpoints no other code reads; a run of "
+            f"{', '.join(KNOWN)} can be converted"
+        )
+    folder = TRAINER_REGISTRY.get(name).checkpoint_name
+    path = find_checkpoint(run, folder, epoch)
+    if (output / folder).resolve() == path.parent.resolve():
+        raise ValueError(f"{output} is the folder of the run itself; name another one (--output)")
+    parts = to_published(read_checkpoint(path), name, folder)
+    for part, state in parts.items():
+        save_checkpoint(state, output / part, is_best=path.name == BEST)
+    return [output / part for part in parts]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one checkpoint; a mistake of the user is one sentence and exit code 2."""
+    parser = parser_of(__doc__)
+    parser.add_argument("run", type=Path, help="output folder of a run")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--load-epoch", type=whole(1), help="that epoch's (the best, or the last)")
+    args = parser.parse_args(argv)
+    try:
+        for folder in convert(args.run, args.output, args.load_epoch):
+            print(f"Wrote {folder}")
+    except USER_ERRORS as error:
+        print(f"convert_checkpoint: error: {sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
