@@ -11,7 +11,7 @@ import torch
 from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
-from trainers import distributed
+from trainers import distributed, health
 from trainers.pictures import ahead, readable
 from trainers.run_record import write_predictions, write_results
 
@@ -31,13 +31,15 @@ def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, f
 
     Raises:
         ValueError: no picture can be read, or one cannot and none is to be skipped.
+        FloatingPointError: scores are infinite or not a number.
     """
     trainer.set_model_mode("eval")
     trainer.evaluator.reset()
     rates = []
     # no bar where stderr is not a terminal
     for batch in tqdm(ahead(loader), total=len(loader), disable=None):
-        image, label = trainer.parse_batch_test(readable(trainer, batch, split))
+        batch = readable(trainer, batch, split)
+        image, label = trainer.parse_batch_test(batch)
         if not len(image):
             continue
         start = time.perf_counter()
@@ -46,6 +48,7 @@ def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, f
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
+        health.require_finite_scores(trainer, output, batch)
         trainer.evaluator.process(output, label)
     if not rates:
         raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
