@@ -39,7 +39,9 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
         FileNotFoundError: the folder holds no checkpoint.
         ValueError: the checkpoint does not fit.
     """
-    folder = settings.TEACHER_DIR.format(dataset=run.cfg.DATASET.NAME, seed=run.cfg.SEED)
+    # replaced as they stand: a format string could ask for gigabytes
+    folder = settings.TEACHER_DIR.replace("{dataset}", run.cfg.DATASET.NAME)
+    folder = folder.replace("{seed}", str(run.cfg.SEED))
     if not folder:
         clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
