@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.download import digest_of
+from models.download import digest_of, require_checksum
 from models.loading import VOCABULARY, import_clip
 from models.plain_files import is_dense, not_finite, read_plain, require_whole
 
@@ -33,10 +33,12 @@ def read_weights(path: Path, *, trust: bool = False) -> Table:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is not to be read, or holds no table of tensors.
+        ValueError: it cannot be read, is not to be read, or holds no table of tensors; or the
+            SHA-256 in FILE.sha256 beside it is another.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path} (--weights)")
+    require_checksum(path, _digest_beside(path), str(path), "sha256")
     if path.suffix == ".safetensors":
         saved = _read_safetensors(path)
     elif _is_torchscript(path):
@@ -44,6 +46,13 @@ def read_weights(path: Path, *, trust: bool = False) -> Table:
     else:
         saved = read_plain(path)
     return plain_names(saved, path)
+
+
+def _digest_beside(path: Path) -> str:
+    """The SHA-256 in FILE.sha256, as sha256sum writes it, if there is one."""
+    beside = path.with_name(f"{path.name}.sha256")
+    words = beside.read_text("utf-8", "replace").split() if beside.is_file() else []
+    return words[0].lower() if words else ""
 
 
 def _read_safetensors(path: Path) -> Any:
