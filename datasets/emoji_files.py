@@ -170,6 +170,7 @@ def load_masks(folder: Path) -> dict[str, Bool[np.ndarray, "64"]]:
 
     Raises:
         FileNotFoundError: the folder holds no masks.
+        ValueError: their file is damaged.
     """
     path = Path(folder) / MASK_FILE
     if not path.is_file():
@@ -177,6 +178,11 @@ def load_masks(folder: Path) -> dict[str, Bool[np.ndarray, "64"]]:
             f"{path} is missing: ground-truth masks exist for the emoji data sets only, and are "
             "written when one of them is first used."
         )
-    with np.load(path) as stored:
-        masks = np.unpackbits(stored["packed"], axis=1).astype(bool)
-        return dict(zip(stored["paths"].tolist(), masks, strict=True))
+    try:
+        with np.load(path) as stored:
+            masks = np.unpackbits(stored["packed"], axis=1).astype(bool)
+            return dict(zip(stored["paths"].tolist(), masks, strict=True))
+    except Exception as error:  # zipfile, zlib and NumPy each say it in their own way
+        raise ValueError(
+            f"{path} is damaged; remove its folder, and the data set is drawn anew"
+        ) from error

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+WEIGHTS = "weights of epochs"  # beside the sums in a checkpoint
+
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " epochs"]:
     """Weights of epochs 1, 2, ..., normal around `mean`; their sum is 1.
@@ -45,9 +47,20 @@ class EpochAverage:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint needs to go on."""
-        return dict(self.sums)
+        return self.sums | {WEIGHTS: self.weights}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+    def load_state_dict(self, state: dict[str, Tensor], epochs: int) -> None:
+        """Go on from a checkpoint.
+
+        A run that is made longer has other weights; what was summed gets the share that it would
+        have had under them.
+
+        Args:
+            state: as `state_dict` gave it, from a run of any length.
+            epochs: that were done.
+        """
+        before = state.get(WEIGHTS, self.weights)[:epochs].sum()
+        own = self.weights[:epochs].sum()
+        share = own / before if before > 0 and before != own else 1.0
         for name, total in self.sums.items():
-            total.copy_(state[name])
+            total.copy_(state[name] * share)

@@ -12,6 +12,7 @@ from torch import nn
 from models.download import digest_of, fetch
 
 TINY_CLIP = Path(__file__).parent.parent / "assets" / "tiny_clip.pt"
+TINY_DIGEST = "85ab834541d52c775a9ff65c2ae7c0d19e0625b4254af9a30b8ecf0b7e038f91"  # its SHA-256
 CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
 VOCABULARY = 49408  # byte-pair tokens of CLIP
 OPEN_CLIP = "open_clip:"  # what the names of open_clip's models begin with here
@@ -90,35 +91,41 @@ def load_clip(
     return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known, trust)
 
 
-def load_tiny_clip(path: Path = TINY_CLIP) -> nn.Module:
-    """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros."""
+def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Module:
+    """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros.
+
+    Args:
+        path: of the file.
+        digest: its SHA-256; "" for one that was made just now.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(
             f"the embedded CLIP is missing at {path}; restore it from the repository "
             "or make it anew with tools/pretrain_tiny_clip.py"
         )
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or damaged file may make the reader stumble anywhere
+    if digest and digest_of(path) != digest:
         raise ValueError(
-            f"{path} cannot be read as the embedded CLIP; restore it from the repository"
-        ) from error
-    from models.weights import plain_names
+            f"{path} is not the embedded CLIP of this project, or is damaged: its SHA-256 is "
+            "another; restore it from the repository, or load a file of your own with --weights"
+        )
+    from models.weights import put_weights, read_weights
 
-    state = plain_names(saved, path)
+    table = read_weights(path)
     import_clip()
     from clip.model import build_model
 
-    model = build_model(dict(state)).float()
-    model.load_state_dict(state)  # build_model rounds to half precision on its way
-    return model.eval()
+    model = build_model(dict(table)).float().eval()
+    return put_weights(model, table, path, "tiny-emoji")  # build_model has rounded them
 
 
 def _load_openai(name: str, trust: bool) -> nn.Module:
-    clip = import_clip()
-    path = fetch_weights(clip.clip._MODELS[name], trust=trust)
-    model, _ = clip.load(str(path), device="cpu", jit=False)
-    return model.float().eval()
+    from models.weights import open_published
+
+    return open_published(fetch_weights(import_clip().clip._MODELS[name], trust=trust))
 
 
 def _load_file(name: str, path: Path, trust: bool) -> nn.Module:

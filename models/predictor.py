@@ -149,7 +149,8 @@ class SpotlighterPredictor:
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is no picture, or a tensor has another shape or range.
+            ValueError: a file is no picture, a tensor has another shape or range, or scores are no
+                numbers.
         """
         if topk < 1 or batch_size < 1:
             raise ValueError(f"topk and batch_size must be at least 1, got {topk} and {batch_size}")
@@ -181,6 +182,11 @@ class SpotlighterPredictor:
         with self._autocast():
             out = self.model.analyse(batch) if self.num_patches else None
             logits = self.model(batch) if out is None else out.logits
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                "the scores of a picture are infinite or not a number, so there is no prediction; "
+                "PREC fp32 or bf16 in the run's config.yaml helps where fp16 is too small"
+            )
         best = logits.float().softmax(-1).topk(min(topk, len(self.class_names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         tops = [[(self.class_names[c], p) for c, p in zip(*pair, strict=True)] for pair in pairs]

@@ -200,8 +200,16 @@ class PrototypeMemory(nn.Module):
         return {"class_names": list(self.class_names)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the class names of a checkpoint."""
-        self.class_names = list(state["class_names"])
+        """Take over the class names of a checkpoint, behind its bank.
+
+        Raises:
+            ValueError: the bank is not of so many classes.
+        """
+        bank = (self.anchors, self.global_prototypes, self.global_mass, self.prototypes, self.mass)
+        sizes, names = sorted({len(part) for part in bank}), list(state["class_names"])
+        if sizes != [len(names)]:
+            raise ValueError(f"a bank of {sizes} classes has the names of {len(names)}")
+        self.class_names = names
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

@@ -7,18 +7,20 @@ checkpoints of open_clip's training. Only the first can run code while it is rea
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.download import digest_of
+from models.download import digest_of, require_checksum
 from models.loading import VOCABULARY, import_clip
+from models.plain_files import is_dense, not_finite, read_plain, require_whole
 
 Table = dict[str, Tensor]
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+WIDEST = 4096  # text tower whose vocabulary is filled up
 BATCHES = "num_batches_tracked"  # of a BatchNorm; some formats leave it out, and nothing reads it
 
 
@@ -31,17 +33,26 @@ def read_weights(path: Path, *, trust: bool = False) -> Table:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is not to be read, or holds no table of tensors.
+        ValueError: it cannot be read, is not to be read, or holds no table of tensors; or the
+            SHA-256 in FILE.sha256 beside it is another.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path} (--weights)")
+    require_checksum(path, _digest_beside(path), str(path), "sha256")
     if path.suffix == ".safetensors":
         saved = _read_safetensors(path)
     elif _is_torchscript(path):
         saved = _read_torchscript(path, trust)
     else:
-        saved = _read_table(path)
+        saved = read_plain(path)
     return plain_names(saved, path)
+
+
+def _digest_beside(path: Path) -> str:
+    """The SHA-256 in FILE.sha256, as sha256sum writes it, if there is one."""
+    beside = path.with_name(f"{path.name}.sha256")
+    words = beside.read_text("utf-8", "replace").split() if beside.is_file() else []
+    return words[0].lower() if words else ""
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -75,22 +86,36 @@ def _read_torchscript(path: Path, trust: bool) -> Any:
             "is not loaded, because TorchScript can run code: pass --trust-weights if you know "
             "who made it"
         )
+    return open_published(path).state_dict()
+
+
+def open_published(path: Path) -> nn.Module:
+    """The model in a file of OpenAI's, of a digest that was looked at.
+
+    Raises:
+        ValueError: it is damaged, or another model.
+    """
+    if zipfile.is_zipfile(path):
+        require_whole(path, packed=True)
     try:
-        model, _ = clip.load(str(path), device="cpu", jit=False)
+        model, _ = import_clip().load(str(path), device="cpu", jit=False)
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"{path} cannot be read as OpenAI's CLIP ({reason})") from error
-    return model.state_dict()
+    require_finite(model.state_dict(), path)
+    return model.float().eval()
 
 
-def _read_table(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or damaged file may make the reader stumble anywhere
+def require_finite(table: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights with which every picture would be of the first class.
+
+    Raises:
+        ValueError: names what is infinite or no number.
+    """
+    if wrong := not_finite(table):
         raise ValueError(
-            f"{path} cannot be read as a table of tensors: it is damaged, or holds more than "
-            "tensors, numbers and texts, which could run code"
-        ) from error
+            f"{path} holds infinite numbers, or what is no number, in {some(wrong)}; fetch it anew"
+        )
 
 
 def plain_names(saved: Any, path: Path) -> Table:
@@ -102,7 +127,9 @@ def plain_names(saved: Any, path: Path) -> Table:
     rows = saved.get("vocab_rows") if isinstance(saved, Mapping) else None
     if isinstance(saved, Mapping) and "state_dict" in saved:
         saved = saved["state_dict"]
-    tensors = isinstance(saved, Mapping) and all(isinstance(v, Tensor) for v in saved.values())
+    tensors = isinstance(saved, Mapping) and all(
+        isinstance(name, str) and is_dense(value) for name, value in saved.items()
+    )
     if not tensors or not saved:
         raise ValueError(f"{path} holds no table of tensors by name, so no weights of a CLIP")
     for prefix in ("module.", "_orig_mod."):  # of a model that several GPUs, or a compiler, held
@@ -116,12 +143,22 @@ def plain_names(saved: Any, path: Path) -> Table:
     if "logit_scale" in table:
         table["logit_scale"] = table["logit_scale"].reshape(())
     if rows is not None:
-        table["token_embedding.weight"] = full_vocabulary(table["token_embedding.weight"], rows)
+        trained = table.get("token_embedding.weight")
+        table["token_embedding.weight"] = full_vocabulary(trained, rows, path)
     return table
 
 
-def full_vocabulary(trained: Tensor, rows: Tensor) -> Tensor:
-    """Embeddings of all tokens (V, W) from those of `rows`; the others are zeros."""
+def full_vocabulary(trained: Tensor | None, rows: Any, path: Path) -> Tensor:
+    """Embeddings of all tokens (V, W) from those of `rows`; the others are zeros.
+
+    Raises:
+        ValueError: `rows` does not say which they are.
+    """
+    if trained is None or trained.dim() != 2 or trained.shape[1] > WIDEST or not is_dense(rows):
+        raise ValueError(f"{path} has vocab_rows, and no token_embedding.weight that they fit")
+    known = rows.dtype == torch.int64 and rows.shape == trained.shape[:1]
+    if not known or (rows < 0).any() or (rows >= VOCABULARY).any():
+        raise ValueError(f"{path} has vocab_rows that are not the tokens of its embeddings")
     vocabulary = trained.new_zeros(VOCABULARY, trained.shape[1])
     vocabulary[rows] = trained
     return vocabulary
@@ -131,7 +168,7 @@ def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Mod
     """Copy all weights into a model, or none.
 
     Raises:
-        ValueError: names or shapes are not those of the model.
+        ValueError: names, shapes or kinds of number are not those of the model, or not finite.
     """
     own = model.state_dict()
     table = {key: value for key, value in own.items() if key.endswith(BATCHES)} | table
@@ -140,11 +177,12 @@ def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Mod
             f"the weights in {path} are not those of {name} (MODEL.BACKBONE.NAME): "
             f"{'; '.join(wrong)}"
         )
+    require_finite(table, path)
     model.load_state_dict(table)
     return model
 
 
-def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Iterable[str]) -> list[str]:
+def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Container[str]) -> list[str]:
     """How a table differs from a model's own, a phrase each.
 
     Args:
@@ -153,15 +191,26 @@ def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Iterable[s
         shaped: the names whose shapes must agree.
     """
     wrong = [
-        f"{name} is {tuple(there[name].shape)} there and {tuple(own[name].shape)} here"
-        for name in shaped
-        if name in there and there[name].shape != own[name].shape
+        f"{name} is {differ[0]} there and {differ[1]} here"
+        for name in own
+        if name in there and (differ := _difference(there[name], own[name], name in shaped))
     ]
     if len(wrong) > 4:
         wrong = [f"{'; '.join(wrong[:3])}, ... {len(wrong)} in all"]
     missing, extra = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
     wrong += [f"it lacks {some(missing)}"] if missing else []
     return wrong + ([f"it has also {some(extra)}"] if extra else [])
+
+
+def _difference(there: Any, own: Any, shaped: bool) -> tuple[Any, Any] | None:
+    """What of two values is not alike: their types, kinds of number, or shapes; or nothing."""
+    if not isinstance(there, Tensor) or not isinstance(own, Tensor):
+        pair: tuple[Any, Any] = (type(there).__name__, type(own).__name__)
+    elif there.dtype != own.dtype and not (there.is_floating_point() and own.is_floating_point()):
+        pair = (there.dtype, own.dtype)
+    else:
+        pair = (tuple(there.shape), tuple(own.shape)) if shaped else ((), ())
+    return pair if pair[0] != pair[1] else None
 
 
 def some(names: list[str]) -> str:

@@ -6,12 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from dassl.utils import load_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
+from models.plain_files import not_finite, read_plain
 from models.weights import misfits
-from trainers.identity import check, short
+from trainers.identity import WHY, check, short
 from trainers.published import to_our_names
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEST = "model-best.pth.tar"
-EXTRA = "_extra_state"  # torch's name of what a module saves beside its tensors
 POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
 # Buffers that published checkpoints hold and that follow from the class names.
 DERIVED = (
@@ -106,38 +104,88 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, without the buffers that follow from class names.
 
     Raises:
+        FileNotFoundError: there is none.
         ValueError: it cannot be read, is none of this family, or holds what is no number.
     """
-    saved = load_checkpoint(str(path))
-    fault = _fault(saved)
+    saved = read_plain(path)
+    fault = "it has no state_dict or epoch"
+    if isinstance(saved, dict) and {"state_dict", "epoch"} <= saved.keys():
+        odd = misformed(saved, FORM)
+        fault = f"its {odd} is of another form" if odd else ""
     if fault:
         raise ValueError(f"{path} is not a checkpoint of this family: {fault}")
     state = saved["state_dict"]
-    wrong = [k for k, v in state.items() if torch.is_tensor(v) and not torch.isfinite(v).all()]
-    if wrong:
+    if wrong := not_finite(state):
         raise ValueError(f"{path} holds infinite numbers, or what is no number, in {short(wrong)}")
     saved["state_dict"] = {k: v for k, v in state.items() if k.split(".")[-1] not in DERIVED}
     return saved
 
 
-def _fault(saved: Any) -> str:
-    """What is missing or of another kind in a checkpoint; "" if nothing is."""
-    parts = saved if isinstance(saved, dict) else {}
-    state, about = parts.get("state_dict"), parts.get("identity", {})
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and (_is_plain(value) or name.endswith(EXTRA))
-        for name, value in state.items()
-    ):
-        return "it has no state_dict of tensors"
-    if type(parts.get("epoch")) is not int or parts["epoch"] < 0:
-        return "it does not say its epoch"
-    known = about if isinstance(about, dict) else {}
-    sub = [about, *(known.get(key, {}) for key in ("config", "version"))]
-    return "" if all(isinstance(part, dict) for part in sub) else "its identity is none"
+def misformed(value: Any, form: Any, name: str = "content") -> str:
+    """Where plain data is not of a form; "" where it is.
+
+    Args:
+        value: plain data.
+        form: a type, or a test; a tuple of forms, one of which must fit; a list of the form of all
+            items; a dictionary {type of all keys: form of all values}, or {key: form of its value}
+            for keys that may lack.
+        name: of the value, for the answer.
+    """
+    if isinstance(form, tuple):
+        faults = [misformed(value, one, name) for one in form]
+        return "" if "" in faults else faults[-1]
+    if isinstance(form, (list, dict)):
+        if type(value) is not type(form):
+            return name
+        parts = _entries(value, form) if isinstance(form, dict) else _items(value, form[0])
+        faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
+        return next(filter(None, faults), "")
+    fits = type(value) is form if isinstance(form, type) else form(value)
+    return "" if fits else name
 
 
-def _is_plain(value: Any) -> bool:
-    return torch.is_tensor(value) and value.layout == torch.strided and not value.is_meta
+def _items(value: Any, form: Any) -> list[tuple[Any, Any, Any]]:
+    return [(place, item, form) for place, item in enumerate(value)]
+
+
+def _entries(value: Any, form: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
+    (first, inner), *_ = form.items()
+    if isinstance(first, type):
+        keys = [(f"key {str(key)[:20]}", key, first) for key in value]
+        return keys + [(key, item, inner) for key, item in value.items()]
+    return [(key, value[key], one) for key, one in form.items() if key in value]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether something is a number, a text, or a container of those."""
+    if isinstance(value, dict):
+        return all(map(is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def is_count(value: Any) -> bool:
+    """Whether something is a number of epochs."""
+    return type(value) is int and 0 <= value < 2**31
+
+
+NONE = type(None)
+# What a checkpoint holds; one of another project has some of it. Shapes: see `resuming.restore`.
+FORM = {
+    "state_dict": {str: (Tensor, {"class_names": [str]})},
+    "epoch": is_count,
+    "best_epoch": is_count,
+    "val_result": (NONE, int, float),
+    "identity": dict.fromkeys(WHY, is_plain)
+    | {"config": {str: is_plain}, "version": {str: is_plain}, "class_names": [str]},
+    "optimizer": (NONE, {"state": {int: {str: (NONE, int, float, Tensor)}}}),
+    "scheduler": (NONE, {str: is_plain}),
+    "average": (NONE, {str: Tensor}),
+    "scaler": (NONE, {str: (int, float)}),
+    "random": [str],
+    "workers": [{int: str}],
+}
 
 
 def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
@@ -152,10 +200,10 @@ def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
         raise ValueError(
             f"the checkpoint {path} does not fit this trainer and config: {'; '.join(wrong)}"
         )
-    before = {name: value.clone() for name, value in own.items() if hasattr(value, "clone")}
+    before = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
-        module.load_state_dict(before, strict=False)
+    except (RuntimeError, ValueError) as error:
+        module.load_state_dict(before)
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"the checkpoint {path} does not fit this config: {reason}") from error

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.splits import select_labels
-from trainers import distributed, identity
+from trainers import distributed, health, identity
 from trainers.pictures import ahead, changed, readable
 from trainers.run_record import HALVES, write_config, write_predictions, write_results
 
@@ -108,6 +108,7 @@ def evaluate(
 
     Raises:
         ValueError: no picture can be read, or one cannot and none is to be skipped.
+        FloatingPointError: scores are infinite or not a number.
     """
     trainer.set_model_mode("eval")
     trainer.evaluator.reset()
@@ -115,7 +116,8 @@ def evaluate(
     pairs: list[tuple[int, int]] = []
     # no bar where stderr is not a terminal
     for batch in tqdm(ahead(loader), total=len(loader), disable=None):
-        image, label = trainer.parse_batch_test(readable(trainer, batch, split))
+        batch = readable(trainer, batch, split)
+        image, label = trainer.parse_batch_test(batch)
         if not len(image):
             continue
         start = time.perf_counter()
@@ -124,6 +126,7 @@ def evaluate(
         if image.is_cuda:
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
+        health.require_finite_scores(trainer, output, batch)
         for one in (trainer.evaluator, *halves):
             one.process(output, label)
         pairs += pairs_of(output, label)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from models.classifier import Step
+from models.plain_files import not_finite
 from trainers.output_folder import last_checkpoint
 
 if TYPE_CHECKING:
@@ -58,18 +59,35 @@ def require_finite_state(trainer: CLIPTrainer, state: dict[str, Any]) -> None:
     Raises:
         FloatingPointError: names what it is.
     """
-    wrong = [n for n, v in state.items() if torch.is_tensor(v) and not torch.isfinite(v).all()]
-    if wrong:
+    if wrong := not_finite(state):
         raise FloatingPointError(_report(trainer, f"{', '.join(wrong)} (to be saved)", []))
+
+
+def require_finite_scores(trainer: CLIPTrainer, scores: Tensor, batch: dict[str, Any]) -> None:
+    """Refuse to count pictures by scores that are no numbers.
+
+    Raises:
+        FloatingPointError: names pictures of the batch.
+    """
+    if not torch.isfinite(scores).all():
+        raise FloatingPointError(
+            f"the scores of a batch are infinite or not a number, on {_some(batch['impath'])} "
+            f"(precision {trainer.settings.PREC}); choose PREC fp32 or bf16, or other weights"
+        )
+
+
+def _some(files: list[str]) -> str:
+    more = f", ... {len(files)} in all, see log.txt" if len(files) > NAMED else ""
+    if more:
+        logger.error("The pictures of the batch:\n%s", "\n".join(files))
+    return f"{', '.join(files[:NAMED])}{more}"
 
 
 def _report(trainer: CLIPTrainer, what: str, files: list[str]) -> str:
     place = f"epoch {trainer.epoch + 1}/{trainer.max_epoch}"
     if files:
-        logger.error("The pictures of the batch:\n%s", "\n".join(files))
         place += f", batch {trainer.batch_idx + 1}/{trainer.num_batches}"
-        more = f", ... {len(files)} in all, see log.txt" if len(files) > NAMED else ""
-        place += f", on {', '.join(files[:NAMED])}{more}"
+        place += f", on {_some(files)}"
     kept = last_checkpoint(Path(trainer.output_dir))
     return (
         f"{what} is infinite or not a number in {place} (learning rate "

@@ -47,6 +47,24 @@ def restore(text: str) -> None:
         torch.cuda.set_rng_state_all(gpus)
 
 
+def require_whole(text: str) -> None:
+    """Refuse states that `restore` could not restore; nothing is changed.
+
+    Raises:
+        ValueError: they are none.
+    """
+    before = capture()
+    try:
+        _, keys, position, *_ = json.loads(text)["numpy"]
+        if not 0 <= position <= len(bytes.fromhex(keys)) // 4:  # NumPy itself does not look
+            raise ValueError("a position behind the end")
+        restore(text)
+    except Exception as error:  # each generator says in its own way that a state is none
+        raise ValueError("random states of another form") from error
+    finally:
+        restore(before)
+
+
 def _to_hex(state: Tensor) -> str:
     return bytes(state.numpy()).hex()
 

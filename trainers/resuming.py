@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from dassl.utils import save_checkpoint
+from torch.optim import Optimizer
 
+from models.plain_files import not_finite
+from models.weights import misfits
 from trainers import distributed, health, identity, random_states
 from trainers.checkpoint import BEST, POINTER, load_into, number_of, numbered, read_checkpoint
 
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
 
 logger = logging.getLogger(__name__)
+
+BUFFER = "momentum_buffer"  # torch's name of it
+COUNTERS = ("scale", "_growth_tracker")  # of a GradScaler; the rest of its state is settings
 
 
 def save(
@@ -90,19 +98,39 @@ def resume(trainer: CLIPTrainer, directory: str | Path) -> int:
         except ValueError as error:
             logger.warning("%s; going on from the checkpoint before it", error)
             continue
-        identity.check(trainer, saved, path, to_train=True)
-        if saved["epoch"] > trainer.max_epoch:
-            raise ValueError(
-                f"{path} is of epoch {saved['epoch']}, and this run ends with {trainer.max_epoch} "
-                "(OPTIM.MAX_EPOCH); evaluate it instead, with --eval-only and --model-dir"
-            )
-        restore(trainer, saved, path)
+        require_own(trainer, saved, path)
+        try:
+            restore(trainer, saved, path)
+        except ValueError as error:
+            logger.warning("%s; going on from the checkpoint before it", error)
+            continue
         best = distributed.on_main(lambda: keep_best(folder, own))
         trainer.best_epoch, trainer.best_result = best or (0, trainer.best_result)
         logger.info("Going on from %s (epoch %d)", path, saved["epoch"])
         return int(saved["epoch"])
     logger.info("No checkpoint to go on from in %s, train from scratch", folder)
     return 0
+
+
+def require_own(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> None:
+    """Refuse to go on from a checkpoint of another run.
+
+    Raises:
+        ValueError: its identity is another, it is of a later epoch, or of another optimiser.
+    """
+    identity.check(trainer, saved, path, to_train=True)
+    if saved["epoch"] > trainer.max_epoch:
+        raise ValueError(
+            f"{path} is of epoch {saved['epoch']}, and this run ends with {trainer.max_epoch} "
+            "(OPTIM.MAX_EPOCH); evaluate it instead, with --eval-only and --model-dir"
+        )
+    here = trainer.cfg.OPTIM.NAME
+    there = saved.get("identity", {}).get("config", {}).get("OPTIM.NAME", here)
+    if there != here:
+        raise ValueError(
+            f"{path} holds what the optimiser {there} remembers, and this run has {here} "
+            "(OPTIM.NAME), which cannot go on with it; begin in another --output-dir"
+        )
 
 
 def begin(trainer: CLIPTrainer) -> None:
@@ -176,28 +204,131 @@ def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
 
 
 def restore(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> None:
-    """Put a run where it was; random numbers last."""
+    """Put a run where it was, or leave it as it is; random numbers last.
+
+    Weights, moments and counters are the checkpoint's. Settings of the optimiser and the schedule
+    are the config's, which may have been changed on purpose (--allow-mismatch).
+
+    Raises:
+        ValueError: something saved is of another form than what this run would save.
+    """
+    moments, scale = moments_of(trainer, saved, path), scale_of(trainer, saved, path)
+    average, states = trainer.average, random_states_of(saved, path)
+    if average is not None:
+        require_fit(average.sums, saved.get("average") or {}, f"{path}, average")
     load_into(trainer.model.learned, saved, path)
-    if saved.get("optimizer") is not None:
-        trainer.optim.load_state_dict(saved["optimizer"])
-    if saved.get("scheduler") is not None:
-        restore_schedule(trainer.sched, saved["scheduler"])
-    if trainer.average is not None and saved.get("average") is not None:
-        trainer.average.load_state_dict(saved["average"])
-    if trainer.precision.scaler is not None and saved.get("scaler") is not None:
-        trainer.precision.scaler.load_state_dict(saved["scaler"])
-    place, states = distributed.rank(), saved.get("random", [])
-    if len(states) != distributed.processes():
+    trainer.optim.load_state_dict(trainer.optim.state_dict() | {"state": moments})
+    advance(trainer, saved["epoch"])
+    if average is not None:
+        average.load_state_dict(saved["average"], saved["epoch"])
+    if trainer.precision.scaler is not None:
+        trainer.precision.scaler.load_state_dict(scale)
+    if states is not None:
+        trainer.workers.states = states[1]
+        random_states.restore(states[0])
+
+
+def advance(trainer: CLIPTrainer, epochs: int) -> None:
+    """Have the schedule of the config where it is after some epochs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
+        for _ in range(epochs):
+            trainer.sched.step()
+
+
+def moments_of(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> dict[int, Any]:
+    """What the optimiser remembers of each parameter, as a checkpoint has it.
+
+    Raises:
+        ValueError: it is not what this run's optimiser would remember.
+    """
+    needed = moments_after_a_step(trainer.optim)
+    found = {}
+    for place, known in (saved.get("optimizer") or {}).get("state", {}).items():
+        own = needed.get(place, {})
+        # A momentum that was 0 has left no buffer.
+        new = {k: v for k, v in own.items() if k == BUFFER and trainer.cfg.MODEL.ALLOW_MISMATCH}
+        known = {k: as_tensor(v) for k, v in known.items() if v is not None and k in own}
+        found[place] = new | known
+        require_fit(own, found[place], f"{path}, optimizer, parameter {place}")
+    number = sum(len(group["params"]) for group in trainer.optim.param_groups)
+    lost = needed and not found and not saved.get("scaler")  # which may leave out all steps
+    if lost or not set(found) <= set(range(number)):
+        raise ValueError(f"{path}, optimizer, is not of the {number} parameters of this run")
+    return found
+
+
+def as_tensor(number: Any) -> Any:
+    """A count of steps as torch keeps it now; it was an int."""
+    return number if torch.is_tensor(number) else torch.tensor(float(number))
+
+
+def moments_after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """What an optimiser of these settings remembers; its own is left as it is."""
+    groups = [
+        {**group, "params": [torch.zeros_like(p).requires_grad_() for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    kind: Any = type(optimizer)
+    twin = kind(groups)
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    twin.step()
+    return {place: dict(state) for place, state in twin.state_dict()["state"].items()}
+
+
+def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
+    """Refuse tensors of other names, shapes or kinds, and those that are no numbers.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    there = {name: there[name] for name in own if name in there}
+    if wrong := [*misfits(own, there, own), *not_finite(there)]:
+        raise ValueError(f"{what}, is of another form than this run's: {'; '.join(wrong)}")
+
+
+def scale_of(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The scale of the loss and the steps since it changed; how it changes is the run's.
+
+    Raises:
+        ValueError: it is no scale.
+    """
+    scaler, there = trainer.precision.scaler, saved.get("scaler") or {}
+    if scaler is None:
+        return {}
+    own = scaler.state_dict()
+    state = own | {k: v for k, v in there.items() if k in COUNTERS and k in own}
+    if any(type(v) is not type(own[k]) or not 0 <= v < float("inf") for k, v in state.items()):
+        raise ValueError(f"{path}, scaler, is of another form than this run's")
+    return dict(state)
+
+
+def random_states_of(saved: dict[str, Any], path: Path) -> tuple[str, dict[int, str]] | None:
+    """The random states of this process and of its workers; None if a run has other processes.
+
+    Raises:
+        ValueError: they cannot be restored.
+    """
+    states, workers = saved.get("random", []), saved.get("workers", [])
+    place, processes = distributed.rank(), distributed.processes()
+    if len(states) != processes:
         logger.warning(
             "%s holds random states of %d processes, and this run has %d: it will not go on bit "
             "for bit",
             path,
             len(states),
-            distributed.processes(),
+            processes,
         )
-        return
-    trainer.workers.states = dict(saved["workers"][place])
-    random_states.restore(states[place])
+        return None
+    try:
+        found = states[place], dict(workers[place])
+        for state in (found[0], *found[1].values()):
+            random_states.require_whole(state)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path} holds random states that cannot be restored") from error
+    return found
 
 
 def schedule_state(schedule: Any) -> dict[str, Any]:
@@ -205,19 +336,3 @@ def schedule_state(schedule: Any) -> dict[str, Any]:
     state = schedule.state_dict()
     after = getattr(schedule, "successor", None)
     return state if after is None else state | {"successor": schedule_state(after)}
-
-
-def restore_schedule(schedule: Any, state: dict[str, Any]) -> None:
-    """Put a schedule, and the one after its warm-up, where `schedule_state` was called.
-
-    Raises:
-        ValueError: the state is that of a schedule without warm-up.
-    """
-    after = getattr(schedule, "successor", None)
-    if after is None:
-        schedule.load_state_dict(state)
-        return
-    if "successor" not in state:
-        raise ValueError("the checkpoint has no warm-up (OPTIM.WARMUP_EPOCH), and this run has one")
-    restore_schedule(after, state["successor"])
-    vars(schedule).update(state | {"successor": after})

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONTEXT = 77  # tokens of CLIP
+
 
 def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) -> CLIPClassifier:
     """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with `name` and `digest`.
@@ -39,7 +41,9 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
         FileNotFoundError: the folder holds no checkpoint.
         ValueError: the checkpoint does not fit.
     """
-    folder = settings.TEACHER_DIR.format(dataset=run.cfg.DATASET.NAME, seed=run.cfg.SEED)
+    # replaced as they stand: a format string could ask for gigabytes
+    folder = settings.TEACHER_DIR.replace("{dataset}", run.cfg.DATASET.NAME)
+    folder = folder.replace("{seed}", str(run.cfg.SEED))
     if not folder:
         clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
@@ -102,12 +106,28 @@ def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
     vision = state.get("image_encoder.VPT")
     ctx = state.get("prompt_learner.ctx")
     return PromptSRCSettings(
-        N_CTX_TEXT=4 if ctx is None else len(ctx),
-        N_CTX_VISION=4 if vision is None else len(vision),
+        N_CTX_TEXT=length_of(ctx),
+        N_CTX_VISION=length_of(vision),
         PROMPT_DEPTH_TEXT=depths["text_encoder"],
         PROMPT_DEPTH_VISION=0 if vision is None else depths["image_encoder"],
         CTX_INIT=ctx_init,
     )
+
+
+def length_of(prompt: Any) -> int:
+    """The number of vectors in a prompt; the published one where there is none.
+
+    Raises:
+        ValueError: it is no prompt of CLIP's.
+    """
+    if prompt is None:
+        return PromptSRCSettings.N_CTX_TEXT
+    if prompt.dim() != 2 or len(prompt) > CONTEXT:
+        raise ValueError(
+            f"the teacher's prompt has the shape {tuple(prompt.shape)}, and a prompt is at most "
+            f"{CONTEXT} vectors; take another TRAINER.PROMPTKD.TEACHER_DIR"
+        )
+    return len(prompt)
 
 
 def with_weights(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,14 @@ def test_no_flipped_bit_passes_in_silence(tmp_path):
         with contextlib.suppress(ValueError), warnings.catch_warnings(action="ignore"):
             assert equal(load_checkpoint(path), state), place
     assert torch_alone > 50  # what it would let pass
+
+
+def test_a_compressed_part_is_not_unpacked(tmp_path):
+    """A few megabytes could become gigabytes."""
+    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(1000))
+    with pytest.raises(ValueError, match=r"x\.pth is damaged: its parts are compressed"):
+        load_checkpoint(tmp_path / "x.pth")
 
 
 def test_a_damaged_part_is_named(tmp_path):

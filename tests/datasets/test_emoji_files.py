@@ -97,6 +97,15 @@ def test_masks_of_another_data_set_are_refused(tmp_path):
         load_masks(tmp_path)
 
 
+def test_a_damaged_file_of_masks_is_said_to_be_damaged(made, tmp_path):
+    path = tmp_path / "masks.npz"
+    content = bytearray((made / "masks.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"masks\.npz is damaged; remove its folder"):
+        load_masks(tmp_path)
+
+
 def test_each_domain_has_its_own_folder():
     assert (EmojiFood.dataset_dir, EmojiFood.split_file) == (
         "emoji_food",

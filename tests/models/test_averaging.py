@@ -41,5 +41,21 @@ def test_it_goes_on_from_a_saved_state():
     module = nn.Linear(2, 1, bias=False)
     average, other = (EpochAverage(module, torch.tensor([0.5, 0.5])) for _ in range(2))
     average.add(0)
-    other.load_state_dict(average.state_dict())
+    other.load_state_dict(average.state_dict(), epochs=1)
     assert torch.equal(other.sums["weight"], 0.5 * module.weight)
+
+
+def test_a_longer_run_gives_earlier_epochs_the_share_they_have_there():
+    module = nn.Linear(2, 1, bias=False)
+    average = EpochAverage(module, gaussian_weights(3, mean=4.0, std=1.0))
+    longer, alone = (EpochAverage(module, gaussian_weights(6, 4.0, 1.0)) for _ in range(2))
+    for epoch in range(6):
+        nn.init.constant_(module.weight, epoch)
+        alone.add(epoch)
+        if epoch < 3:
+            average.add(epoch)
+        if epoch == 2:
+            longer.load_state_dict(average.state_dict(), epochs=3)
+        if epoch > 2:
+            longer.add(epoch)
+    torch.testing.assert_close(longer.sums["weight"], alone.sums["weight"])

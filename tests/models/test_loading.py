@@ -104,9 +104,13 @@ def test_openai_weights_load_after_their_digest_or_when_trusted(cache, clip_mode
 
 
 def test_an_embedded_clip_that_is_damaged_is_refused(tmp_path):
-    (tmp_path / "tiny.pt").write_bytes(b"PK no archive")
-    with pytest.raises(ValueError, match=r"tiny\.pt cannot be read as the embedded CLIP"):
+    content = bytearray(loading.TINY_CLIP.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "tiny.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tiny\.pt is not the embedded CLIP .* or is damaged"):
         loading.load_tiny_clip(tmp_path / "tiny.pt")
+    with pytest.raises(ValueError, match=r"tiny\.pt is damaged: the checksum of its part"):
+        loading.load_tiny_clip(tmp_path / "tiny.pt", digest="")
 
 
 def test_missing_embedded_clip_says_how_to_make_it(tmp_path):
@@ -121,7 +125,7 @@ def test_embedded_format_expands_to_the_full_vocabulary(tmp_path):
     state = {k: v.half() for k, v in model.state_dict().items()}
     state["token_embedding.weight"] = state["token_embedding.weight"][rows]
     torch.save({"state_dict": state, "vocab_rows": rows}, tmp_path / "tiny.pt")
-    loaded = loading.load_tiny_clip(tmp_path / "tiny.pt")
+    loaded = loading.load_tiny_clip(tmp_path / "tiny.pt", digest="")
     table = loaded.token_embedding.weight
     assert table.shape == (loading.VOCABULARY, 128)
     assert torch.equal(table[rows], model.token_embedding.weight[rows].half().float())

@@ -171,6 +171,13 @@ def test_other_tensors_are_refused_in_a_sentence(trained, tensor):
         from_run(trained("CoOp")).predict([tensor])
 
 
+def test_scores_that_are_no_numbers_are_no_prediction(trained, images):
+    predictor = from_run(trained("CoOp"))
+    predictor.model.forward = lambda batch: torch.full((len(batch), 3), torch.nan)
+    with pytest.raises(ValueError, match="are infinite or not a number, so there is no prediction"):
+        predictor.predict(images[:1].sigmoid())
+
+
 def test_unreadable_files_are_named(trained, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     predictor = from_run(trained("CoOp"))

@@ -235,6 +235,15 @@ def test_names_are_compared_in_folded_case_with_underscores_as_spaces():
     assert match_names(["OAK TREE", "fox", "Dog"], NAMES) == [0, -1, 1]
 
 
+@pytest.mark.parametrize("part", ["anchors", "mass", "_extra_state"])
+def test_a_bank_of_as_many_classes_as_names_alone_is_loaded(memory, part):
+    state = memory.state_dict()
+    names = {"class_names": [*NAMES, "fox"]}
+    state |= {part: names if part == "_extra_state" else state[part][:-1]}
+    with pytest.raises(ValueError, match=r"a bank of \[.*\] classes has the names of"):
+        memory.load_state_dict(state)
+
+
 def test_a_bank_of_other_classes_loads_with_its_names(memory):
     memory.calibrate(*batch())
     other = PrototypeMemory(["x", "y"], random_unit(2, D), num_prototypes=M)

@@ -1,8 +1,11 @@
 """Weights from files of every format, and files that are none."""
 
+import random
+
 import pytest
 import torch
 
+from models.download import digest_of
 from models.loading import TINY_CLIP, import_clip, load_clip, random_clip
 from models.weights import put_weights, read_weights
 from tests.conftest import make_clip
@@ -92,8 +95,6 @@ def require_equal(loaded, expected, kind=""):
 
 
 def test_an_archive_of_openais_only_with_its_digest_or_trust(tmp_path, tiny, monkeypatch):
-    from models.download import digest_of
-
     path = tmp_path / "w.pt"
     script(make_clip(), path)
     with pytest.raises(ValueError, match=r"none of those that OpenAI published; .*--trust-weights"):
@@ -185,3 +186,72 @@ def test_a_missing_safetensors_says_what_to_install(tmp_path, tiny, monkeypatch)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs the package safetensors"):
         load_clip("ViT-B/16", weights=str(tmp_path / "w.safetensors"))
+
+
+# Damage, and numbers that are none
+
+
+@pytest.mark.parametrize("kind", ["a table", "TorchScript", "the embedded CLIP", "safetensors"])
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path, tiny, kind):
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
+    state = {k: v for k, v in tiny.state_dict().items() if k != "token_embedding.weight"}
+    if kind == "a table":
+        torch.save(state, path)
+    elif kind == "TorchScript":
+        script(make_clip(), path)
+    elif kind == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+        path.with_name(f"{path.name}.sha256").write_text(f"{digest_of(path)}  {path.name}\n")
+    else:
+        path.write_bytes(TINY_CLIP.read_bytes())
+    whole, rng, noticed = path.read_bytes(), random.Random(1), 0
+    expected = {name: value.clone() for name, value in read_weights(path, trust=True).items()}
+    for _ in range(30):
+        damaged, bit = bytearray(whole), rng.randrange(8 * len(whole))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_weights(path, trust=True)
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
+        except ValueError:
+            noticed += 1
+    assert noticed > 25
+
+
+ODD_NUMBERS = {
+    "NaN": lambda value: value * torch.nan,
+    "infinite": lambda value: value + torch.inf,
+    "int8": lambda value: value.to(torch.int8),
+    "complex": lambda value: value * 1j,
+    "a larger kind, to infinity": lambda value: value.double() + 1e300,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_NUMBERS)
+@pytest.mark.parametrize("name", ["visual.proj", "logit_scale"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, tiny, kind, name):
+    state = tiny.state_dict()
+    torch.save(state | {name: ODD_NUMBERS[kind](state[name])}, tmp_path / "w.pt")
+    said = "there and torch.float32 here" if kind in ("int8", "complex") else "holds infinite"
+    with pytest.raises(ValueError, match=rf"w\.pt.*{said}") as met:
+        load_clip("ViT-B/16", weights=str(tmp_path / "w.pt"))
+    assert name in str(met.value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[0.5], [-1], [49408], [[1]], [1, 2], {"x": 1}],
+)
+def test_rows_of_a_vocabulary_that_are_none(tmp_path, rows):
+    rows = rows if isinstance(rows, dict) else torch.tensor(rows)
+    saved = {"state_dict": {"token_embedding.weight": torch.ones(1, 128)}, "vocab_rows": rows}
+    torch.save(saved, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"w\.pt has vocab_rows"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_a_vocabulary_is_not_filled_up_to_gigabytes(tmp_path):
+    table = {"token_embedding.weight": torch.ones(1, 10**6)}  # 200 GB
+    torch.save({"state_dict": table, "vocab_rows": torch.tensor([0])}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="that they fit"):
+        read_weights(tmp_path / "w.pt")

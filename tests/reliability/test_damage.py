@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from tests.reliability.runs import OPTIONS, content, metrics, require_same_end
+from tests.reliability.runs import OPTIONS, metrics, require_equal, require_same_end
+from trainers.checkpoint import read_checkpoint
 
 
 def flip(path, place=0.5):
@@ -147,23 +148,21 @@ def test_an_evaluation_refuses_a_damaged_checkpoint(run, fails, tmp_path, witnes
     witness("files", "a damaged checkpoint is to be evaluated", found)
 
 
-def test_any_flipped_bit_is_noticed_or_does_no_harm(run, fails, tmp_path):
+def test_any_flipped_bit_is_noticed_or_does_no_harm(run, tmp_path, witness):
     run("CoOp", **OPTIONS)
     path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-3"
-    whole, state = path.read_bytes(), content(tmp_path / "run")["state_dict"]
-    rng = random.Random(3)
-    from dassl.utils import load_checkpoint
-
-    noticed = 0
-    for _ in range(60):
-        path.write_bytes(whole)
-        flip(path, rng.random())
+    whole, expected, rng, noticed = path.read_bytes(), read_checkpoint(path), random.Random(3), 0
+    for _ in range(300):
+        damaged, bit = bytearray(whole), rng.randrange(8 * len(whole))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
         try:
-            found = load_checkpoint(path)["state_dict"]
-            assert all(found[key].equal(state[key]) for key in state)
+            require_equal(read_checkpoint(path), expected)
         except ValueError:
             noticed += 1
-    assert noticed > 30
+    assert noticed > 270
+    fault = "300 bits of a checkpoint flipped, one at a time"
+    witness("files", fault, "each is noticed, or changes nothing that is read")
 
 
 def change(path, **parts):
@@ -175,11 +174,13 @@ def change(path, **parts):
 FORMS = {
     "no tensors": {"state_dict": lambda _: {"ctx": "x"}},
     "a list of tensors": {"state_dict": lambda saved: list(saved["state_dict"].values())},
-    "no data": {"state_dict": lambda saved: {"ctx": saved["state_dict"]["ctx"].to("meta")}},
     "no epoch": {"epoch": lambda _: "x"},
     "an epoch before the first": {"epoch": lambda _: -1},
     "an identity that is none": {"identity": lambda _: [1]},
     "a version that is none": {"identity": lambda saved: saved["identity"] | {"version": 1}},
+    "an optimiser that is none": {"optimizer": lambda _: {"state": [1]}},
+    "random states that are none": {"random": lambda _: [b"x"]},
+    "workers that are none": {"workers": lambda _: [{"x": ""}]},
 }
 
 
@@ -189,6 +190,32 @@ def test_a_checkpoint_of_another_form_is_refused(run, fails, tmp_path, form):
     change(tmp_path / "run" / "prompt_learner" / "model.pth.tar-1", **FORMS[form])
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
     assert "is not a checkpoint of this family: " in fails("CoOp", "eval", flags=flags)
+
+
+def quantised(value):
+    return torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
+
+
+TENSORS = {
+    "no data": (lambda value: value.to("meta"), "sparse, quantised or empty of data"),
+    "quantised": (quantised, "sparse, quantised or empty of data"),
+    "sparse": (lambda value: value.to_sparse(), "sparse, quantised or empty of data"),
+    "int8": (lambda value: value.to(torch.int8), "ctx is torch.int8 there and torch.float32 here"),
+    "complex": (lambda value: value * 1j, "ctx is torch.complex64 there and torch.float32 here"),
+    "10^12 values in one": (lambda value: value[:1, :1].expand(10**6, 10**6), "has more values"),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_tensors_of_another_kind_are_refused(run, fails, tmp_path, witness, kind):
+    run("CoOp", **OPTIONS | {"OPTIM__MAX_EPOCH": 1})
+    make, said = TENSORS[kind]
+    path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-1"
+    change(path, state_dict=lambda saved: {"ctx": make(saved["state_dict"]["ctx"])})
+    found = fails("CoOp", "eval", flags=("--eval-only", "--model-dir", str(tmp_path / "run")))
+    assert said in found
+    assert not (tmp_path / "eval" / "results.json").exists()
+    witness("files", f"a checkpoint whose tensors are: {kind}", found)
 
 
 def test_a_checkpoint_with_a_nan_is_no_checkpoint(interrupted, go_on, fails, witness):

@@ -1,12 +1,15 @@
 """Configs, split files, class names and results as hypothesis thinks of them: no traceback ever."""
 
 import json
+import random
 from contextlib import contextmanager, suppress
 
 import pytest
 import torch
 import yaml
 from dassl.config import get_cfg_default
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +18,13 @@ from datasets.splits import read_split
 from models.prompt_learner import POSITIONS, PromptLearner
 from models.tokenizer import clip_tokenizer, normalise_name
 from tests.conftest import make_clip
+from tests.reliability.runs import OPTIONS, content, require_equal
 from tools.collect_results import main as collect
-from trainers import extend_cfg
+from trainers import extend_cfg, resuming
 from trainers.class_names import checked
 from trainers.config import build_config
 from trainers.config_rules import flat
+from trainers.random_states import WorkerStates
 
 FUZZ = settings(
     deadline=None,
@@ -212,3 +217,58 @@ def test_any_table_of_published_figures(tmp_path, monkeypatch, capsys, content):
     monkeypatch.setattr(result_table, "PUBLISHED", path)
     with pytest.raises(ValueError, match=r"published\.csv is not a table"):
         result_table.published_table()
+
+
+CYCLE = []
+CYCLE.append(CYCLE)
+ODD = [
+    *[None, True, -1, 2**70, 0.5, float("inf"), "x", b"x", "9" * 5000, [], {}, (1,), [1], [["x"]]],
+    *[{"x": 1}, {0: 2}, {0: {"x": [1]}}, {(1,): 1}, CYCLE, torch.Size([1]), torch.float16],
+    *[torch.zeros(2, dtype=torch.int8), torch.full((3,), torch.nan), torch.ones(1) * 1j],
+    *[torch.zeros(1).to("meta"), torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)],
+    *[torch.zeros(1).expand(10**6, 10**6), torch.eye(2).to_sparse()],
+]
+
+
+def places(value, path=()):
+    """Where something stands in plain data; of the config only some keys."""
+    if (path and path[-2:-1] != ("config",)) or path[-1:] in (("OPTIM.LR",), ("SEED",)):
+        yield path
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+def with_odd(value, path, odd):
+    """A copy of plain data with something else in one place."""
+    if not path:
+        return odd
+    copy = value.copy()
+    copy[path[0]] = with_odd(value[path[0]], path[1:], odd)
+    return copy
+
+
+@pytest.mark.parametrize("trainer", ["PromptSRC", "Spotlighter"])
+def test_any_metadata_of_a_checkpoint(run, arguments, tmp_path, witness, trainer):
+    """Harmless, or refused: then the run goes on from the checkpoint before it."""
+    options = OPTIONS | {"OPTIM__MAX_EPOCH": 2}
+    run(trainer, **options)
+    set_random_seed(1)
+    built = build_trainer(build_config(train.parse_args(arguments(trainer, **options))))
+    built.workers = WorkerStates()
+    path = next((tmp_path / "run").glob("*/model.pth.tar-2"))
+    whole, rng, found = content(tmp_path / "run", path.name), random.Random(4), []
+    every = [place for place in places(whole) if place[0] != "val_result"]
+    for place in every + rng.choices(every, k=200):
+        torch.save(with_odd(whole, place, rng.choice(ODD)), path)
+        try:
+            found.append(resuming.resume(built, tmp_path / "run"))
+        except ValueError:
+            assert place[0] in ("identity", "epoch")
+            found.append("another run")
+        if found[-1] == 2:
+            require_equal(dict(built.model.learned.state_dict()), dict(whole["state_dict"]))
+            require_equal(built.optim.state_dict()["state"], whole["optimizer"]["state"])
+    assert {1, 2} <= set(found) <= {1, 2, "another run"}
+    fault = f"{trainer}: anything else in any place of a checkpoint's metadata"
+    witness("files", fault, "harmless, or goes on from the checkpoint before it")

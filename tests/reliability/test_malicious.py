@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import tarfile
 import zipfile
 
@@ -96,7 +97,8 @@ def test_a_file_of_weights_with_code(trace, fails, tmp_path, witness, name):
     torch.save({"state_dict": Evil(trace)}, tmp_path / name)
     options = {"MODEL__BACKBONE__PRETRAINED": True}
     found = fails("CoOp", flags=("--weights", str(tmp_path / name)), **LAST | options)
-    assert f"{name} cannot be read as" in found
+    kind = "cannot be read as safetensors" if "safe" in name else "is refused, because it pickles"
+    assert f"{name} {kind}" in found
     if name == "w.pt":
         witness("malicious", "a file of weights that runs code", found)
 
@@ -113,8 +115,10 @@ def test_a_scripted_file_of_weights_is_not_loaded_unseen(fails, tmp_path, monkey
 
 def test_an_embedded_clip_with_code(trace, tmp_path, witness):
     torch.save({"state_dict": Evil(trace)}, tmp_path / "tiny.pt")
-    with pytest.raises(ValueError, match="cannot be read as the embedded CLIP") as met:
+    with pytest.raises(ValueError, match="is not the embedded CLIP of this project"):
         loading.load_tiny_clip(tmp_path / "tiny.pt")
+    with pytest.raises(ValueError, match="is refused, because it pickles") as met:
+        loading.load_tiny_clip(tmp_path / "tiny.pt", digest="")
     witness("malicious", "an embedded CLIP that runs code", str(met.value))
 
 
@@ -263,3 +267,49 @@ def test_nothing_in_the_sources_reads_what_can_run(path):
         assert options.get("shell") is not True, f"line {node.lineno}"
         if called == ("torch", "load"):
             assert options.get("weights_only") is True, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("kind", ["a checkpoint", "a file of weights"])
+def test_packed_zeros_do_not_become_gigabytes(trained, fails, tmp_path, witness, kind):
+    """2 GiB of zeros in 2 MB."""
+    path = trained if kind == "a checkpoint" else tmp_path / "w.pt"
+    torch.save({"state_dict": {"ctx": torch.zeros(1)}, "epoch": 1}, path)
+    with zipfile.ZipFile(path) as plain:
+        parts = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in parts.items():
+            with packed.open(name, "w", force_zip64=True) as part:
+                part.write(content)
+                for _ in range(2048 if name.endswith("data/0") else 0):
+                    part.write(bytes(2**20))
+    flags = ("--eval-only", "--model-dir", str(trained.parents[1]))
+    if kind != "a checkpoint":
+        flags = ("--weights", str(path))
+    found = fails("CoOp", "eval", flags=flags, **LAST | {"MODEL__BACKBONE__PRETRAINED": True})
+    assert "bytes would become many times as many" in found
+    found = re.sub(r"its [\d,]+ bytes", "its ... bytes", found)
+    witness("malicious", f"{kind} of 2 MB that unpacks to 2 GiB", found)
+
+
+def test_values_within_values_are_counted(trained, fails):
+    """2^60 lists, each the pair of the one before, in a few hundred bytes; and one in itself."""
+    pair, cycle = [], []
+    cycle.append(cycle)
+    for _ in range(40):
+        pair = [pair, pair]
+    for value in (pair, cycle):
+        saved = torch.load(trained, weights_only=True)
+        saved["identity"]["config"]["OPTIM.LR"] = value
+        torch.save(saved, trained)
+        flags = ("--eval-only", "--model-dir", str(trained.parents[1]))
+        found = fails("CoOp", "eval", flags=flags, **LAST)
+        assert "it holds too many values within values" in found
+        saved["identity"]["config"]["OPTIM.LR"] = 0.02
+        torch.save(saved, trained)
+
+
+def test_the_folder_of_a_teacher_is_no_format_string(fails):
+    """`{seed:1000000000}` would be a text of a gigabyte."""
+    folder = "none/{seed:1000000000}/{dataset.__class__}"
+    found = fails("PromptKD", TRAINER__PROMPTKD__TEACHER_DIR=folder)
+    assert folder in found

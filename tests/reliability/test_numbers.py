@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from models.classifier import CLIPClassifier, Step
+from models.loading import TINY_CLIP
 from models.prototype_memory import PrototypeMemory
 from tests.reliability.runs import OPTIONS, content
+from trainers.base import CLIPTrainer
 from trainers.precision import Precision
 
 
@@ -86,3 +88,32 @@ def test_what_is_saved_is_looked_at_as_well(fails, tmp_path, monkeypatch, witnes
     assert "head.memory.mass (to be saved) is infinite or not a number in epoch 1/3 (" in found
     assert not (tmp_path / "run" / "prompt_learner").exists()
     witness("numbers", "an infinite number in the bank", found)
+
+
+@pytest.mark.parametrize("kind", ["NaN", "infinite", "int8", "complex"])
+def test_weights_that_are_no_numbers_are_not_evaluated(fails, tmp_path, witness, kind):
+    """They would give the first class to every picture: an accuracy of chance, and no word."""
+    change = {"NaN": lambda x: x * torch.nan, "infinite": lambda x: x + torch.inf}
+    change |= {"int8": lambda x: x.to(torch.int8), "complex": lambda x: x.float() * 1j}
+    saved = torch.load(TINY_CLIP, weights_only=True)
+    saved["state_dict"] = {k: change[kind](v) for k, v in saved["state_dict"].items()}
+    torch.save(saved, tmp_path / "w.pt")
+    options = {"MODEL__BACKBONE__NAME": "tiny-emoji", "MODEL__BACKBONE__PRETRAINED": True}
+    found = fails("ZeroshotCLIP", flags=("--weights", str(tmp_path / "w.pt")), **options)
+    assert "no number" in found or "torch.float32 here" in found
+    assert not (tmp_path / "run" / "results.json").exists()
+    witness("numbers", f"CLIP weights, all of them {kind}", found)
+
+
+def test_scores_that_are_no_numbers_are_not_counted(run, fails, tmp_path, monkeypatch, witness):
+    run("CoOp", **OPTIONS)
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
+    inference = CLIPTrainer.model_inference
+    monkeypatch.setattr(
+        CLIPTrainer, "model_inference", lambda self, image: inference(self, image) * torch.nan
+    )
+    found = fails("CoOp", "eval", flags=flags, **OPTIONS)
+    assert "the scores of a batch are infinite or not a number, on " in found
+    assert not (tmp_path / "eval" / "results.json").exists()
+    found = re.sub(r"on \S+/toy.* \(pre", "on ... (pre", found)
+    witness("numbers", "NaN scores in an evaluation", found)

@@ -85,7 +85,7 @@ def test_a_killed_process_is_resumed_from_its_checkpoint(sprites, tmp_path):
 def test_the_asset_is_a_clip_that_agrees_with_the_training(sprites, tmp_path):
     run = pretraining(sprites, tmp_path, steps=2)
     run.run()
-    model = load_tiny_clip(tmp_path / "asset.pt")
+    model = load_tiny_clip(tmp_path / "asset.pt", digest="")
     assert model.visual.input_resolution == 64
     assert model.visual.transformer.resblocks[0].attn.num_heads == 1  # width // 64
     pixels = torch.randn(2, 3, 64, 64)

@@ -195,6 +195,16 @@ def test_a_published_teacher_has_the_shape_of_its_checkpoint(publish, run, tmp_p
     assert results(tmp_path / "student")["teacher"].startswith("PromptSRC on tiny-emoji, ")
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (10**5, 2)])
+def test_a_published_teacher_with_another_kind_of_prompt_is_refused(run, tmp_path, shape):
+    path = tmp_path / "theirs" / "VLPromptLearner" / "model-best.pth.tar"
+    path.parent.mkdir(parents=True)
+    state = {"prompt_learner.ctx": torch.zeros(shape)}
+    torch.save({"state_dict": state, "epoch": 20}, path)
+    with pytest.raises(ValueError, match="the teacher's prompt has the shape"):
+        run("PromptKD", "student", **distil(tmp_path / "theirs"))
+
+
 def test_a_missing_teacher_says_what_to_do(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="leave it empty for zero-shot CLIP"):
         run("PromptKD", "student", **distil(tmp_path / "{dataset}"))

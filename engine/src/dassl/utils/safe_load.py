@@ -98,6 +98,8 @@ def _damage(file: BinaryIO) -> str | None:
         return None  # written by a torch of long ago, or no checkpoint
     try:
         with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                return "its parts are compressed, which torch.save never does"
             part = archive.testzip()
     except Exception:  # names, sizes and places in the archive may all be wrong
         return "its table of contents cannot be read"
