@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from datasets.pictures import what_is_left
 from datasets.splits import Splits, read_split, subsample_classes, write_split
 from datasets.subsets import fingerprint, read_pickled_subset, read_subset, write_subset
 
@@ -45,12 +46,14 @@ class FewShotDataset(DatasetBase):
         published: counts of the literature.
         labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
         test_only: the training items are the test's; they only say what the classes are.
+        upright: pictures are turned as their EXIF data say, where INPUT.EXIF leaves it open.
         all_class_names: names of all classes by label, whatever subset a run has.
+        left_out: what lies among the pictures and is not used, by the reason.
 
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
-        ValueError: the split file is malformed, there are no test pictures, or
-            DATASET.SUBSAMPLE_CLASSES is unknown.
+        ValueError: the split file is malformed, there are no test pictures (of the chosen
+            classes), or DATASET.SUBSAMPLE_CLASSES is unknown.
     """
 
     dataset_dir = ""
@@ -61,8 +64,10 @@ class FewShotDataset(DatasetBase):
     published: Published | None = None
     labels_by_folder = False
     test_only = False
+    upright = False
 
     def __init__(self, cfg: Any) -> None:
+        self.left_out: dict[str, list[Path]] = {}
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
         self.image_folder = self.folder / self.image_dir
         self.split_path = self.folder / self.split_file
@@ -75,10 +80,19 @@ class FewShotDataset(DatasetBase):
         splits = splits._replace(class_names=self.all_class_names)
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-        splits = subsample_classes(splits, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        subset = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
+        splits = subsample_classes(splits, subset)
+        if not splits.test:
+            raise ValueError(
+                f"{type(self).__name__} has no test pictures of the classes that "
+                f"DATASET.SUBSAMPLE_CLASSES {subset} selects, in {self.folder}."
+            )
         self._names = splits.names()
-        super().__init__(train_x=splits.train, val=splits.val or None, test=splits.test)
+        self.test_only = self.test_only or not splits.train
+        train = splits.train or splits.test  # the engine takes no data set without them
+        super().__init__(train_x=train, val=splits.val or None, test=splits.test)
         self._tell_empty_classes()
+        self._tell_left_out()
 
     # The classes are those of the class list: one without a picture keeps its place.
 
@@ -105,6 +119,11 @@ class FewShotDataset(DatasetBase):
                 "%s: %d of %d classes have no training picture, as %s; they stay in the class list",
                 *(type(self).__name__, len(empty), len(self._names), ", ".join(empty[:3])),
             )
+
+    def _tell_left_out(self) -> None:
+        for reason, paths in self.left_out.items():
+            if paths:
+                logger.warning("%s: left out: %s", type(self).__name__, what_is_left(reason, paths))
 
     def prepare(self) -> None:
         """Create the data where a data set can make its own; does nothing by default."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from dassl.data.datasets import Datum
 
-from datasets.division import class_folders, divide, hold_out, items_of
+from datasets.division import divide, hold_out, items_of
+from datasets.pictures import class_folders
 from datasets.splits import Splits, read_json, read_text
 
 

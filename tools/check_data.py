@@ -6,7 +6,8 @@ Usage:
     python tools/check_data.py folder --root my_pictures --quick
 
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
-would spoil a result. A note does not: it says what a reader of the result should know.
+would spoil a result. A note does not: it says what a reader of the result should know. "Fit for
+results" means that every file was read and is used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from tools.check.rules import (
     check_classes,
     check_counts,
     check_duplicates,
+    check_left_out,
     check_pictures,
+    check_turned,
     some,
 )
 from tools.check.subject import Subject, open_subject
@@ -48,6 +51,8 @@ def check(subject: Subject, pictures: Pictures) -> list[Finding]:
         *check_classes(subject),
         *check_counts(subject),
         *check_duplicates(subject, pictures),
+        *check_left_out(subject),
+        *check_turned(subject, pictures),
     ]
 
 
@@ -112,6 +117,17 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     return findings
 
 
+def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
+    """Return the last line. What is fit was read whole, file by file."""
+    faults = [finding for finding in findings if not finding.note]
+    unused = range(sum(finding.unused for finding in findings))
+    if faults:
+        return f"{some(faults, 'fault')} that would spoil a result"
+    if unused:
+        return f"No fault in what is used, but {some(unused, 'file')} left out; see the notes"
+    return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
@@ -123,9 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for finding in findings:
         print(finding.text(args.show))
-    faults = [finding for finding in findings if not finding.note]
-    print(f"{some(faults, 'fault')} that would spoil a result" if faults else "Fit for results")
-    return 1 if faults else 0
+    print(verdict(findings, quick=args.quick))
+    return 0 if all(finding.note for finding in findings) else 1
 
 
 if __name__ == "__main__":

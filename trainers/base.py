@@ -55,6 +55,7 @@ class CLIPTrainer(PromptTuner):
         with distributed.main_first():
             super().build_data_loader()
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
+        self.turned: dict[str, set[int]] = {}  # whose EXIF data call for a turn, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
         if self.transductive:

@@ -40,6 +40,11 @@ def wholes() -> Rule:
     return lambda value: all(type(v) is int and v >= 0 for v in value), "whole numbers from 0 on"
 
 
+def one_of(*words: str) -> Rule:
+    """One of a few words."""
+    return lambda value: value in words, f"one of {', '.join(words)}"
+
+
 def only(wanted: Any) -> Rule:
     """One value and no other: what Dassl can, and trainers of prompts cannot use."""
     return lambda value: value == wanted, f"{wanted} for these trainers"
@@ -57,6 +62,7 @@ RULES: dict[str, Rule] = {
     "INPUT.PIXEL_STD": numbers(3, 1e-6),
     "DATALOADER.NUM_WORKERS": at_least(0),
     "INPUT.RRCROP_SCALE": numbers(2, 0),
+    "INPUT.EXIF": one_of("auto", "upright", "stored"),
     "INPUT.NO_TRANSFORM": only(False),
     "DATALOADER.K_TRANSFORMS": only(1),
     "DATALOADER.TRAIN_X.BATCH_SIZE": at_least(1),

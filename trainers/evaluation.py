@@ -12,7 +12,7 @@ from dassl.data.datasets import DatasetBase
 from tqdm import tqdm
 
 from trainers import distributed
-from trainers.pictures import ahead, readable
+from trainers.pictures import ahead, readable, upright
 from trainers.run_record import write_predictions, write_results
 
 if TYPE_CHECKING:
@@ -49,7 +49,18 @@ def evaluate(trainer: CLIPTrainer, loader: Any, split: str) -> tuple[dict[str, f
         trainer.evaluator.process(output, label)
     if not rates:
         raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
+    tell_turned(trainer, split)
     return trainer.evaluator.evaluate(), round(median(rates), 1)
+
+
+def tell_turned(trainer: CLIPTrainer, split: str) -> None:
+    """Say what became of the pictures whose EXIF data call for a turn."""
+    if count := len(trainer.turned.get(split, ())):
+        done = "turned upright" if upright(trainer.cfg) else "read as they are stored"
+        logger.info(
+            "%d pictures of %s have EXIF data that call for a turn: they were %s (INPUT.EXIF %s)",
+            *(count, split, done, trainer.cfg.INPUT.EXIF),
+        )
 
 
 def test(trainer: CLIPTrainer, split: str | None) -> float:
@@ -91,6 +102,8 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "learned_parameters": trainer.num_learned(),
         "processes": distributed.processes(),
     }
+    found["exif"] = {"pictures": "upright" if upright(cfg) else "stored"}
+    found["exif"] |= {split: len(turned) for split, turned in trainer.turned.items()}
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(trainer.unreadable.get(split, ())) for split in splits}

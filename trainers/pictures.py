@@ -9,14 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from dassl.data import DataManager, DatasetWrapper
-from dassl.data.datasets import DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from PIL import Image
 from yacs.config import CfgNode
+
+from datasets.pictures import TURNED, open_picture
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
 
 logger = logging.getLogger(__name__)
+
+
+def upright(cfg: CfgNode) -> bool:
+    """Whether the pictures of the config's data set are turned as their EXIF data say."""
+    own = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
+    return {"upright": True, "stored": False}.get(cfg.INPUT.EXIF, own)
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
@@ -67,6 +75,8 @@ class KeptPictures(DatasetWrapper):
         super().__init__(*args, **kwargs)
         self.kept: dict[int, Any] = {}
         self.unreadable: dict[int, str] = {}  # what is wrong, by index
+        self.turned: set[int] = set()  # those whose EXIF data call for a turn
+        self.upright = upright(self.cfg)
 
     def keep(self) -> None:
         """Decode pictures in order, as many as fit."""
@@ -91,16 +101,19 @@ class KeptPictures(DatasetWrapper):
         if idx in self.kept:
             return self.kept[idx]
         try:
-            return super().read(idx)
+            picture = open_picture(self.data_source[idx].impath, self.upright)
         except (OSError, ValueError) as error:
             self.unreadable[idx] = str(error)
             return Image.new("RGB", self.cfg.INPUT.SIZE[::-1])
+        if picture.info[TURNED]:
+            self.turned.add(idx)
+        return picture
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        """The item, with `unreadable` (a sentence, or empty) and `blank`."""
+        """The item, with `unreadable` (a sentence, or empty), `blank` and `turned`."""
         item = super().__getitem__(idx)
         fault = self.unreadable.get(idx, "")
-        marks = {"unreadable": fault, "blank": bool(fault)}
+        marks = {"unreadable": fault, "blank": bool(fault), "turned": idx in self.turned}
         if fault and self.is_train and self.cfg.DATALOADER.SKIP_UNREADABLE:
             for step in range(1, len(self)):
                 other = (idx + step) % len(self)
@@ -111,11 +124,16 @@ class KeptPictures(DatasetWrapper):
 
 
 def readable(trainer: CLIPTrainer, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures; what could not be read is remembered by the trainer.
+    """The batch without blank pictures.
+
+    The trainer remembers what could not be read, and whose EXIF data call for a turn.
 
     Raises:
         ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
     """
+    if "turned" in batch:
+        turned = batch["index"][batch["turned"]].tolist()
+        trainer.turned.setdefault(split, set()).update(turned)
     faults = set(filter(None, batch.get("unreadable", ())))
     if not faults:
         return batch

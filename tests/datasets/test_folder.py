@@ -1,5 +1,7 @@
 """Own pictures: folders with splits, folders without, a CSV file; and every refusal."""
 
+import shutil
+
 import pytest
 
 from tests.datasets.config import build, flat
@@ -94,9 +96,15 @@ def test_classnames_say_names_and_order_and_keep_empty_classes(tmp_path):
     assert build("Folder", tmp_path, shots=1, subset="new").classnames == ["honey bee", "cat"]
 
 
-def test_an_empty_class_folder_is_a_class(tmp_path):
+def test_an_empty_folder_is_a_class_only_where_another_split_or_a_list_names_it(tmp_path, caplog):
     split_root(tmp_path)
     (tmp_path / "test" / "ant").mkdir()
+    assert build("Folder", tmp_path).classnames == NAMES
+    assert f"left out: 1 folders without a picture, as {tmp_path}/test/ant" in caplog.text
+    picture(tmp_path / "train" / "ant" / "0.png")
+    assert build("Folder", tmp_path).classnames == ["ant", *NAMES]
+    shutil.rmtree(tmp_path / "train" / "ant")
+    text(tmp_path / "classnames.txt", ["ant", *NAMES])
     assert build("Folder", tmp_path).classnames == ["ant", *NAMES]
 
 
@@ -154,7 +162,7 @@ def test_a_malformed_csv_file_is_refused(tmp_path, rows, head, message):
 
 def test_a_csv_file_of_another_encoding_is_named(tmp_path):
     (tmp_path / "my.csv").write_bytes("path,label\ncaf\u00e9.png,cat\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"my\.csv is no CSV file in UTF-8"):
+    with pytest.raises(ValueError, match=r"my\.csv is no text in UTF-8 .*; save it anew"):
         build("Folder", tmp_path / "my.csv")
 
 

@@ -80,7 +80,8 @@ def test_missing_and_corrupt_pictures_are_named_with_data_set_and_split(sound, c
     code, out = check("oxford_pets")
     assert code == 1
     assert f"FAULT: OxfordPets: train: 1 picture missing\n    {folder}/images/{gone}\n" in out
-    assert f"FAULT: OxfordPets: test: 1 picture unreadable\n    {folder}/images/{broken}: " in out
+    fault = "FAULT: OxfordPets: test: 1 picture unreadable"
+    assert f"{fault}\n    {folder}/images/{broken} cannot be read as a picture: " in out
     assert "2 faults that would spoil a result" in out
     code, out = check("oxford_pets", "--quick")
     assert "picture missing" in out
@@ -228,4 +229,4 @@ def test_own_pictures_are_checked(tmp_path, check):
     code, out = check("Folder")
     assert code == 1
     assert "FAULT: Folder: train: 1 of 3 classes without a picture\n    ant" in out
-    assert f"{tmp_path}/test/cat/bad.png: " in out
+    assert f"{tmp_path}/test/cat/bad.png cannot be read as a picture: " in out

@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_told_and_skipped(call, images, tmp_path):
     assert [Path(row["path"]).name for row in rows(out)] == ["test_0_0.png"]
     first, second, last = err.splitlines()
     assert first.startswith(f"predict: skipped: {tmp_path}/broken.png cannot be read as a picture")
-    assert second == "predict: skipped: there is no file /no.png"
+    assert second == "predict: skipped: No picture at /no.png"
     assert last == "predict: 2 of 3 pictures were skipped"
     code, out, err = call("--images", "/no.png")
     assert code == 1
@@ -148,7 +148,7 @@ def test_other_classes_are_predicted(call, images, tmp_path):
     [
         (b"\n \n", "holds no class name; give one a line"),
         (b"\xff\xfe\x00", "is no text in UTF-8"),
-        (None, "No such file or directory: "),
+        (None, "there is no class list "),
     ],
 )
 def test_a_class_list_that_is_none_is_refused(call, images, tmp_path, content, sentence):

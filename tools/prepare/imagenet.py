@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from datasets.division import pictures_in
+from datasets.pictures import pictures_in
 from datasets.raw import read_mat
 from datasets.splits import read_text
 from tools.prepare.unpack import unpack, unpack_tar
