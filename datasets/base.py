@@ -42,7 +42,7 @@ class FewShotDataset(DatasetBase):
         image_dir: folder under `dataset_dir` that the paths of the split file start from.
         split_file: JSON file under `dataset_dir`, see `datasets.splits.read_split`.
         raw_files: files under `dataset_dir` that `read_raw` reads, for a missing split file.
-        subset_dir: folder under `dataset_dir` for few-shot subsets.
+        subset_dir: folder under `dataset_dir` for few-shot subsets; "" caches none.
         published: counts of the literature.
         labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
         test_only: the training items are the test's; they only say what the classes are.
@@ -164,14 +164,15 @@ class FewShotDataset(DatasetBase):
         return splits
 
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
-        """Return the subset cached for these shots and this seed, or draw and cache it.
+        """Return the subset cached for these shots and this seed, or draw it, and cache it.
 
         The draw depends on nothing but the split and the seed, and leaves the global generator as
         it was, so a run goes on alike whether the subset was cached or not. A negative seed means
         "unseeded": another subset each time, never cached.
         """
-        if seed < 0:
-            return self._draw(splits, shots)
+        if seed < 0 or not self.subset_dir:
+            with seeded(seed) if seed >= 0 else contextlib.nullcontext():
+                return self._draw(splits, shots)
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
         subset = read_subset(cache, self.image_folder, origin)

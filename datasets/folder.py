@@ -62,7 +62,7 @@ class Folder(FewShotDataset):
     """
 
     upright = True
-    subset_dir = ".split_fewshot"  # hidden, so it is no class
+    subset_dir = ""  # nothing is written among the pictures
     table: Path | None = None
 
     def prepare(self) -> None:

@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 
 def upright(cfg: CfgNode) -> bool:
     """Whether the pictures of the config's data set are turned as their EXIF data say."""
-    own = getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
-    return {"upright": True, "stored": False}.get(cfg.INPUT.EXIF, own)
+    if cfg.INPUT.EXIF != "auto" or not cfg.DATASET.NAME:
+        return bool(cfg.INPUT.EXIF == "upright")
+    return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:

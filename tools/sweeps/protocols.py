@@ -66,6 +66,7 @@ class Run:
         dataset: stem of its yaml; the source of xd and dg.
         config: stem of the trainer's yaml; "" for the protocol's own.
         targets: stems, of xd and dg; () for the protocol's own.
+        target_root: folder of the targets' data; "" for that of the source.
         opts: KEY VALUE pairs for train.py.
         needs: folders of jobs that its training needs, as a teacher's.
     """
@@ -79,6 +80,7 @@ class Run:
     config: str = ""
     root: str = "data"
     targets: tuple[str, ...] = ()
+    target_root: str = ""
     opts: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
 
@@ -94,6 +96,8 @@ class Run:
         check_config(run.trainer, run.config)
         if run.protocol == "zeroshot" and not learns_nothing(run.trainer):
             raise ValueError(f"zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got {run.trainer}")
+        if run.target_root and run.protocol not in ("xd", "dg"):
+            raise ValueError(f"--target-root is for xd and dg, not for {run.protocol}")
         if run.protocol in ("xd", "dg"):
             run = replace(run, targets=run.targets or default_targets(run.protocol, run.dataset))
             for target in run.targets:
@@ -150,7 +154,8 @@ def _transfer(run: Run) -> list[Job]:
     tests = run.output / "evaluation" / run.trainer / level
     if run.dataset != "imagenet":
         tests = tests / run.dataset
-    others = [replace(run, dataset=target) for target in run.targets]
+    root = run.target_root or run.root
+    others = [replace(run, dataset=target, root=root) for target in run.targets]
     return [train, *(_job(other, tests / other.dataset / seed, "all", train) for other in others)]
 
 
