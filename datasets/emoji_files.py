@@ -22,8 +22,8 @@ from rich.progress import track
 from datasets.base import FewShotDataset
 from datasets.emoji_pictures import Clutter
 from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
-from datasets.folder import WORDS
-from datasets.pictures import find, folders_in, shown
+from datasets.folder import holds_classes
+from datasets.pictures import shown
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
@@ -85,21 +85,11 @@ def require_place(folder: Path, split_file: str) -> None:
             "name; move it away, or choose another --root."
         )
     root = folder.parent
-    if root.is_file() or (root.is_dir() and holds_classes(root)):
+    if holds_classes(root):
         raise ValueError(
             f"{root} is a folder of pictures, and {folder.name} would be drawn into it; choose a "
             "folder of data sets as --root (and your pictures as --target-root of scripts/xd.sh)."
         )
-
-
-def holds_classes(root: Path) -> bool:
-    """Return whether a folder holds class folders with pictures, divided into splits or not."""
-    for name in folders_in(root):
-        folder = root / name
-        inner = folders_in(folder) if name.lower() in WORDS else []
-        if any(find(path, deep=False).pictures for path in (folder, *(folder / n for n in inner))):
-            return True
-    return False
 
 
 def is_current(folder: Path, stamp: dict[str, Any]) -> bool:

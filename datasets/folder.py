@@ -205,3 +205,15 @@ def name_classes(items: Iterable[Datum], names: dict[str, str]) -> list[Datum]:
         Datum(impath=i.impath, label=labels[i.classname], classname=names[i.classname])
         for i in items
     ]
+
+
+def holds_classes(root: Path) -> bool:
+    """Return whether a path is a CSV file, or holds class folders, divided into splits or not."""
+    if not root.is_dir():
+        return root.is_file() and root.suffix.lower() == ".csv"
+    for name in folders_in(root):
+        folder = root / name
+        inner = folders_in(folder) if name.lower() in WORDS else []
+        if any(find(path, deep=False).pictures for path in (folder, *(folder / n for n in inner))):
+            return True
+    return False

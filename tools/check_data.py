@@ -3,7 +3,7 @@
 Usage:
     python tools/check_data.py --root data                  # every published data set that is there
     python tools/check_data.py imagenet dtd --root data
-    python tools/check_data.py folder --root my_pictures --quick
+    python tools/check_data.py --root my_pictures --quick   # class folders, or a CSV file
 
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
 would spoil a result. A note does not: it says what a reader of the result should know. "Fit for
@@ -21,6 +21,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
+from datasets.folder import Folder, holds_classes
 from tools.check.pictures import Pictures, examine
 from tools.check.rules import (
     Finding,
@@ -73,12 +74,16 @@ def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
 def choose(words: Sequence[str], root: Path) -> list[str]:
     """Return the names of the data sets to check: those named, or those that are there.
 
+    A folder of one's own pictures is found without its name.
+
     Raises:
         ValueError: there is no such data set, or nothing is there.
     """
     if words:
         return [find_name(word) for word in words]
     there = [name for name, cls in benchmarks().items() if (root / cls.dataset_dir).is_dir()]
+    if not there and holds_classes(root):
+        return [Folder.__name__]
     if not there:
         raise ValueError(
             f"None of {', '.join(benchmarks())} is in {root}; name the folder of all data sets "
