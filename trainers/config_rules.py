@@ -45,6 +45,11 @@ def one_of(*words: str) -> Rule:
     return lambda value: value in words, f"one of {', '.join(words)}"
 
 
+def in_utf8() -> Rule:
+    """A path whose name is UTF-8; TensorBoard writes to no other."""
+    return lambda value: value.encode("utf-8", "replace").decode() == value, "a path in UTF-8"
+
+
 def only(wanted: Any) -> Rule:
     """One value and no other: what Dassl can, and trainers of prompts cannot use."""
     return lambda value: value == wanted, f"{wanted} for these trainers"
@@ -57,6 +62,7 @@ def _is_number(value: Any) -> bool:
 LOGS_ON_WANDB = ("off", "offline", "online")
 
 RULES: dict[str, Rule] = {
+    "OUTPUT_DIR": in_utf8(),
     "INPUT.SIZE": numbers(2, 1),
     "INPUT.PIXEL_MEAN": numbers(3, -math.inf),
     "INPUT.PIXEL_STD": numbers(3, 1e-6),

@@ -1,6 +1,7 @@
 """Missing and broken pictures: named and stopped at, or skipped and counted."""
 
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -195,3 +196,19 @@ def test_own_pictures_are_turned_upright(arguments, tmp_path):
 def test_an_unknown_way_of_turning_is_refused(fails):
     found = fails("CoOp", INPUT__EXIF="on")
     assert "INPUT.EXIF must be one of auto, upright, stored, got 'on'" in found
+
+
+def test_an_output_folder_whose_name_is_no_utf8_is_refused_before_anything_is_done(fails, tmp_path):
+    found = fails("CoOp", os.fsdecode(b"\xb9"))
+    assert "OUTPUT_DIR must be a path in UTF-8, got " in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_any_name_are_trained_on(run, tmp_path):
+    root = tmp_path / os.fsdecode(b"\xb9\xb7")
+    for name in (b"cat", b"caf\xe9"):
+        (folder := root / os.fsdecode(name)).mkdir(parents=True)
+        for n in range(4):
+            Image.new("RGB", (30, 10)).save(folder / f"{n}.png")
+    run("CoOp", flags=at(root), DATASET__NAME="Folder", DATASET__NUM_SHOTS=1)
+    assert results(tmp_path / "run")["class_names"] == ["caf\\xe9", "cat"]
