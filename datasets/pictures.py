@@ -41,7 +41,8 @@ NEEDS = {
     "AVIF": "pip install 'pillow>=11.3'",
     "JPEG2000": "a Pillow with JPEG 2000",
 }
-MAX_PIXELS = 64_000_000  # of one picture; decoded it takes 256 MB, or 512 MB with transparency
+MAX_PIXELS = 64_000_000  # of one picture; to decode it takes 250 to 500 MB
+FEWER = {"WEBP": MAX_PIXELS // 2}  # its decoder takes twice as much
 
 # What file systems, disk stations and zip programs leave, in lower case.
 SYSTEM_FOLDERS = {
@@ -217,9 +218,10 @@ def _reason(error: Exception) -> str:
 
 def _require_bounded(image: Image.Image) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    most = FEWER.get(image.format or "", MAX_PIXELS)
+    if width * height > most:
         raise ValueError(
-            f"it has {width} x {height} pixels, at most {MAX_PIXELS:,} are read; make it smaller "
+            f"it has {width} x {height} pixels, at most {most:,} are read; make it smaller "
             "(MAX_PIXELS in datasets/pictures.py)"
         )
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from datasets import pictures
 from datasets.pictures import ORIENTATION, TURNED, open_picture
 
 PROJECT = Path(__file__).parents[2]
@@ -130,6 +131,13 @@ def test_postscript_starts_no_program(read, monkeypatch, witness):
     with pytest.raises(ValueError, match=r"cannot be read as a picture: it is of no format that"):
         read(POSTSCRIPT)
     witness("input", "a picture: PostScript called x.png", "refused, no program is started")
+
+
+def test_a_webp_may_have_half_the_pixels(read, monkeypatch):
+    monkeypatch.setattr(pictures, "FEWER", {"WEBP": 128})
+    with pytest.raises(ValueError, match="it has 16 x 16 pixels, at most 128 are read"):
+        read(encoded(Image.fromarray(RGB), "WEBP"))
+    assert read(encoded(Image.fromarray(RGB), "PNG")).shape == (16, 16, 3)
 
 
 def test_a_bomb_takes_no_memory(tmp_path, witness):
