@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import signal
 import sys
@@ -97,6 +98,14 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.train()
 
 
+def let_names_through() -> None:
+    """Print names of files that are no UTF-8 escaped, and read them, instead of stopping there."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            how = "surrogateescape" if stream is sys.stdin else "backslashreplace"
+            stream.reconfigure(errors=how)
+
+
 def log_to_stdout(level: int) -> None:
     """Send the project's own messages where Dassl's go; after `setup_logger` redirected stdout."""
     logging.raiseExceptions = False  # a line that cannot be written is lost, not the run
@@ -112,6 +121,7 @@ def log_to_stdout(level: int) -> None:
 def main() -> int:
     """Run; what the user can mend ends in one sentence and exit code 2, all else in code 1."""
     args = parse_args()
+    let_names_through()
     threading.excepthook = lambda met: sys.stderr.write(
         f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
     )  # as TensorBoard's, where a disk is full

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DatasetBase, Datum
 
+from datasets.pictures import what_is_left
 from datasets.splits import Splits, read_split, subsample_classes, write_split
 from datasets.subsets import digest, fingerprint, read_pickled_subset, read_subset, write_subset
 
@@ -41,10 +42,12 @@ class FewShotDataset(DatasetBase):
         image_dir: folder under `dataset_dir` that the paths of the split file start from.
         split_file: JSON file under `dataset_dir`, see `datasets.splits.read_split`.
         raw_files: files under `dataset_dir` that `read_raw` reads, for a missing split file.
-        subset_dir: folder under `dataset_dir` for few-shot subsets.
+        subset_dir: folder under `dataset_dir` for few-shot subsets; "" caches none.
         published: counts of the literature.
         labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
         test_only: the training items are the test's; they only say what the classes are.
+        upright: pictures are turned as their EXIF data say, where INPUT.EXIF leaves it open.
+        left_out: what lies among the pictures and is not used, by the reason.
         own_data: the user's own; two such data sets may have one name, and paths and labels alike.
         all_class_names: names of all classes by label, whatever subset a run has.
         digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
@@ -56,8 +59,8 @@ class FewShotDataset(DatasetBase):
 
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
-        ValueError: the split file is malformed, there are no test pictures, or
-            DATASET.SUBSAMPLE_CLASSES is unknown.
+        ValueError: the split file is malformed, there are no test pictures (of the chosen
+            classes), or DATASET.SUBSAMPLE_CLASSES is unknown.
     """
 
     dataset_dir = ""
@@ -69,8 +72,10 @@ class FewShotDataset(DatasetBase):
     labels_by_folder = False
     test_only = False
     own_data = False
+    upright = False
 
     def __init__(self, cfg: Any) -> None:
+        self.left_out: dict[str, list[Path]] = {}
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
         self.image_folder = self.folder / self.image_dir
         self.split_path = self.folder / self.split_file
@@ -86,10 +91,19 @@ class FewShotDataset(DatasetBase):
         self.label = cfg.DATASET.get("LABEL", "") or self.default_label()
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-        splits = subsample_classes(splits, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        subset = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
+        splits = subsample_classes(splits, subset)
+        if not splits.test:
+            raise ValueError(
+                f"{type(self).__name__} has no test pictures of the classes that "
+                f"DATASET.SUBSAMPLE_CLASSES {subset} selects, in {self.folder}."
+            )
         self._names = splits.names()
-        super().__init__(train_x=splits.train, val=splits.val or None, test=splits.test)
+        self.test_only = self.test_only or not splits.train
+        train = splits.train or splits.test  # the engine takes no data set without them
+        super().__init__(train_x=train, val=splits.val or None, test=splits.test)
         self._tell_empty_classes()
+        self._tell_left_out()
 
     def name_of_root(self) -> str:
         """What the data are called where no label is given: a benchmark by its class."""
@@ -124,6 +138,11 @@ class FewShotDataset(DatasetBase):
                 "%s: %d of %d classes have no training picture, as %s; they stay in the class list",
                 *(type(self).__name__, len(empty), len(self._names), ", ".join(empty[:3])),
             )
+
+    def _tell_left_out(self) -> None:
+        for reason, paths in self.left_out.items():
+            if paths:
+                logger.warning("%s: left out: %s", type(self).__name__, what_is_left(reason, paths))
 
     def prepare(self) -> None:
         """Create the data where a data set can make its own; does nothing by default."""
@@ -164,7 +183,7 @@ class FewShotDataset(DatasetBase):
         return splits
 
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
-        """Return the subset cached for these shots and this seed, or draw and cache it.
+        """Return the subset cached for these shots and this seed, or draw it, and cache it.
 
         One that upstream has cached, as a pickle, is preferred.
 
@@ -172,8 +191,9 @@ class FewShotDataset(DatasetBase):
         it was, so a run goes on alike whether the subset was cached or not. A negative seed means
         "unseeded": another subset each time, never cached.
         """
-        if seed < 0:
-            return self._draw(splits, shots)
+        if seed < 0 or not self.subset_dir:
+            with seeded(seed) if seed >= 0 else contextlib.nullcontext():
+                return self._draw(splits, shots)
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
         stored = read_subset(cache, self.image_folder, origin, splits)

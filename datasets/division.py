@@ -11,27 +11,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from datasets.pictures import class_folders, pictures_in, shown
 from datasets.splits import Item, Splits, read_text
 
 CLASS_LIST = "classnames.txt"
 SPLIT_SEED = 1
 SHARES = (0.5, 0.2)  # of train and val where nothing is divided; the test gets the rest
 VAL_SHARE = 0.2  # of train where only a test is set apart
-
-
-def class_folders(folder: Path, ignored: Iterable[str] = ()) -> list[str]:
-    """Return the names of the folders in a folder, sorted; hidden ones do not count."""
-    found = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(name for name in found if not name.startswith(".") and name not in ignored)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures right in a folder, sorted by name; none where there is no folder."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    shown = (path for path in found if not path.name.startswith("."))
-    return sorted(path for path in shown if path.suffix.lower() in IMG_EXTENSIONS)
 
 
 def read_class_names(path: Path) -> dict[str, str]:
@@ -70,8 +57,9 @@ def divide_folders(
     """
     names = names or {}
     classes = [
-        (names.get(name, name), pictures_in(folder / name))
-        for name in class_folders(folder, ignored)
+        (names.get(name, shown(name)), pictures_in(folder / name))
+        for name in class_folders(folder)
+        if name not in ignored
     ]
     every = [
         item for label, (name, paths) in enumerate(classes) for item in items_of(paths, label, name)

@@ -20,8 +20,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from datasets.base import FewShotDataset
 from datasets.emoji_pictures import Clutter
 from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
+from datasets.folder import holds_classes
+from datasets.pictures import shown
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
@@ -51,10 +54,14 @@ def ensure_dataset(
         domain: "colour" or "lineart".
         per_class: pictures of each class, by split.
         workers: processes; as many as there are processor cores by default.
+
+    Raises:
+        ValueError: there is other data in the folder, or its parent is a folder of pictures.
     """
     stamp = _stamp(set_name, domain, per_class)
     if is_current(folder, stamp):
         return
+    require_place(folder, split_file)
     with scratch_beside(folder) as scratch:
         if is_current(folder, stamp):  # another process was quicker
             return
@@ -64,6 +71,26 @@ def ensure_dataset(
         if folder.exists():
             folder.rename(scratch / "replaced")
         unfinished.rename(folder)
+
+
+def require_place(folder: Path, split_file: str) -> None:
+    """Refuse to draw over other data, or into a folder of pictures, where it would be a class.
+
+    Raises:
+        ValueError: naming what is there.
+    """
+    own = {IMAGE_DIR, MASK_FILE, STAMP_FILE, split_file, FewShotDataset.subset_dir}
+    if folder.is_dir() and (other := sorted({entry.name for entry in folder.iterdir()} - own)):
+        raise ValueError(
+            f"{folder} holds {shown(other[0])}, which is no part of the embedded data set of that "
+            "name; move it away, or choose another --root."
+        )
+    root = folder.parent
+    if holds_classes(root):
+        raise ValueError(
+            f"{root} is a folder of pictures, and {folder.name} would be drawn into it; choose a "
+            "folder of data sets as --root (and your pictures as --target-root of scripts/xd.sh)."
+        )
 
 
 def is_current(folder: Path, stamp: dict[str, Any]) -> bool:

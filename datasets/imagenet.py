@@ -17,13 +17,8 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import (
-    CLASS_LIST,
-    class_folders,
-    items_of,
-    pictures_in,
-    read_class_names,
-)
+from datasets.division import CLASS_LIST, items_of, read_class_names
+from datasets.pictures import class_folders, find, pictures_in
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset
 
@@ -86,7 +81,7 @@ class ImageNetPart(ImageNetVariant):
     def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
         """Return the classes whose folder is there, in the order of classnames.txt."""
         require_folder(self.image_folder, type(self).__name__)
-        found = set(class_folders(self.image_folder))
+        found = set(class_folders(self.image_folder, classes))
         return {folder: name for folder, name in classes.items() if folder in found}
 
 
@@ -143,7 +138,7 @@ def read_pictures(folder: Path, classes: dict[str, str]) -> list[Datum]:
     items = []
     for label, (name, class_name) in enumerate(classes.items()):
         items += items_of(pictures_in(folder / name), label, class_name)
-    if not items and (loose := pictures_in(folder)):
+    if not items and (loose := find(folder, deep=False).pictures):
         raise ValueError(
             f"{folder} holds pictures, as {loose[0].name}, but no class folders with pictures; "
             "tools/prepare_data.py ImageNet sorts them into folders."

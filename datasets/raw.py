@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dassl.data.datasets import Datum
 
-from datasets.division import class_folders, divide, hold_out, items_of
+from datasets.division import divide, hold_out, items_of
+from datasets.mat_file import read_mat
+from datasets.pictures import class_folders
 from datasets.splits import Splits, read_json, read_text
 
 
@@ -57,23 +58,6 @@ def to_label(word: str, path: Path) -> int:
     return int(word) - 1
 
 
-def read_mat(path: Path, variable: str) -> Any:
-    """Return a variable of a MATLAB file as an array of one axis.
-
-    Raises:
-        ValueError: the file is no MATLAB file, or lacks the variable.
-    """
-    from scipy.io import loadmat  # slow to import, and seldom needed
-
-    try:
-        content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # a reader that is fed with other bytes may raise anything
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({error}).") from error
-    if variable not in content:
-        raise ValueError(f"{path} lacks the variable {variable!r}; is it the right file?")
-    return np.atleast_1d(content[variable])
-
-
 def read_pets(folder: Path) -> Splits:
     """Parse annotations/{trainval,test}.txt of OxfordPets: "Abyssinian_100 1 1 1"."""
 
@@ -90,16 +74,15 @@ def read_pets(folder: Path) -> Splits:
 def read_cars(folder: Path) -> Splits:
     """Parse the MATLAB files of StanfordCars; the year moves to the front of a class name."""
     classes: dict[int, str] = {}
-    for name in read_mat(folder / "devkit" / "cars_meta.mat", "class_names"):
-        model, _, year = str(name).rpartition(" ")
+    for name in read_mat(folder / "devkit" / "cars_meta.mat", "class_names", str):
+        model, _, year = name.rpartition(" ")
         classes[len(classes) + 1] = f"{year} {model}"
 
     def read(pictures: str, annotations: str) -> list[Datum]:
         items = []
-        for row in read_mat(folder / annotations, "annotations"):
-            number = int(getattr(row, "class"))
-            name = look_up(classes, number, folder / annotations)
-            items += items_of([folder / pictures / str(row.fname)], number - 1, name)
+        for row in read_mat(folder / annotations, "annotations", {"class": int, "fname": str}):
+            name = look_up(classes, row["class"], folder / annotations)
+            items += items_of([folder / pictures / row["fname"]], row["class"] - 1, name)
         return items
 
     trainval = read("cars_train", "devkit/cars_train_annos.mat")
@@ -110,9 +93,9 @@ def read_flowers(folder: Path) -> Splits:
     """Parse imagelabels.mat (the class of each picture, from 1) and cat_to_name.json."""
     names = read_json(folder / "cat_to_name.json")
     items = []
-    for number, label in enumerate(read_mat(folder / "imagelabels.mat", "labels"), start=1):
+    for number, label in enumerate(read_mat(folder / "imagelabels.mat", "labels", int), start=1):
         name = look_up(names, str(label), folder / "imagelabels.mat")
-        items += items_of([folder / "jpg" / f"image_{number:05d}.jpg"], int(label) - 1, name)
+        items += items_of([folder / "jpg" / f"image_{number:05d}.jpg"], label - 1, name)
     return divide(items)
 
 

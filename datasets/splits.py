@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import logging
@@ -68,7 +69,9 @@ class Splits(NamedTuple):
 
 
 def read_text(path: Path) -> str:
-    """Return the content of a file that belongs to a data set.
+    """Return the content of a text that a user gives: a list, a table, a split file.
+
+    A byte order mark is dropped, and lines end as they do everywhere.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,10 +82,19 @@ def read_text(path: Path) -> str:
             f"The file {path} is missing; docs/datasets.md says which files a data set needs and "
             "where they come from."
         )
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(
+            f"The file {path} is no text in UTF-8, but in UTF-16; save it anew with the encoding "
+            "UTF-8."
+        )
     try:
-        return path.read_text(encoding="utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"The file {path} is no text in UTF-8 ({error}).") from None
+        raise ValueError(
+            f"The file {path} is no text in UTF-8 ({error}); save it anew with that encoding."
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_split(path: Path, image_folder: Path) -> Splits:

@@ -124,5 +124,22 @@ def test_nothing_waits_for_the_device(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_pictures_are_opened_and_found_in_one_place(path):
+    if path != PROJECT / "datasets" / "pictures.py":
+        assert not re.search(r"Image\.open|IMG_EXTENSIONS|\bread_image\b", path.read_text())
+
+
+OWN_TEXTS = {"pictures.py", "emoji_sets.py", "emoji_files.py", "subsets.py"}  # no lists of users
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_lists_of_users_are_read_in_one_place(path):
+    text = path.read_text()
+    assert "utf-8-sig" not in text or path.name == "splits.py"
+    if path.parent.name == "datasets" and path.name not in OWN_TEXTS:
+        assert not re.search(r"\.read_text\(|\.open\(", text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400

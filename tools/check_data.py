@@ -3,10 +3,11 @@
 Usage:
     python tools/check_data.py --root data                  # every published data set that is there
     python tools/check_data.py imagenet dtd --root data
-    python tools/check_data.py folder --root my_pictures --quick
+    python tools/check_data.py --root my_pictures --quick   # class folders, or a CSV file
 
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
-would spoil a result. A note does not: it says what a reader of the result should know.
+would spoil a result. A note does not: it says what a reader of the result should know. "Fit for
+results" means that every file was read and is used.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pathlib import Path
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
+from datasets.folder import Folder, holds_classes
 from tools.check.pictures import Pictures, examine
 from tools.check.rules import (
     Finding,
     check_classes,
     check_counts,
     check_duplicates,
+    check_left_out,
     check_pictures,
+    check_turned,
     some,
 )
 from tools.check.subject import Subject, open_subject
@@ -48,6 +52,8 @@ def check(subject: Subject, pictures: Pictures) -> list[Finding]:
         *check_classes(subject),
         *check_counts(subject),
         *check_duplicates(subject, pictures),
+        *check_left_out(subject),
+        *check_turned(subject, pictures),
     ]
 
 
@@ -68,12 +74,16 @@ def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
 def choose(words: Sequence[str], root: Path) -> list[str]:
     """Return the names of the data sets to check: those named, or those that are there.
 
+    A folder of one's own pictures is found without its name.
+
     Raises:
         ValueError: there is no such data set, or nothing is there.
     """
     if words:
         return [find_name(word) for word in words]
     there = [name for name, cls in benchmarks().items() if (root / cls.dataset_dir).is_dir()]
+    if not there and holds_classes(root):
+        return [Folder.__name__]
     if not there:
         raise ValueError(
             f"None of {', '.join(benchmarks())} is in {root}; name the folder of all data sets "
@@ -112,6 +122,17 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     return findings
 
 
+def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
+    """Return the last line. What is fit was read whole, file by file."""
+    faults = [finding for finding in findings if not finding.note]
+    unused = range(sum(finding.unused for finding in findings))
+    if faults:
+        return f"{some(faults, 'fault')} that would spoil a result"
+    if unused:
+        return f"No fault in what is used, but {some(unused, 'file')} left out; see the notes"
+    return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
@@ -123,9 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for finding in findings:
         print(finding.text(args.show))
-    faults = [finding for finding in findings if not finding.note]
-    print(f"{some(faults, 'fault')} that would spoil a result" if faults else "Fit for results")
-    return 1 if faults else 0
+    print(verdict(findings, quick=args.quick))
+    return 0 if all(finding.note for finding in findings) else 1
 
 
 if __name__ == "__main__":

@@ -8,16 +8,19 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
+from train import let_names_through
+
 DIGITS = 19  # of a number that is too large for 64 bits
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help says what the docstring says.
+    """A parser whose help says what the docstring says; from here on any name can be printed.
 
     Args:
         doc: a line that says what the tool does; paragraphs, of which one begins with "Usage:" and
             holds commands that can be typed as they stand.
     """
+    let_names_through()
     first, *paragraphs = doc.strip().split("\n\n")
     [usage] = [paragraph for paragraph in paragraphs if paragraph.startswith("Usage:\n")]
     paragraphs.remove(usage)

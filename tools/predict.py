@@ -16,17 +16,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
+from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
 from tools.command_line import parser_of, says_what_is_short, whole
 from tools.prediction_rows import WRITERS
@@ -77,16 +78,24 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
         if text == "-":
             found += [Path(line) for line in map(str.strip, sys.stdin) if line]
         elif path.is_dir():
-            inside = [p for p in path.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS]
-            if not inside:
-                kinds = ", ".join(IMG_EXTENSIONS)
+            inside = find(path)
+            if not inside.pictures:
+                kinds = ", ".join(SUFFIXES)
                 raise ValueError(f"the folder {path} holds no picture ({kinds})")
-            found += sorted(p for p in inside if p.is_file())
+            found += inside.pictures
+            tell_left_out(path, inside.others)
         else:
             found.append(path)
     if not found:
         raise ValueError("no picture is named (--images)")
     return found
+
+
+def tell_left_out(folder: Path, others: Sequence[Path]) -> None:
+    """Say what a folder holds beside pictures."""
+    if others:
+        what = what_is_left("files of another kind", others)
+        sys.stderr.write(f"predict: left out in {shown(folder)}: {what}\n")
 
 
 def read_batches(
@@ -104,16 +113,21 @@ def read_batches(
         yield batch
 
 
+def opened(path: Path) -> TextIO:
+    """A new file for rows; names that are no UTF-8 are escaped in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
 def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> int:
     """Classify and write all pictures; returns how many there were to read."""
-    paths, done = find_pictures(args.images), 0
+    paths, done, turned = find_pictures(args.images), 0, Counter[str]()
     console = Console(stderr=True, soft_wrap=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
     with ExitStack() as stack:
         out = sys.stdout
         if args.output is not None:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            out = stack.enter_context(args.output.open("w", encoding="utf-8", newline=""))
+            out = stack.enter_context(opened(args.output))
         write = WRITERS[args.format](out, args.topk, predictor)
         draw = None
         if args.spotlight is not None:
@@ -128,9 +142,13 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
             found = predictor.predict(batch.pictures, topk=args.topk, batch_size=args.batch_size)
             for path, picture, one in zip(batch.paths, batch.pictures, found, strict=True):
                 write(path, one, None if draw is None else draw(path, picture, one))
+            turned.update(picture.info.get(TURNED, "") for picture in batch.pictures)
             out.flush()
             done += len(found)
             bar.advance(task, len(found) + len(batch.faults))
+    if count := turned["upright"] + turned["stored"]:
+        done_to = "turned upright" if turned["upright"] else "read as stored (INPUT.EXIF stored)"
+        console.print(f"predict: {count} pictures with EXIF data for a turn were {done_to}")
     if done < len(paths):
         console.print(f"predict: {len(paths) - done} of {len(paths)} pictures were skipped")
     return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from datasets.splits import read_text
 from models.inheritance import NEW_CLASSES
 
 
@@ -32,13 +33,9 @@ def read_class_list(path: Path | None) -> list[str] | None:
     """
     if path is None:
         return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text in UTF-8 ({error}); give a class name a line"
-        ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no class list {path} (--classes)")
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{path} holds no class name; give one a line (--classes)")
     return names

@@ -1,7 +1,8 @@
-"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh begin with it.
+r"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh begin with it.
 
 Usage:
-    python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR]
+    python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR] \
+        [--target-root DIR]
 
 A run that left results is not repeated; one that crashed is. Where a folder holds results of other
 settings or data, nothing is run. The environment may set DATA, OUTPUT,
@@ -35,7 +36,8 @@ ARGUMENTS = """\
 
 --root, or DATA in the environment, is the folder that holds the data sets (data). OUTPUT is where
 results go (output/base2new for base2new, output for others); TARGETS, of xd and dg, the data sets
-to test on; OPTS, further settings, as OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
+to test on, in --target-root DIR if they are not in --root; OPTS, further settings, as
+OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
 A run that left results.json is not repeated; one that crashed is. Results of other settings or data
 in its folder are refused.
 
@@ -57,6 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("protocol", choices=PROTOCOLS, help=argparse.SUPPRESS)
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--root", default=get("DATA") or "data", help=argparse.SUPPRESS)
+    parser.add_argument("--target-root", default="", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     args.refuse = lambda why: refuse(args.protocol, why, parser)
     args.output = get("OUTPUT") or ("output/base2new" if args.protocol == "base2new" else "output")
@@ -100,7 +103,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     if not seed.isdigit():
         raise ValueError(f"SEED must be a whole number from 0, got {seed}")
     common = {"output": Path(args.output), "config": config, "root": args.root}
-    common |= {"targets": args.targets, "opts": args.opts}
+    common |= {"targets": args.targets, "opts": args.opts, "target_root": args.target_root}
     return join(
         [
             plan(Run(args.protocol, trainer, dataset, int(seed), number, **common))

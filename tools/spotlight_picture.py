@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from datasets.pictures import shown
 from models.predictor import Prediction, SpotlighterPredictor
 from tools.figure_style import plt, save
 from tools.visualise import draw_kept, ranks_by_colour
@@ -42,7 +43,7 @@ class Overlays:
         for axes in (plain, kept):
             axes.set_xticks([])
             axes.set_yticks([])
-        text = f"{path.name}; kept patches by rank: {ranks_by_colour(len(indices), level1)}"
+        text = f"{shown(path.name)}; kept patches by rank: {ranks_by_colour(len(indices), level1)}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
         save(figure, output, tight=(0, 0.05, 1, 1), dpi=130)
         return output

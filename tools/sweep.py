@@ -44,6 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--seeds", nargs="+", type=whole(0), default=[1])
     add("--shots", nargs="+", type=whole(0), default=[], help="(fewshot: 1 2 4 8 16; others: 16)")
     add("--root", default="data", help="folder of all data sets")
+    add("--target-root", default="", help="folder of the targets' data, if it is another")
     add("--output", type=Path, default=Path("output/sweep"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", action="store_true", help="without Ray, one after the other")
@@ -76,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan, and carry out what is not done yet; returns the exit code."""
     given = {key: tuple(getattr(args, key)) for key in ("protocols", "trainers", "datasets")}
     given |= {key: tuple(getattr(args, key)) for key in ("seeds", "shots", "targets", "opts")}
-    grid = Grid(**given, output=args.output, root=args.root)
+    roots = {"root": args.root, "target_root": args.target_root}
+    grid = Grid(**given, output=args.output, **roots)
     launch = Launch(args.threads, args.torchrun, names.PROJECT)
     jobs = grid.jobs()
     require_own(jobs, launch.project)
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         show_plan(schedule, launch)
         return 0
-    draw_missing(grid.used(), launch.project / args.root)
+    draw_missing(grid.used(), launch.project)
     if not schedule.left():
         print(f"all {len(schedule.jobs)} jobs were done before")
         return 0

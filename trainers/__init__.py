@@ -37,6 +37,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.CONFIG_NAME = ""  # stem of the trainer's yaml; names a run in tables
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all | base | new
     cfg.DATASET.LABEL = ""  # name of the data in results and tables; see docs/datasets.md
+    cfg.INPUT.EXIF = "auto"  # auto | upright | stored: are pictures turned as their EXIF data say?
     cfg.DATALOADER.CACHE_MB = 1024  # decoded training pictures that are kept in memory, 0 for none
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all

@@ -65,6 +65,7 @@ class CLIPTrainer(PromptTuner):
         self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", identity.label(self))
         self.final_model = self.cfg.TEST.FINAL_MODEL  # as it was asked for
         self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
+        self.turned: dict[str, set[int]] = {}  # whose EXIF data call for a turn, by split
         self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
         self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
         if self.transductive:

@@ -12,6 +12,7 @@ import yaml
 from dassl.config import get_cfg_default
 from yacs.config import CfgNode
 
+from datasets.splits import read_text
 from trainers import extend_cfg
 from trainers.config_rules import flat, require_sound
 
@@ -65,12 +66,12 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
             f"config file {path} does not exist; in its folder: {', '.join(near) or 'none'}"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(read_text(path)) or {}
         if expanded(content, {}) > MAX_VALUES:
             raise ValueError(f"{path} has aliases that unfold to more than {MAX_VALUES} values")
         other = CfgNode(content)
         given = {k: v for k, v in flat(other).items() if k not in BY_FLAG_ONLY}
-    except (yaml.YAMLError, UnicodeDecodeError, *NO_CONFIG) as error:
+    except (yaml.YAMLError, *NO_CONFIG) as error:
         raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
     try:
         merge_pairs(cfg, [word for pair in given.items() for word in pair])

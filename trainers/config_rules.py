@@ -50,6 +50,14 @@ def wholes() -> Rule:
 def a_name() -> Rule:
     """Words on one line that can name a folder."""
     return lambda value: value.isprintable() and "/" not in value, "one line without a slash"
+def one_of(*words: str) -> Rule:
+    """One of a few words."""
+    return lambda value: value in words, f"one of {', '.join(words)}"
+
+
+def in_utf8() -> Rule:
+    """A path whose name is UTF-8; TensorBoard writes to no other."""
+    return lambda value: value.encode("utf-8", "replace").decode() == value, "a path in UTF-8"
 
 
 def only(wanted: Any) -> Rule:
@@ -64,12 +72,14 @@ def _is_number(value: Any) -> bool:
 LOGS_ON_WANDB = ("off", "offline", "online")
 
 RULES: dict[str, Rule] = {
+    "OUTPUT_DIR": in_utf8(),
     "INPUT.SIZE": numbers(2, 1),
     "INPUT.PIXEL_MEAN": numbers(3, -math.inf),
     "INPUT.PIXEL_STD": numbers(3, 1e-6),
     "DATASET.LABEL": a_name(),
     "DATALOADER.NUM_WORKERS": workers(),
     "INPUT.RRCROP_SCALE": numbers(2, 0),
+    "INPUT.EXIF": one_of("auto", "upright", "stored"),
     "INPUT.NO_TRANSFORM": only(False),
     "DATALOADER.K_TRANSFORMS": only(1),
     "DATALOADER.TRAIN_X.BATCH_SIZE": at_least(1),

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from datasets.splits import select_labels
 from trainers import distributed, health, identity
-from trainers.pictures import ahead, changed, readable
+from trainers.pictures import ahead, changed, readable, upright
 from trainers.run_record import HALVES, write_config, write_predictions, write_results
 
 if TYPE_CHECKING:
@@ -132,7 +132,18 @@ def evaluate(
         pairs += pairs_of(output, label)
     if not rates:
         raise ValueError(f"{trainer.cfg.DATASET.NAME}, {split}: no picture can be read.")
+    tell_turned(trainer, split)
     return Evaluation(trainer.evaluator.evaluate(), pairs, round(median(rates), 1))
+
+
+def tell_turned(trainer: CLIPTrainer, split: str) -> None:
+    """Say what became of the pictures whose EXIF data call for a turn."""
+    if count := len(trainer.turned.get(split, ())):
+        done = "turned upright" if upright(trainer.cfg) else "read as they are stored"
+        logger.info(
+            "%d pictures of %s have EXIF data that call for a turn: they were %s (INPUT.EXIF %s)",
+            *(count, split, done, trainer.cfg.INPUT.EXIF),
+        )
 
 
 def test(trainer: CLIPTrainer, split: str | None) -> float:
@@ -185,6 +196,8 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "learned": None if learned is None else identity.digest(learned),
         "processes": distributed.processes(),
     }
+    found["exif"] = {"pictures": "upright" if upright(cfg) else "stored"}
+    found["exif"] |= {split: len(turned) for split, turned in trainer.turned.items()}
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(trainer.unreadable.get(split, ())) for split in splits}

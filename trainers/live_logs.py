@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from dassl.data.transforms import build_transform
-from PIL import Image
 from torch import Tensor
 
+from datasets.pictures import open_picture
 from models.spotlighter import LEVELS, SpotlighterHead
 from trainers.event_files import cut
 from trainers.kept_picture import draw, one_a_class, to_pixels
+from trainers.pictures import upright
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -116,7 +117,7 @@ def kept_patches(trainer: CLIPTrainer) -> Any:
     images, names = [], []
     for item in one_a_class(dataset.val or dataset.test, PICTURES):
         try:
-            images.append(transform(Image.open(item.impath).convert("RGB")))
+            images.append(transform(open_picture(item.impath, upright(cfg))))
         except (OSError, ValueError):
             continue  # the evaluation says what is wrong with it
         names.append(item.classname)

@@ -10,15 +10,23 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from dassl.data import DataManager, DatasetWrapper
-from dassl.data.datasets import DatasetBase
-from dassl.utils import read_image
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from PIL import Image
 from yacs.config import CfgNode
+
+from datasets.pictures import TURNED, open_picture
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
 
 logger = logging.getLogger(__name__)
+
+
+def upright(cfg: CfgNode) -> bool:
+    """Whether the pictures of the config's data set are turned as their EXIF data say."""
+    if cfg.INPUT.EXIF != "auto" or not cfg.DATASET.NAME:
+        return bool(cfg.INPUT.EXIF == "upright")
+    return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
 
 
 def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
@@ -72,6 +80,8 @@ class KeptPictures(DatasetWrapper):
         super().__init__(*args, **kwargs)
         self.kept: dict[int, Any] = {}
         self.unreadable: dict[int, str] = {}  # what is wrong, by index
+        self.turned: set[int] = set()  # those whose EXIF data call for a turn
+        self.upright = upright(self.cfg)
 
     def keep(self) -> None:
         """Decode pictures in order, as many as fit."""
@@ -96,16 +106,19 @@ class KeptPictures(DatasetWrapper):
         if idx in self.kept:
             return self.kept[idx]
         try:
-            return read_image(self.data_source[idx].impath)
+            picture = open_picture(self.data_source[idx].impath, self.upright)
         except (OSError, ValueError) as error:
             self.unreadable[idx] = str(error)
             return Image.new("RGB", self.cfg.INPUT.SIZE[::-1])
+        if picture.info[TURNED]:
+            self.turned.add(idx)
+        return picture
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        """The item, with `unreadable` (a sentence, or empty) and `blank`."""
+        """The item, with `unreadable` (a sentence, or empty), `blank` and `turned`."""
         item = self._item(idx)
         fault = self.unreadable.get(idx, "")
-        marks = {"unreadable": fault, "blank": bool(fault)}
+        marks = {"unreadable": fault, "blank": bool(fault), "turned": idx in self.turned}
         if fault and self.is_train and self.cfg.DATALOADER.SKIP_UNREADABLE:
             for step in range(1, len(self)):
                 other = (idx + step) % len(self)
@@ -126,11 +139,16 @@ class KeptPictures(DatasetWrapper):
 
 
 def readable(trainer: CLIPTrainer, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures; what could not be read is remembered by the trainer.
+    """The batch without blank pictures.
+
+    The trainer remembers what could not be read, and whose EXIF data call for a turn.
 
     Raises:
         ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
     """
+    if "turned" in batch:
+        turned = batch["index"][batch["turned"]].tolist()
+        trainer.turned.setdefault(split, set()).update(turned)
     faults = set(filter(None, batch.get("unreadable", ())))
     if not faults:
         return batch

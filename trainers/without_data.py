@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from dassl.data.datasets import build_dataset
 from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY
-from dassl.utils import read_image, read_json, set_random_seed
+from dassl.utils import read_json, set_random_seed
 from yacs.config import CfgNode
 
+from datasets.pictures import open_picture
 from models.inheritance import NEW_CLASSES
 from trainers import random_states
 from trainers.base import CLIPTrainer
@@ -143,24 +145,12 @@ def treat_new_classes(trainer: CLIPTrainer, new: str) -> None:
     head.options = replace(head.options, new=new)
 
 
-def read_picture(path: str | Path) -> Any:
-    """The picture of a file, in RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no picture.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return read_image(path)
-
-
 def for_predictor(trainer: CLIPTrainer) -> dict[str, Any]:
     """What a `models.predictor.SpotlighterPredictor` is made of."""
     return {
         "model": trainer.model,
         "class_names": trainer.class_names,
-        "read": read_picture,
+        "read": partial(open_picture, upright=trainer.cfg.INPUT.EXIF != "stored"),
         "view": build_transform(trainer.cfg, is_train=False, choices=()),
         "transform": build_transform(trainer.cfg, is_train=False),
         "device": trainer.device,

@@ -8,6 +8,7 @@ from datasets import emoji_files
 from datasets.emoji import EmojiFood, EmojiFoodLineart
 from datasets.emoji_files import ensure_dataset, load_masks
 from datasets.emoji_sets import class_names, draw_picture
+from tests.datasets.trees import picture
 
 SMALL = {"train": 2, "val": 1, "test": 1}
 
@@ -90,6 +91,27 @@ def test_another_generator_replaces_instead_of_mixing(tmp_path, monkeypatch):
     make(tmp_path)
     assert not (folder / "images/train/left_over.png").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["emoji_food"]
+
+
+def test_other_data_of_that_name_is_never_replaced(tmp_path):
+    (tmp_path / "emoji_food").mkdir()
+    (tmp_path / "emoji_food" / "my.jpg").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"emoji_food holds my\.jpg, which is no part of the emb"):
+        make(tmp_path)
+    assert (tmp_path / "emoji_food" / "my.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("path", ["cat/1.png", "test/cat/1.png", "Valid/cat/1.png"])
+def test_nothing_is_drawn_into_a_folder_of_pictures(tmp_path, path):
+    picture(tmp_path / path)
+    with pytest.raises(ValueError, match=r"is a folder of pictures, .* --target-root"):
+        make(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.split("/")[0]]
+
+
+def test_a_folder_of_data_sets_is_drawn_into(tmp_path):
+    picture(tmp_path / "oxford_pets" / "images" / "1.jpg")
+    assert (make(tmp_path) / "generator.json").is_file()
 
 
 def test_masks_of_another_data_set_are_refused(tmp_path):

@@ -1,9 +1,14 @@
 """Own pictures: folders with splits, folders without, a CSV file; and every refusal."""
 
+import codecs
+import os
+import shutil
+
 import pytest
 
+from datasets.pictures import SUFFIXES
 from tests.datasets.config import build, flat
-from tests.datasets.trees import class_folders, picture, text
+from tests.datasets.trees import class_folders, picture, plant, text
 from tests.trainers.test_runs import results
 
 NAMES = ["bee", "cat", "dog"]
@@ -70,14 +75,121 @@ def test_a_class_may_be_called_train(tmp_path):
     assert len(dataset.test) == 6
 
 
-def test_shots_are_kept_where_they_are_no_class(tmp_path):
+def test_shots_are_drawn_alike_and_nothing_is_written_among_the_pictures(tmp_path):
     class_folders(tmp_path, NAMES)
-    first = build("Folder", tmp_path, shots=2)
-    assert (tmp_path / ".split_fewshot" / "shot_2-seed_1.json").is_file()
-    again = build("Folder", tmp_path, shots=2)
-    assert again.classnames == NAMES
+    first, again = (build("Folder", tmp_path, shots=2) for _ in range(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
     assert flat(again.train_x) == flat(first.train_x)
     assert spread(again) == [[2, 2, 2], [2, 2, 2], [3, 3, 3]]
+    assert flat(build("Folder", tmp_path, shots=2, seed=2).train_x) != flat(first.train_x)
+
+
+DROPPINGS = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".x"]
+
+
+@pytest.mark.parametrize("name", [*DROPPINGS, "output"])
+def test_what_systems_and_runs_leave_is_no_class(tmp_path, name):
+    class_folders(tmp_path, NAMES)
+    before = build("Folder", tmp_path)
+    for folder in (tmp_path, tmp_path / "bee"):
+        picture(folder / name / "run" / "SYNOPHOTO_THUMB_S.png")
+        text(folder / name / "run" / "config.yaml", ["SEED: 1"])
+    (tmp_path / "bee" / "._bee_1.jpg").write_bytes(b"\0\5\026\7")
+    text(tmp_path / "bee" / "Thumbs.db", ["x"])
+    after = build("Folder", tmp_path)
+    assert after.classnames == NAMES
+    assert flat(after.test) == flat(before.test)
+    assert not any(path for why, path in after.left_out.items() if "without" not in why)
+
+
+def test_raw_class_folders_know_droppings_too(tmp_path):
+    tree = plant("Caltech101", tmp_path)
+    (tmp_path / tree.folder / "101_ObjectCategories" / "__MACOSX").mkdir()
+    (tmp_path / tree.folder / "101_ObjectCategories" / "empty").mkdir()
+    assert build("Caltech101", tmp_path).classnames == tree.class_names
+
+
+def test_deeper_folders_links_and_odd_suffixes_are_read_once(tmp_path):
+    class_folders(tmp_path / "real", NAMES)
+    picture(tmp_path / "real" / "bee" / "more" / "deep" / "1.GIF")
+    picture(tmp_path / "real" / "bee" / "more" / "2.jfif.png")
+    (tmp_path / "root").mkdir()
+    for name in NAMES:
+        (tmp_path / "root" / name).symlink_to(tmp_path / "real" / name)
+    (tmp_path / "real" / "bee" / "circle").symlink_to(tmp_path / "real" / "bee")
+    found = build("Folder", tmp_path / "root")
+    assert [sum(column) for column in zip(*spread(found), strict=True)] == [12, 10, 10]
+
+
+def test_other_words_for_the_splits(tmp_path):
+    split_root(tmp_path, ("Train", "valid", "testing"))
+    assert spread(build("Folder", tmp_path)) == [[3, 3, 3]] * 3
+    split_root(tmp_path, ("val",))
+    with pytest.raises(ValueError, match="two folders for the split val, val and valid; put"):
+        build("Folder", tmp_path)
+
+
+def test_other_words_for_the_splits_in_a_table(tmp_path):
+    rows = [f"{n}.png,cat,{word}" for n, word in enumerate(("training", "VALID", "test"))]
+    assert build("Folder", csv_root(tmp_path, rows)).val[0].impath == str(tmp_path / "1.png")
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path, caplog):
+    split_root(tmp_path)
+    text(tmp_path / "train" / "bee" / "notes.txt", ["no picture"])
+    text(tmp_path / "train" / "bee" / "a.heiC", ["no picture"])
+    picture(tmp_path / "train" / "loose.png")
+    picture(tmp_path / "extra" / "bee" / "1.png")
+    (tmp_path / "test" / "ant").mkdir()
+    found = build("Folder", tmp_path)
+    assert {why: len(paths) for why, paths in found.left_out.items()} == {
+        "files of another kind": 1 + (".heic" not in SUFFIXES),
+        "pictures outside class folders": 1,
+        "pictures beside the splits": 1,
+        "folders without a picture": 1,
+    }
+    assert "left out: 1 pictures beside the splits (1 .png), as " in caplog.text
+    assert ".heic needs: pip install -r requirements-heic.txt" in caplog.text or (
+        ".heic" in SUFFIXES
+    )
+
+
+def test_the_folder_that_holds_the_classes_is_named(tmp_path):
+    class_folders(tmp_path / "photos", NAMES)
+    with pytest.raises(ValueError, match=rf"one folder, photos, .* take --root {tmp_path}/photos"):
+        build("Folder", tmp_path)
+
+
+def test_new_classes_need_test_pictures_alone(tmp_path):
+    split_root(tmp_path)
+    shutil.rmtree(tmp_path / "train" / "dog")
+    found = build("Folder", tmp_path, subset="new", shots=1)
+    assert (found.classnames, len(found.test), found.test_only) == (["dog"], 3, True)
+    shutil.rmtree(tmp_path / "test" / "dog")
+    with pytest.raises(ValueError, match=r"no test pictures of the classes that .* new selects"):
+        build("Folder", tmp_path, subset="new")
+
+
+def test_a_name_that_is_no_utf8_is_a_class_and_can_be_printed(tmp_path):
+    class_folders(tmp_path, NAMES)
+    (tmp_path / "bee").rename(tmp_path / os.fsdecode(b"\xb9\xb7"))
+    found = build("Folder", tmp_path)
+    assert found.classnames == ["\\xb9\\xb7", "cat", "dog"]
+    assert len(found.test) == 9
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_lists_of_other_editors_are_read(tmp_path, mark):
+    class_folders(tmp_path, NAMES)
+    lines = b"dog\ta dog\r\nbee\tMaja\r\ncat\ta cat\r\n"
+    (tmp_path / "classnames.txt").write_bytes(mark + lines)
+    assert build("Folder", tmp_path).classnames == ["a dog", "Maja", "a cat"]
+    table = b"path,label\r\n" + b"".join(b"bee/bee_%d.jpg,bee\r\n" % n for n in range(9))
+    (tmp_path / "my.csv").write_bytes(mark + table)
+    assert len(build("Folder", tmp_path / "my.csv").test) == 3
+    (tmp_path / "classnames.txt").write_text("dog", encoding="utf-16")
+    with pytest.raises(ValueError, match="no text in UTF-8, but in UTF-16; save it anew"):
+        build("Folder", tmp_path)
 
 
 def test_classnames_say_names_and_order_and_keep_empty_classes(tmp_path):
@@ -94,9 +206,15 @@ def test_classnames_say_names_and_order_and_keep_empty_classes(tmp_path):
     assert build("Folder", tmp_path, shots=1, subset="new").classnames == ["honey bee", "cat"]
 
 
-def test_an_empty_class_folder_is_a_class(tmp_path):
+def test_an_empty_folder_is_a_class_only_where_another_split_or_a_list_names_it(tmp_path, caplog):
     split_root(tmp_path)
     (tmp_path / "test" / "ant").mkdir()
+    assert build("Folder", tmp_path).classnames == NAMES
+    assert f"left out: 1 folders without a picture, as {tmp_path}/test/ant" in caplog.text
+    picture(tmp_path / "train" / "ant" / "0.png")
+    assert build("Folder", tmp_path).classnames == ["ant", *NAMES]
+    shutil.rmtree(tmp_path / "train" / "ant")
+    text(tmp_path / "classnames.txt", ["ant", *NAMES])
     assert build("Folder", tmp_path).classnames == ["ant", *NAMES]
 
 
@@ -154,7 +272,7 @@ def test_a_malformed_csv_file_is_refused(tmp_path, rows, head, message):
 
 def test_a_csv_file_of_another_encoding_is_named(tmp_path):
     (tmp_path / "my.csv").write_bytes("path,label\ncaf\u00e9.png,cat\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"my\.csv is no CSV file in UTF-8"):
+    with pytest.raises(ValueError, match=r"my\.csv is no text in UTF-8 .*; save it anew"):
         build("Folder", tmp_path / "my.csv")
 
 

@@ -14,16 +14,16 @@ from dassl.data.datasets import Datum
 from datasets import splits
 from datasets.splits import write_json
 from tests.datasets.config import build, flat
-from tests.datasets.trees import class_folders, plant
+from tests.datasets.trees import plant
 
 
 def draw_at_once(root, barrier, seen):
     barrier.wait()
-    seen.put(flat(build("Folder", root, shots=2).train_x))
+    seen.put(flat(build("EuroSAT", root, shots=2).train_x))
 
 
 def test_processes_that_draw_at_once_leave_one_valid_file(tmp_path):
-    class_folders(tmp_path, ["bee", "cat"])
+    plant("EuroSAT", tmp_path)
     context = multiprocessing.get_context("fork")
     barrier, seen = context.Barrier(4), context.Queue()
     workers = [
@@ -35,9 +35,9 @@ def test_processes_that_draw_at_once_leave_one_valid_file(tmp_path):
     for worker in workers:
         worker.join()
     assert found == [found[0]] * 4
-    (file,) = (tmp_path / ".split_fewshot").iterdir()
+    (file,) = (tmp_path / "eurosat" / "split_fewshot").iterdir()
     assert file.name == "shot_2-seed_1.json"
-    assert len(json.loads(file.read_text())["train"]) == 4
+    assert len(json.loads(file.read_text())["train"]) == 6
 
 
 def test_what_is_written_is_whole_from_the_first_moment_on(tmp_path, monkeypatch):

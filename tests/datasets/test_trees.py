@@ -8,7 +8,8 @@ import pytest
 import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
-from datasets.raw import read_mat, read_rows
+from datasets.mat_file import read_mat
+from datasets.raw import read_rows
 from datasets.splits import ORIGIN
 from tests.datasets.config import build, flat
 from tests.datasets.trees import TREES, WITH_SPLIT_FILE, plant, text
@@ -141,7 +142,7 @@ def test_a_class_number_out_of_range_is_named(tmp_path):
 def test_a_missing_variable_is_named(tmp_path):
     plant("OxfordFlowers", tmp_path)
     with pytest.raises(ValueError, match="lacks the variable 'classes'"):
-        read_mat(tmp_path / "oxford_flowers" / "imagelabels.mat", "classes")
+        read_mat(tmp_path / "oxford_flowers" / "imagelabels.mat", "classes", int)
 
 
 def test_the_last_word_takes_the_rest_of_the_line(tmp_path):

@@ -183,7 +183,7 @@ def test_unreadable_files_are_named(trained, tmp_path):
     predictor = from_run(trained("CoOp"))
     with pytest.raises(ValueError, match=r"broken.png cannot be read as a picture"):
         predictor.predict(tmp_path / "broken.png")
-    with pytest.raises(FileNotFoundError, match=r"there is no file .*none.png"):
+    with pytest.raises(FileNotFoundError, match=r"No picture at .*none.png"):
         predictor.predict(tmp_path / "none.png")
     with pytest.raises(ValueError, match="must be at least 1"):
         predictor.predict([], topk=0)

@@ -3,16 +3,22 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from dassl.data.transforms import build_transform
-from dassl.utils import read_image, tools
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
+from datasets import pictures
+from datasets.pictures import ORIENTATION, TURNED, open_picture
+
+PROJECT = Path(__file__).parents[2]
 FUZZ = settings(
     max_examples=50,
     deadline=None,
@@ -37,7 +43,7 @@ def read(tmp_path):
 
     def go(content, name="picture.png"):
         (tmp_path / name).write_bytes(content)
-        return np.asarray(read_image(tmp_path / name))
+        return np.asarray(open_picture(tmp_path / name))
 
     return go
 
@@ -89,16 +95,69 @@ def test_cmyk_is_converted(read, witness):
     witness("input", "a picture: CMYK", "read rightly")
 
 
-def test_a_rotation_is_not_applied_and_said_once(read, caplog, witness):
-    tools._warn_of_orientation.cache_clear()
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_a_picture_is_turned_where_that_is_wanted(tmp_path, orientation, kind, witness):
+    path = tmp_path / "picture"
+    options = {"lossless": True} if kind == "WEBP" else {}
     exif = Image.Exif()
-    exif[tools.ORIENTATION] = 6
-    content = encoded(Image.fromarray(RGB), "PNG", exif=exif.tobytes())
-    for _ in range(2):
-        assert np.array_equal(read(content), RGB)
-    warnings = [r.message for r in caplog.records if "EXIF" in r.message]
-    assert len(warnings) == 1
-    witness("input", "a picture: to be shown rotated (EXIF)", f"one warning: {warnings[0]}")
+    exif[ORIENTATION] = orientation
+    path.write_bytes(encoded(Image.fromarray(RGB[:9]), kind, exif=exif.tobytes(), **options))
+    with Image.open(path) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    plain = expected if kind == "TIFF" else RGB[:9]  # which Pillow itself turns
+    assert np.array_equal(np.asarray(open_picture(path)), plain)
+    assert np.array_equal(np.asarray(open_picture(path, upright=True)), expected)
+    marks = [open_picture(path, upright=how).info[TURNED] for how in (False, True)]
+    usual = ["upright" if kind == "TIFF" else "stored", "upright"]
+    assert marks == (["", ""] if orientation == 1 else usual)
+    if orientation == 6 and kind == "PNG":
+        witness("input", "a picture: EXIF calls for a turn", "turned or not as asked, and counted")
+
+
+def test_damaged_exif_data_do_no_harm(read):
+    content = encoded(Image.fromarray(RGB), "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    assert np.array_equal(read(content), RGB)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+def test_postscript_starts_no_program(read, monkeypatch, witness):
+    def started(*args, **kwargs):
+        pytest.fail("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    with pytest.raises(ValueError, match=r"cannot be read as a picture: it is of no format that"):
+        read(POSTSCRIPT)
+    witness("input", "a picture: PostScript called x.png", "refused, no program is started")
+
+
+def test_a_webp_may_have_half_the_pixels(read, monkeypatch):
+    monkeypatch.setattr(pictures, "FEWER", {"WEBP": 128})
+    with pytest.raises(ValueError, match="it has 16 x 16 pixels, at most 128 are read"):
+        read(encoded(Image.fromarray(RGB), "WEBP"))
+    assert read(encoded(Image.fromarray(RGB), "PNG")).shape == (16, 16, 3)
+
+
+def test_a_bomb_takes_no_memory(tmp_path, witness):
+    """A PNG of some kilobytes with 13,000 x 13,000 pixels is refused before it is decoded."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (13_000, 13_000)).save(path)
+    assert path.stat().st_size < 100_000
+    code = (
+        "import resource, sys\nfrom datasets.pictures import open_picture\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = peak()\n"
+        "try:\n    open_picture(sys.argv[1])\nexcept ValueError as error:\n    print(error)\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(path)]
+    said, grown = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=PROJECT
+    ).stdout.splitlines()
+    assert "it has 13000 x 13000 pixels, at most 64,000,000 are read; make it smaller" in said
+    assert int(grown) < 20_000  # kilobytes
+    witness("input", "a picture: 20 kB of file, 169 million pixels", "refused before it is decoded")
 
 
 def bomb():

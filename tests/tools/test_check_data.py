@@ -1,18 +1,24 @@
 """Every fault that would spoil a result is found and named; a sound data set passes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from datasets.base import Published
+from datasets.pictures import ORIENTATION
 from datasets.splits import ORIGIN
 from tests.datasets.config import build
 from tests.datasets.trees import TREES, class_folders, picture, plant, text
 from tools.check_data import main
 from tools.dataset_names import benchmarks
+
+PROJECT = Path(__file__).parents[2]
 
 
 def counts_of(name, root):
@@ -80,7 +86,8 @@ def test_missing_and_corrupt_pictures_are_named_with_data_set_and_split(sound, c
     code, out = check("oxford_pets")
     assert code == 1
     assert f"FAULT: OxfordPets: train: 1 picture missing\n    {folder}/images/{gone}\n" in out
-    assert f"FAULT: OxfordPets: test: 1 picture unreadable\n    {folder}/images/{broken}: " in out
+    fault = "FAULT: OxfordPets: test: 1 picture unreadable"
+    assert f"{fault}\n    {folder}/images/{broken} cannot be read as a picture: " in out
     assert "2 faults that would spoil a result" in out
     code, out = check("oxford_pets", "--quick")
     assert "picture missing" in out
@@ -228,4 +235,47 @@ def test_own_pictures_are_checked(tmp_path, check):
     code, out = check("Folder")
     assert code == 1
     assert "FAULT: Folder: train: 1 of 3 classes without a picture\n    ant" in out
-    assert f"{tmp_path}/test/cat/bad.png: " in out
+    assert f"{tmp_path}/test/cat/bad.png cannot be read as a picture: " in out
+
+
+def stored_turned(path, orientation=6):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.new("RGB", (24, 20), "red").save(path, exif=exif)
+
+
+def test_fit_means_that_every_file_is_used(tmp_path, check):
+    class_folders(tmp_path, ["bee", "cat"])
+    code, out = check()
+    assert (code, out.splitlines()[-1]) == (0, "Fit for results")
+    code, out = check("--quick")
+    assert (code, out.splitlines()[-1]) == (0, "No fault at a quick look: no picture was decoded")
+    text(tmp_path / "cat" / "a.raw", ["x"])
+    picture(tmp_path / "loose.png")
+    code, out = check("folder")
+    assert code == 0
+    assert f"note: Folder: left out: 1 files of another kind (1 .raw), as {tmp_path}/cat" in out
+    assert out.splitlines()[-1] == "No fault in what is used, but 2 files left out; see the notes"
+
+
+def test_turned_pictures_are_counted(tmp_path, check, sound):
+    class_folders(tmp_path / "mine", ["bee", "cat"])
+    stored_turned(tmp_path / "mine" / "cat" / "turned.jpg")
+    code, out = check(root=tmp_path / "mine")
+    assert code == 0
+    assert "1 picture whose EXIF data call for a turn, turned upright (INPUT.EXIF auto)" in out
+    folder = sound("OxfordPets")
+    stored_turned(folder / "images" / "Abyssinian_1.jpg")
+    code, out = check("OxfordPets")
+    assert code == 0
+    assert "1 picture whose EXIF data call for a turn, read as they are stored" in out
+
+
+def test_a_name_that_is_no_utf8_is_printed_escaped(tmp_path):
+    class_folders(tmp_path, ["bee", "cat"])
+    (tmp_path / "cat" / os.fsdecode(b"\xb9\xb7.png")).write_text("no picture")
+    command = [sys.executable, "tools/check_data.py", "--root", str(tmp_path)]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment)
+    assert found.returncode == 1
+    assert f"{tmp_path}/cat/\\xb9\\xb7.png cannot be read as a picture" in found.stdout

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from datasets.pictures import ORIENTATION
 from tests.toy import NAMES
 from tools import predict
 
@@ -105,11 +107,57 @@ def test_what_cannot_be_read_is_told_and_skipped(call, images, tmp_path):
     assert [Path(row["path"]).name for row in rows(out)] == ["test_0_0.png"]
     first, second, last = err.splitlines()
     assert first.startswith(f"predict: skipped: {tmp_path}/broken.png cannot be read as a picture")
-    assert second == "predict: skipped: there is no file /no.png"
+    assert second == "predict: skipped: No picture at /no.png"
     assert last == "predict: 2 of 3 pictures were skipped"
     code, out, err = call("--images", "/no.png")
     assert code == 1
     assert rows(out) == []
+
+
+def test_folders_are_searched_as_those_of_data_sets(call, images, tmp_path):
+    content = (images / "test_0_0.png").read_bytes()
+    for name in ("cat/a.PNG", "cat/._a.png", "__MACOSX/b.png", "cat/notes.raw", "out/c.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(content)
+    (tmp_path / "in" / "out" / "config.yaml").touch()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "cat").symlink_to(tmp_path / "in" / "cat")
+    _, out, err = call("--images", tmp_path / "in", tmp_path / "links", trainer="CoOp")
+    assert [Path(row["path"]).name for row in rows(out)] == ["a.PNG", "a.PNG"]
+    assert "predict: left out in " in err
+    assert "1 files of another kind (1 .raw), as " in err
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("where", ["file", "stdout"])
+def test_a_name_that_is_no_utf8_stops_nothing(trained, images, tmp_path, form, where):
+    (tmp_path / "in").mkdir()
+    content = (images / "test_0_0.png").read_bytes()
+    for name in (b"a.png", b"\xb9\xb7.png", b"z.png"):
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(content)
+    words = ["--images", tmp_path / "in", "--format", form, "--model-dir", trained("Spotlighter")]
+    words += ["--output", tmp_path / "out"] if where == "file" else []
+    words += ["--spotlight", tmp_path / "drawn"] if where == "file" else []
+    command = [sys.executable, "tools/predict.py", *map(str, words)]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment)
+    assert (found.returncode, found.stderr) == (0, "")
+    text = (tmp_path / "out").read_text() if where == "file" else found.stdout
+    lines = text.splitlines()[form == "csv" :]
+    assert [name in line for name, line in zip(("a.", r"\udcb9\udcb7.", "z."), lines, strict=True)]
+    if form == "jsonl":
+        assert Path(json.loads(lines[1])["path"]).is_file()
+
+
+def test_pictures_are_turned_upright_and_counted(call, images, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    with Image.open(images / "test_0_0.png") as picture:
+        picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    _, out, err = call("--images", tmp_path / "a.png", images / "test_0_0.png")
+    assert err == "predict: 1 pictures with EXIF data for a turn were turned upright\n"
+    turned, plain = rows(out)
+    assert {**turned, "path": ""} == {**plain, "path": ""}
 
 
 def test_overlays_are_drawn_and_named(call, images, tmp_path):
@@ -161,7 +209,7 @@ def test_other_classes_are_predicted(call, images, tmp_path):
     [
         (b"\n \n", "holds no class name; give one a line"),
         (b"\xff\xfe\x00", "is no text in UTF-8"),
-        (None, "No such file or directory: "),
+        (None, "there is no class list "),
     ],
 )
 def test_a_class_list_that_is_none_is_refused(call, images, tmp_path, content, sentence):

@@ -1,14 +1,17 @@
 """Missing and broken pictures: named and stopped at, or skipped and counted."""
 
 import json
+import os
 import shutil
 import struct
 import zlib
 
 import pytest
 from dassl.data.datasets import build_dataset
+from PIL import Image
 
 import train
+from datasets.pictures import ORIENTATION
 from tests.trainers.test_runs import results
 from trainers.config import build_config
 from trainers.pictures import KeptPictures
@@ -157,3 +160,55 @@ def test_training_keeps_the_width_of_an_empty_class(run, root, tmp_path, trainer
     flags = (*at(root), "--eval-only", "--model-dir", str(tmp_path / "run"))
     run(trainer, "again", flags=flags)
     assert results(tmp_path / "again")["accuracy"] == results(tmp_path / "run")["accuracy"]
+
+
+@pytest.mark.parametrize(("exif", "done"), [("auto", "stored"), ("upright", "upright")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_stored_turned_are_counted(run, root, tmp_path, exif, done, workers):
+    pictures, tag = root / "toy" / "images", Image.Exif()
+    tag[ORIENTATION] = 3
+    for name in ("test_0_0.png", "test_3_1.png", "train_2_0.png"):
+        with Image.open(pictures / name) as picture:
+            picture.copy().save(pictures / name, exif=tag)
+    options = {"INPUT__EXIF": exif, "DATALOADER__NUM_WORKERS": workers, "DATASET__NUM_SHOTS": -1}
+    run("CoOp", flags=at(root), **options)
+    found = results(tmp_path / "run")["exif"]
+    assert found == {"pictures": done, "train": 1, "test": 2}
+    said = {"stored": "read as they are stored", "upright": "turned upright"}[done]
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"2 pictures of test have EXIF data that call for a turn: they were {said}" in log
+
+
+def test_own_pictures_are_turned_upright(arguments, tmp_path):
+    tag = Image.Exif()
+    tag[ORIENTATION] = 6
+    for name in ("a", "b"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.new("RGB", (30, 10)).save(tmp_path / "mine" / name / f"{n}.png", exif=tag)
+    for name, size in (("auto", (10, 30)), ("stored", (30, 10))):
+        options = {"DATASET__NAME": "Folder", "INPUT__EXIF": name}
+        args = arguments("CoOp", flags=at(tmp_path / "mine"), **options)
+        cfg = build_config(train.parse_args(args))
+        assert KeptPictures(cfg, build_dataset(cfg).train_x)[0]["img"].size == size
+
+
+def test_an_unknown_way_of_turning_is_refused(fails):
+    found = fails("CoOp", INPUT__EXIF="on")
+    assert "INPUT.EXIF must be one of auto, upright, stored, got 'on'" in found
+
+
+def test_an_output_folder_whose_name_is_no_utf8_is_refused_before_anything_is_done(fails, tmp_path):
+    found = fails("CoOp", os.fsdecode(b"\xb9"))
+    assert "OUTPUT_DIR must be a path in UTF-8, got " in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_any_name_are_trained_on(run, tmp_path):
+    root = tmp_path / os.fsdecode(b"\xb9\xb7")
+    for name in (b"cat", b"caf\xe9"):
+        (folder := root / os.fsdecode(name)).mkdir(parents=True)
+        for n in range(4):
+            Image.new("RGB", (30, 10)).save(folder / f"{n}.png")
+    run("CoOp", flags=at(root), DATASET__NAME="Folder", DATASET__NUM_SHOTS=1)
+    assert results(tmp_path / "run")["class_names"] == ["caf\\xe9", "cat"]

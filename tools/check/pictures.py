@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
+
+from datasets.pictures import TURNED, open_picture
+from trainers.faults import sentence
 
 CHUNK = 1024  # pictures that are waited for at a time
 
@@ -24,11 +25,20 @@ class Pictures(NamedTuple):
         missing: paths of no file.
         unreadable: what is wrong with a file, by path.
         digests: of the content of each file, by path; empty after a quick look.
+        turned: paths of pictures whose EXIF data call for a turn.
     """
 
     missing: set[str]
     unreadable: dict[str, str]
     digests: dict[str, bytes]
+    turned: set[str]
+
+
+class Decoded(NamedTuple):
+    """A digest of a picture's file, and whether its EXIF data call for a turn."""
+
+    digest: bytes
+    turned: bool
 
 
 def examine(paths: Sequence[str], workers: int, *, quick: bool, title: str) -> Pictures:
@@ -40,7 +50,7 @@ def examine(paths: Sequence[str], workers: int, *, quick: bool, title: str) -> P
         quick: only look whether the files are there.
         title: of the progress bar.
     """
-    found = Pictures(set(), {}, {})
+    found = Pictures(set(), {}, {}, set())
     chunks = [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
     silent = not sys.stderr.isatty()
     with ThreadPoolExecutor(workers) as pool:
@@ -52,23 +62,23 @@ def examine(paths: Sequence[str], workers: int, *, quick: bool, title: str) -> P
                 elif isinstance(state, str):
                     found.unreadable[path] = state
                 elif state:
-                    found.digests[path] = state
+                    found.digests[path] = state.digest
+                    found.turned.update([path] * state.turned)
     return found
 
 
-def exists(path: str) -> bytes | None:
+def exists(path: str) -> tuple[()] | None:
     """Return nothing of interest, or None where there is no file."""
-    return b"" if Path(path).is_file() else None
+    return () if Path(path).is_file() else None
 
 
-def decode(path: str) -> bytes | str | None:
-    """Return a digest of a picture's file, what is wrong with it, or None where there is none."""
-    if not Path(path).is_file():
-        return None
+def decode(path: str) -> Decoded | str | None:
+    """Return what was decoded, what is wrong with the file, or None where there is none."""
     try:
-        content = Path(path).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.convert("RGB")
-    except Exception as error:  # a decoder that is fed with broken bytes may raise anything
-        return str(error) or type(error).__name__
-    return hashlib.sha256(content).digest()
+        turned = open_picture(path).info[TURNED]
+        digest = hashlib.sha256(Path(path).read_bytes()).digest()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return sentence(error)
+    return Decoded(digest, bool(turned))

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.pictures import shown, what_is_left
 from datasets.splits import SPLITS
 from tools.check.pictures import Pictures
 from tools.check.subject import Subject
@@ -21,17 +22,19 @@ class Finding(NamedTuple):
         what: a sentence.
         which: files or classes it is about.
         note: whether results are sound in spite of it.
+        unused: files that are left out.
     """
 
     name: str
     what: str
     which: Sequence[str] = ()
     note: bool = False
+    unused: int = 0
 
     def text(self, most: int) -> str:
         """Return the finding in lines, with as many of its files as are wanted."""
         lines = [f"{'note' if self.note else 'FAULT'}: {self.name}: {self.what}"]
-        lines += [f"    {entry}" for entry in self.which[:most]]
+        lines += [f"    {shown(entry)}" for entry in self.which[:most]]
         if len(self.which) > most:
             lines.append(f"    and {len(self.which) - most} more (--show)")
         return "\n".join(lines)
@@ -48,9 +51,26 @@ def check_pictures(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
         paths = dict.fromkeys(item.impath for item in items)
         if missing := [path for path in paths if path in pictures.missing]:
             yield Finding(subject.name, f"{split}: {some(missing)} missing", missing)
-        broken = [f"{p}: {pictures.unreadable[p]}" for p in paths if p in pictures.unreadable]
+        broken = [pictures.unreadable[path] for path in paths if path in pictures.unreadable]
         if broken:
             yield Finding(subject.name, f"{split}: {some(broken)} unreadable", broken)
+
+
+def check_left_out(subject: Subject) -> Iterator[Finding]:
+    """Tell what lies among the pictures and is not used."""
+    for reason, paths in subject.left_out.items():
+        if paths:
+            what = f"left out: {what_is_left(reason, paths)}"
+            files = sum(not path.is_dir() for path in paths)
+            yield Finding(subject.name, what, list(map(str, paths)), note=True, unused=files)
+
+
+def check_turned(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Tell which pictures have EXIF data that call for a turn, and what becomes of them."""
+    if pictures.turned:
+        done = "turned upright" if subject.upright else "read as they are stored"
+        what = f"{some(pictures.turned)} whose EXIF data call for a turn, {done} (INPUT.EXIF auto)"
+        yield Finding(subject.name, what, sorted(pictures.turned), note=True)
 
 
 def check_classes(subject: Subject) -> Iterator[Finding]:

@@ -23,6 +23,8 @@ class Subject(NamedTuple):
         published: counts of the literature, where there are any.
         labels_by_folder: labels should follow the sorted folders of the pictures.
         origin: how the split was made, if it is not the published one.
+        left_out: what lies among the pictures and is not used, by the reason.
+        upright: pictures are turned as their EXIF data say.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Subject(NamedTuple):
     published: Published | None
     labels_by_folder: bool
     origin: str
+    left_out: dict[str, list[Path]]
+    upright: bool
 
     def empty_classes(self, split: str) -> list[str]:
         """Return the classes without a picture in a split."""
@@ -59,9 +63,9 @@ def open_subject(name: str, root: Path) -> Subject:
         del splits["train"]
     if not splits["val"]:
         del splits["val"]
-    origin = origin_of(dataset)
     return Subject(
-        name, dataset.classnames, splits, dataset.published, dataset.labels_by_folder, origin
+        *(name, dataset.classnames, splits, dataset.published, dataset.labels_by_folder),
+        *(origin_of(dataset), dataset.left_out, dataset.upright),
     )
 
 

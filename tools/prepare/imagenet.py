@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from pathlib import Path
 
 from dassl.utils.unpack import unpack
 
-from datasets.division import pictures_in
-from datasets.raw import read_mat
+from datasets.mat_file import read_mat
+from datasets.pictures import pictures_in
+from datasets.raw import look_up
 from datasets.splits import read_text
 
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -37,7 +39,7 @@ def sort_val(archive: Path, scratch: Path) -> Path:
 
     Raises:
         FileNotFoundError: the kit does not lie beside the archive.
-        ValueError: the kit has labels for another number of pictures.
+        ValueError: the kit has labels for another number of pictures, or of other classes.
     """
     devkit = archive.with_name(f"{DEVKIT}.tar.gz")
     if not devkit.is_file():
@@ -46,9 +48,7 @@ def sort_val(archive: Path, scratch: Path) -> Path:
     unpack(archive, heap)
     unpack(devkit, scratch / "kit")
     data = scratch / "kit" / DEVKIT / "data"
-    wnids = {
-        int(row.ILSVRC2012_ID): str(row.WNID) for row in read_mat(data / "meta.mat", "synsets")
-    }
+    wnids = read_wnids(data / "meta.mat")
     labels = read_text(data / "ILSVRC2012_validation_ground_truth.txt").split()
     pictures = pictures_in(heap)
     if len(pictures) != len(labels):
@@ -56,7 +56,20 @@ def sort_val(archive: Path, scratch: Path) -> Path:
             f"{archive} holds {len(pictures)} pictures, but {devkit} has labels for {len(labels)}."
         )
     for picture, label in zip(pictures, labels, strict=True):
-        place = folder / wnids[int(label)]
+        place = folder / look_up(wnids, label, truth)
         place.mkdir(parents=True, exist_ok=True)
         picture.rename(place / picture.name)
     return folder
+
+
+def read_wnids(path: Path) -> dict[str, str]:
+    """Return the folder of each class by its number in the development kit.
+
+    Raises:
+        ValueError: the file is none of the kit.
+    """
+    rows = read_mat(path, "synsets", {"ILSVRC2012_ID": int, "WNID": str})
+    for row in rows:
+        if not re.fullmatch(r"n\d+", row["WNID"]):
+            raise ValueError(f"{path} names the class {row['WNID']!r}; expected one as n01440764.")
+    return {str(row["ILSVRC2012_ID"]): row["WNID"] for row in rows}

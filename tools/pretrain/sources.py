@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.emoji_sprites import SPRITE_SIZE, sprite
+from datasets.pictures import open_picture
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _render_svg(icons: dict[str, Any], key: str) -> Image.Image:
     png = resvg_py.svg_to_bytes(svg_string=svg)
     if not isinstance(png, bytes | bytearray | list):
         png = base64.b64decode(png)
-    return Image.open(BytesIO(bytes(png))).convert("RGBA")
+    return open_picture(BytesIO(bytes(png)), mode="RGBA")
 
 
 def _premultiplied(drawing: Image.Image) -> Tensor:

@@ -6,8 +6,7 @@ import io
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-
+from datasets.pictures import open_picture
 from tools.quiet import quiet
 from tools.reporting.figures import Picture, data_uri
 
@@ -35,6 +34,6 @@ def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
         path = Path(scratch) / "spotlight.png"
         draw(trainer, choose_pictures(trainer, number), path)
         buffer = io.BytesIO()
-        Image.open(path).convert("RGB").save(buffer, "JPEG", quality=70)
+        open_picture(path).save(buffer, "JPEG", quality=70)
     text = f"{trainer.cfg.DATASET.NAME}: activation maps and the patches that were kept, by rank"
     return Picture(data_uri("jpeg", buffer.getvalue()), text)

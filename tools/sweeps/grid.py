@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -42,6 +42,7 @@ class Grid:
     shots: tuple[int, ...] = ()
     targets: tuple[str, ...] = ()
     root: str = "data"
+    target_root: str = ""
     opts: tuple[str, ...] = ()
 
     def jobs(self) -> list[Job]:
@@ -52,10 +53,12 @@ class Grid:
         """
         return join([plan(run) for run in self._runs()])
 
-    def used(self) -> list[str]:
-        """Stems of the data sets whose pictures are needed."""
+    def used(self) -> list[tuple[str, str]]:
+        """Roots and stems of the data sets whose pictures are needed."""
         runs = [run.resolved() for run in self._runs()]
-        return sorted({name for run in runs for name in (run.dataset, *run.targets)})
+        sources = {(run.root, run.dataset) for run in runs}
+        targets = {(run.target_root or run.root, name) for run in runs for name in run.targets}
+        return sorted(sources | targets)
 
     def _runs(self) -> Iterator[Run]:
         cells = product(self.protocols, self.datasets, self.seeds, self.trainers)
@@ -67,7 +70,8 @@ class Grid:
                 all_shots = self.shots or (FEW_SHOTS if protocol == "fewshot" else (SHOTS,))
             for shots in all_shots:
                 run = Run(protocol, trainer, dataset, seed, shots, self.output, config, self.root)
-                yield self._taught(replace(run, targets=self.targets, opts=self.opts))
+                run = replace(run, targets=self.targets, target_root=self.target_root)
+                yield self._taught(replace(run, opts=self.opts))
 
     def _taught(self, run: Run) -> Run:
         """A student of PromptKD learns from the PromptSRC run of its cell, if there is one."""
@@ -80,16 +84,22 @@ class Grid:
         return replace(run, opts=(*run.opts, TEACHER_KEY, str(folder)), needs=(folder,))
 
 
-def draw_missing(datasets: list[str], root: Path) -> None:
-    """Draw the embedded data sets that are not there, so that no two jobs draw the same."""
-    missing = [name for name in datasets if is_embedded(name) and not (root / name).is_dir()]
+def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
+    """Draw the embedded data sets that are not there, so that no two jobs draw the same.
+
+    Args:
+        used: roots, from the project's folder, and stems.
+        project: the project's folder.
+    """
+    folders = [project / root / name for root, name in used if is_embedded(name)]
+    missing = [folder for folder in folders if not folder.is_dir()]
     if not missing:
         return
     from dassl.data.datasets import DATASET_REGISTRY
 
-    import datasets.emoji
+    import datasets.emoji  # noqa: F401  (registers the data sets)
     from datasets.emoji_files import ensure_dataset
 
-    for name in missing:
-        kind = DATASET_REGISTRY.get(dataset_name(name))
-        ensure_dataset(root / name, kind.split_file, kind.set_name, kind.domain)
+    for folder in missing:
+        kind = DATASET_REGISTRY.get(dataset_name(folder.name))
+        ensure_dataset(folder, kind.split_file, kind.set_name, kind.domain)

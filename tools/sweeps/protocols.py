@@ -68,6 +68,7 @@ class Run:
         dataset: stem of its yaml; the source of xd and dg.
         config: stem of the trainer's yaml; "" for the protocol's own.
         targets: stems, of xd and dg; () for the protocol's own.
+        target_root: folder of the targets' data; "" for that of the source.
         opts: KEY VALUE pairs for train.py.
         needs: folders of jobs that its training needs, as a teacher's.
     """
@@ -81,6 +82,7 @@ class Run:
     config: str = ""
     root: str = "data"
     targets: tuple[str, ...] = ()
+    target_root: str = ""
     opts: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
 
@@ -96,6 +98,8 @@ class Run:
         check_config(run.trainer, run.config)
         if run.protocol == "zeroshot" and not learns_nothing(run.trainer):
             raise ValueError(f"zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got {run.trainer}")
+        if run.target_root and run.protocol not in ("xd", "dg"):
+            raise ValueError(f"--target-root is for xd and dg, not for {run.protocol}")
         if run.protocol in ("xd", "dg"):
             run = replace(run, targets=run.targets or default_targets(run.protocol, run.dataset))
             for target in run.targets:
@@ -153,7 +157,8 @@ def _transfer(run: Run) -> list[Job]:
     tests = run.output / "evaluation" / run.trainer / level
     if run.dataset != "imagenet":
         tests = tests / source
-    others = [replace(run, dataset=target) for target in run.targets]
+    root = run.target_root or run.root
+    others = [replace(run, dataset=target, root=root) for target in run.targets]
     folders = [tests / _data_level(other) / seed for other in others]
     pairs = zip(others, folders, strict=True)
     return [train, *(_job(other, folder, "all", train) for other, folder in pairs)]

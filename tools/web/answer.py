@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from datasets.pictures import open_picture
 from models.predictor import Prediction, SpotlighterPredictor
 from tools.figure_style import save
 from tools.visualise import draw_kept, draw_map, ranks_by_colour
@@ -126,4 +127,4 @@ def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction)
         axes.set_yticks([])
     buffer = io.BytesIO()
     save(figure, buffer, dpi=110)
-    return Image.open(buffer).convert("RGB")
+    return open_picture(buffer)

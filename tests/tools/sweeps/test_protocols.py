@@ -135,6 +135,17 @@ def test_what_is_not_there_is_refused(arguments, message):
         run("xd", targets=("dte",))
 
 
+def test_targets_may_lie_elsewhere():
+    for words, target in (({}, "data"), ({"target_root": "mine"}, "mine")):
+        train, *tests = run("xd", dataset="emoji_food", targets=("folder", "dtd"), **words)
+        assert option(train, "--root") == "data"
+        assert [option(job, "--root") for job in tests] == [target, target]
+    used = Grid(("xd",), ("CoOp",), ("dtd",), OUT, targets=("folder",), target_root="mine").used()
+    assert used == [("data", "dtd"), ("mine", "folder")]
+    with pytest.raises(ValueError, match="--target-root is for xd and dg, not for base2new"):
+        run("base2new", target_root="mine")
+
+
 def test_protocols_share_a_training():
     jobs = join([run("xd", "MaPLe", targets=("dtd",)), run("dg", "MaPLe")])
     assert sum("--eval-only" not in job.words for job in jobs) == 1
@@ -150,7 +161,7 @@ def test_a_grid_has_every_cell_and_zero_shot_once():
     grid = Grid(("fewshot",), ("ZeroshotCLIP", "MaPLe"), ("dtd", "eurosat"), OUT, seeds=(1, 2))
     jobs = grid.jobs()
     assert len(jobs) == 2 * 2 * (1 + 5)
-    assert grid.used() == ["dtd", "eurosat"]
+    assert grid.used() == [("data", "dtd"), ("data", "eurosat")]
 
 
 def test_a_student_learns_from_the_teacher_of_its_cell():

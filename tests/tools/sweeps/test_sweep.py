@@ -293,7 +293,8 @@ def test_without_ray_it_says_what_to_do(project, capsys, monkeypatch):
 def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
     drawn = []
     monkeypatch.setattr("datasets.emoji_files.ensure_dataset", lambda *args: drawn.append(args))
-    grid.draw_missing(["dtd", "emoji_food", "emoji_wear"], project.root / "data")
+    used = [("data", name) for name in ("dtd", "emoji_food", "emoji_wear")]
+    grid.draw_missing(used, project.root)
     folder = project.root / "data" / "emoji_wear"
     assert drawn == [(folder, "split_zhou_EmojiWear.json", "wear", "colour")]
 

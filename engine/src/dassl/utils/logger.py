@@ -53,7 +53,9 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            self.file = Path(fpath).open("w", encoding="utf-8")  # noqa: SIM115 - open for the run
+            self.file = Path(fpath).open(  # noqa: SIM115 - open for the run
+                "w", encoding="utf-8", errors="backslashreplace"
+            )  # a path may hold bytes that are no UTF-8
 
     def __enter__(self) -> Logger:
         return self
