@@ -9,6 +9,7 @@ handler on the root logger sees each line once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -69,7 +70,8 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write a text to both."""
-        self.console.write(msg)
+        with self._going_on_without_console():
+            self.console.write(msg)
         if self.file is not None:
             with self._going_on_without_file():
                 self.file.write(msg)
@@ -77,7 +79,8 @@ class Logger:
 
     def flush(self) -> None:
         """Flush both, so that a killed run leaves a complete log."""
-        self.console.flush()
+        with self._going_on_without_console():
+            self.console.flush()
         if self.file is not None:
             with self._going_on_without_file():
                 self.file.flush()
@@ -88,6 +91,16 @@ class Logger:
             with self._going_on_without_file():
                 self.file.close()
             self.file = None
+
+    @contextmanager
+    def _going_on_without_console(self) -> Iterator[None]:
+        """A reader that has seen enough, as `head`, is no reason to lose the log file."""
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.console.fileno())
+            os.close(nowhere)
 
     @contextmanager
     def _going_on_without_file(self) -> Iterator[None]:
