@@ -9,12 +9,17 @@ Example:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from yacs.config import CfgNode
 
 # What a user can mend: input, files, packages, memory, and a loss that diverged.
@@ -59,11 +64,17 @@ def run(args: argparse.Namespace) -> None:
     """Build the trainer; train or evaluate, as the only run in the output folder."""
     from trainers.config import build_config
     from trainers.distributed import in_main, process_group
-    from trainers.output_folder import sole_writer
+    from trainers.output_folder import sole_writer, what_is_left
 
     cfg = build_config(args)
-    with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
-        run_config(cfg, args)
+    try:
+        with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
+            run_config(cfg, args)
+    except KeyboardInterrupt:
+        left = "the same command evaluates anew"
+        if not args.eval_only:
+            left = what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
+        raise KeyboardInterrupt(left) from None
 
 
 def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -84,6 +95,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     log_to_stdout(logging.INFO if is_main() else logging.ERROR)
     logging.getLogger("trainers").info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
+    tell_without_effect(cfg, trainer)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.trained_on = dataset_of(args.model_dir)
@@ -91,6 +103,18 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.test()
     elif not args.no_train:
         trainer.train()
+
+
+def tell_without_effect(cfg: CfgNode, trainer: Any) -> None:
+    """Warn of keys that were set and that this run does not read."""
+    from trainers.config import default_config
+    from trainers.config_rules import flat, without_effect
+
+    if not hasattr(trainer, "settings_read"):  # it is not built on ours, and may read what it likes
+        return
+    found = without_effect(flat(cfg), flat(default_config()), trainer.settings_read())
+    if found:
+        logging.getLogger("trainers").warning("Set, and without effect here: %s", "; ".join(found))
 
 
 def log_to_stdout(level: int) -> None:
@@ -107,31 +131,43 @@ def log_to_stdout(level: int) -> None:
 
 def main() -> int:
     """Run; an error of the user's ends in one sentence and exit code 2, any other in code 1."""
+    open_closed_streams()
     args = parse_args()
-    threading.excepthook = lambda met: sys.stderr.write(
-        f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
+    threading.excepthook = lambda met: say(
+        f"a thread has stopped ({met.exc_value}); the run goes on without it"
     )  # as TensorBoard's, where a disk is full
     try:
         run(args)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "train.py: interrupted; what was saved is whole, and the same command goes on from the "
-            "last checkpoint\n"
-        )
+    except KeyboardInterrupt as stopped:
+        say(f"interrupted; {str(stopped) or 'nothing was written'}")
         return 130
     except USER_ERRORS as error:
         if args.debug:
             raise
         if not getattr(error, "said_by_main", False):  # of several processes, one speaks
-            sys.stderr.write(f"train.py: error: {in_one_sentence(error)}\n")
+            say(f"error: {in_one_sentence(error)}")
         return 2
     except Exception as error:
         if args.debug:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
+        say(f"error: not foreseen: {what}; --debug shows where")
         return 1
     return 0
+
+
+def open_closed_streams() -> None:
+    """Give stdout and stderr a place to go where the shell has closed them, as with >&-."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
+
+
+def say(what: str) -> None:
+    """A line on stderr, which may be closed by now."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"train.py: {what}\n")
+        sys.stderr.flush()
 
 
 def in_one_sentence(error: BaseException) -> str:
