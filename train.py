@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -38,18 +39,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--root", default="", help="folder of all data sets")
     add("--output-dir", default="", help="where the run writes; an unfinished run is resumed")
     add("--resume", default="", help="folder of checkpoints to go on from")
-    add("--seed", type=int, default=None, help="0 or more fixes all random draws")
-    add("--source-domains", nargs="+", default=None, help="for domain adaptation")
-    add("--target-domains", nargs="+", default=None, help="for domain adaptation")
+    add("--seed", type=int, default=None, help="0 or more fixes random draws (for one NUM_WORKERS)")
+    add("--source-domains", nargs="+", default=None, help="for your own domain data sets")
+    add("--target-domains", nargs="+", default=None, help="for your own domain data sets")
     add("--transforms", nargs="+", default=None, help="training transforms, in order")
     add("--config-file", default="", help="yaml of the trainer")
     add("--dataset-config-file", default="", help="yaml of the data set")
     add("--trainer", default="", help="name of the trainer")
     add("--backbone", default="", help="name of the CLIP model")
     add("--weights", default="", help="file of its weights, instead of the published ones")
-    add("--head", default="", help="name of the head")
+    add("--head", default="", help="for your own trainers")
     add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--model-dir", default="", help="folder of the run to evaluate")
+    add("--model-dir", default="", help="folder of the run to evaluate (--eval-only)")
     add("--load-epoch", type=int, default=None, help="evaluate that epoch's checkpoint")
     add("--no-train", action="store_true", help="build everything, train nothing")
     add("--deterministic", action="store_true", help="deterministic kernels only")
@@ -131,7 +132,7 @@ def log_to_stdout(level: int) -> None:
 
 def main() -> int:
     """Run; an error of the user's ends in one sentence and exit code 2, any other in code 1."""
-    open_closed_streams()
+    make_streams_ready()
     args = parse_args()
     threading.excepthook = lambda met: say(
         f"a thread has stopped ({met.exc_value}); the run goes on without it"
@@ -156,11 +157,14 @@ def main() -> int:
     return 0
 
 
-def open_closed_streams() -> None:
-    """Give stdout and stderr a place to go where the shell has closed them, as with >&-."""
+def make_streams_ready() -> None:
+    """Have stdout and stderr take any text, and exist where the shell has closed them (>&-)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8
 
 
 def say(what: str) -> None:

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from datasets.emoji_pictures import Clutter
 from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
+from datasets.splits import read_json
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
@@ -68,7 +69,7 @@ def ensure_dataset(
 def is_current(folder: Path, stamp: dict[str, Any]) -> bool:
     """Return whether a folder holds the complete data set that a stamp describes."""
     path = folder / STAMP_FILE
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == stamp
+    return path.is_file() and bool(read_json(path) == stamp)
 
 
 def _stamp(set_name: str, domain: str, per_class: dict[str, int]) -> dict[str, Any]:

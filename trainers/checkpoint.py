@@ -95,14 +95,14 @@ def who_chose(path: Path, epoch: int | None) -> str:
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints of a folder that are named by their epoch, newest first."""
-    paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdigit()]
+    paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdecimal()]
     return sorted(paths, key=number_of, reverse=True)
 
 
 def number_of(path: Path) -> float:
     """The epoch in a checkpoint's name; infinite for one without, as the best."""
     number = path.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else float("inf")
+    return int(number) if number.isdecimal() else float("inf")
 
 
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:

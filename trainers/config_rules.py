@@ -13,10 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dassl.data.samplers import SAMPLERS
 from dassl.data.transforms import INTERPOLATION_MODES
-from dassl.data.transforms.transforms import ON_PICTURES, ON_TENSORS
-from dassl.optim.lr_scheduler import SCHEDULERS, WARMUPS
 from yacs.config import CfgNode
 
 from trainers.rules import (
@@ -41,6 +38,18 @@ MOST_WORKERS = max(32, 4 * (os.cpu_count() or 1))
 SUBSETS = ("all", "base", "new", "base/base", "base/new", "new/base", "new/new")
 ADAMS = ("adam", "amsgrad", "radam", "adamw")
 OPTIMISERS = (*ADAMS, "sgd", "rmsprop")
+SCHEDULERS, WARMUPS = ("single_step", "multi_step", "cosine"), ("constant", "linear")
+SAMPLERS = (
+    *("RandomSampler", "SequentialSampler", "RandomDomainSampler"),
+    *("SeqDomainSampler", "RandomClassSampler"),
+)
+TRANSFORMS = (
+    *("random_translation", "random_crop", "random_resized_crop", "random_flip"),
+    *("imagenet_policy", "cifar10_policy", "svhn_policy"),
+    *("randaugment", "randaugment_fixmatch", "randaugment2"),
+    *("colorjitter", "randomgrayscale", "gaussian_blur"),
+    *("cutout", "normalize", "gaussian_noise", "instance_norm"),
+)
 LOGS_ON_WANDB = ("off", "offline", "online")
 
 
@@ -85,7 +94,7 @@ RULES: dict[str, Rule] = {
     "VERBOSE": flag(),
     "INPUT.SIZE": numbers(2, whole(1, 10_000)),
     "INPUT.INTERPOLATION": choice(INTERPOLATION_MODES),
-    "INPUT.TRANSFORMS": choices([*ON_PICTURES, *ON_TENSORS]),
+    "INPUT.TRANSFORMS": choices(TRANSFORMS),
     "INPUT.PIXEL_MEAN": numbers(3, number()),
     "INPUT.PIXEL_STD": numbers(3, number(1e-6)),
     "INPUT.CROP_PADDING": whole(0, 10_000),

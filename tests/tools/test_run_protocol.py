@@ -45,6 +45,6 @@ def test_ctrl_c_lets_the_run_say_what_is(tmp_path):
 
 
 def test_odd_numbers_are_refused_in_a_sentence(capsys):
-    for words in (["zeroshot", "ZeroshotCLIP", "emoji_food", "-1"], [*WORDS, "", "-4"]):
+    for words in (["zeroshot", "ZeroshotCLIP", "emoji_food", "-1"], [*WORDS, "", "²"]):
         assert run_protocol.main(["--root", "data", "--", *words]) == 2
     assert "SEED must be a whole number from 0, got -1" in capsys.readouterr().err

@@ -4,14 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+from dassl.data import samplers
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.transforms import transforms
 from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dassl.optim import lr_scheduler
 from dassl.optim.optimizer import _constructors
 
 import train
-from trainers import TRAINERS
+from trainers import TRAINERS, config_rules
 from trainers.config import build_config, default_config
-from trainers.config_rules import OPTIMISERS, READ_WITH, RULES, UNREAD, flat, rule_of
+from trainers.config_rules import READ_WITH, RULES, UNREAD, flat, rule_of
 
 PROJECT = Path(__file__).parents[2]
 DEFAULTS = flat(default_config())
@@ -144,8 +147,12 @@ def test_keys_that_are_read_beside_others_exist():
     assert {key for keys, *_ in READ_WITH for key in keys} <= set(RULES)
 
 
-def test_the_optimisers_are_those_of_the_engine():
-    assert set(OPTIMISERS) == set(_constructors(default_config().OPTIM))
+def test_names_are_those_of_the_engine():
+    assert set(config_rules.OPTIMISERS) == set(_constructors(default_config().OPTIM))
+    assert config_rules.SCHEDULERS == lr_scheduler.SCHEDULERS
+    assert config_rules.WARMUPS == lr_scheduler.WARMUPS
+    assert config_rules.SAMPLERS == samplers.SAMPLERS
+    assert (*transforms.ON_PICTURES, *transforms.ON_TENSORS) == config_rules.TRANSFORMS
 
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 1, str: lambda v: "foo"}

@@ -54,7 +54,8 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            self.file = Path(fpath).open("w", encoding="utf-8")  # noqa: SIM115 - open for the run
+            # Open for the run; a name that is not UTF-8 is escaped.
+            self.file = Path(fpath).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __enter__(self) -> Logger:
         return self
@@ -94,10 +95,10 @@ class Logger:
 
     @contextmanager
     def _going_on_without_console(self) -> Iterator[None]:
-        """A reader that has seen enough, as `head`, is no reason to lose the log file."""
+        """A reader that has seen enough, as `head`, or a full disk, is no reason to lose a run."""
         try:
             yield
-        except BrokenPipeError:
+        except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.console.fileno())
             os.close(nowhere)
