@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import logging
 import os
 import sys
@@ -163,7 +162,7 @@ def make_streams_ready() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):
+        with contextlib.suppress(AttributeError, OSError):  # not a text file of Python's own
             stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8
 
 
