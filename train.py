@@ -9,17 +9,21 @@ Example:
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.sweeps.guard import code_of, hear_sigterm
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from yacs.config import CfgNode
 
 # What a user can mend: input, files, packages, memory, and a loss that diverged.
@@ -38,18 +42,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--root", default="", help="folder of all data sets")
     add("--output-dir", default="", help="where the run writes; an unfinished run is resumed")
     add("--resume", default="", help="folder of checkpoints to go on from")
-    add("--seed", type=int, default=None, help="0 or more fixes all random draws")
-    add("--source-domains", nargs="+", default=None, help="for domain adaptation")
-    add("--target-domains", nargs="+", default=None, help="for domain adaptation")
+    add("--seed", type=int, default=None, help="0 or more fixes random draws (for one NUM_WORKERS)")
+    add("--source-domains", nargs="+", default=None, help="for your own domain data sets")
+    add("--target-domains", nargs="+", default=None, help="for your own domain data sets")
     add("--transforms", nargs="+", default=None, help="training transforms, in order")
     add("--config-file", default="", help="yaml of the trainer")
     add("--dataset-config-file", default="", help="yaml of the data set")
     add("--trainer", default="", help="name of the trainer")
     add("--backbone", default="", help="name of the CLIP model")
     add("--weights", default="", help="file of its weights, instead of the published ones")
-    add("--head", default="", help="name of the head")
+    add("--head", default="", help="for your own trainers")
     add("--eval-only", action="store_true", help="evaluate, do not train")
-    add("--model-dir", default="", help="folder of the run to evaluate")
+    add("--model-dir", default="", help="folder of the run to evaluate (--eval-only)")
     add("--load-epoch", type=int, default=None, help="evaluate that epoch's checkpoint")
     add("--no-train", action="store_true", help="build everything, train nothing")
     add("--deterministic", action="store_true", help="deterministic kernels only")
@@ -64,11 +68,18 @@ def run(args: argparse.Namespace) -> None:
     """Build the trainer; train or evaluate, as the only run in the output folder."""
     from trainers.config import build_config
     from trainers.distributed import in_main, process_group
-    from trainers.output_folder import sole_writer
+    from trainers.output_folder import sole_writer, what_is_left
 
     cfg = build_config(args)
-    with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
-        run_config(cfg, args)
+    try:
+        with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
+            run_config(cfg, args)
+    except KeyboardInterrupt as stopped:
+        left = "the same command evaluates anew"
+        if not args.eval_only:
+            left = what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
+        stopped.args = (left,)
+        raise
 
 
 def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -89,6 +100,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     log_to_stdout(logging.INFO if is_main() else logging.ERROR)
     logging.getLogger("trainers").info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
+    tell_without_effect(cfg, trainer)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.trained_on = dataset_of(args.model_dir)
@@ -98,12 +110,16 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.train()
 
 
-def let_names_through() -> None:
-    """Print names of files that are no UTF-8 escaped, and read them, instead of stopping there."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            how = "surrogateescape" if stream is sys.stdin else "backslashreplace"
-            stream.reconfigure(errors=how)
+def tell_without_effect(cfg: CfgNode, trainer: Any) -> None:
+    """Warn of keys that were set and that this run does not read."""
+    from trainers.config import default_config
+    from trainers.config_rules import flat, without_effect
+
+    if not hasattr(trainer, "settings_read"):  # it is not built on ours, and may read what it likes
+        return
+    found = without_effect(flat(cfg), flat(default_config()), trainer.settings_read())
+    if found:
+        logging.getLogger("trainers").warning("Set, and without effect here: %s", "; ".join(found))
 
 
 def log_to_stdout(level: int) -> None:
@@ -120,20 +136,17 @@ def log_to_stdout(level: int) -> None:
 
 def main() -> int:
     """Run; what the user can mend ends in one sentence and exit code 2, all else in code 1."""
+    make_streams_ready()
     args = parse_args()
-    let_names_through()
-    threading.excepthook = lambda met: sys.stderr.write(
-        f"train.py: a thread has stopped ({met.exc_value}); the run goes on without it\n"
+    threading.excepthook = lambda met: say(
+        f"a thread has stopped ({met.exc_value}); the run goes on without it"
     )  # as TensorBoard's, where a disk is full
     hear_sigterm()
     try:
         run(args)
-    except KeyboardInterrupt as interrupt:
-        sys.stderr.write(
-            "train.py: interrupted; what was saved is whole, and the same command goes on from the "
-            "last checkpoint\n"
-        )
-        return code_of(interrupt)
+    except KeyboardInterrupt as stopped:
+        say(f"interrupted; {str(stopped) or 'nothing was written'}")
+        return code_of(stopped)
     except Exception as error:
         if args.debug:
             raise
@@ -141,24 +154,42 @@ def main() -> int:
     return 0
 
 
+def make_streams_ready() -> None:
+    """Have the streams take any name of a file, and exist where the shell has closed them (>&-)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
+        with contextlib.suppress(AttributeError, OSError):  # not a text file of Python's own
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    with contextlib.suppress(AttributeError, OSError):
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+
+
 def report(error: Exception) -> int:
     """Say what happened, where, and what to do; returns the exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
-    said = said_of(error)
+    said = in_one_sentence(error)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     traceback.clear_frames(error.__traceback__)  # a loader that lacks workers says more than that
     sys.unraisablehook = hook
-    if said:
-        if not getattr(error, "said_by_main", False):  # of several processes, one speaks
-            sys.stderr.write(f"train.py: error: {said}\n")
-        return 2
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    sys.stderr.write(f"train.py: error: not foreseen: {what}; --debug shows where\n")
-    return 1
+    if not said:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"error: not foreseen: {what}; --debug shows where")
+        return 1
+    if not getattr(error, "said_by_main", False):  # of several processes, one speaks
+        say(f"error: {said}")
+    return 2
 
 
-def said_of(error: Exception) -> str:
-    """One sentence for what the user can mend; empty for all else."""
+def say(what: str) -> None:
+    """A line on stderr, which may be closed by now."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"train.py: {what}\n")
+        sys.stderr.flush()
+
+
+def in_one_sentence(error: Exception) -> str:
+    """What happened, where, and what to do; empty for what the user cannot mend."""
     if isinstance(error, ModuleNotFoundError):  # perhaps one that the line below needs
         return str(error)
     from trainers.faults import of_the_machine, sentence

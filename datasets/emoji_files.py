@@ -25,6 +25,7 @@ from datasets.emoji_pictures import Clutter
 from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
 from datasets.folder import holds_classes
 from datasets.pictures import shown
+from datasets.splits import read_json
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
@@ -96,7 +97,7 @@ def require_place(folder: Path, split_file: str) -> None:
 def is_current(folder: Path, stamp: dict[str, Any]) -> bool:
     """Return whether a folder holds the complete data set that a stamp describes."""
     path = folder / STAMP_FILE
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")) == stamp
+    return path.is_file() and bool(read_json(path) == stamp)
 
 
 def _stamp(set_name: str, domain: str, per_class: dict[str, int]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class PromptLearner(nn.Module):
             n_ctx: number of context vectors; ignored where `ctx_init` is given.
             ctx_init: words to start from; their number is then the number of context vectors.
             learned_words: learn only the first so many of the words; the others stay as they are.
-            csc: one context a class instead of a shared one; `ctx_init` is then ignored.
+            csc: one context a class instead of a shared one; ignored where `ctx_init` is given.
             class_token_position: where the class name stands: "end", "middle" or "front".
             tokenizer: of the text tower; OpenAI's if there is none.
 
@@ -58,7 +58,8 @@ class PromptLearner(nn.Module):
             )
         tokenizer = tokenizer or clip_tokenizer()
         words = normalise_name(ctx_init)
-        use_words = bool(words) and not csc
+        use_words = bool(words)
+        csc = csc and not use_words  # as CoOp: words are shared by all classes
         if use_words:
             n_ctx = _number_of_words(words, learned_words, tokenizer)
         start = _require_room(n_ctx, tokenizer)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from train import let_names_through
+from train import make_streams_ready
 
 DIGITS = 19  # of a number that is too large for 64 bits
 
@@ -20,7 +20,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
         doc: a line that says what the tool does; paragraphs, of which one begins with "Usage:" and
             holds commands that can be typed as they stand.
     """
-    let_names_through()
+    make_streams_ready()
     first, *paragraphs = doc.strip().split("\n\n")
     [usage] = [paragraph for paragraph in paragraphs if paragraph.startswith("Usage:\n")]
     paragraphs.remove(usage)

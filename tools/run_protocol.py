@@ -85,7 +85,7 @@ def read_shots(protocol: str, words: str) -> list[int]:
     Raises:
         ValueError: they are no whole numbers.
     """
-    if not all(word.isdigit() for word in words.split()):
+    if not all(word.isdecimal() for word in words.split()):
         raise ValueError(f"SHOTS must be a whole number, got {words}")
     own = {"fewshot": list(FEW_SHOTS), "zeroshot": [0]}.get(protocol, [SHOTS])
     return [int(word) for word in words.split()] or own
@@ -100,7 +100,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     if not 3 <= len(args.words) <= 5:
         raise ValueError(f"expected 3 to 5 arguments, got {len(args.words)}")
     trainer, dataset, seed, config, shots = [*args.words, "", ""][:5]
-    if not seed.isdigit():
+    if not seed.isdecimal():
         raise ValueError(f"SEED must be a whole number from 0, got {seed}")
     common = {"output": Path(args.output), "config": config, "root": args.root}
     common |= {"targets": args.targets, "opts": args.opts, "target_root": args.target_root}

@@ -40,8 +40,11 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.INPUT.EXIF = "auto"  # auto | upright | stored: are pictures turned as their EXIF data say?
     cfg.DATALOADER.CACHE_MB = 1024  # decoded training pictures that are kept in memory, 0 for none
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
+    # -1: one an epoch, of which the newest two stay; N: one each N epochs; 0: the last one's
+    cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
+    cfg.OPTIM.SGD_DAMPNING = 0.0  # Dassl's default is the whole number 0, beside which 0.5 is none
     cfg.MODEL.BACKBONE.WEIGHTS = ""  # file of the backbone's weights, instead of published ones
     cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
     cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it

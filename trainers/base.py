@@ -34,7 +34,7 @@ from trainers.precision import Precision
 from trainers.prompt_tuner import PromptTuner
 from trainers.published import RENAMED
 from trainers.random_states import WorkerStates
-from trainers.settings import Run, Settings
+from trainers.settings import Run, Settings, tell_context
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ class CLIPTrainer(PromptTuner):
         self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
         self.step = data_parallel.stepper(self.model)
         logger.info("Learned parameters: %s", f"{self.num_learned():,}")
+        for node, read in self.settings_read().items():
+            tell_context(node, read, identity.context_length(learned))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters to train, in groups for the optimiser."""
@@ -110,8 +112,11 @@ class CLIPTrainer(PromptTuner):
         return count_num_param(self.model.learned) if self.model.learned is not None else 0
 
     def before_train(self) -> None:
-        """Resume if there is something to resume, else learn what to prune."""
+        """Begin with MODEL.INIT_WEIGHTS, resume if there is something, else learn what to prune."""
         self.workers = WorkerStates()
+        health.require_pairs(self)
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            checkpoint.start_from(self, Path(self.cfg.MODEL.INIT_WEIGHTS))
         super().before_train()
         resuming.begin(self)
         calibration.calibrate_pruner(self)
@@ -156,6 +161,8 @@ class CLIPTrainer(PromptTuner):
             self.finish()
         live_logs.note_epoch(self, self._writer)
         super().after_epoch()
+        if self.cfg.TRAIN.CHECKPOINT_FREQ < 0 and self.epoch + 1 < self.max_epoch:
+            self.save_model(self.epoch, self.output_dir)
 
     def finish(self) -> None:
         """After the last step, before anything is saved."""

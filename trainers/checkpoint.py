@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEST = "model-best.pth.tar"
+OF_PICTURES = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")  # not learned by steps
 POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
 # Buffers that published checkpoints hold and that follow from the class names.
 DERIVED = (
@@ -39,18 +40,49 @@ def load(trainer: CLIPTrainer, directory: str | Path, epoch: int | None) -> None
         logger.info("No --model-dir: evaluating without learned weights")
         return
     path = find_checkpoint(directory, trainer.checkpoint_name, epoch)
-    saved = read_checkpoint(path)
-    check(trainer, saved, path, to_train=False)
-    if "identity" not in saved:
-        saved["state_dict"] = to_our_names(saved["state_dict"], trainer.model, path)
-        own = trainer.model.learned.state_dict()  # published projects know no pruning
-        saved["state_dict"] |= {k: v for k, v in own.items() if k.startswith("pruner.")}
+    saved = read_fitting(trainer, path)
     load_into(trainer.model.learned, saved, path)
     trainer.loaded_epoch = saved["epoch"]
     trainer.epoch_chosen_by = who_chose(path, epoch)
     trainer.chosen_elsewhere = "identity" not in saved
     trainer.trained_settings = (saved.get("identity") or {}).get("settings")
     logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
+
+
+def read_fitting(trainer: CLIPTrainer, path: Path) -> dict[str, Any]:
+    """A checkpoint of this trainer on this CLIP, ours or a published one, under our names.
+
+    Raises:
+        ValueError: it is of another trainer, CLIP or use.
+    """
+    saved = read_checkpoint(path)
+    check(trainer, saved, path, to_train=False)
+    if "identity" not in saved:
+        saved["state_dict"] = to_our_names(saved["state_dict"], trainer.model, path)
+        own = trainer.model.learned.state_dict()  # published projects know no pruning
+        saved["state_dict"] |= {k: v for k, v in own.items() if k.startswith("pruner.")}
+    return saved
+
+
+def start_from(trainer: CLIPTrainer, given: Path) -> None:
+    """Begin training with what another run has learned; the optimiser begins anew.
+
+    What is filled from the training pictures, a bank and a pruner, is filled from this run's.
+
+    Args:
+        trainer: before its first step.
+        given: MODEL.INIT_WEIGHTS, a checkpoint or the output folder of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not fit.
+    """
+    path = find_checkpoint(given, trainer.checkpoint_name) if given.is_dir() else given
+    saved, own = read_fitting(trainer, path), trainer.model.learned.state_dict()
+    state = {k: v for k, v in saved["state_dict"].items() if not k.startswith(OF_PICTURES)}
+    saved["state_dict"] = state | {k: v for k, v in own.items() if k.startswith(OF_PICTURES)}
+    load_into(trainer.model.learned, saved, path)
+    logger.info("Starting from %s (MODEL.INIT_WEIGHTS)", path)
 
 
 def who_chose(path: Path, epoch: int | None) -> str:
@@ -62,14 +94,14 @@ def who_chose(path: Path, epoch: int | None) -> str:
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints of a folder that are named by their epoch, newest first."""
-    paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdigit()]
+    paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdecimal()]
     return sorted(paths, key=number_of, reverse=True)
 
 
 def number_of(path: Path) -> float:
     """The epoch in a checkpoint's name; infinite for one without, as the best."""
     number = path.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else float("inf")
+    return int(number) if number.isdecimal() else float("inf")
 
 
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import re
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import yaml
 from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from datasets.splits import read_text
 from trainers import extend_cfg
-from trainers.config_rules import flat, require_sound
+from trainers.config_rules import flat, require_sound, rule_of
 
 NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # as yacs says it
+UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # as a literal of Python
 MAX_VALUES = 100_000  # of a yaml
 # A stranger's file must not switch a check off; only a flag of this command can.
 BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
@@ -29,8 +32,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         ValueError: an unknown key or an odd number of KEY VALUE words.
         FileNotFoundError: a config file that is not there.
     """
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_config()
+    defaults = flat(cfg)
     for path in filter(None, (args.dataset_config_file, args.config_file)):
         merge_file(cfg, Path(path))
     if args.config_file:
@@ -53,9 +56,55 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     merge_pairs(cfg, args.opts)
     cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
     cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
-    require_sound(cfg)
+    require_sound(cfg, defaults)
+    require_flags_that_count(args, cfg)
     cfg.freeze()
     return cfg
+
+
+def default_config() -> CfgNode:
+    """Dassl's keys and this project's, with their defaults."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    return cfg
+
+
+def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Refuse flags, and keys that name files, that the command would not read.
+
+    Raises:
+        ValueError: names the flag and what it is read with.
+    """
+    given = {"--model-dir": args.model_dir, "--load-epoch": args.load_epoch}
+    found = [
+        f"{flag} is read with --eval-only alone; add it, or leave {flag} out"
+        for flag, value in given.items()
+        if value not in (None, "") and not args.eval_only
+    ]
+    name = cfg.TRAINER.NAME
+    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY else None
+    learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
+    if args.eval_only and learns and not args.model_dir:
+        found.append(
+            f"--eval-only needs --model-dir, the folder of a run: without it, {name} is evaluated "
+            "untrained (the trainer ZeroshotCLIP evaluates CLIP as it is)"
+        )
+    if args.eval_only or learns is False:
+        found += [
+            f"{key} is read in training alone, and this run does not train"
+            for key in ("MODEL.INIT_WEIGHTS", "RESUME")
+            if flat(cfg)[key]
+        ]
+    elif cfg.RESUME and not can_be_resumed(cfg):
+        found.append(f"--resume {cfg.RESUME} holds no checkpoint to go on from")
+    if found:
+        raise ValueError("; ".join(found))
+
+
+def can_be_resumed(cfg: CfgNode) -> bool:
+    """Whether RESUME holds a checkpoint, or is the output folder, which may be new."""
+    folder = Path(cfg.RESUME)
+    return folder == Path(cfg.OUTPUT_DIR) or any(folder.glob("*/model*.pth.tar*"))
 
 
 def merge_file(cfg: CfgNode, path: Path) -> None:
@@ -106,19 +155,34 @@ def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
         if key in BY_FLAG_ONLY:
             flag = key.split(".")[1].lower().replace("_", "-")
             raise ValueError(f"{key} is set by its flag alone, --{flag}")
-        default = values[key]
-        # What a user writes as 0 or 50 is meant as a float where the default is one.
-        is_number = isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value))
         try:
-            cfg.merge_from_list([key, float(value) if is_number else value])
-        except (ValueError, AssertionError) as error:
-            raise ValueError(
-                f"config key {key} takes a {type(default).__name__}, as {default!r}, got {value!r}"
-            ) from error
+            cfg.merge_from_list([key, as_meant(value, values[key])])
+        except (*UNREADABLE, AssertionError) as error:
+            expected = rule_of(key, values[key]).expected
+            raise ValueError(f"{key} must be {expected}, got {value!r}") from error
+
+
+def as_meant(value: Any, default: Any) -> Any:
+    """A word of the command line, or a value of a yaml, as the default's type wants it.
+
+    yacs reads each word as a literal of Python. A 0 or 50 is meant as a float where the default is
+    one, and a folder named 2024 is a text where the default is one.
+    """
+    if isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value)):
+        return float(value)
+    if isinstance(default, str) and isinstance(value, str):
+        try:
+            literal = ast.literal_eval(value)
+        except UNREADABLE:
+            return value
+        return None if literal is None else repr(literal if isinstance(literal, str) else value)
+    return value
 
 
 def unknown_key(cfg: CfgNode, key: str) -> str:
     """A sentence for a key that no trainer and no data set reads."""
+    if str(key).startswith("--"):
+        return f"{key} must stand before the KEY VALUE pairs"
     near = difflib.get_close_matches(key, list(flat(cfg)), n=3)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
     return f"unknown config key {key}{hint}"

@@ -61,4 +61,4 @@ class CoOp(CLIPTrainer):
     def own_identity(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""
         own = super().own_identity()
-        return own | {"class_names": self.class_names} if self.settings.CSC else own
+        return own | {"class_names": self.class_names} if self.model.learned.csc else own

@@ -149,6 +149,11 @@ def tell_turned(trainer: CLIPTrainer, split: str) -> None:
 def test(trainer: CLIPTrainer, split: str | None) -> float:
     """Evaluate a split; None is the final evaluation, which writes results.json."""
     final = split is None
+    if final and trainer.cfg.TEST.SPLIT == "val" and trainer.val_loader is None:
+        raise ValueError(
+            f"{trainer.cfg.DATASET.NAME} has no validation pictures (TEST.SPLIT val); TEST.SPLIT "
+            "test evaluates its test pictures"
+        )
     split = split or trainer.cfg.TEST.SPLIT
     split = "val" if split == "val" and trainer.val_loader is not None else "test"
     loader = trainer.val_loader if split == "val" else trainer.test_loader

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from dassl.metrics import compute_accuracy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from models.classifier import Step
@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAMED = 3  # pictures in the sentence; the log has all
+
+
+def require_pairs(trainer: CLIPTrainer) -> None:
+    """Refuse batches of one picture where a layer normalises over the batch.
+
+    Raises:
+        ValueError: names the key, or says that there is one training picture.
+    """
+    norms = any(isinstance(part, nn.BatchNorm1d) for part in trainer.model.learned.modules())
+    batches: Any = trainer.train_loader_x.batch_sampler
+    if norms and min(batches.batch_size, len(batches.sampler)) < 2:
+        why = "DATALOADER.TRAIN_X.BATCH_SIZE is 1"
+        if len(batches.sampler) < 2:
+            why = "there is one training picture (DATASET.NUM_SHOTS)"
+        raise ValueError(
+            f"{trainer.cfg.TRAINER.NAME} normalises over the pictures of a batch, which needs two "
+            f"or more, and {why}"
+        )
 
 
 def numbers_of_step(

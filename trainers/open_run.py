@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from yacs.config import CfgNode
 
-from trainers import extend_cfg
 from trainers.base import CLIPTrainer
-from trainers.config import merge_file
+from trainers.config import default_config, merge_file
 
 
 def read_run_config(model_dir: str | Path) -> CfgNode:
@@ -26,8 +24,7 @@ def read_run_config(model_dir: str | Path) -> CfgNode:
             f"{model_dir} holds no config.yaml, so it is not the output folder of a run "
             "(--model-dir)"
         )
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_config()
     merge_file(cfg, path)
     return cfg
 

@@ -116,6 +116,20 @@ def sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+def what_is_left(folder: Path, resume: str) -> str:
+    """A sentence for a training that was stopped: what there is, and what the same command does.
+
+    Args:
+        folder: OUTPUT_DIR.
+        resume: RESUME.
+    """
+    kept = last_checkpoint(folder)
+    if kept is None:
+        begins = f"begins again from {resume}" if resume else "begins anew"
+        return f"no checkpoint was written to {folder}, so the same command {begins}"
+    epoch = kept.name.rpartition("-")[2]
+    which = f"the checkpoint of epoch {epoch}" if epoch.isdecimal() else "the best checkpoint"
+    return f"{which} is {kept}; the same command goes on from there"
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -13,10 +13,15 @@ from trainers.settings import Run, Settings, add_settings, read_settings
 
 
 class PromptTuner(TrainerX):
-    """A trainer is a `Settings` class, a config node, and `build`."""
+    """A trainer is a `Settings` class, a config node, and `build`.
+
+    Attributes:
+        learns: whether there is anything to train.
+    """
 
     node: str
     settings_class: type[Settings]
+    learns = True
     settings: Any
 
     @classmethod

@@ -23,8 +23,8 @@ MODALS = ("base2novel", "cross")
 class PromptKDSettings(Settings):
     """Keys of TRAINER.PROMPTKD.
 
-    PROJECT_LAYER and CE_WEIGHT are read and not used, as in the published code; nor are N_CTX_TEXT
-    and PROMPT_DEPTH_TEXT: the student has no text tower, and a teacher's shape is its checkpoint's.
+    PROJECT_LAYER and CE_WEIGHT are not used, as in the published code; nor are N_CTX_TEXT and
+    PROMPT_DEPTH_TEXT: the student has no text tower, and a teacher's shape is its checkpoint's.
     """
 
     N_CTX_VISION: int = 4
@@ -42,6 +42,9 @@ class PromptKDSettings(Settings):
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
         *("N_CTX_TEXT", "CTX_INIT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
         *("KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
+    )
+    UNUSED: ClassVar[tuple[str, ...]] = (
+        *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
     )
 
     def faults(self) -> list[str]:

@@ -35,7 +35,10 @@ def save(
     val_result: float | None = None,
     model_name: str = "",
 ) -> None:
-    """Save a run between two epochs, and remove checkpoints beyond TRAIN.KEEP_CHECKPOINTS.
+    """Save a run between two epochs, and remove the checkpoints that are not to stay.
+
+    TRAIN.KEEP_CHECKPOINTS says how many stay; where it does not, and TRAIN.CHECKPOINT_FREQ is -1,
+    the newest two do, and those that were there before.
 
     Between epochs the sampler's place is the state of the generator that orders the pictures. Of
     several processes one writes, and each has its random states in the file.
@@ -68,12 +71,17 @@ def save(
         "best_epoch": trainer.best_epoch,
     }
     health.require_finite_state(trainer, state["state_dict"])
-    folder, keep = Path(directory) / trainer.checkpoint_name, trainer.cfg.TRAIN.KEEP_CHECKPOINTS
+    folder, settings = Path(directory) / trainer.checkpoint_name, trainer.cfg.TRAIN
 
     def write() -> None:
         save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
         older = [p for p in numbered(folder) if number_of(p) <= epoch + 1]
-        for path in older[keep:] if keep else []:
+        if settings.KEEP_CHECKPOINTS:
+            older = older[settings.KEEP_CHECKPOINTS :]
+        else:
+            passing = settings.CHECKPOINT_FREQ < 0 and not model_name
+            older = [p for p in older if passing and number_of(p) == epoch - 1]
+        for path in older:
             path.unlink()
 
     distributed.on_main(write)

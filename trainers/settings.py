@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 MAX_WORDS = 4  # the tuners with deep prompts start longer contexts at random
@@ -27,10 +30,12 @@ class Settings:
 
     Attributes:
         TRAINING_ONLY: keys that a trained model does not depend on.
+        UNUSED: keys that nothing reads, kept because published configs hold them.
     """
 
     PREC: str = "fp16"
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
+    UNUSED: ClassVar[tuple[str, ...]] = ()
 
     def faults(self) -> list[str]:
         """Everything that is wrong, a sentence each; subclasses add theirs."""
@@ -66,12 +71,40 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
     return found
 
 
+def tell_context(node: str, settings: Settings, learned: int | None) -> None:
+    """Say that the words of CTX_INIT count where N_CTX or CSC ask for another context.
+
+    Args:
+        node: of TRAINER.
+        settings: of that node.
+        learned: context vectors of the model; None where no words are learned.
+    """
+    words, asked = getattr(settings, "CTX_INIT", ""), getattr(settings, "N_CTX", learned)
+    class_specific = getattr(settings, "CSC", False)
+    unused = [f"N_CTX {asked}"] * (asked != learned) + ["CSC True"] * class_specific
+    if not words or not unused:
+        return
+    is_meant = class_specific or asked != getattr(type(settings), "N_CTX", asked)
+    logger.log(
+        logging.WARNING if is_meant else logging.INFO,
+        "Learned parameters start from the words %r: %s vectors, shared by all classes; "
+        "not used of TRAINER.%s: %s",
+        *(words, learned, node, ", ".join(unused)),
+    )
+
+
 def context_of_words(n_ctx: int, ctx_init: str) -> dict[str, Any]:
     """How MaPLe and its relatives read N_CTX and CTX_INIT, as options of a `PromptLearner`.
 
     All words of CTX_INIT stand in the prompt, but only the first N_CTX of them are learned (MaPLe
     learns "a photo" of "a photo of a"). A context of more than 4 vectors starts at random.
     """
+    if ctx_init and n_ctx > MAX_WORDS:
+        logger.warning(
+            "A context of %d vectors starts at random: words (CTX_INIT %r) start up to %d, as "
+            "published",
+            *(n_ctx, ctx_init, MAX_WORDS),
+        )
     if not ctx_init or n_ctx > MAX_WORDS:
         return {"n_ctx": n_ctx}
     return {"ctx_init": ctx_init, "learned_words": n_ctx}

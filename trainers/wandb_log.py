@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datasets.splits import read_json
 from trainers.config_rules import flat
 from trainers.output_folder import write_text
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 SENT = "wandb.json"  # in the output folder: the run's id there, and the last row that was sent
 ROWS = 100  # that may wait within an epoch
+
+
+def _sent(path: Path) -> tuple[str, int]:
+    found = read_json(path)
+    known = found if isinstance(found, dict) else {}
+    name, step = known.get("id"), known.get("step")
+    if not isinstance(name, str) or type(step) is not int:
+        raise ValueError(f"{path} lacks id and step; remove it to begin a new run there")
+    return name, step
 
 
 class WandbWriter:
@@ -39,8 +49,7 @@ class WandbWriter:
         self.file = Path(cfg.OUTPUT_DIR) / SENT
         self.id, self.sent = secrets.token_hex(4), -1
         if trainer.start_epoch and self.file.is_file():
-            found = json.loads(self.file.read_text("utf-8"))
-            self.id, self.sent = found["id"], found["step"]
+            self.id, self.sent = _sent(self.file)
         self.rows: dict[int, dict[str, Any]] = {}
         self.picture = wandb.Image
         try:

@@ -31,6 +31,7 @@ class ZeroshotCLIP(CLIPTrainer):
 
     node = "ZEROSHOTCLIP"
     settings_class = ZeroshotSettings
+    learns = False
 
     @staticmethod
     def templates(dataset: str) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """A log that cannot be written is no reason to lose a run."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,16 @@ def test_tensorboard_on_a_full_disk_ends_and_the_run_goes_on(caplog):
     assert [r.message for r in caplog.records if "TensorBoard" in r.message] == [
         "TensorBoard's file is no longer written: [Errno 28] No space left on device"
     ]
+
+
+def test_a_reader_that_has_gone_ends_the_console_and_not_the_file(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as console:
+        monkeypatch.setattr(sys, "stdout", console)
+        log = Logger(tmp_path / "log.txt")
+        for line in ("one\n", "two\n"):
+            log.write(line)
+            log.flush()
+        log.close()
+    assert (tmp_path / "log.txt").read_text() == "one\ntwo\n"

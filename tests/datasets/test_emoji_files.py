@@ -137,3 +137,10 @@ def test_each_domain_has_its_own_folder():
         "emoji_food_lineart",
         "lineart",
     )
+
+
+def test_half_a_stamp_is_named(made, tmp_path):
+    (tmp_path / "emoji_food").mkdir()
+    (tmp_path / "emoji_food" / "generator.json").write_text('{"generator": ')
+    with pytest.raises(ValueError, match=r"emoji_food/generator\.json is not valid JSON"):
+        make(tmp_path)

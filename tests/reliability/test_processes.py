@@ -173,7 +173,7 @@ def test_the_shared_memory_of_workers_is_full(arguments, tmp_path, witness):
 def test_hundreds_of_workers_are_refused(fails, monkeypatch, witness):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     found = fails("CoOp", DATALOADER__NUM_WORKERS=500)
-    assert "DATALOADER.NUM_WORKERS must be a number from 0 to 64, got 500" in found
+    assert "DATALOADER.NUM_WORKERS must be a whole number from 0 to 64, got 500" in found
     witness("processes", "500 workers, on a machine of 8 cores", found)
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from datasets.pictures import ORIENTATION
 from tests.toy import NAMES
 from tools import predict
+from tools.run_arguments import read_class_list
 
 PROJECT = Path(__file__).parents[2]
 
@@ -202,6 +203,25 @@ def test_other_classes_are_predicted(call, images, tmp_path):
         (row,) = rows(out)
         assert code == 0
         assert {row["class"], row["class_2"]} == {"piano", "grand_piano"}
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("n01 great white shark\nn02 tench\n", ["great white shark", "tench"]),
+        ("a b\tgreat white shark\n\nc\ttench", ["great white shark", "tench"]),
+        ("great white shark\n2 euro coin\n", ["great white shark", "2 euro coin"]),
+    ],
+)
+def test_ids_before_class_names_are_no_part_of_them(tmp_path, content, names):
+    (tmp_path / "names.txt").write_text(content)
+    assert read_class_list(tmp_path / "names.txt") == names
+
+
+def test_a_list_of_folders_without_a_mark_is_refused(tmp_path):
+    (tmp_path / "classnames.txt").write_text("great white shark\n")
+    with pytest.raises(ValueError, match="set them apart by a tab"):
+        read_class_list(tmp_path / "classnames.txt")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_run_ends_with_what_started_it(tmp_path):
 
 
 def test_odd_numbers_are_refused_in_a_sentence(capsys):
-    for words in (["zeroshot", "ZeroshotCLIP", "emoji_food", "-1"], [*WORDS, "", "-4"]):
+    for words in (["zeroshot", "ZeroshotCLIP", "emoji_food", "-1"], [*WORDS, "", "²"]):
         assert run_protocol.main(["--root", "data", "--", *words]) == 2
     assert "SEED must be a whole number from 0, got -1" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from PIL import Image
 from datasets.splits import Item
 from tests.logs import points, wandb_rows
 from tests.reliability.runs import content, require_equal
-from trainers import config_rules, live_logs
+from trainers import config_rules, live_logs, wandb_log
 from trainers.base import CLIPTrainer
 from trainers.kept_picture import LEVEL_COLOURS, draw, mark_kept, one_a_class
 
@@ -185,6 +185,13 @@ def test_wandb_without_the_package(fails, monkeypatch):
 def test_wandb_takes_three_words(fails):
     said = fails("CoOp", TRAIN__WANDB="yes")
     assert "TRAIN.WANDB must be one of off, offline, online, got 'yes'" in said
+
+
+@pytest.mark.parametrize(("content", "why"), [('{"id', "not valid JSON"), ("[1]", "lacks id")])
+def test_half_a_note_of_what_was_sent_is_named(tmp_path, content, why):
+    (tmp_path / "wandb.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"wandb\.json.* {why}"):
+        wandb_log._sent(tmp_path / "wandb.json")
 
 
 @pytest.mark.slow

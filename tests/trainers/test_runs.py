@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ def test_saved_bank_gives_the_same_logits_in_new_processes(run, arguments, tmp_p
     state = checkpoint(tmp_path / "train")["state_dict"]
     assert state["head.memory._extra_state"] == {"class_names": ["ash tree", "bee", "cat"]}
     assert state["head.memory.mass"].sum() > 0
-    flags = ("--model-dir", str(tmp_path / "train"))
+    flags = ("--eval-only", "--model-dir", str(tmp_path / "train"))
     first = logits_in_a_new_process(arguments, tmp_path / "1.pt", flags=flags, **classes)
     second = logits_in_a_new_process(arguments, tmp_path / "2.pt", flags=flags, **classes)
     assert torch.equal(first, second)
@@ -273,3 +274,126 @@ def test_earlier_results_go_before_the_config_comes(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_record.begin(CfgNode(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+# What is left behind by default: a checkpoint an epoch, of which the newest two stay
+
+
+def epochs_in(folder):
+    return sorted(int(p.name.rpartition("-")[2]) for p in folder.glob("*/model.pth.tar-*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({}, [4, 5]),
+        ({"TRAIN__CHECKPOINT_FREQ": 0}, [5]),
+        ({"TRAIN__CHECKPOINT_FREQ": 2}, [2, 4, 5]),
+        ({"TRAIN__CHECKPOINT_FREQ": 1}, [1, 2, 3, 4, 5]),
+        ({"TRAIN__KEEP_CHECKPOINTS": 1}, [5]),
+        ({"TEST__FINAL_MODEL": "best_val"}, [4, 5]),
+    ],
+)
+def test_the_checkpoints_that_stay(run, tmp_path, settings, left):
+    run("CoOp", OPTIM__MAX_EPOCH=5, **settings)
+    assert epochs_in(tmp_path / "run") == left
+
+
+def test_checkpoints_that_were_asked_for_before_stay(run, tmp_path):
+    run("CoOp", OPTIM__MAX_EPOCH=3, TRAIN__CHECKPOINT_FREQ=1)
+    (tmp_path / "run" / "prompt_learner" / "model.pth.tar-3").unlink()
+    run("CoOp", OPTIM__MAX_EPOCH=3)
+    assert epochs_in(tmp_path / "run") == [2, 3]
+
+
+def test_an_evaluation_of_validation_pictures_needs_some(run, tmp_path, toy_root):
+    run("ZeroshotCLIP", TEST__SPLIT="val")
+    assert results(tmp_path / "run")["split"] == "val"
+    split = toy_root / "toy" / "split.json"
+    text = split.read_text()
+    try:
+        split.write_text(json.dumps(json.loads(text) | {"val": []}))
+        with pytest.raises(ValueError, match=r"Toy has no validation pictures \(TEST.SPLIT val\)"):
+            run("ZeroshotCLIP", "other", TEST__SPLIT="val")
+    finally:
+        split.write_text(text)
+
+
+# MODEL.INIT_WEIGHTS
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "Spotlighter", "PromptKD"])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_training_starts_from_what_another_run_learned(run, tmp_path, monkeypatch, trainer, kind):
+    from trainers.base import CLIPTrainer
+
+    run(trainer, "first", OPTIM__MAX_EPOCH=1)
+    (path,) = (tmp_path / "first").glob("*/model.pth.tar-1")
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    seen, begin = [], CLIPTrainer.begin_record
+    monkeypatch.setattr(
+        CLIPTrainer,
+        "begin_record",
+        lambda self: (seen.append(deepcopy(self.model.learned.state_dict())), begin(self)),
+    )
+    start = path if kind == "file" else tmp_path / "first"
+    run(trainer, "second", OPTIM__MAX_EPOCH=1, MODEL__INIT_WEIGHTS=start)
+    (found,) = seen
+    learned = [k for k in saved if not k.startswith("head.memory.")]
+    assert learned
+    assert all(torch.equal(found[key], saved[key]) for key in learned)
+    if trainer == "Spotlighter":
+        assert not found["head.memory.mass"].any()  # the bank is filled from this run's pictures
+
+
+def test_a_start_that_does_not_fit_is_refused(run, fails, tmp_path):
+    run("CoOp", "first", OPTIM__MAX_EPOCH=1)
+    path = tmp_path / "first" / "prompt_learner" / "model.pth.tar-1"
+    found = fails("CoOp", "x", MODEL__INIT_WEIGHTS=path, TRAINER__COOP__CTX_INIT="a photo")
+    assert "context_length 4, and this run has 2" in found
+    assert "was written with trainer CoOp" in fails("MaPLe", "y", MODEL__INIT_WEIGHTS=path)
+
+
+# What is set and not read
+
+
+def test_what_is_set_without_effect_is_named(run, tmp_path):
+    run("ZeroshotCLIP", OPTIM__GAMMA=0.5, INPUT__RGS_P=0.5, TRAINER__MODAL="cross")
+    log = (tmp_path / "run" / "log.txt").read_text()
+    (line,) = [line for line in log.splitlines() if "without effect here" in line]
+    assert "OPTIM.GAMMA (it is read with single_step and multi_step)" in line
+    assert "INPUT.RGS_P (it is read with randomgrayscale)" in line
+    assert "TRAINER.MODAL (another trainer reads it)" in line
+    assert "TRAINER.MAPLE (another trainer reads it)" in line
+
+
+@pytest.mark.parametrize(
+    ("trainer", "options", "said"),
+    [
+        ("CoOp", {"COOP__CSC": True}, "not used of TRAINER.COOP: N_CTX 16, CSC True"),
+        ("CoCoOp", {"COCOOP__N_CTX": 8}, "not used of TRAINER.COCOOP: N_CTX 8"),
+        ("TextRefiner", {}, "not used of TRAINER.COOP: N_CTX 16"),
+        ("MaPLe", {"MAPLE__N_CTX": 5}, "A context of 5 vectors starts at random"),
+        ("PromptKD", {"PROMPTKD__CE_WEIGHT": 1}, "CE_WEIGHT (nor does the published code use it)"),
+    ],
+)
+def test_which_of_two_settings_counts_is_said(run, tmp_path, trainer, options, said):
+    run(trainer, OPTIM__MAX_EPOCH=1, **{f"TRAINER__{key}": v for key, v in options.items()})
+    assert said in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_words_are_shared_by_all_classes(run, tmp_path):
+    """As in CoOp: CTX_INIT makes CSC and N_CTX idle."""
+    run("CoOp", OPTIM__MAX_EPOCH=1, TRAINER__COOP__CSC=True, TRAINER__COOP__N_CTX=16)
+    assert checkpoint(tmp_path / "run", 1)["state_dict"]["ctx"].shape == (4, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"DATALOADER__TRAIN_X__BATCH_SIZE": 1}, "DATALOADER.TRAIN_X.BATCH_SIZE is 1"),
+        ({"DATASET__SUBSAMPLE_CLASSES": "new/new"}, "there is one training picture"),
+    ],
+)
+@pytest.mark.parametrize("trainer", ["PromptKD", "Spotlighter"])
+def test_a_batch_of_one_is_refused_where_a_batch_is_normalised(fails, trainer, options, why):
+    options = {"TRAINER__SPOTLIGHTER__BASE": "PromptKD", "DATASET__NUM_SHOTS": 1} | options
+    assert why in fails(trainer, **options)

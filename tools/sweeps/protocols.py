@@ -184,8 +184,15 @@ def _config_level(run: Run) -> Path:
     def setting(key: str, default: object) -> object:
         return given.get(f"TRAINER.COOP.{key}", node.get(key, default))
 
-    n_ctx, place = setting("N_CTX", 16), setting("CLASS_TOKEN_POSITION", "end")
-    return level / f"nctx{n_ctx}_csc{setting('CSC', False)}_ctp{place}"
+    n_ctx, csc, place = (
+        setting(key, default)
+        for key, default in (("N_CTX", 16), ("CSC", False), ("CLASS_TOKEN_POSITION", "end"))
+    )
+    if words := str(setting("CTX_INIT", "")).strip("\"'"):  # they count, and all classes share them
+        from models.tokenizer import clip_tokenizer, normalise_name
+
+        n_ctx, csc = clip_tokenizer().count(normalise_name(words)), False
+    return level / f"nctx{n_ctx}_csc{csc}_ctp{place}"
 
 
 def _job(run: Run, folder: Path, classes: str, trained: Job | None = None) -> Job:

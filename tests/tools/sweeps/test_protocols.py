@@ -83,6 +83,11 @@ def test_few_shot_folders_of_coop_name_its_context():
     (job,) = run("fewshot", config="rn50", dataset="dtd", shots=4, opts=opts)
     assert job.folder == OUT / "dtd/CoOp/rn50_4shots/nctx4_cscTrue_ctpend/seed1"
     assert job.words[-4:] == opts
+    opts = ("TRAINER.COOP.CTX_INIT", "a photo of a", "TRAINER.COOP.CSC", "True")  # words count
+    (job,) = run("fewshot", config="rn50", dataset="dtd", shots=4, opts=opts)
+    assert job.folder == OUT / "dtd/CoOp/rn50_4shots/nctx4_cscFalse_ctpend/seed1"
+    (job,) = run("fewshot", config="vit_b16_ctxv1", dataset="dtd", shots=4)
+    assert job.folder == OUT / "dtd/CoOp/vit_b16_ctxv1_4shots/nctx4_cscFalse_ctpend/seed1"
     (job,) = run("fewshot", "MaPLe", "dtd", 4)
     assert job.folder == OUT / "dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_4shots/seed1"
 

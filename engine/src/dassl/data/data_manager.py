@@ -61,8 +61,10 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
 ) -> Loader:
     """Build one loader.
 
-    Order and augmentation depend on the seed alone: torch's default generator orders the pictures
-    and seeds the Python, NumPy and torch generators of each worker.
+    Order and augmentation depend on the seed and on NUM_WORKERS: torch's default generator orders
+    the pictures and seeds the Python, NumPy and torch generators of each worker. Without workers
+    order and augmentation draw from the same generators. The order is the same for any positive
+    number of workers; the augmentation is not.
 
     Args:
         cfg: The whole config.

@@ -9,6 +9,7 @@ handler on the root logger sees each line once.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -53,9 +54,8 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            self.file = Path(fpath).open(  # noqa: SIM115 - open for the run
-                "w", encoding="utf-8", errors="backslashreplace"
-            )  # a path may hold bytes that are no UTF-8
+            # Open for the run; a name that is not UTF-8 is escaped.
+            self.file = Path(fpath).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __enter__(self) -> Logger:
         return self
@@ -71,7 +71,8 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write a text to both."""
-        self.console.write(msg)
+        with self._going_on_without_console():
+            self.console.write(msg)
         if self.file is not None:
             with self._going_on_without_file():
                 self.file.write(msg)
@@ -79,7 +80,8 @@ class Logger:
 
     def flush(self) -> None:
         """Flush both, so that a killed run leaves a complete log."""
-        self.console.flush()
+        with self._going_on_without_console():
+            self.console.flush()
         if self.file is not None:
             with self._going_on_without_file():
                 self.file.flush()
@@ -90,6 +92,16 @@ class Logger:
             with self._going_on_without_file():
                 self.file.close()
             self.file = None
+
+    @contextmanager
+    def _going_on_without_console(self) -> Iterator[None]:
+        """A reader that has seen enough, as `head`, or a full disk, is no reason to lose a run."""
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.console.fileno())
+            os.close(nowhere)
 
     @contextmanager
     def _going_on_without_file(self) -> Iterator[None]:
