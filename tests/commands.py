@@ -7,11 +7,13 @@ import runpy
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import train
 from tools import run_protocol
+from tools.sweeps import names
 from tools.sweeps.names import check_dataset
 from trainers.config import build_config
 
@@ -87,9 +89,10 @@ def check(variables, words, monkeypatch):
     elif "run_protocol" in (PROJECT / program).read_text():
         with monkeypatch.context() as patch:
             patch.setattr(os, "environ", os.environ | variables)
+            patch.setattr(names, "read_data", lambda *_: SimpleNamespace(label="the_readers_own"))
             args = run_protocol.parse_arguments([Path(program).stem, *rest])
-        if rest != ["--help"]:
-            assert run_protocol.jobs_of(args)
+            if rest != ["--help"]:
+                assert run_protocol.jobs_of(args)
     elif Path(program).stem in ("demo", "compare"):
         for dataset in rest:
             check_dataset(dataset)

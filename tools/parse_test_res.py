@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
 from tools.command_line import parser_of
-from tools.run_results import newest_accuracy
+from tools.run_results import newest_log
 
 
 def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
@@ -31,7 +31,7 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
     found = {}
     for log in sorted(folder.glob("*/log.txt")):
         try:
-            found[log] = newest_accuracy(log.parent, keyword)
+            found[log] = newest_log(log.parent, keyword)[1]
         except ValueError as error:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:

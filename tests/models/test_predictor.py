@@ -134,7 +134,7 @@ def test_a_run_without_a_checkpoint_has_its_classes_from_results_or_data(
 
 
 def test_a_class_specific_context_meets_no_other_classes(trained, toy_root):
-    folder = trained("CoOp", TRAINER__COOP__CSC=True)
+    folder = trained("CoOp", TRAINER__COOP__CSC=True, TRAINER__COOP__CTX_INIT="")
     with pytest.raises(ValueError, match=r"a context for each of its 3 classes.*leave the class"):
         from_run(folder, ["cat", "dog"])
     assert from_run(folder, BASE).predict(pictures(toy_root)[0])

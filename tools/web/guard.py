@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -17,7 +16,6 @@ MEGABYTE = 10**6
 UPLOAD = 50 * MEGABYTE  # bytes of an upload
 FORM = MEGABYTE  # bytes around an upload, and of any other request
 UPLOADS = 500 * MEGABYTE  # bytes of all uploads that are kept
-PIXELS = 50 * 10**6  # of a picture
 AT_ONCE = 64  # requests
 LOOPBACK_NAMES = ["127.0.0.1", "localhost"]
 API = "/gradio_api"
@@ -128,22 +126,3 @@ def upload_in(folder: Path, path: str) -> Path:
     except (OSError, ValueError):  # as a name with a NUL
         pass
     raise ValueError("this is no picture that was uploaded a short while ago; choose it again")
-
-
-def check_size(path: Path) -> None:
-    """Refuse a picture of too many pixels before it is decoded; the rest is for its reader to say.
-
-    Raises:
-        ValueError: it has more than PIXELS pixels.
-    """
-    try:
-        with Image.open(path) as picture:
-            pixels = picture.width * picture.height
-    except Image.DecompressionBombError:  # twice what Pillow warns of
-        pixels = PIXELS + 1
-    except (OSError, ValueError, SyntaxError):
-        return
-    if pixels > PIXELS:
-        raise ValueError(
-            f"{path.name} has more than {PIXELS // MEGABYTE} million pixels; make it smaller"
-        )

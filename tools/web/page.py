@@ -18,7 +18,7 @@ from gradio.data_classes import ImageData
 import datasets  # noqa: F401  (registers the data sets)
 from models.inheritance import NEW_CLASSES
 from tools.web.answer import TOP, Answer, Answerer
-from tools.web.guard import UPLOAD, check_size, middleware, upload_in
+from tools.web.guard import UPLOAD, middleware, upload_in
 from trainers.faults import sentence
 from trainers.kept_picture import one_a_class
 from trainers.open_run import read_run_config
@@ -87,7 +87,6 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
             if picture is not None:
                 path = upload_in(folder, picture)
                 os.utime(path)  # it is in use, so it is kept
-                check_size(path)
             return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
         except (ValueError, OSError, MemoryError) as error:
             raise shown(error, picture) from error

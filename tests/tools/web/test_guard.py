@@ -170,12 +170,13 @@ def test_class_lists_are_bounded(client):
     assert "(&lt;img src=x&gt;)" in client.said(picture, "<img src=x>"), "it is shown as HTML"
 
 
-@pytest.mark.parametrize("side", [7100, 10_000, 20_000])
+@pytest.mark.parametrize("side", [8100, 10_000, 20_000])
 def test_a_picture_of_many_pixels_is_not_decoded(client, side):
     target = io.BytesIO()
     Image.new("1", (side, side)).save(target, "PNG")
     said = client.said(file(client.upload(target.getvalue(), "large.png")))
-    assert said == "large.png has more than 50 million pixels; make it smaller"
+    assert said.startswith("large.png cannot be read as a picture: ")
+    assert "pixels" in said
 
 
 def test_no_other_question_is_taken(client):
