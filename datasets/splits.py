@@ -89,7 +89,7 @@ def read_text(path: Path) -> str:
             "UTF-8."
         )
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"The file {path} is no text in UTF-8 ({error}); save it anew with that encoding."

@@ -35,13 +35,13 @@ not work.
 
 
 def read_rows() -> list[dict[str, str]]:
-    """Return the rows of the table; every value is a text.
+    """Return the rows of the table; every value is a text, so yes and no stand in quotes.
 
     Raises:
         ValueError: a row lacks a field or has one too many, or a kind or an answer is unknown.
     """
     text = PAGE.with_suffix(".yaml").read_text(encoding="utf-8")
-    rows: list[dict[str, str]] = yaml.load(text, Loader=yaml.BaseLoader)  # all values are texts
+    rows: list[dict[str, str]] = yaml.safe_load(text)
     for row in rows:
         if set(row) != {"kind", *FIELDS}:
             raise ValueError(f"{row} needs the fields kind, {', '.join(FIELDS)}, and no others")

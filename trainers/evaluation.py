@@ -167,6 +167,8 @@ def test(trainer: CLIPTrainer, split: str | None) -> float:
     if final:
         seen = len(loader.dataset) - len(trainer.unreadable.get(split, ()))
         found = record(trainer) | {"split": split, "n": seen}
+        turned = len(trainer.turned.get(split, ()))
+        found["exif"] = {"pictures": "upright" if upright(trainer.cfg) else "stored", split: turned}
         found |= {key: results[key] for key in ("accuracy", "macro_f1")}
         write_predictions(trainer.cfg.OUTPUT_DIR, pairs)
         found["images_per_s"] = rate
@@ -201,8 +203,6 @@ def record(trainer: CLIPTrainer) -> dict[str, Any]:
         "learned": None if learned is None else identity.digest(learned),
         "processes": distributed.processes(),
     }
-    found["exif"] = {"pictures": "upright" if upright(cfg) else "stored"}
-    found["exif"] |= {split: len(turned) for split, turned in trainer.turned.items()}
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(trainer.unreadable.get(split, ())) for split in splits}

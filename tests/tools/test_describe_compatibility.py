@@ -20,7 +20,7 @@ def test_every_row_has_a_figure_and_what_does_not_work_has_a_note():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  works: yes", "  works: perhaps", "perhaps"),
+        ('  works: "yes"', "  works: perhaps", "perhaps"),
         ("  figure:", "  number:", "needs the fields"),
     ],
 )
