@@ -6,6 +6,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dassl.utils.files import scratch_beside
+from filelock import FileLock
 from jaxtyping import Bool, UInt8
 from PIL import Image
 from rich.console import Console
@@ -63,15 +65,20 @@ def ensure_dataset(
     if is_current(folder, stamp):
         return
     require_place(folder, split_file)
-    with scratch_beside(folder) as scratch:
-        if is_current(folder, stamp):  # another process was quicker
-            return
-        unfinished = scratch / folder.name
-        _write(unfinished, split_file, set_name, domain, per_class, workers or _cores())
-        (unfinished / STAMP_FILE).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-        if folder.exists():
-            folder.rename(scratch / "replaced")
-        unfinished.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix, lock = f".{folder.name}.unfinished-", folder.with_name(f".{folder.name}.lock")
+    with FileLock(lock):
+        for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
+            if is_current(folder, stamp):  # another process was quicker
+                return
+            unfinished = Path(scratch) / folder.name
+            _write(unfinished, split_file, set_name, domain, per_class, workers or _cores())
+            (unfinished / STAMP_FILE).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+            if folder.exists():
+                folder.rename(Path(scratch) / "replaced")
+            unfinished.rename(folder)
 
 
 def require_place(folder: Path, split_file: str) -> None:

@@ -23,7 +23,7 @@ done
 [[ ${#datasets[@]} -gt 0 ]] || datasets=(emoji_animals emoji_food)
 on_bases="Spotlighter:tiny_emoji_cocoop Spotlighter:tiny_emoji_maple
 Spotlighter:tiny_emoji_promptsrc Spotlighter:tiny_emoji_promptkd"
-all="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp MaPLe PromptSRC PromptKD TextRefiner Spotlighter"
+all="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp MaPLe IVLP VPT PromptSRC PromptKD TextRefiner Spotlighter"
 read -r -d '' -a trainers <<<"${TRAINERS:-$all $on_bases}" || true
 read -r -a protocols <<<"${PROTOCOLS:-base2new}"
 read -r -a seeds <<<"${SEEDS:-1}"

@@ -50,7 +50,7 @@ TRANSFORMS = (
     *("imagenet_policy", "cifar10_policy", "svhn_policy"),
     *("randaugment", "randaugment_fixmatch", "randaugment2"),
     *("colorjitter", "randomgrayscale", "gaussian_blur"),
-    *("cutout", "normalize", "gaussian_noise", "instance_norm"),
+    *("cutout", "normalize", "gaussian_noise", "instance_norm", "center_crop"),
 )
 LOGS_ON_WANDB = ("off", "offline", "online")
 

@@ -153,10 +153,10 @@ def test_keys_that_are_read_beside_others_exist():
 
 def test_names_are_those_of_the_engine():
     assert set(config_rules.OPTIMISERS) == set(_constructors(default_config().OPTIM))
-    assert config_rules.SCHEDULERS == lr_scheduler.SCHEDULERS
+    assert list(config_rules.SCHEDULERS) == lr_scheduler.AVAI_SCHEDS
     assert config_rules.WARMUPS == lr_scheduler.WARMUPS
     assert config_rules.SAMPLERS == samplers.SAMPLERS
-    assert (*transforms.ON_PICTURES, *transforms.ON_TENSORS) == config_rules.TRANSFORMS
+    assert list(config_rules.TRANSFORMS) == transforms.AVAI_CHOICES
 
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 1, str: lambda v: "foo"}

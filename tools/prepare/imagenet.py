@@ -49,7 +49,8 @@ def sort_val(archive: Path, scratch: Path) -> Path:
     unpack(devkit, scratch / "kit")
     data = scratch / "kit" / DEVKIT / "data"
     wnids = read_wnids(data / "meta.mat")
-    labels = read_text(data / "ILSVRC2012_validation_ground_truth.txt").split()
+    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    labels = read_text(truth).split()
     pictures = pictures_in(heap)
     if len(pictures) != len(labels):
         raise ValueError(

@@ -76,8 +76,9 @@ def test_a_config_by_keys():
 def test_configs_of_a_trainer_are_told_by_their_differences(tmp_path):
     other = CONFIG.replace("0.02", "0.5").replace("- 224\n  T", "- 112\n  T") + "SEED: 2\n"
     configs = {"a": CONFIG, "b": other, "c": "none"}
-    runs = [Evidence(tmp_path / name, {"trainer": "CoOp"}, text) for name, text in configs.items()]
-    runs.append(Evidence(tmp_path / "d", {"trainer": "MaPLe"}, other))
+    coop = {"trainer": "CoOp"}
+    runs = [Evidence(tmp_path / name, coop, text, {}) for name, text in configs.items()]
+    runs.append(Evidence(tmp_path / "d", {"trainer": "MaPLe"}, other, {}))
     first, second, third, fourth = told_configs(runs)
     assert (first, fourth) == (CONFIG, other)
     assert second.splitlines() == [

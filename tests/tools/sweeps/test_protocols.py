@@ -1,9 +1,11 @@
 """Which jobs a protocol asks for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from tools.sweeps import names
 from tools.sweeps.grid import Grid
 from tools.sweeps.protocols import Run, join, plan
 
@@ -140,7 +142,8 @@ def test_what_is_not_there_is_refused(arguments, message):
         run("xd", targets=("dte",))
 
 
-def test_targets_may_lie_elsewhere():
+def test_targets_may_lie_elsewhere(monkeypatch):
+    monkeypatch.setattr(names, "read_data", lambda *_: SimpleNamespace(label="mine-000000"))
     for words, target in (({}, "data"), ({"target_root": "mine"}, "mine")):
         train, *tests = run("xd", dataset="emoji_food", targets=("folder", "dtd"), **words)
         assert option(train, "--root") == "data"

@@ -116,7 +116,7 @@ def leave(project, job, **changes):
 
 def planned(project, *opts, dataset="emoji_food", trainer="CoOp", root="data"):
     run = protocols.Run(
-        "fewshot", trainer, dataset, 1, 2, Path("out"), "tiny_emoji", root, (), opts
+        "fewshot", trainer, dataset, 1, 2, Path("out"), "tiny_emoji", root, targets=(), opts=opts
     )
     return protocols.plan(run)
 
