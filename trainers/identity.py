@@ -36,7 +36,7 @@ WITHOUT_EFFECT = (
 )
 # Keys beside the trainer's own settings that a prediction depends on.
 AT_TEST = (
-    *("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
+    *("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
     *("MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX"),
 )
 # Keys that are columns of their own in a table, or that its base and new columns differ in.
@@ -207,13 +207,21 @@ def _teacher(cfg: CfgNode, folder: str) -> str:
     """A teacher by trainer, config and settings, if its folder is that of a run."""
     from trainers.open_run import read_run_config
 
-    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR
     try:
-        where = Path(named.format(dataset=cfg.DATASET.NAME, seed=cfg.SEED))
+        where = teacher_folder(cfg)
         taught, digits = read_run_config(where), text_digest(settings_of_run(where))
     except (OSError, ValueError, LookupError):
         return folder  # a published one, or one that is refused elsewhere
     return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
+
+
+def teacher_folder(cfg: CfgNode) -> Path:
+    """TRAINER.PROMPTKD.TEACHER_DIR with its data set and seed; "." where none is named.
+
+    They are replaced as they stand: a format string could ask for gigabytes.
+    """
+    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR.replace("{dataset}", cfg.DATASET.NAME)
+    return Path(named.replace("{seed}", str(cfg.SEED)))
 
 
 def predicting(trainer: CLIPTrainer) -> set[str]:
