@@ -18,7 +18,7 @@ setup_die() {
 
 # Print the comment that a script begins with.
 setup_help() {
-  sed -n '/^# shellcheck/d; 1{/^#!/d}; /^#/!q; s/^# \{0,1\}//p' "$1"
+  sed -n '/^# shellcheck/d; 1{/^#!/d;}; /^#/!q; s/^# \{0,1\}//p' "$1"
 }
 
 # The first Python on PATH that is recent enough.

@@ -32,7 +32,7 @@ def predicted(folder, names=BASE):
 @pytest.mark.parametrize("trainer", [t.__name__ for t in TRAINERS if "Zero" not in t.__name__])
 def test_every_trainer_predicts_what_its_own_evaluation_said(trained, toy_root, trainer):
     predictor = from_run(trained(trainer))
-    found = predictor.predict(pictures(toy_root), batch_size=4)
+    found = predictor.predict(pictures(toy_root))  # in the evaluation's batches: the same bits
     assert predictor.class_names == BASE
     assert [one.class_name for one in found] == predicted(trained(trainer))
     for one in found:
@@ -80,6 +80,13 @@ def test_files_pictures_and_tensors_give_the_same(trained, toy_root):
     assert predictor.open(torch.full((3, 1, 1), 0.5)).getpixel((0, 0)) == (128, 128, 128)
     assert torch.equal(predictor.seen(paths[0]), tensors[0].permute(1, 2, 0))
     assert predictor.predict(torch.rand(1, 50, 90))[0].class_name in BASE
+
+
+def test_batches_of_another_size_give_the_same_in_their_order(trained, toy_root):
+    predictor, paths = from_run(trained("CoOp")), pictures(toy_root)
+    one_batch, several = (predictor.predict(paths, batch_size=size) for size in (32, 4))
+    for one, other in zip(several, one_batch, strict=True):
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-5)
 
 
 def same(found: list[Prediction], expected: list[Prediction]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def differences(job: Job, project: Path) -> list[str]:
     from trainers.identity import default_settings
     from trainers.open_run import read_run_config
 
-    with contextlib.chdir(project):
+    with working_in(project):
         there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
     before, now = compared(there), compared(here)
     digests = {
@@ -60,6 +61,17 @@ def differences(job: Job, project: Path) -> list[str]:
             pairs[key][i] = value
     differ = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     return [f"{key} {one} there, {other} here" for key, (one, other) in differ.items()]
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Have relative paths begin in a folder; `contextlib.chdir` is new in Python 3.11."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def compared(cfg: Any) -> dict[str, Any]:
