@@ -44,7 +44,7 @@ def fetch_and_look(url, target, checksum):
 
 
 @pytest.mark.parametrize("checksum", [MD5, ""])
-def test_of_many_processes_one_fetches_a_file(server, tmp_path, table, checksum):
+def test_of_many_processes_one_fetches_a_file(server, tmp_path, table, measured, checksum):
     server.files["a.zip"] = CONTENT
     server.faults = [("cut", 100_000), ("cut", 50_000)]
     right = at_once(fetch_and_look, server.url("a.zip"), tmp_path / "new" / "a.zip", checksum)
@@ -53,6 +53,7 @@ def test_of_many_processes_one_fetches_a_file(server, tmp_path, table, checksum)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.zip"]
     happened = f"{right} of {MANY} have it, complete and right; it was fetched once"
     table.note("processes", f"{MANY} processes fetch a file; the connection breaks twice", happened)
+    measured("parallel downloads that are right", f"{right} of {MANY}")
 
 
 def unpack_and_look(url, target):
