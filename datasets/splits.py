@@ -120,7 +120,7 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     splits = Splits(train, val, test, names)
     if not splits.train:
         raise ValueError(f"The split file {path} lists no training pictures.")
-    tell_other_names(splits, path)
+    tell_contradictions(splits, path)
     if names and len(names) <= max(item.label for items in splits[:3] for item in items):
         raise ValueError(f"The split file {path} has labels beyond its {len(names)} class_names.")
     if ORIGIN in content:
@@ -128,17 +128,27 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     return splits
 
 
-def tell_other_names(splits: Splits, path: Path) -> None:
-    """Warn of a label that has two names, as where labels of a part of the items were changed."""
-    found: dict[int, str] = {}
-    for item in (*splits.train, *splits.val, *splits.test):
-        if found.setdefault(item.label, item.classname) != item.classname:
+def tell_contradictions(splits: Splits, path: Path) -> None:
+    """Warn of the first label with two names and of the first picture that is listed twice."""
+    items = (*splits.train, *splits.val, *splits.test)
+    names = dict(enumerate(splits.class_names))
+    for item in items:
+        if names.setdefault(item.label, item.classname) != item.classname:
             logger.warning(
                 "%s calls label %d both %r and %r; a label stands for one class, so check the "
                 "split. The first name is used",
-                *(path, item.label, found[item.label], item.classname),
+                *(path, item.label, names[item.label], item.classname),
             )
-            return
+            break
+    seen: set[str] = set()
+    for item in items:
+        if item.impath in seen:
+            logger.warning(
+                "%s lists %s twice; a picture belongs in one split, once, so check the split",
+                *(path, item.impath),
+            )
+            break
+        seen.add(item.impath)
 
 
 def read_json(path: Path) -> Any:

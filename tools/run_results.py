@@ -62,6 +62,8 @@ IN_FOLDERS = {  # what a folder says of settings
 def read_results(path: Path) -> dict[str, Any]:
     """Read one results.json; without a source it was trained on its own data set.
 
+    `record` is all that it says but the class names, of which thousands of runs have the same.
+
     Raises:
         ValueError: it is no JSON, or a field is missing or of the wrong type; or nothing was
             trained although the trainer learns.
@@ -80,7 +82,8 @@ def read_results(path: Path) -> dict[str, Any]:
         beside["epoch"] = given.get("epoch")
     settings = beside | settings_of(path, given)
     places = dict.fromkeys(("folder", "path"), str(path.parent))
-    return found | places | {"settings": settings, "git": str(given.get("git"))}
+    record = {key: value for key, value in given.items() if key != "class_names"}
+    return found | places | {"settings": settings, "git": str(given.get("git")), "record": record}
 
 
 def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:

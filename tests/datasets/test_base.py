@@ -261,6 +261,25 @@ def test_malformed_split_file_is_refused(tmp_path, content, message):
         read_split(path, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("entries", "names", "said"),
+    [
+        ([["a.png", 0, "ant"], ["b.png", 0, "bee"]], [], "calls label 0 both 'ant' and 'bee'"),
+        ([["a.png", 0, "ant"]], ["bee"], "calls label 0 both 'bee' and 'ant'"),
+        ([["a.png", 0, "ant"], ["a.png", 1, "bee"]], [], "a.png twice; a picture belongs in one"),
+        ([["a.png", 0, "ant"], ["b.png", 1, "bee"]], ["ant", "bee"], ""),
+    ],
+)
+def test_a_split_file_that_contradicts_itself_is_warned_of(tmp_path, caplog, entries, names, said):
+    path = tmp_path / "split.json"
+    content = {"train": entries[:1], "val": [], "test": entries[1:], "class_names": names}
+    path.write_text(json.dumps(content))
+    caplog.set_level("WARNING", "datasets")
+    read_split(path, tmp_path)
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
+
+
 def test_prepare_runs_before_anything_is_looked_for(tmp_path):
     class SelfMade(Zoo):
         def prepare(self):

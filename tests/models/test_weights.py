@@ -1,7 +1,5 @@
 """Weights from files of every format, and files that are none."""
 
-import random
-
 import pytest
 import torch
 
@@ -189,33 +187,6 @@ def test_a_missing_safetensors_says_what_to_install(tmp_path, tiny, monkeypatch)
 
 
 # Damage, and numbers that are none
-
-
-@pytest.mark.parametrize("kind", ["a table", "TorchScript", "the embedded CLIP", "safetensors"])
-def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path, tiny, kind):
-    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
-    state = {k: v for k, v in tiny.state_dict().items() if k != "token_embedding.weight"}
-    if kind == "a table":
-        torch.save(state, path)
-    elif kind == "TorchScript":
-        script(make_clip(), path)
-    elif kind == "safetensors":
-        pytest.importorskip("safetensors.torch").save_file(state, path)
-        path.with_name(f"{path.name}.sha256").write_text(f"{digest_of(path)}  {path.name}\n")
-    else:
-        path.write_bytes(TINY_CLIP.read_bytes())
-    whole, rng, noticed = path.read_bytes(), random.Random(1), 0
-    expected = {name: value.clone() for name, value in read_weights(path, trust=True).items()}
-    for _ in range(30):
-        damaged, bit = bytearray(whole), rng.randrange(8 * len(whole))
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        try:
-            found = read_weights(path, trust=True)
-            assert all(torch.equal(found[name], value) for name, value in expected.items())
-        except ValueError:
-            noticed += 1
-    assert noticed > 25
 
 
 ODD_NUMBERS = {

@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,32 @@ def measured(table, figures, request):
         figures.note(what, figure, test)
 
     return note
+
+
+@pytest.fixture(scope="session")
+def counts():
+    """By what was counted: cases in all, and those that ended well."""
+    return defaultdict(lambda: [0, 0])
+
+
+@pytest.fixture
+def counted(table, figures, counts, request):
+    """Count a case of a kind that several tests try; the figure is "8 of 9".
+
+    Use it as `with counted("hostile archives refused"):` around what must hold.
+    """
+    file = request.node.nodeid.partition("::")[0]
+
+    @contextmanager
+    def case(what):
+        counts[what][0] += 1
+        try:
+            yield
+            counts[what][1] += 1
+        finally:
+            figures.note(what, "{1} of {0}".format(*counts[what]), file)
+
+    return case
 
 
 @pytest.fixture

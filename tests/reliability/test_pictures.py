@@ -181,8 +181,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_broken_pictures_are_refused_by_name(read, witness, tmp_path, kind):
-    with pytest.raises(ValueError, match=r"picture\.png cannot be read as a picture: ") as met:
+def test_broken_pictures_are_refused_by_name(read, witness, counted, kind):
+    refused = pytest.raises(ValueError, match=r"picture\.png cannot be read as a picture: ")
+    with counted("pictures that are broken, or none, refused by name"), refused as met:
         read(BAD[kind])
     said = str(met.value).split(" at 0x")[0]
     witness("input", f"a picture: {kind}", said)

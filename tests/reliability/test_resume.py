@@ -49,12 +49,13 @@ def killed(start, tmp_path):
         ("Spotlighter", {"TRAINER__SPOTLIGHTER__BASE": "PromptSRC"} | PRUNED),
     ],
 )
-def test_a_run_killed_in_a_step_ends_alike(whole, killed, witness, trainer, options):
+def test_a_run_killed_in_a_step_ends_alike(whole, killed, witness, counted, trainer, options):
     options = OPTIONS | options
     steps = 12 // options.get("DATALOADER__TRAIN_X__BATCH_SIZE", 4)
-    one = whole(trainer, **options)
-    other = killed(trainer, (*STEP, 2 * steps + 2, "before"), **options)
-    require_same_end(one, other)
+    with counted("kills survived bit-equal: in a step, of seven trainers in nine settings"):
+        one = whole(trainer, **options)
+        other = killed(trainer, (*STEP, 2 * steps + 2, "before"), **options)
+        require_same_end(one, other)
     logs = [path.read_text() for path in other.glob("log.txt*")]
     assert sum("Going on from" in log for log in logs) == 1
     how = ", ".join(f"{k.replace('__', '.')} {v}" for k, v in options.items() if k not in OPTIONS)
@@ -78,8 +79,11 @@ def test_a_run_killed_in_a_step_ends_alike(whole, killed, witness, trainer, opti
         ),
     ],
 )
-def test_a_run_killed_between_and_in_files_ends_alike(whole, killed, witness, stops, fault):
-    require_same_end(whole("Spotlighter", **OPTIONS), killed("Spotlighter", *stops, **OPTIONS))
+def test_a_run_killed_between_and_in_files_ends_alike(
+    whole, killed, witness, counted, stops, fault
+):
+    with counted("kills survived bit-equal: moments between, in and behind files (Spotlighter)"):
+        require_same_end(whole("Spotlighter", **OPTIONS), killed("Spotlighter", *stops, **OPTIONS))
     witness("resume", f"Spotlighter killed {fault}", "ends alike")
 
 
@@ -98,10 +102,11 @@ def optim(**options):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_each_optimiser_and_schedule_goes_on_alike(whole, killed, name):
+def test_each_optimiser_and_schedule_goes_on_alike(whole, killed, counted, name):
     options = optim(NAME=name, MAX_EPOCH=4, **SCHEDULES[name])
-    one, other = whole("CoOp", **options), killed("CoOp", (*STEP, 8, "before"), **options)
-    require_equal(content(one, "model.pth.tar-4"), content(other, "model.pth.tar-4"))
+    with counted("kills survived bit-equal: optimisers, each with a schedule (CoOp)"):
+        one, other = whole("CoOp", **options), killed("CoOp", (*STEP, 8, "before"), **options)
+        require_equal(content(one, "model.pth.tar-4"), content(other, "model.pth.tar-4"))
 
 
 def rates(folder, epochs):
@@ -234,7 +239,7 @@ def test_results_of_a_shorter_run_do_not_stand_for_a_longer_one(start, tmp_path,
 
 
 @pytest.mark.thorough
-def test_twenty_random_kills_change_nothing(start, whole, tmp_path, witness):
+def test_twenty_random_kills_change_nothing(start, whole, tmp_path, witness, measured):
     """Wherever the kill falls: by time, or in the middle of something."""
     rng = random.Random(7)
     places = [
@@ -262,3 +267,5 @@ def test_twenty_random_kills_change_nothing(start, whole, tmp_path, witness):
         require_same_end(one, tmp_path / f"killed{runs}")
     fault = "20 kills at random moments of several runs: in steps, while writing, between files"
     witness("resume", fault, "all end alike")
+    what = "kills survived bit-equal: at random moments (Spotlighter)"
+    measured(what, f"{kills} of {kills}, in {runs} runs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ class Evidence(NamedTuple):
 
     folder: Path
     record: dict[str, Any]
+    """Without the class names."""
     config: str
     settings: str
     """In which it differs from others of its trainer and config."""
@@ -28,12 +29,11 @@ class Evidence(NamedTuple):
         return ", ".join(f"{k} {v}" for k, v in self.record.get("versions", {}).items())
 
 
-def read_evidence(folder: Path, settings: str = "") -> Evidence:
-    """Read a run that left results.json; a config that is missing is said to be so."""
-    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    path = folder / "config.yaml"
+def read_evidence(run: Mapping[str, Any]) -> Evidence:
+    """Add its config to a run of `read_results`; one that is missing is said to be so."""
+    path = Path(run["folder"]) / "config.yaml"
     config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
-    return Evidence(folder, record, config, settings)
+    return Evidence(path.parent, run["record"], config, run["settings"])
 
 
 def config_keys(config: str) -> dict[str, str]:
@@ -89,7 +89,8 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     """
     found = []
     for run in runs:
-        names = run.record.get("class_names")
+        record = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        names = record.get("class_names")
         if (run.folder / PREDICTIONS).is_file() and names:
             found.append(read_predictions(run.folder / PREDICTIONS, names))
     if not found:

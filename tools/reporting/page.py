@@ -49,11 +49,7 @@ def build_page(
         root: folder of all data sets, if it moved; for the overlays.
         overlays: data sets whose kept patches are drawn, at most.
     """
-    found = [
-        evidence.read_evidence(Path(run["folder"]), run["settings"])
-        for run in runs
-        if run.get("folder")
-    ]
+    found = [evidence.read_evidence(run) for run in runs if run.get("folder")]
     parts = [section_part(section) for section in split_sections(rows)]
     parts += [confusion_part(found), curve_part(found), spotlight_part(found, root, overlays)]
     environment = jinja2.Environment(

@@ -9,10 +9,15 @@ from tools.reporting.evidence import (
     training_curve,
     worst_confusions,
 )
+from tools.run_results import read_results
+
+
+def evidence_of(folder):
+    return read_evidence(read_results(folder / "results.json"))
 
 
 def test_worst_classes_and_what_they_are_taken_for(tmp_path):
-    runs = [read_evidence(write_run(tmp_path, seed=seed)) for seed in (1, 2, 3)]
+    runs = [evidence_of(write_run(tmp_path, seed=seed)) for seed in (1, 2, 3)]
     for run, first in zip(runs[:2], (10, 0), strict=True):
         write_right(run.folder, [10, first, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10])
     shares = worst_confusions(runs)
@@ -38,7 +43,7 @@ def test_curves_are_means_over_the_steps_of_an_epoch(tmp_path):
 
 
 def test_evidence_has_config_and_versions(tree):
-    run = read_evidence(next(path.parent for path in tree.rglob("results.json")))
+    run = evidence_of(next(path.parent for path in tree.rglob("results.json")))
     assert "LR: 0.02" in run.config
     assert run.versions == "python 3.11, torch 2.14"
     assert run.record["git"] == "abc123"
