@@ -80,7 +80,8 @@ def read_results(path: Path) -> dict[str, Any]:
         beside["epoch"] = given.get("epoch")
     settings = beside | settings_of(path, given)
     places = dict.fromkeys(("folder", "path"), str(path.parent))
-    return found | places | {"settings": settings, "git": str(given.get("git"))}
+    others = {"data": given.get("data"), "git": str(given.get("git"))}
+    return found | places | others | {"settings": settings}
 
 
 def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
