@@ -193,6 +193,9 @@ def test_promptkd_tests_both_halves_in_its_training(tmp_path):
         "base2new/more/dtd/CoOp/rn50_16shots/seed1",
         "test_new/dtd/more/CoOp/rn50_16shots/seed1",
         "train_base/more/ZeroshotCLIP/rn50/dtd",
+        "base2novel/dtd/CoOp/rn50_16shots/seed1",
+        "base2new_again/dtd/CoOp/rn50_16shots/seed1",
+        "TEST_NEW/dtd/CoOp/rn50_16shots/nctx4_cscFalse_ctpend/seed1",
     ],
 )
 def test_a_folder_of_base_or_new_classes_is_never_of_all(tmp_path, capsys, folder):
