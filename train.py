@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # What a user can mend: input, files, packages, memory, and a loss that diverged.
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
+RUN = "of_run"  # attribute of an error: config and arguments of the run that it stopped
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
 
@@ -68,18 +69,27 @@ def run(args: argparse.Namespace) -> None:
     """Build the trainer; train or evaluate, as the only run in the output folder."""
     from trainers.config import build_config
     from trainers.distributed import in_main, process_group
-    from trainers.output_folder import sole_writer, what_is_left
+    from trainers.output_folder import sole_writer
 
     cfg = build_config(args)
     try:
         with process_group(cfg.USE_CUDA), in_main(sole_writer(cfg.OUTPUT_DIR)):
             run_config(cfg, args)
-    except KeyboardInterrupt as stopped:
-        left = "the same command evaluates anew"
-        if not args.eval_only:
-            left = what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
-        stopped.args = (left,)
+    except BaseException as stopped:
+        setattr(stopped, RUN, (cfg, args))
         raise
+
+
+def what_now(error: BaseException) -> str:
+    """What a run that was stopped has left, and what the same command does; else ""."""
+    from trainers.output_folder import what_is_left
+
+    if not hasattr(error, RUN):
+        return ""
+    cfg, args = getattr(error, RUN)
+    if args.eval_only:
+        return "the same command evaluates anew"
+    return what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
 
 
 def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -145,7 +155,7 @@ def main() -> int:
     try:
         run(args)
     except KeyboardInterrupt as stopped:
-        say(f"interrupted; {str(stopped) or 'nothing was written'}")
+        say(f"interrupted; {what_now(stopped) or 'nothing was written'}")
         return code_of(stopped)
     except Exception as error:
         if args.debug:
@@ -168,10 +178,10 @@ def make_streams_ready() -> None:
 def report(error: Exception) -> int:
     """Say what happened, where, and what to do; returns the exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
-    said = in_one_sentence(error)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     traceback.clear_frames(error.__traceback__)  # a loader that lacks workers says more than that
     sys.unraisablehook = hook
+    said = in_one_sentence(error)  # by now its files are closed, where those were short
     if not said:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         say(f"error: not foreseen: {what}; --debug shows where")
@@ -195,7 +205,7 @@ def in_one_sentence(error: Exception) -> str:
     from trainers.faults import of_the_machine, sentence
 
     if short := of_the_machine(error):
-        return f"{short}; the same command goes on from the last checkpoint"
+        return "; ".join(filter(None, (short, what_now(error))))
     return sentence(error) if isinstance(error, USER_ERRORS) else ""
 
 

@@ -178,6 +178,7 @@ class FewShotDataset(DatasetBase):
             f"made from {', '.join(self.raw_files)}, because {self.split_file} was missing; "
             "accuracies do not compare with the literature's"
         )
+        origin += "".join(f"; left out: {len(p):,} {why}" for why, p in self.left_out.items() if p)
         logger.warning("%s: the split was %s", name, origin)
         write_split(self.split_path, splits, self.image_folder, origin)
         return splits

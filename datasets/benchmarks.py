@@ -44,7 +44,7 @@ class Caltech101(FewShotDataset):
 
     def read_raw(self) -> Splits:
         """Divide the class folders."""
-        return divide_folders(self.image_folder, ignored=CALTECH_IGNORED, names=CALTECH_NAMES)
+        return divide_folders(self.image_folder, self.left_out, CALTECH_IGNORED, CALTECH_NAMES)
 
 
 @DATASET_REGISTRY.register()
@@ -108,7 +108,7 @@ class Food101(FewShotDataset):
 
     def read_raw(self) -> Splits:
         """Divide the class folders."""
-        return divide_folders(self.image_folder)
+        return divide_folders(self.image_folder, self.left_out)
 
 
 @DATASET_REGISTRY.register()
@@ -154,7 +154,7 @@ class EuroSAT(FewShotDataset):
 
     def read_raw(self) -> Splits:
         """Divide the class folders."""
-        return divide_folders(self.image_folder, names=EUROSAT_NAMES)
+        return divide_folders(self.image_folder, self.left_out, names=EUROSAT_NAMES)
 
 
 @DATASET_REGISTRY.register()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from dassl.data.datasets import DatasetBase, Datum
 
-from datasets.pictures import class_folders, pictures_in, shown
+from datasets.pictures import find, folders_in, shown
 from datasets.splits import Item, Splits, read_text
 
+LeftOut = dict[str, list[Path]]  # by the reason
 CLASS_LIST = "classnames.txt"
 SPLIT_SEED = 1
 SHARES = (0.5, 0.2)  # of train and val where nothing is divided; the test gets the rest
@@ -45,22 +46,56 @@ def items_of(paths: Iterable[Path], label: int, class_name: str) -> list[Datum]:
     return [Item(impath=str(path), label=label, classname=class_name) for path in paths]
 
 
+def pictures_by_class(
+    folder: Path, names: Iterable[str], left_out: LeftOut
+) -> dict[str, list[Path]]:
+    """Return the pictures of class folders, and note the files that are not used.
+
+    Args:
+        folder: holds the class folders.
+        names: of the class folders.
+        left_out: gets what lies there and is not used, by the reason.
+    """
+    found = {}
+    for name in names:
+        found[name], others = find(folder / name)
+        leave_out(left_out, "files of another kind", others)
+    leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
+    return found
+
+
+def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
+    """Note files that are not used, each once."""
+    known = left_out.setdefault(why, [])
+    known.extend(sorted({*paths} - {*known}))
+
+
 def divide_folders(
-    folder: Path, ignored: Iterable[str] = (), names: Mapping[str, str] | None = None
+    folder: Path,
+    left_out: LeftOut,
+    ignored: Iterable[str] = (),
+    names: Mapping[str, str] | None = None,
 ) -> Splits:
     """Divide the pictures of each class folder; labels follow the sorted folders.
 
     Args:
         folder: holds the class folders.
+        left_out: gets what lies there and is not used, by the reason.
         ignored: folders that are no classes.
         names: class names of folders that are named otherwise.
+
+    Raises:
+        ValueError: the only folder holds the class folders.
     """
     names = names or {}
-    classes = [
-        (names.get(name, shown(name)), pictures_in(folder / name))
-        for name in class_folders(folder)
-        if name not in ignored
-    ]
+    folders = [name for name in folders_in(folder) if name not in ignored]
+    found = {n: p for n, p in pictures_by_class(folder, folders, left_out).items() if p}
+    if len(found) == 1 and not find(folder / (only := min(found)), deep=False).pictures:
+        raise ValueError(
+            f"{folder} holds one folder, {only}, with folders of pictures in it; if those are the "
+            "classes, move them up."
+        )
+    classes = [(names.get(name, shown(name)), paths) for name, paths in found.items()]
     every = [
         item for label, (name, paths) in enumerate(classes) for item in items_of(paths, label, name)
     ]

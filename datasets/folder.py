@@ -15,6 +15,8 @@ from datasets.division import (
     CLASS_LIST,
     divide,
     items_of,
+    leave_out,
+    pictures_by_class,
     read_class_names,
 )
 from datasets.pictures import find, folders_in, shown
@@ -129,19 +131,17 @@ class Folder(FewShotDataset):
         found = Found({split: [] for split in parts}, set(listed))
         empty: list[Path] = []
         for split, part in parts.items():
-            for name in folders_in(part):
-                pictures, others = find(part / name)
+            folders = pictures_by_class(part, folders_in(part), self.left_out)
+            for name, pictures in folders.items():
                 found.items[split].extend(items_of(pictures, 0, shown(name)))
-                self._leave_out(others, "files of another kind")
                 empty += [] if pictures else [part / name]
-            self._leave_out(find(part, deep=False).pictures, "pictures outside class folders")
         found.keys.update(item.classname for items in found.items.values() for item in items)
         if UNDIVIDED in parts:
             self._require_classes(found)
         else:
-            self._leave_out(self._beside(parts), "pictures beside the splits")
+            leave_out(self.left_out, "pictures beside the splits", self._beside(parts))
         no_class = [folder for folder in empty if shown(folder.name) not in found.keys]
-        self._leave_out(no_class, "folders without a picture")
+        leave_out(self.left_out, "folders without a picture", no_class)
         return found
 
     def _parts(self) -> dict[str, Path]:
@@ -182,9 +182,6 @@ class Folder(FewShotDataset):
         others = {self.folder / name for name in folders_in(self.folder)} - {*parts.values()}
         below = [path for folder in sorted(others) for path in find(folder).pictures]
         return [*below, *find(self.folder, deep=False).pictures]
-
-    def _leave_out(self, paths: list[Path], why: str) -> None:
-        self.left_out.setdefault(why, []).extend(paths)
 
 
 def read_table(path: Path) -> Found:

@@ -17,8 +17,8 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import CLASS_LIST, items_of, read_class_names
-from datasets.pictures import class_folders, find, pictures_in
+from datasets.division import CLASS_LIST, LeftOut, items_of, pictures_by_class, read_class_names
+from datasets.pictures import class_folders, folders_in
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset
 
@@ -39,7 +39,8 @@ class ImageNet(FewShotDataset):
         classes = read_class_names(self.folder / CLASS_LIST)
         train, val = self.image_folder / "train", self.image_folder / "val"
         names = list(classes.values())
-        splits = Splits(read_pictures(train, classes), [], read_pictures(val, classes), names)
+        items = [read_pictures(folder, classes, self.left_out) for folder in (train, val)]
+        splits = Splits(items[0], [], items[1], names)
         listed = read_pickled_subset(self.folder / LISTING, splits)
         if listed is not None and len(listed.train) == len(splits.train):
             return splits._replace(train=listed.train)
@@ -58,7 +59,7 @@ class ImageNetVariant(FewShotDataset):
     def read_splits(self) -> Splits:
         """Return all pictures as the test."""
         classes = self.find_classes(read_class_names(self.folder / CLASS_LIST))
-        items = read_pictures(self.image_folder, classes)
+        items = read_pictures(self.image_folder, classes, self.left_out)
         return Splits(items, [], items, list(classes.values()))
 
     def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
@@ -117,12 +118,13 @@ class ImageNetV2(ImageNetVariant):
         return {str(label): name for label, name in enumerate(classes.values())}
 
 
-def read_pictures(folder: Path, classes: dict[str, str]) -> list[Datum]:
+def read_pictures(folder: Path, classes: dict[str, str], left_out: LeftOut) -> list[Datum]:
     """Return the pictures of all class folders, labelled by the order of `classes`.
 
     Args:
         folder: holds the class folders.
         classes: class name by class folder; one without pictures keeps its label.
+        left_out: gets what lies there and is not used, by the reason.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -135,10 +137,12 @@ def read_pictures(folder: Path, classes: dict[str, str]) -> list[Datum]:
             f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
             "the folder, or add a line with it and its class name."
         )
+    found = pictures_by_class(folder, [*classes, *set(folders_in(folder)) - set(classes)], left_out)
     items = []
     for label, (name, class_name) in enumerate(classes.items()):
-        items += items_of(pictures_in(folder / name), label, class_name)
-    if not items and (loose := find(folder, deep=False).pictures):
+        items += items_of(found[name], label, class_name)
+    loose = [path for paths in left_out.values() for path in paths if path.parent == folder]
+    if not items and loose:
         raise ValueError(
             f"{folder} holds pictures, as {loose[0].name}, but no class folders with pictures; "
             "tools/prepare_data.py ImageNet sorts them into folders."

@@ -7,7 +7,8 @@ Usage:
 
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
 would spoil a result. A note does not: it says what a reader of the result should know. "Fit for
-results" means that every file was read and is used.
+results" means that every file was read and is used; where a published list says what is used, that
+every file of the list was read.
 """
 
 from __future__ import annotations

@@ -110,10 +110,20 @@ def describe(args: argparse.Namespace, trainer: CLIPTrainer, form: ExportForm) -
 
 @torch.no_grad()
 def trials(trainer: CLIPTrainer) -> list[Trial]:
-    """Random pictures in batches of several sizes, and the model's logits of them."""
+    """Random pictures in batches of several sizes, and the model's logits of them.
+
+    Raises:
+        ValueError: the logits are no numbers.
+    """
     size, generator = trainer.cfg.INPUT.SIZE, torch.Generator().manual_seed(0)
     images = [torch.randn(batch, 3, *size, generator=generator) for batch in BATCHES]
-    return [Trial(image, trainer.model(image)) for image in images]
+    tried = [Trial(image, trainer.model(image)) for image in images]
+    if not all(torch.isfinite(trial.logits).all() for trial in tried):
+        raise ValueError(
+            "the model's logits are infinite or not a number, so nothing is exported; its weights "
+            "or its checkpoint are damaged, or too large for its precision"
+        )
+    return tried
 
 
 def compare(name: str, run: Callable[[Tensor], Tensor], tried: Sequence[Trial]) -> float:
@@ -122,10 +132,10 @@ def compare(name: str, run: Callable[[Tensor], Tensor], tried: Sequence[Trial]) 
     Raises:
         ValueError: it is too large.
     """
-    worst = 0.0
-    for trial in tried:
-        difference = (run(trial.image) - trial.logits).abs().max() / trial.logits.abs().max()
-        worst = max(worst, float(difference))
+    differences = [
+        (run(trial.image) - trial.logits).abs().max() / trial.logits.abs().max() for trial in tried
+    ]
+    worst = float(torch.stack(differences).max())  # no number, if one of them is none
     if not worst <= TOLERANCE:
         raise ValueError(
             f"the graph in {name} gives other logits than the model ({worst:.1e} of the largest, "

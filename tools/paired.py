@@ -5,7 +5,8 @@ Usage:
 
 Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both). All
 trainers saw the same test pictures, so that differences are taken picture by picture, on the data
-sets and seeds that both were run on. Runs of other settings are trainers of their own. Intervals
+sets and seeds that both were run on; runs on other pictures are refused. Runs of other settings are
+trainers of their own. Intervals
 hold 95 % of a bootstrap over seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken
 for each data set and seed, then averaged.
 """
@@ -40,6 +41,8 @@ class Runs(NamedTuple):
     """A row a data set and seed, `COLUMNS` and git."""
     right: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
     """By data set and seed: whether each picture was right, base and new."""
+    tested: dict[tuple[str, int], tuple[object, ...]]
+    """By data set and seed: what the pictures were, as digest of the data and labels."""
 
     def stacked(self, sets: list[str], seeds: list[int]) -> dict[str, np.ndarray]:
         """Whether each picture was right, (data sets, seeds, pictures), for base and new."""
@@ -72,10 +75,19 @@ def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
     return ", ".join(filter(None, (name, run["settings"], shots)))
 
 
-def right(folder: Path) -> np.ndarray:
-    """Whether each picture of a run was right."""
+class Pictures(NamedTuple):
+    """The pictures of a run."""
+
+    right: np.ndarray
+    """Whether each was right."""
+    labels: bytes
+    """The label of each, packed."""
+
+
+def pictures(folder: Path) -> Pictures:
+    """The pictures of a run."""
     pairs = pd.read_csv(folder / "predictions.csv")
-    return (pairs.label == pairs.predicted).to_numpy()
+    return Pictures((pairs.label == pairs.predicted).to_numpy(), pairs.label.to_numpy().tobytes())
 
 
 def read_trainers(root: Path) -> dict[str, Runs]:
@@ -90,6 +102,7 @@ def read_trainers(root: Path) -> dict[str, Runs]:
     new = {tuple(run[key] for key in KEY): run for run in halves["new"]}
     rows: dict[str, list[dict[str, object]]] = {}
     found: dict[str, dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]] = {}
+    tested: dict[str, dict[tuple[str, int], tuple[object, ...]]] = {}
     for run in halves["base"]:
         other = new.get(tuple(run[key] for key in KEY))
         if other is None:
@@ -98,15 +111,33 @@ def read_trainers(root: Path) -> dict[str, Runs]:
         if cell in found.setdefault(name, {}):
             raise ValueError(f"two runs of {name} on {cell[0]}, seed {cell[1]}, as {run['folder']}")
         rows.setdefault(name, []).append(read_row(name, run, other))
-        found[name][cell] = right(Path(run["folder"])), right(Path(other["folder"]))
+        first, second = pictures(Path(run["folder"])), pictures(Path(other["folder"]))
+        found[name][cell] = first.right, second.right
+        known = (run["data"], other["data"], first.labels, second.labels)
+        tested.setdefault(name, {})[cell] = known
     if not rows:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    return {name: Runs(pd.DataFrame(rows[name]), found[name]) for name in rows}
+    return {name: Runs(pd.DataFrame(rows[name]), found[name], tested[name]) for name in rows}
+
+
+def alike(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether what is known of the pictures of two runs is the same."""
+    return all(a == b or None in (a, b) for a, b in zip(one, other, strict=True))
 
 
 def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
-    """The data sets of both trainers, and the seeds that both have on all of them."""
+    """The data sets of both trainers, and the seeds that both have on all of them.
+
+    Raises:
+        ValueError: they were tested on other pictures.
+    """
     cells = ours.right.keys() & other.right.keys()
+    if apart := sorted(c for c in cells if not alike(ours.tested[c], other.tested[c])):
+        names = " and ".join(runs.rows.trainer.iloc[0] for runs in (ours, other))
+        raise ValueError(
+            f"{names} were tested on other pictures of {apart[0][0]}, seed {apart[0][1]}, so they "
+            "cannot be compared picture by picture; choose a folder with runs on the same data"
+        )
     sets = sorted({one for one, _ in cells})
     seeds = {seed for _, seed in cells}
     return sets, sorted(s for s in seeds if all((one, s) in cells for one in sets))
@@ -182,6 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"no trainer {args.of} below {args.root}; there are {', '.join(trainers)}"
             )
+        ours = trainers[args.of]
+        others = {name: runs for name, runs in trainers.items() if name != args.of}
+        against = [
+            {"minus": name} | compare(ours, runs, args.resamples) for name, runs in others.items()
+        ]
     except (ValueError, OSError, KeyError) as error:
         sys.stderr.write(f"paired: error: {error}\n")
         return 2
@@ -189,12 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
         rows = pd.concat(runs.rows for runs in trainers.values())
         csv_frame(rows.round({name: 2 for name in SCORES})).to_csv(args.csv, index=False)
-    ours = trainers[args.of]
     print(markdown_table(means(trainers)), "\n")
-    others = {name: runs for name, runs in trainers.items() if name != args.of}
-    against = [
-        {"minus": name} | compare(ours, runs, args.resamples) for name, runs in others.items()
-    ]
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
     print(markdown_table(pd.DataFrame(against)))
     baselines = {n: r for n, r in others.items() if n in ("ZeroshotCLIP", "CoOp")}

@@ -5,7 +5,8 @@ Usage:
     python tools/parse_test_res.py output/my_experiments --multi-exp
     python tools/parse_test_res.py output/my_experiment --keyword macro_f1
 
-The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Tables
+The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Runs whose
+results.json differ in more than the seed are refused. Tables
 over trainers and data sets come from tools/collect_results.py.
 """
 
@@ -19,14 +20,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
 from tools.command_line import parser_of
-from tools.run_results import newest_log
+from tools.result_rows import name_settings
+from tools.run_results import KEY, newest_log, read_results
 
 
 def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
     """Final results in percent by folder; a seed that did not finish is said and left out.
 
     Raises:
-        ValueError: no seed has finished.
+        ValueError: no seed has finished, or the runs are not of one experiment.
     """
     found = {}
     for log in sorted(folder.glob("*/log.txt")):
@@ -36,7 +38,26 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:
         raise ValueError(f"no finished log.txt in the folders of {folder}")
+    require_one_experiment([log.with_name("results.json") for log in found])
     return found
+
+
+def require_one_experiment(paths: list[Path]) -> None:
+    """Refuse to average runs that differ in more than the seed, as far as they say what they were.
+
+    Raises:
+        ValueError: names two of them and what differs.
+    """
+    runs = name_settings(read_results(path) for path in paths if path.is_file())
+    for other in runs[1:]:
+        names = [name for name in (*KEY, "classes") if name != "seed"]
+        if differ := [name for name in names if runs[0][name] != other[name]]:
+            one, two = ("; ".join(str(run[name]) for name in differ) for run in (runs[0], other))
+            raise ValueError(
+                f"{runs[0]['path']} ({one}) and {other['path']} ({two}) differ in "
+                f"{', '.join(differ)}, so they are not averaged as seeds; --multi-exp takes a "
+                "folder for each experiment"
+            )
 
 
 def summarise(folder: Path, *, ci95: bool, keyword: str = "accuracy") -> float:

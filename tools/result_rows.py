@@ -23,6 +23,7 @@ AVERAGE = "average"
 GROUPS_THAT_NAME: dict[tuple[str, ...], tuple[str, ...] | None] = {
     ("trainer", "config"): None,
     ("trainer", "config", "source", "dataset"): ("data",),
+    ("source", "dataset"): ("data",),  # where it is known; logs of other projects lack it
 }
 # In the order of the literature's tables; others follow.
 TRAINERS = [
@@ -64,7 +65,8 @@ def name_settings(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for columns, keys in GROUPS_THAT_NAME.items():
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, run in enumerate(runs):
-            if not isinstance(known[i], str):  # in words already
+            own = known[i]  # in words already, or by name
+            if not isinstance(own, str) and ("trainer" in columns or own.get("data")):
                 groups.setdefault(tuple(run.get(name) for name in columns), []).append(i)
         for members in groups.values():
             found = differing([known[i] for i in members], keys)

@@ -51,6 +51,7 @@ LAYOUTS = [
     re.compile(r"/(?P<trainer>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>[^/]+)$"),
 ]
 HALVES = {"train_base": "base", "base2new": "base", "test_base": "base", "test_new": "new"}
+OF_HALVES = re.compile(r"/(base2n|(train|test|eval)_(base|new|novel)(?![a-z]))", re.I)
 IN_FOLDERS = {  # what a folder says of settings
     "n_ctx": "TRAINER.COOP.N_CTX",
     "csc": "TRAINER.COOP.CSC",
@@ -83,7 +84,8 @@ def read_results(path: Path) -> dict[str, Any]:
     settings = beside | settings_of(path, given)
     places = dict.fromkeys(("folder", "path"), str(path.parent))
     record = {key: value for key, value in given.items() if key != "class_names"}
-    return found | places | {"settings": settings, "git": str(given.get("git")), "record": record}
+    others = {"data": given.get("data"), "git": str(given.get("git")), "record": record}
+    return found | places | others | {"settings": settings}
 
 
 def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def place_of(folder: Path) -> dict[str, Any]:
     if where is None:
         raise ValueError("its folder does not say trainer, data set and seed")
     classes = HALVES.get(where.get("half") or "", "all")
-    if classes == "all" and set(path.split("/")) & set(HALVES):
+    if classes == "all" and OF_HALVES.search(path):
         raise ValueError("its folder does not say whether it tests base or new classes")
     given = {key: where[name] for name, key in IN_FOLDERS.items() if where.get(name)}
     # Those projects train for other data sets on ImageNet alone.

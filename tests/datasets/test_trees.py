@@ -12,7 +12,7 @@ from datasets.mat_file import read_mat
 from datasets.raw import read_rows
 from datasets.splits import ORIGIN
 from tests.datasets.config import build, flat
-from tests.datasets.trees import TREES, WITH_SPLIT_FILE, plant, text
+from tests.datasets.trees import TREES, WITH_SPLIT_FILE, class_folders, plant, text
 from tests.trainers.test_runs import results
 
 PROJECT = Path(__file__).parents[2]
@@ -160,3 +160,11 @@ def test_what_a_split_could_be_made_from_is_named(name, tmp_path):
         match=rf"{tree.split_file} is missing.*because {missing} is missing;.*prepare_data",
     ):
         build(name, tmp_path)
+
+
+def test_a_folder_too_many_above_the_classes_is_no_class(tmp_path):
+    images = tmp_path / "food-101" / "images"
+    (images / "empty").mkdir(parents=True)
+    class_folders(images / "images", ["apple_pie", "waffles"])
+    with pytest.raises(ValueError, match="holds one folder, images, with folders of pictures"):
+        build("Food101", tmp_path)

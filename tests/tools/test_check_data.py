@@ -258,6 +258,28 @@ def test_fit_means_that_every_file_is_used(tmp_path, check):
     assert out.splitlines()[-1] == "No fault in what is used, but 2 files left out; see the notes"
 
 
+@pytest.mark.parametrize("name", ["Caltech101", "EuroSAT", "Food101", "ImageNet", "ImageNetA"])
+def test_what_published_folders_hold_beyond_pictures_is_counted(name, tmp_path, check, caplog):
+    tree = plant(name, tmp_path)
+    used = Path(build(name, tmp_path).test[0].impath)
+    for split in [tree.split_file] if tree.split_file else []:
+        (tmp_path / tree.folder / split).unlink()
+    text(used.parent / "film.avi", ["no picture"])
+    picture(used.parents[1] / "loose.png")
+    build(name, tmp_path)
+    assert "1 files of another kind" in caplog.text
+    assert "1 pictures outside class folders" in caplog.text
+    for _ in range(2):  # a split that was made is read the second time
+        out = check(name)[1]
+        assert f"left out: 1 files of another kind (1 .avi), as {used.parent}/film.avi" in out
+        assert f"outside class folders (1 .png), as {used.parents[1]}/loose.png" in out
+        assert "Fit for results" not in out
+    if tree.split_file:
+        caplog.clear()
+        build(name, tmp_path)
+        assert "left out: 1 files of another kind; left out: 1 pictures outside" in caplog.text
+
+
 def test_turned_pictures_are_counted(tmp_path, check, sound):
     class_folders(tmp_path / "mine", ["bee", "cat"])
     stored_turned(tmp_path / "mine" / "cat" / "turned.jpg")

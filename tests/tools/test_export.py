@@ -154,17 +154,34 @@ def test_a_missing_package_is_named_before_anything_is_done(call, monkeypatch):
     assert not folder.exists()
 
 
-def test_a_graph_that_says_something_else_is_refused(call, monkeypatch):
-    monkeypatch.setattr(export, "trace", lambda form, size: spoiled(form, size))
+def test_a_model_without_finite_logits_is_not_exported(call, monkeypatch):
+    real = export.open_without_data
+
+    def opened(*args, **options):
+        trainer = real(*args, **options)
+        with torch.no_grad():
+            trainer.model.logit_scale.fill_(1000)
+        return trainer
+
+    monkeypatch.setattr(export, "open_without_data", opened)
+    code, _, err, folder = call("--format", "torch")
+    assert code == 2
+    assert "the model's logits are infinite or not a number, so nothing is exported" in err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("by", [0.01, float("nan")])
+def test_a_graph_that_says_something_else_is_refused(call, monkeypatch, by):
+    monkeypatch.setattr(export, "trace", lambda form, size: spoiled(form, size, by))
     code, _, err, folder = call("--format", "torch")
     assert code == 2
     assert "the graph in model.pt2 gives other logits than the model" in err
     assert not (folder / "model.json").exists()
 
 
-def spoiled(form, size):
+def spoiled(form, size, by):
     with torch.no_grad():
-        form.model.logit_scale.add_(0.01)
+        form.model.logit_scale.add_(by)
     return trace(form, size)
 
 

@@ -102,3 +102,17 @@ def test_an_empty_folder_is_refused_in_one_sentence(tmp_path, capsys):
 def test_an_unknown_trainer_is_refused_with_those_that_are_there(root, capsys):
     assert paired.main([str(root), "--of", "MaPLe"]) == 2
     assert "there are CoOp, Spotlighter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["labels", "data"])
+def test_runs_on_other_pictures_are_not_compared(root, capsys, change):
+    for folder in (path.parent for path in root.rglob("CoOp/*/seed2/results.json")):
+        if change == "labels":
+            frame = pd.read_csv(folder / "predictions.csv")
+            frame.iloc[::-1].to_csv(folder / "predictions.csv", index=False)
+    for path in root.rglob("results.json"):
+        own = "a" if "Spotlighter" in path.parts or change == "labels" else "b"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data": own * 12}))
+    of = "Spotlighter" if change == "labels" else f"Spotlighter, data {'a' * 12}"
+    assert paired.main([str(root), "--of", of, "--resamples", "5"]) == 2
+    assert "were tested on other pictures of A, seed " in capsys.readouterr().err

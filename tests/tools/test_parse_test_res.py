@@ -1,8 +1,10 @@
 """The familiar name for mean and spread over seeds."""
 
+import json
+
 import pytest
 
-from tests.tools.test_collect_results import TEST_LOG, TRAIN_LOG, write_log
+from tests.tools.test_collect_results import TEST_LOG, TRAIN_LOG, record, write_log
 from tools.parse_test_res import main
 
 
@@ -58,3 +60,25 @@ def test_another_result_by_its_keyword(experiment, capsys):
     assert "* macro_f1: 71.00% +- 0.50%\n===" in out
     assert main([str(experiment / "three"), "--keyword", "recall"]) == 2
     assert "or its log has no recall" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"settings": {"TRAINER.COOP.N_CTX": 8}}, "(N_CTX 16) and "),
+        ({"data": "b" * 12}, "differ in settings"),
+        ({"shots": 4}, "(16) and "),
+        ({}, ""),
+    ],
+)
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
+    experiment, capsys, change, named
+):
+    for seed, changes in enumerate(({}, change), 1):
+        path = experiment / "one" / f"seed{seed}" / "results.json"
+        known = {"seed": seed, "data": "a" * 12, "settings": {}} | changes
+        path.write_text(json.dumps(record() | known))
+    assert main([str(experiment / "one")]) == (2 if change else 0)
+    error = capsys.readouterr().err
+    assert named in error
+    assert ("so they are not averaged as seeds" in error) == bool(change)

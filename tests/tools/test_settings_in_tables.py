@@ -51,6 +51,13 @@ def test_other_data_weights_and_splits_are_other_rows(tmp_path, changes, words):
     assert words in " ".join(found)
 
 
+def test_trainers_on_other_data_are_told_apart_where_the_data_are_known(tmp_path):
+    write(tmp_path, "ours", trainer="Spotlighter", data="a" * 12)
+    write(tmp_path, "others", trainer="CoOp", data="b" * 12)
+    write(tmp_path, "old", trainer="MaPLe")
+    assert set(shown(tmp_path)) == {f"data {'a' * 12}", f"data {'b' * 12}", ""}
+
+
 def test_keys_of_one_last_name_are_told_apart(tmp_path):
     write(tmp_path, "one", settings={"OPTIM.LR": 1, "TRAINER.X.LR": 1})
     write(tmp_path, "two", settings={"OPTIM.LR": 2, "TRAINER.X.LR": 2})
@@ -186,6 +193,9 @@ def test_promptkd_tests_both_halves_in_its_training(tmp_path):
         "base2new/more/dtd/CoOp/rn50_16shots/seed1",
         "test_new/dtd/more/CoOp/rn50_16shots/seed1",
         "train_base/more/ZeroshotCLIP/rn50/dtd",
+        "base2novel/dtd/CoOp/rn50_16shots/seed1",
+        "base2new_again/dtd/CoOp/rn50_16shots/seed1",
+        "TEST_NEW/dtd/CoOp/rn50_16shots/nctx4_cscFalse_ctpend/seed1",
     ],
 )
 def test_a_folder_of_base_or_new_classes_is_never_of_all(tmp_path, capsys, folder):

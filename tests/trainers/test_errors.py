@@ -203,6 +203,33 @@ def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, sai
     assert capsys.readouterr().err.startswith(f"train.py: error: {said}")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "no checkpoint was written to {out}, so the same command begins anew"),
+        (("--eval-only",), "the same command evaluates anew"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("stop", "code", "word"),
+    [(MemoryError(), 2, faults.HOST), (KeyboardInterrupt(), 130, "interrupted")],
+)
+def test_what_a_stopped_run_has_left_is_said(
+    arguments, monkeypatch, capsys, tmp_path, flags, said, stop, code, word
+):
+    """Of a want of memory as of Ctrl-C: nothing is said of a checkpoint that is not there."""
+
+    def stopped(*_):
+        raise stop
+
+    monkeypatch.setattr(train, "run_config", stopped)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments("ZeroshotCLIP", flags=flags)])
+    assert train.main() == code
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert word in line
+    assert line.endswith(f"; {said.format(out=tmp_path / 'run')}")
+
+
 def test_tools_say_it_too(monkeypatch, capsys):
     from tools import predict
 

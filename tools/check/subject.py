@@ -63,9 +63,12 @@ def open_subject(name: str, root: Path) -> Subject:
         del splits["train"]
     if not splits["val"]:
         del splits["val"]
+    origin = origin_of(dataset)
+    if origin and dataset.raw_files == (dataset.image_dir,):
+        dataset.read_raw()  # fills left_out, which the split file does not hold
     return Subject(
         *(name, dataset.classnames, splits, dataset.published, dataset.labels_by_folder),
-        *(origin_of(dataset), dataset.left_out, dataset.upright),
+        *(origin, dataset.left_out, dataset.upright),
     )
 
 
