@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation
 from tools.cells import markdown_table
 from tools.command_line import parser_of
 from tools.result_rows import load_runs, pair_runs
+from tools.sweeps.guard import bound
 
 PROJECT = Path(__file__).parents[1]
 HEAD = "TRAINER.SPOTLIGHTER."
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None
     command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
     output = folder(args.output, variant)
     environment = os.environ | {"OUTPUT": str(output.absolute()), "OPTS": options(variant)}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    heard = {"capture_output": True, "text": True, "preexec_fn": bound()}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **heard)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ChildProcessError(f"{variant} on {dataset}, seed {seed}: {last}")
