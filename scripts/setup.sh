@@ -93,9 +93,13 @@ setup_environment() {
   export PATH="$env/bin:$PATH"
 }
 
-# Run a command that SIGTERM ends together with the script. Ctrl-C reaches it from the terminal.
+# Run a command that ends together with the script: by SIGTERM, and where setpriv is (Linux) by
+# SIGKILL, too. Ctrl-C reaches it from the terminal.
 setup_run() {
   local pid status=0
+  if setpriv --pdeathsig TERM true 2>/dev/null; then
+    set -- setpriv --pdeathsig TERM "$@"
+  fi
   "$@" &
   pid=$!
   trap 'kill -TERM "$pid" 2>/dev/null || true; wait "$pid" || true; exit 143' TERM

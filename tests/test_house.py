@@ -133,6 +133,13 @@ def test_pictures_are_opened_and_found_in_one_place(path):
         assert not re.search(r"Image\.open|IMG_EXTENSIONS|\bread_image\b", path.read_text())
 
 
+def test_every_tool_says_what_the_machine_is_short_of():
+    for path in (PROJECT / "tools").glob("*.py"):
+        text = path.read_text()
+        if "parser_of(" in text and re.search(r"^def main\(.*-> int:$", text, re.MULTILINE):
+            assert "\n@says_what_is_short\ndef main(" in text, path
+
+
 OWN_TEXTS = {"pictures.py", "emoji_sets.py", "emoji_files.py", "subsets.py"}  # no lists of users
 
 

@@ -21,8 +21,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
 from tools.cells import markdown_table
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.result_rows import load_runs, pair_runs
+from tools.sweeps.guard import bound
 
 PROJECT = Path(__file__).parents[1]
 HEAD = "TRAINER.SPOTLIGHTER."
@@ -71,7 +72,8 @@ def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None
     command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
     output = folder(args.output, variant)
     environment = os.environ | {"OUTPUT": str(output.absolute()), "OPTS": options(variant)}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    heard = {"capture_output": True, "text": True, "preexec_fn": bound()}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **heard)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ChildProcessError(f"{variant} on {dataset}, seed {seed}: {last}")
@@ -89,6 +91,7 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print the table."""
     parser = parser_of(__doc__)

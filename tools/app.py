@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from tools.command_line import parser_of, whole
+from tools.command_line import parser_of, says_what_is_short, whole
 from tools.quiet import quiet
 from train import USER_ERRORS
 from trainers.faults import sentence
@@ -66,6 +66,7 @@ def start(args: argparse.Namespace) -> None:
         page.block_thread()
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve; a mistake of the user's ends in one sentence and exit code 2."""
     try:

@@ -35,7 +35,7 @@ from tools.check.rules import (
     some,
 )
 from tools.check.subject import Subject, open_subject
-from tools.command_line import parser_of
+from tools.command_line import parser_of, says_what_is_short
 from tools.dataset_names import benchmarks, find_name
 from tools.quiet import quiet
 from train import USER_ERRORS
@@ -134,6 +134,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
     return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -45,16 +46,27 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def nobody_reads() -> int:
+    """Print no more, because whoever reads has enough; returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
 def says_what_is_short(main: Callable[..., int]) -> Callable[..., int]:
     """A tool's `main` that ends in one sentence, too, where torch has no memory or no worker left.
 
-    Such errors are of no kind of their own, so that `except USER_ERRORS` does not know them.
+    Such errors are of no kind of their own, so that `except USER_ERRORS` does not know them. Where
+    nobody reads on, as behind `| head`, it ends well.
     """
 
     @wraps(main)
     def run(*args: object, **kwargs: object) -> int:
         try:
-            return main(*args, **kwargs)
+            code = main(*args, **kwargs)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            return nobody_reads()
         except Exception as error:
             from trainers.faults import of_the_machine  # slow to import
 

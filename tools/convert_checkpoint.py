@@ -19,7 +19,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/convert_checkpoint.py`
-from tools.command_line import parser_of, whole
+from tools.command_line import parser_of, says_what_is_short, whole
 from train import USER_ERRORS
 from trainers.checkpoint import BEST, find_checkpoint, read_checkpoint
 from trainers.faults import sentence
@@ -52,6 +52,7 @@ def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
     return [output / part for part in parts]
 
 
+@says_what_is_short
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert one checkpoint; a mistake of the user is one sentence and exit code 2."""
     parser = parser_of(__doc__)

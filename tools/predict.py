@@ -14,7 +14,6 @@ Usage:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import nobody_reads, parser_of, says_what_is_short, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -170,8 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             return 0 if predict_all(args, predictor) else 1
     except BrokenPipeError:  # whoever reads the rows has enough, as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return nobody_reads()
     except USER_ERRORS as error:
         sys.stderr.write(f"predict: error: {sentence(error)}\n")
         return 2

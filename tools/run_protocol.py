@@ -17,14 +17,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import PATIENCE
-from tools.sweeps.guard import Terminated, end_with, hear_sigterm
+from tools.sweeps.guard import Terminated, bound, hear_sigterm
 from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
 
 ARGUMENTS = """\
@@ -118,8 +117,7 @@ def carry_out(job: Job) -> int:
     Ctrl-C reaches it from the terminal; it says what is.
     """
     command = [sys.executable, "train.py", *job.words]
-    bound = partial(end_with, os.getpid())
-    process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound)
+    process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
     try:
         return process.wait()
     except Terminated:

@@ -57,7 +57,10 @@ def of_the_machine(error: BaseException) -> str:
             return NUMBERS[error.errno]
         if _passes(error, "multiprocessing/synchronize"):  # a semaphore is a file there
             return SHM
-    found = (advice for words, advice in SHORT_OF.items() if re.search(words, str(error)))
+    text = f"{error} {error.__cause__ or ''}"
+    if (code := re.search(r"with exit code (\d+)\.", text)) and int(code[1]) in NUMBERS:
+        return NUMBERS[int(code[1])]  # a worker ended by it
+    found = (advice for words, advice in SHORT_OF.items() if re.search(words, text))
     if isinstance(error, (ConnectionError, EOFError)) and _passes(error, "torch/utils/data"):
         return WORKER
     return next(found, HOST if isinstance(error, MemoryError) else "")

@@ -89,7 +89,7 @@ class WorkerStates:
             return
         loader.collate_fn = _Sending(loader.collate_fn)
         if loader.persistent_workers and self.states:
-            loader.worker_init_fn = _Restoring(dict(self.states))
+            loader.worker_init_fn = _Restoring(dict(self.states), loader.worker_init_fn)
 
     def note(self, batch: dict[str, Any]) -> None:
         """Take the state that came with a batch."""
@@ -112,11 +112,13 @@ class _Sending:
 
 
 class _Restoring:
-    """Put a worker where it was."""
+    """Begin a worker as ever, then put it where it was."""
 
-    def __init__(self, states: dict[int, str]) -> None:
-        self.states = states
+    def __init__(self, states: dict[int, str], begin: Callable[[int], None] | None) -> None:
+        self.states, self.begin = states, begin
 
     def __call__(self, worker: int) -> None:
+        if self.begin is not None:
+            self.begin(worker)
         if worker in self.states:
             restore(self.states[worker])

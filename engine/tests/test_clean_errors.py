@@ -88,6 +88,9 @@ def test_pictures_that_are_missing_or_broken(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"broken\.png cannot be read as a picture"):
         read_image(tmp_path / "broken.png")
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(ValueError, match="cannot identify image file"):
+        read_image(tmp_path / "program.png")
 
 
 def test_a_data_set_without_training_pictures():

@@ -133,11 +133,14 @@ def test_memory_is_short(start, witness):
     witness("processes", "the process may have 2 MB more", found)
 
 
-def test_files_are_short(start, witness):
-    many = WORKERS | {"DATALOADER__NUM_WORKERS": 24}
-    found = sentence(*start("CoOp", job={"limits": {"NOFILE": 48}}, **LAST | many))
+@pytest.mark.parametrize(("files", "workers"), [(48, 24), (24, 2)])
+def test_files_are_short(start, witness, files, workers):
+    """Where a worker is started, and where one hands a batch over."""
+    many = WORKERS | {"DATALOADER__NUM_WORKERS": workers}
+    found = sentence(*start("CoOp", job={"limits": {"NOFILE": files}}, **LAST | many))
     assert "too many open files; lower DATALOADER.NUM_WORKERS" in found
-    witness("processes", "no more than 48 files may be open, with 24 workers", found)
+    fault = f"no more than {files} files may be open, with {workers} workers"
+    witness("processes", fault, found)
 
 
 @ROOT_ONLY
@@ -180,10 +183,14 @@ def test_hundreds_of_workers_are_refused(fails, monkeypatch, witness):
     witness("processes", "500 workers, on a machine of 8 cores", found)
 
 
-def test_a_ray_address_of_nothing(witness):
+def test_a_ray_address_of_nothing(server, witness):
     with pytest.raises(ConnectionError) as met:
         require_listener("127.0.0.1:1")
     witness("processes", "a sweep on a Ray cluster where nothing listens", str(met.value))
+    with pytest.raises(ConnectionError) as met:
+        require_listener(f"127.0.0.1:{server.port}")
+    found = str(met.value).replace(str(server.port), "80")
+    witness("processes", "a sweep on a Ray cluster where a web server listens", found)
 
 
 TEXT = """

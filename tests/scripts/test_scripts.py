@@ -6,6 +6,7 @@ What tools/run_protocol.py makes of a script's arguments is real; train.py is no
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -408,8 +409,11 @@ def test_help_ends_with_an_example_and_does_nothing(ready, script):
     assert ready.calls() == []
 
 
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("script", ["compare", "demo"])
-def test_sigterm_to_a_script_ends_what_it_started(ready, script):
+def test_what_ends_a_script_ends_what_it_started(ready, script, sign):
+    if sign == signal.SIGKILL and not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed")
     python = ready.env / "bin" / "python"
     python.write_text(FAKE_PYTHON.replace("  *)", '  tools/sweep.py*) exec sleep 60 ;;\n  *)'))
     python.chmod(0o755)
@@ -419,9 +423,11 @@ def test_sigterm_to_a_script_ends_what_it_started(ready, script):
     while not (sleeping := [p for p in processes(marker) if p[1] == "sleep"]):
         assert time.monotonic() < end
         time.sleep(0.1)
-    process.terminate()
-    assert process.wait(30) == 143
-    assert sleeping[0] not in processes(marker)
+    process.send_signal(sign)
+    assert process.wait(30) == (143 if sign == signal.SIGTERM else -sign)
+    while sleeping[0] in processes(marker):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def processes(marker):

@@ -1,6 +1,7 @@
 """Every mistake ends in one sentence and exit code 2; nothing is loaded that does not fit."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,8 @@ SHORT_OF = [
     (RuntimeError("unable to write to file </torch_1_2>: No space left on device"), faults.SHM),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It"), faults.SHM),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), faults.WORKER),
+    (RuntimeError("worker (pid 7) exited unexpectedly with exit code 24. "), faults.FILES),
+    (RuntimeError("DataLoader worker exited unexpectedly with exit code 1. "), faults.WORKER),
     (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), faults.WORKER),
     (ValueError("Too many open files"), ""),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
@@ -239,3 +242,24 @@ def test_tools_say_it_too(monkeypatch, capsys):
     monkeypatch.setattr(predict, "parse_args", short)
     assert predict.main([]) == 2
     assert capsys.readouterr().err == f"predict: error: {faults.HOST}\n"
+
+
+PRINTING = """
+import sys
+from tools.command_line import says_what_is_short
+@says_what_is_short
+def main():
+    print("x" * int(sys.argv[1]))
+    return 0
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("length", ["1", "1000000"])
+def test_tools_end_well_where_nobody_reads_on(length):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", PRINTING, length]
+    run = subprocess.run(command, cwd=PROJECT, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (0, b"")

@@ -15,7 +15,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def bound() -> Callable[[], None]:
+    """For `preexec_fn`: has a child end with this process."""
+    return partial(end_with, os.getpid())
 
 
 class Terminated(KeyboardInterrupt):

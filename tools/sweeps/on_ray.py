@@ -15,6 +15,9 @@ MISSING = (
     "it: --serial for one job after the other, --processes N for N at a time on this machine"
 )
 
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
+SETTINGS = 4  # type of the frame that a server of HTTP/2, as Ray's is, answers with
+
 
 def attempt(job: Job, launch: Launch) -> int:
     """Run one job to its end, on a worker; its processes end with the worker.
@@ -31,20 +34,29 @@ def attempt(job: Job, launch: Launch) -> int:
 
 
 def require_listener(address: str) -> None:
-    """Refuse an address where nothing listens, which Ray would wait for, for minutes.
+    """Refuse an address where Ray does not listen; it would wait for an answer, for minutes.
 
     Raises:
-        ConnectionError: nobody answers there.
+        ConnectionError: nobody answers there, or something else does.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return  # as "auto"
     try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as speaking:
+            if os.environ.get("RAY_USE_TLS", "0") != "1":
+                _require_http2(speaking)
     except (OSError, OverflowError) as error:
         raise ConnectionError(
             f"no Ray at {address}: {error}; start it (docs/cluster.md), or leave --address out"
         ) from error
+
+
+def _require_http2(speaking: socket.socket) -> None:
+    speaking.sendall(HELLO)
+    frame = speaking.recv(4)
+    if frame[3:] != bytes([SETTINGS]):
+        raise ConnectionError("something else answers there")
 
 
 class OnRay:

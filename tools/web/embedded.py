@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tools.sweeps.guard import bound
 from trainers.output_folder import last_checkpoint
 
 PROJECT = Path(__file__).parents[2]
@@ -33,7 +34,8 @@ def embedded_run(root: str, folder: Path = FOLDER, *options: str) -> Path:
         *("--config-file", str(CONFIG), "--output-dir", str(folder)),
         *("DATASET.NUM_SHOTS", "16", "TEST.NO_TEST", "True", *options),
     ]
-    done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL, check=False)
+    silent = {"stdout": subprocess.DEVNULL, "preexec_fn": bound()}
+    done = subprocess.run(command, cwd=PROJECT, check=False, **silent)
     if done.returncode:
         raise ValueError(f"the training failed; {folder}/log.txt says more")
     return PROJECT / folder

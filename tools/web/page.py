@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import os
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +35,40 @@ LAST_PORT = 65535
 
 
 TEMPORARY = "GRADIO_TEMP_DIR"
+PREFIX = "spotlighter_page_"  # of folders for uploads
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder of this process's own for uploads and answers; it is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="spotlighter_page_") as folder:
+    """A folder of this process's own for uploads and answers; it is removed at the end.
+
+    What a page that was killed has left is removed at the beginning of the next.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), locked(left):
+            if time.time() - left.stat().st_mtime > EVERY:  # else its page may just begin
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, locked(Path(folder)):
         os.environ[TEMPORARY] = folder  # Gradio reads it where it makes a component
         try:
             yield Path(folder)
         finally:
             del os.environ[TEMPORARY]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Have a folder locked until the block or the process ends.
+
+    Raises:
+        OSError: another process has it, or it cannot be opened.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def path_of(upload: ImageData | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import signal
 import time
@@ -238,6 +239,19 @@ def test_uploads_go_after_their_last_use(small):
         time.sleep(0.1)
     assert not Path(path).exists()
     assert client.said(file(path)) == GONE
+
+
+def test_what_a_killed_page_has_left_goes_with_the_next(tmp_path, monkeypatch):
+    from tools.web import page
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, used, new = (tmp_path / f"{page.PREFIX}{name}" for name in ("left", "used", "new"))
+    for folder in (left, used, new):
+        (folder / "upload").mkdir(parents=True)
+    for folder in (left, used):
+        os.utime(folder, (0, 0))
+    with page.locked(used), page.upload_folder() as own:
+        assert set(tmp_path.iterdir()) == {used, new, own}
 
 
 def test_uploads_are_bounded_together(small, monkeypatch):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable, Sequence
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -46,6 +49,22 @@ class Loader(DataLoader[dict[str, Any]]):
             torch.empty((), dtype=torch.int64).random_()
         self._passes += 1
         return super().__iter__()
+
+
+def _end_where_a_batch_is_lost(worker: int) -> None:
+    """In a worker: end where a batch cannot be handed over, else the loader waits for it forever.
+
+    The exit code is the number of the system's error, which torch writes at the end: "... (24)".
+
+    Args:
+        worker: Its number; any.
+    """
+
+    def end(error: Exception, _: object) -> None:
+        number = re.search(r"\((\d+)\)$", str(error))
+        os._exit(getattr(error, "errno", None) or int(number[1] if number else 1))
+
+    Queue._on_queue_feeder_error = staticmethod(end)  # type: ignore[attr-defined]
 
 
 def build_data_loader(  # noqa: PLR0913 - the signature of upstream
@@ -95,6 +114,7 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
             n_ins=n_ins,
         ),
         num_workers=workers,
+        worker_init_fn=_end_where_a_batch_is_lost,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=workers > 0,

@@ -37,6 +37,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# Nothing else is decoded, whatever a file is called: Pillow hands PostScript to another program.
+FORMATS = {
+    *("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),
+}
 ORIENTATION = 0x0112  # EXIF tag
 MAX_8_BITS, MAX_16_BITS = 255, 65535
 
@@ -90,7 +94,8 @@ def read_image(path: str | Path) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"No picture at {path}; check DATASET.ROOT and the split file")
     try:
-        with Image.open(path) as image:
+        Image.init()  # tells which formats this Pillow can decode
+        with Image.open(path, formats=sorted(FORMATS & Image.OPEN.keys())) as image:
             if image.getexif().get(ORIENTATION, 1) != 1:
                 _warn_of_orientation()
             return _eight_bits(image).convert("RGB")
