@@ -29,11 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import in_one_sentence, parser_of, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
-from train import USER_ERRORS
 from trainers.faults import sentence
 from trainers.pictures import ahead
 
@@ -154,7 +153,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
     return done
 
 
-@says_what_is_short
+@in_one_sentence
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
@@ -172,9 +171,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the rows has enough, as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except USER_ERRORS as error:
-        sys.stderr.write(f"predict: error: {sentence(error)}\n")
-        return 2
 
 
 if __name__ == "__main__":
