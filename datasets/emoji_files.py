@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -66,8 +68,8 @@ def ensure_dataset(
         return
     require_place(folder, split_file)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix, lock = f".{folder.name}.unfinished-", folder.with_name(f".{folder.name}.lock")
-    with FileLock(lock):
+    prefix = f".{folder.name}.unfinished-"
+    with alone(folder):
         for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
@@ -79,6 +81,17 @@ def ensure_dataset(
             if folder.exists():
                 folder.rename(Path(scratch) / "replaced")
             unfinished.rename(folder)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process draws into a folder, and keep others waiting meanwhile."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with FileLock(lock):  # it looks whether the file that it has locked is still there
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def require_place(folder: Path, split_file: str) -> None:

@@ -82,7 +82,7 @@ def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
         if value not in (None, "") and not args.eval_only
     ]
     name = cfg.TRAINER.NAME
-    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY else None
+    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
     learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
     if args.eval_only and learns and not args.model_dir:
         found.append(

@@ -336,7 +336,7 @@ def _reads_more(cfg: CfgNode) -> bool:
         (cfg.DATASET.NAME, DATASET_REGISTRY, datasets.FewShotDataset),
     )
     return any(
-        name in registry and not issubclass(registry.get(name), base)
+        name in registry.registered_names() and not issubclass(registry.get(name), base)
         for name, registry, base in pairs
     )
 

@@ -377,7 +377,7 @@ def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
     assert run.returncode == 0, run.stderr
     runs, table, page = ready.calls()
     trainers = runs.split("--trainers ")[1].split(" --seeds")[0].split()
-    assert len(trainers) == 13
+    assert len(trainers) == 15
     assert runs.endswith("--seeds 1 --root /pics --output out --processes --opts OPTIM.LR 1")
     assert table.startswith("tools/collect_results.py out --markdown out/results.md ")
     assert page == "tools/report.py out --root /pics --output out/report.html"
