@@ -203,13 +203,19 @@ def _without_seed(value: Any) -> Any:
     return re.sub(r"seed_?\d+", "seed*", value) if isinstance(value, str) else value
 
 
+def teacher_folder(cfg: CfgNode) -> str:
+    """TRAINER.PROMPTKD.TEACHER_DIR for the data set and the seed of a run."""
+    # replaced as they stand: a format string could ask for gigabytes
+    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR.replace("{dataset}", cfg.DATASET.NAME)
+    return str(named.replace("{seed}", str(cfg.SEED)))
+
+
 def _teacher(cfg: CfgNode, folder: str) -> str:
     """A teacher by trainer, config and settings, if its folder is that of a run."""
     from trainers.open_run import read_run_config
 
-    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR
     try:
-        where = Path(named.format(dataset=cfg.DATASET.NAME, seed=cfg.SEED))
+        where = Path(teacher_folder(cfg))
         taught, digits = read_run_config(where), text_digest(settings_of_run(where))
     except (OSError, ValueError, LookupError):
         return folder  # a published one, or one that is refused elsewhere

@@ -12,7 +12,7 @@ from models.classifier import CLIPClassifier, ZeroShotCLIP
 from models.tokenizer import normalise_name
 from trainers.backbone import load_backbone
 from trainers.checkpoint import find_checkpoint, load_into, read_checkpoint
-from trainers.identity import digest
+from trainers.identity import digest, teacher_folder
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import read_settings
@@ -41,9 +41,7 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
         FileNotFoundError: the folder holds no checkpoint.
         ValueError: the checkpoint does not fit.
     """
-    # replaced as they stand: a format string could ask for gigabytes
-    folder = settings.TEACHER_DIR.replace("{dataset}", run.cfg.DATASET.NAME)
-    folder = folder.replace("{seed}", str(run.cfg.SEED))
+    folder = teacher_folder(run.cfg)
     if not folder:
         clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
