@@ -29,8 +29,6 @@ WAITING = 16  # predictions that wait for their turn
 AS_TRAINED = "as the run says"
 PORTS = 20  # tried from --port on
 LAST_PORT = 65535
-
-
 TEMPORARY = "GRADIO_TEMP_DIR"
 
 
