@@ -154,10 +154,10 @@ def main() -> int:
 
 def report(error: Exception) -> int:
     """Say what happened, where, and what to do; returns the exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker dies
     said = in_one_sentence(error)
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    traceback.clear_frames(error.__traceback__)  # a loader that lacks workers says more than that
+    traceback.clear_frames(error.__traceback__)  # ends the loader, which would print more
     sys.unraisablehook = hook
     if not said:
         what = " ".join(f"{type(error).__name__}: {error}".split())

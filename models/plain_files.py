@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-SPARE = 2**26  # bytes that the content of a small file may have
-VALUES = 10**6  # in a file, each counted as often as it is named
-DEPTH = 50  # of containers in containers
+SPARE = 2**26  # bytes that the content may have beyond twice the size of its file
+VALUES = 10**6  # most values in a file; one that is named twice counts twice
+DEPTH = 50  # most containers within one another
 # Schedulers and optimisers, which published checkpoints pickle beside their tensors.
 INERT = re.compile(r"(\w+\.optim\.[\w.]+)\.(\w+)")
-KINDS = 20  # of such classes in a file
+KINDS = 20  # most classes of that kind in a file
 
 
 class _Inert:

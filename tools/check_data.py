@@ -122,7 +122,7 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
 
 
 def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
-    """Return the last line. What is fit was read whole, file by file."""
+    """Return the last line: data are fit for results if every file was read and is used."""
     faults = [finding for finding in findings if not finding.note]
     unused = range(sum(finding.unused for finding in findings))
     if faults:

@@ -57,7 +57,7 @@ WHY = {
     "base": "its head was trained on that base",
 }
 TOWERS = ("trainer", "backbone", "weights", "context_length")
-CAN_BE_MEANT = ("weights", "data", "pictures")  # and whatever differs in the config alone
+CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them differ, and config keys
 
 
 def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
