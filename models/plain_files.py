@@ -1,7 +1,8 @@
 """Read files that torch wrote: nothing is run, checksums are compared, sizes are checked first.
 
 torch itself compares no checksum, unpacks what is packed, and gives a tensor any size that its file
-claims. Here a file of a few megabytes never becomes gigabytes.
+claims. Here a file of a few megabytes never becomes gigabytes. The engine has a reader of its own,
+for projects that run on it; this one needs no engine.
 """
 
 from __future__ import annotations

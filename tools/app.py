@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from tools.command_line import in_one_sentence, parser_of, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.quiet import quiet
 
 LOOPBACK = "127.0.0.1"
@@ -65,7 +65,7 @@ def start(args: argparse.Namespace) -> None:
         page.block_thread()
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve; a mistake of the user's ends in one sentence and exit code 2."""
     with suppress(KeyboardInterrupt):

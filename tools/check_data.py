@@ -34,7 +34,7 @@ from tools.check.rules import (
     some,
 )
 from tools.check.subject import Subject, open_subject
-from tools.command_line import USER_ERRORS, in_one_sentence, parser_of
+from tools.command_line import USER_ERRORS, parser_of, reports_user_errors
 from tools.dataset_names import benchmarks, find_name
 from tools.quiet import quiet
 
@@ -132,7 +132,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
     return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

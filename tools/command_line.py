@@ -47,7 +47,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def in_one_sentence(main: Callable[..., int]) -> Callable[..., int]:
+def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
     """A tool's `main` that ends in one sentence and code 2 where the user can mend an error."""
 
     @wraps(main)

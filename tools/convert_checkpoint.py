@@ -19,7 +19,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/convert_checkpoint.py`
-from tools.command_line import in_one_sentence, parser_of, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from trainers.checkpoint import BEST, find_checkpoint, read_checkpoint
 from trainers.open_run import read_run_config
 from trainers.published import RENAMED, to_published
@@ -50,7 +50,7 @@ def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
     return [output / part for part in parts]
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert one checkpoint; a mistake of the user is one sentence and exit code 2."""
     parser = parser_of(__doc__)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.p
 from models.download import digest_of
 from models.export_form import ExportForm, trace
 from tools.bench.progress import Report
-from tools.command_line import in_one_sentence, parser_of
+from tools.command_line import parser_of, reports_user_errors
 from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -168,7 +168,7 @@ def export(args: argparse.Namespace) -> None:
         )
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

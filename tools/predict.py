@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
-from tools.command_line import in_one_sentence, parser_of, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -153,7 +153,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
     return done
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

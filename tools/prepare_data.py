@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
 from models.download import fetch, require_checksum
-from tools.command_line import in_one_sentence, parser_of
+from tools.command_line import parser_of, reports_user_errors
 from tools.dataset_names import benchmarks, find_name
 from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
 from tools.prepare.download import fetch_from_drive
@@ -153,7 +153,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)

@@ -21,7 +21,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
 from tools.cells import markdown_table
-from tools.command_line import in_one_sentence, parser_of
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
 from tools.sweeps import names
 from tools.validate import validate
@@ -96,7 +96,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv, argparse.Namespace(held_out=False))
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the mean of each combination over the data sets."""
     args = parse_args(argv)

@@ -32,7 +32,7 @@ import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
 from tools.cells import markdown_table
-from tools.command_line import in_one_sentence, parser_of
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
@@ -104,7 +104,7 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
     return found
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and its means."""
     parser = parser_of(__doc__)

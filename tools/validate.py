@@ -30,7 +30,7 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
-from tools.command_line import in_one_sentence, parser_of
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
@@ -111,7 +111,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)

@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.command_line import in_one_sentence, parser_of, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.figure_style import plt, save
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
@@ -146,7 +146,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@in_one_sentence
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
