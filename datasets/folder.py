@@ -11,12 +11,7 @@ from typing import NamedTuple
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset
-from datasets.division import (
-    CLASS_LIST,
-    divide,
-    items_of,
-    read_class_names,
-)
+from datasets.division import CLASS_LIST, divide, items_of, read_class_names
 from datasets.pictures import find, folders_in, shown
 from datasets.splits import SPLITS, Item, Splits, read_text
 
