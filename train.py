@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tools.command_line import USER_ERRORS, make_streams_ready
 from tools.sweeps.guard import code_of, hear_sigterm
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from yacs.config import CfgNode
 
-# What a user can mend: input, files, packages, memory, and a loss that diverged.
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 RUN = "of_run"  # attribute of an error: config and arguments of the run that it stopped
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
 
@@ -164,22 +162,11 @@ def main() -> int:
     return 0
 
 
-def make_streams_ready() -> None:
-    """Have the streams take any name of a file, and exist where the shell has closed them (>&-)."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
-        with contextlib.suppress(AttributeError, OSError):  # not a text file of Python's own
-            getattr(sys, name).reconfigure(errors="backslashreplace")
-    with contextlib.suppress(AttributeError, OSError):
-        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-
-
 def report(error: Exception) -> int:
     """Say what happened, where, and what to do; returns the exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    traceback.clear_frames(error.__traceback__)  # a loader that lacks workers says more than that
+    traceback.clear_frames(error.__traceback__)  # ends the loader, which would print more
     sys.unraisablehook = hook
     said = in_one_sentence(error)  # by now its files are closed, where those were short
     if not said:

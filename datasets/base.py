@@ -53,7 +53,7 @@ class FewShotDataset(DatasetBase):
         digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
             data the files' sizes, before shots are drawn and classes chosen; the same wherever
             the data set is stored.
-        own_name: what the data set is called without DATASET.LABEL.
+        own_name: DATASET.LABEL, or the name of the class, of the user's own data that of the root.
         label: its name in results and tables: DATASET.LABEL, or `own_name`. Data of the user's own
             add a part of the digest, because two folders may have one name.
 

@@ -9,16 +9,13 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Bool, UInt8
 from PIL import Image
 from rich.console import Console
@@ -30,6 +27,7 @@ from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
 from datasets.folder import holds_classes
 from datasets.pictures import shown
 from datasets.splits import read_json
+from models.download import alone_with
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
@@ -67,9 +65,8 @@ def ensure_dataset(
     if is_current(folder, stamp):
         return
     require_place(folder, split_file)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}.unfinished-"
-    with alone(folder):
+    with alone_with(folder):
         for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
@@ -81,17 +78,6 @@ def ensure_dataset(
             if folder.exists():
                 folder.rename(Path(scratch) / "replaced")
             unfinished.rename(folder)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process draws into a folder, and keep others waiting meanwhile."""
-    lock = folder.with_name(f".{folder.name}.lock")
-    with FileLock(lock):  # it looks whether the file that it has locked is still there
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def require_place(folder: Path, split_file: str) -> None:

@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +37,36 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
         OSError: the server refuses, or the connection keeps breaking.
         ValueError: the checksum is wrong; nothing is left of the file.
     """
+    with alone_with(target):
+        if target.is_file() and checksum in ("", digest_of(target, algorithm)):
+            return
+        partial = part_of(target)
+        _fetch_rest(url, partial)
+        try:
+            require_checksum(partial, checksum, url, algorithm)
+        except ValueError:
+            partial.unlink()  # going on from it would end in the same way
+            raise
+        partial.replace(target)
+
+
+@contextmanager
+def alone_with(target: Path) -> Iterator[None]:
+    """Wait until no other process makes a file or folder, and keep others waiting meanwhile.
+
+    Args:
+        target: the file or folder, which need not exist; the folder that it lies in is made.
+
+    Raises:
+        OSError: that folder cannot be written to.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
     with FileLock(lock):  # it looks whether the file that it has locked is still there
         try:
-            if not (target.is_file() and checksum in ("", digest_of(target, algorithm))):
-                _fetch_alone(url, target, checksum, algorithm)
+            yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-def _fetch_alone(url: str, target: Path, checksum: str, algorithm: str) -> None:
-    partial = part_of(target)
-    _fetch_rest(url, partial)
-    for path in (partial, target):
-        try:
-            require_checksum(path, checksum, url, algorithm)
-        except ValueError:
-            path.unlink()  # going on from it would end in the same way
-            raise
-        if path is partial:
-            partial.replace(target)
 
 
 def _fetch_rest(url: str, partial: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-# Limit, what is taken, and which part of that the system gives back when it is asked to.
+# Files of a control group: its limit, its use; and the key of the use that is cache.
 GROUPS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),

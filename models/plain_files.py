@@ -1,7 +1,8 @@
 """Read files that torch wrote: nothing is run, checksums are compared, sizes are checked first.
 
 torch itself compares no checksum, unpacks what is packed, and gives a tensor any size that its file
-claims. Here a file of a few megabytes never becomes gigabytes.
+claims. Here a file of a few megabytes never becomes gigabytes. The engine has a reader of its own,
+for projects that run on it; this one needs no engine.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-SPARE = 2**26  # bytes that the content of a small file may have
-VALUES = 10**6  # in a file, each counted as often as it is named
-DEPTH = 50  # of containers in containers
+SPARE = 2**26  # bytes that the content may have beyond twice the size of its file
+VALUES = 10**6  # most values in a file; one that is named twice counts twice
+DEPTH = 50  # most containers within one another
 # Schedulers and optimisers, which published checkpoints pickle beside their tensors.
 INERT = re.compile(r"(\w+\.optim\.[\w.]+)\.(\w+)")
-KINDS = 20  # of such classes in a file
+KINDS = 20  # most classes of that kind in a file
 
 
 class _Inert:

@@ -200,7 +200,7 @@ class PrototypeMemory(nn.Module):
         return {"class_names": list(self.class_names)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the class names of a checkpoint, behind its bank.
+        """Take over the class names of a checkpoint, after its bank.
 
         Raises:
             ValueError: the bank is not of so many classes.

@@ -20,7 +20,7 @@ from models.plain_files import is_dense, not_finite, read_plain, require_whole
 
 Table = dict[str, Tensor]
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-WIDEST = 4096  # text tower whose vocabulary is filled up
+WIDEST = 4096  # width of a text tower whose vocabulary is filled up
 BATCHES = "num_batches_tracked"  # of a BatchNorm; some formats leave it out, and nothing reads it
 
 
@@ -107,7 +107,7 @@ def open_published(path: Path) -> nn.Module:
 
 
 def require_finite(table: Mapping[str, Any], path: Path) -> None:
-    """Refuse weights with which every picture would be of the first class.
+    """Refuse weights that are no numbers: by them every picture is of the first class.
 
     Raises:
         ValueError: names what is infinite or no number.

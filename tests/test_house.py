@@ -137,7 +137,7 @@ def test_every_tool_says_what_the_machine_is_short_of():
     for path in (PROJECT / "tools").glob("*.py"):
         text = path.read_text()
         if "parser_of(" in text and re.search(r"^def main\(.*-> int:$", text, re.MULTILINE):
-            assert "\n@says_what_is_short\ndef main(" in text, path
+            assert "\n@reports_user_errors\ndef main(" in text, path
 
 
 OWN_TEXTS = {"pictures.py", "emoji_sets.py", "emoji_files.py", "subsets.py"}  # no lists of users

@@ -21,7 +21,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/ablation.py`
 from tools.cells import markdown_table
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.result_rows import load_runs, pair_runs
 from tools.sweeps.guard import bound
 
@@ -91,7 +91,7 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print the table."""
     parser = parser_of(__doc__)

@@ -18,13 +18,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.quiet import quiet
-from train import USER_ERRORS
-from trainers.faults import sentence
 
 LOOPBACK = "127.0.0.1"
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
@@ -66,16 +65,11 @@ def start(args: argparse.Namespace) -> None:
         page.block_thread()
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve; a mistake of the user's ends in one sentence and exit code 2."""
-    try:
+    with suppress(KeyboardInterrupt):
         start(parse_args(argv))
-    except USER_ERRORS as error:
-        sys.stderr.write(f"app: error: {sentence(error)}\n")
-        return 2
-    except KeyboardInterrupt:
-        pass
     return 0
 
 

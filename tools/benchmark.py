@@ -40,7 +40,7 @@ from tools.bench.progress import Report
 from tools.bench.quick import run_quick
 from tools.bench.rows import append_rows, read_rows
 from tools.bench.tables import newest, to_rich, write_markdown
-from tools.command_line import says_what_is_short
+from tools.command_line import reports_user_errors
 
 FILE_WIDTH = 250  # characters, of what is no terminal; no table is wider
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, torch.OutOfMemoryError)
@@ -76,7 +76,7 @@ def show(frame: pd.DataFrame) -> None:
         console.print(to_rich(rows, command, width))
 
 
-@says_what_is_short
+@reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; an error of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(__doc__, arguments)

@@ -35,10 +35,9 @@ from tools.check.rules import (
     some,
 )
 from tools.check.subject import Subject, open_subject
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import USER_ERRORS, parser_of, reports_user_errors
 from tools.dataset_names import benchmarks, find_name
 from tools.quiet import quiet
-from train import USER_ERRORS
 
 COLUMNS = (
     *("data set", "split", "listed", "published", "found", "missing", "unreadable"),
@@ -124,7 +123,7 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
 
 
 def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
-    """Return the last line. What is fit was read whole, file by file."""
+    """Return the last line: data are fit for results if every file was read and is used."""
     faults = [finding for finding in findings if not finding.note]
     unused = range(sum(finding.unused for finding in findings))
     if faults:
@@ -134,16 +133,12 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
     return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    try:
-        with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
-            findings = report(choose(args.datasets, args.root.expanduser()), args)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"check_data: error: {error}\n")
-        return 2
+    with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
+        findings = report(choose(args.datasets, args.root.expanduser()), args)
     for finding in findings:
         print(finding.text(args.show))
     print(verdict(findings, quick=args.quick))

@@ -26,7 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
 from tools.cells import csv_frame
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.result_rows import (
     COLUMNS,
     Section,
@@ -99,7 +99,7 @@ def write(path: Path | None, texts: dict[str, pd.DataFrame], form: Callable) -> 
         path.write_text("\n".join(tables), encoding="utf-8")
 
 
-@says_what_is_short
+@reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the tables; returns 1 if nothing was found, 2 if a file fails."""
     args = parse_arguments(arguments)

@@ -1,16 +1,17 @@
-"""Command lines: a parser from the docstring of a tool's module, whole numbers, short memory."""
+"""Command lines: a parser from the docstring of a tool's module, whole numbers, errors, streams."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from train import make_streams_ready
-
+# What a user can mend: input, files, packages, memory, and a loss that diverged.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
 DIGITS = 19  # of a number that is too large for 64 bits
 
 
@@ -52,11 +53,10 @@ def nobody_reads() -> int:
     return 0
 
 
-def says_what_is_short(main: Callable[..., int]) -> Callable[..., int]:
-    """A tool's `main` that ends in one sentence, too, where torch has no memory or no worker left.
+def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
+    """A tool's `main` that ends in one sentence and code 2 where the user can mend an error.
 
-    Such errors are of no kind of their own, so that `except USER_ERRORS` does not know them. Where
-    nobody reads on, as behind `| head`, it ends well.
+    Where nobody reads on, as behind `| head`, it ends well.
     """
 
     @wraps(main)
@@ -68,12 +68,24 @@ def says_what_is_short(main: Callable[..., int]) -> Callable[..., int]:
         except BrokenPipeError:
             return nobody_reads()
         except Exception as error:
-            from trainers.faults import of_the_machine  # slow to import
+            from trainers.faults import of_the_machine, sentence  # slow to import
 
-            if not (said := of_the_machine(error)):
+            # Where torch lacks memory or a worker, its error is of no kind of its own.
+            if not (isinstance(error, USER_ERRORS) or of_the_machine(error)):
                 raise
             tool = Path(main.__code__.co_filename).stem
-            sys.stderr.write(f"{tool}: error: {said}\n")
+            sys.stderr.write(f"{tool}: error: {sentence(error)}\n")
             return 2
 
     return run
+
+
+def make_streams_ready() -> None:
+    """Have the streams take any name of a file, and exist where the shell has closed them (>&-)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
+        with contextlib.suppress(AttributeError, OSError):  # not a text file of Python's own
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    with contextlib.suppress(AttributeError, OSError):
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]

@@ -19,10 +19,8 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/convert_checkpoint.py`
-from tools.command_line import parser_of, says_what_is_short, whole
-from train import USER_ERRORS
+from tools.command_line import parser_of, reports_user_errors, whole
 from trainers.checkpoint import BEST, find_checkpoint, read_checkpoint
-from trainers.faults import sentence
 from trainers.open_run import read_run_config
 from trainers.published import RENAMED, to_published
 
@@ -52,7 +50,7 @@ def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
     return [output / part for part in parts]
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert one checkpoint; a mistake of the user is one sentence and exit code 2."""
     parser = parser_of(__doc__)
@@ -60,12 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--load-epoch", type=whole(1), help="that epoch's (the best, or the last)")
     args = parser.parse_args(argv)
-    try:
-        for folder in convert(args.run, args.output, args.load_epoch):
-            print(f"Wrote {folder}")
-    except USER_ERRORS as error:
-        print(f"convert_checkpoint: error: {sentence(error)}", file=sys.stderr)
-        return 2
+    for folder in convert(args.run, args.output, args.load_epoch):
+        print(f"Wrote {folder}")
     return 0
 
 

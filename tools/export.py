@@ -29,14 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.p
 from models.download import digest_of
 from models.export_form import ExportForm, trace
 from tools.bench.progress import Report
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
-from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.checkpoint import find_checkpoint
-from trainers.faults import sentence
 from trainers.identity import deciding
 from trainers.output_folder import write_text
 from trainers.run_record import git_revision, versions
@@ -180,16 +178,12 @@ def export(args: argparse.Namespace) -> None:
         )
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    try:
-        with quiet(), quiet("trainers"), torch.no_grad():
-            export(args)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"export: error: {sentence(error)}\n")
-        return 2
+    with quiet(), quiet("trainers"), torch.no_grad():
+        export(args)
     return 0
 
 

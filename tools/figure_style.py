@@ -34,7 +34,7 @@ plt.rcParams.update(
         "text.usetex": False,
     }
 )
-said: set[str] = set()  # characters without a glyph that were told of
+said: set[str] = set()  # characters that a message has named
 
 
 def save(

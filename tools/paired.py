@@ -24,7 +24,7 @@ from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/paired.py`
 from tools.cells import csv_frame, markdown_table
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.result_rows import harmonic_mean, load_runs
 from tools.run_results import KEY
 
@@ -199,7 +199,7 @@ def means(trainers: dict[str, Runs]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables as Markdown; write the rows."""
     parser = parser_of(__doc__)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.result_rows import name_settings
 from tools.run_results import KEY, newest_log, read_results
 
@@ -84,7 +84,7 @@ def named(keyword: str, mean: float) -> list[tuple[str, float]]:
     return [(keyword, mean)] + [("error", 100 - mean)] * (keyword == "accuracy")
 
 
-@says_what_is_short
+@reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Summarise one experiment, or several; nothing found is exit code 2."""
     parser = parser_of(__doc__)

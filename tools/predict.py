@@ -28,11 +28,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
-from tools.command_line import nobody_reads, parser_of, says_what_is_short, whole
+from tools.command_line import nobody_reads, parser_of, reports_user_errors, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
-from train import USER_ERRORS
 from trainers.faults import sentence
 from trainers.pictures import ahead
 
@@ -153,7 +152,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
     return done
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
@@ -170,9 +169,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0 if predict_all(args, predictor) else 1
     except BrokenPipeError:  # whoever reads the rows has enough, as `head`
         return nobody_reads()
-    except USER_ERRORS as error:
-        sys.stderr.write(f"predict: error: {sentence(error)}\n")
-        return 2
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
 from models.download import fetch, require_checksum
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.dataset_names import benchmarks, find_name
 from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
 from tools.prepare.download import fetch_from_drive
 from tools.prepare.sources import COLLECTION, Piece, collected, read_sources
-from train import USER_ERRORS
 
 
 class Places(NamedTuple):
@@ -154,28 +153,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
     root, complete = args.root.expanduser().absolute(), True
-    try:
-        for word in args.datasets:
-            name = find_name(word)
-            if name not in benchmarks():
-                raise ValueError(
-                    f"{name} needs no preparation; those that do: {', '.join(benchmarks())}."
-                )
-            dataset = benchmarks()[name]
-            folder = root / dataset.dataset_dir
-            archives = args.archives.expanduser().absolute() if args.archives else folder
-            left = prepare(name, dataset, Places(folder, archives, args.mirror, args.keep))
-            if left:
-                print(instructions(name, dataset, left))
-                complete = False
-    except USER_ERRORS as error:
-        sys.stderr.write(f"prepare_data: error: {' '.join(str(error).split())}\n")
-        return 2
+    for word in args.datasets:
+        name = find_name(word)
+        if name not in benchmarks():
+            raise ValueError(
+                f"{name} needs no preparation; those that do: {', '.join(benchmarks())}."
+            )
+        dataset = benchmarks()[name]
+        folder = root / dataset.dataset_dir
+        archives = args.archives.expanduser().absolute() if args.archives else folder
+        left = prepare(name, dataset, Places(folder, archives, args.mirror, args.keep))
+        if left:
+            print(instructions(name, dataset, left))
+            complete = False
     if complete:
         print(f"\nCheck with: python tools/check_data.py {' '.join(args.datasets)} --root {root}")
     return 0 if complete else 1

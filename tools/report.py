@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.reporting.page import build_page
 from tools.result_rows import load_runs, pair_runs
 
@@ -33,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; returns the exit code, 1 if nothing was found, 2 if it cannot be written."""
     args = parse_arguments(arguments)

@@ -28,7 +28,7 @@ from models.classifier import AT_A_TIME, ZeroShotCLIP
 from models.loading import load_clip
 from models.token_pruning import Scatter, TokenPruner
 from tools.cells import markdown_table
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.pretrain.evaluate import HALVES, TEMPLATE, normalised
 
 Schedule = tuple[tuple[int, ...], tuple[int, ...]]
@@ -124,7 +124,7 @@ def parse_schedule(text: str) -> Schedule:
     return at, keep
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure every schedule on every set, print the means."""
     parser = parser_of(__doc__)

@@ -21,11 +21,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/search.py`
 from tools.cells import markdown_table
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
 from tools.sweeps import names
 from tools.validate import validate
-from train import USER_ERRORS
 
 SHOTS = 16
 OUTPUT = Path("docs/results/search.csv")
@@ -97,16 +96,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv, argparse.Namespace(held_out=False))
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Search, print the mean of each combination over the data sets."""
     args = parse_args(argv)
-    try:
-        with quiet():
-            found = search(args)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"search: error: {error}\n")
-        return 2
+    with quiet():
+        found = search(args)
     wanted = [name_of(dataset, args.root) for dataset in args.datasets]
     mine = found[(found.trainer == args.trainer) & found.dataset.isin(wanted)]
     table = mine.groupby(["config", "settings"], sort=False).accuracy.agg(["mean", "count"])

@@ -32,9 +32,8 @@ import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighted_clip import SpotlightedOutput
 from tools.cells import markdown_table
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
-from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.open_run import read_run_config
 
@@ -105,19 +104,15 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
     return found
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and its means."""
     parser = parser_of(__doc__)
     parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
     args = parser.parse_args(argv)
-    try:
-        with quiet():
-            found = [row for one in args.model_dirs for row in rows(one, args.root)]
-    except USER_ERRORS as error:
-        sys.stderr.write(f"spotlight_precision: error: {error}\n")
-        return 2
+    with quiet():
+        found = [row for one in args.model_dirs for row in rows(one, args.root)]
     table = pd.DataFrame(found)
     table["after / chance"] = table["after"] / table["chance"]
     means = table.groupby("classes").mean(numeric_only=True).reset_index()

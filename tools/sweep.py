@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import Here, Launch
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     return show_failures(schedule, launch.project)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(arguments)

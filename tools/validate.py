@@ -30,9 +30,8 @@ from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/validate.py`
 from datasets.splits import subsample_classes
-from tools.command_line import parser_of, says_what_is_short
+from tools.command_line import parser_of, reports_user_errors
 from tools.quiet import quiet
-from train import USER_ERRORS
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 from trainers.config import merge_file, merge_pairs
@@ -112,16 +111,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Validate on every data set; a mistake of the user's ends in one sentence."""
     args = parse_args(argv)
-    try:
-        with quiet():
-            found = {dataset: validate(args, dataset) for dataset in args.datasets}
-    except USER_ERRORS as error:
-        sys.stderr.write(f"validate: error: {error}\n")
-        return 2
+    with quiet():
+        found = {dataset: validate(args, dataset) for dataset in args.datasets}
     for dataset, scores in found.items():
         print(dataset, *(f"{subset} {score:.2f}" for subset, score in scores.items()))
     for subset in next(iter(found.values())):

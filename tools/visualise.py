@@ -23,11 +23,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
 import datasets  # noqa: F401  (registers the data sets)
 from models.token_selection import whole_map
-from tools.command_line import parser_of, says_what_is_short, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.figure_style import plt, save
 from tools.looked_at import analyse
 from tools.nearest_patches import draw_prototypes
-from train import USER_ERRORS
 from trainers.base import CLIPTrainer
 from trainers.kept_picture import LEVEL_COLOURS, one_a_class, to_pixels
 from trainers.open_run import open_run
@@ -147,20 +146,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@says_what_is_short
+@reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    try:
-        trainer = open_run(args.model_dir, args.root)
-        if not hasattr(trainer.model, "head"):
-            name = trainer.cfg.TRAINER.NAME
-            raise ValueError(f"{args.model_dir} is a run of {name}, which selects no patches")
-        pictures = [(path, "") for path in args.images] or choose_pictures(trainer, args.number)
-        draw(trainer, pictures, args.output)
-    except USER_ERRORS as error:
-        sys.stderr.write(f"visualise: error: {error}\n")
-        return 2
+    trainer = open_run(args.model_dir, args.root)
+    if not hasattr(trainer.model, "head"):
+        name = trainer.cfg.TRAINER.NAME
+        raise ValueError(f"{args.model_dir} is a run of {name}, which selects no patches")
+    pictures = [(path, "") for path in args.images] or choose_pictures(trainer, args.number)
+    draw(trainer, pictures, args.output)
     print(f"Drawn: {args.output} and {beside(args.output).name}")
     return 0
 

@@ -44,7 +44,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
-    cfg.OPTIM.SGD_DAMPNING = 0.0  # Dassl's default is the whole number 0, beside which 0.5 is none
+    cfg.OPTIM.SGD_DAMPNING = 0.0  # Dassl's default, an int, would not let it be 0.5
     cfg.MODEL.BACKBONE.WEIGHTS = ""  # file of the backbone's weights, instead of published ones
     cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
     cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it

@@ -57,7 +57,7 @@ WHY = {
     "base": "its head was trained on that base",
 }
 TOWERS = ("trainer", "backbone", "weights", "context_length")
-CAN_BE_MEANT = ("weights", "data", "pictures")  # and whatever differs in the config alone
+CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them differ, and config keys
 
 
 def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
@@ -203,6 +203,13 @@ def _without_seed(value: Any) -> Any:
     return re.sub(r"seed_?\d+", "seed*", value) if isinstance(value, str) else value
 
 
+def teacher_folder(cfg: CfgNode) -> Path:
+    """TRAINER.PROMPTKD.TEACHER_DIR for the data set and the seed of a run."""
+    # replaced as they stand: a format string could ask for gigabytes
+    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR.replace("{dataset}", cfg.DATASET.NAME)
+    return Path(named.replace("{seed}", str(cfg.SEED)))
+
+
 def _teacher(cfg: CfgNode, folder: str) -> str:
     """A teacher by trainer, config and settings, if its folder is that of a run."""
     from trainers.open_run import read_run_config
@@ -213,15 +220,6 @@ def _teacher(cfg: CfgNode, folder: str) -> str:
     except (OSError, ValueError, LookupError):
         return folder  # a published one, or one that is refused elsewhere
     return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
-
-
-def teacher_folder(cfg: CfgNode) -> Path:
-    """TRAINER.PROMPTKD.TEACHER_DIR with its data set and seed; "." where none is named.
-
-    They are replaced as they stand: a format string could ask for gigabytes.
-    """
-    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR.replace("{dataset}", cfg.DATASET.NAME)
-    return Path(named.replace("{seed}", str(cfg.SEED)))
 
 
 def predicting(trainer: CLIPTrainer) -> set[str]:

@@ -116,6 +116,8 @@ def sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
 def what_is_left(folder: Path, resume: str) -> str:
     """A sentence for a training that was stopped: what there is, and what the same command does.
 

@@ -260,7 +260,7 @@ def moments_of(trainer: CLIPTrainer, saved: dict[str, Any], path: Path) -> dict[
         found[place] = new | known
         require_fit(own, found[place], f"{path}, optimizer, parameter {place}")
     number = sum(len(group["params"]) for group in trainer.optim.param_groups)
-    lost = needed and not found and not saved.get("scaler")  # which may leave out all steps
+    lost = needed and not found and not saved.get("scaler")  # a scaler may skip all steps
     if lost or not set(found) <= set(range(number)):
         raise ValueError(f"{path}, optimizer, is not of the {number} parameters of this run")
     return found

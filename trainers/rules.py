@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-MOST = 1_000_000  # of what is counted: epochs, pictures in a batch, megabytes
+MOST = 1_000_000  # largest count: of epochs, pictures in a batch, megabytes
 
 
 class Rule(NamedTuple):

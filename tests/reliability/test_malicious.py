@@ -18,6 +18,8 @@ from models import loading
 from models.download import digest_of
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
+from trainers.config import default_config
+from trainers.identity import changed_settings
 
 LAST = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
 
@@ -310,7 +312,10 @@ def test_values_within_values_are_counted(trained, fails):
 
 
 def test_the_folder_of_a_teacher_is_no_format_string(fails):
-    """`{seed:1000000000}` would be a text of a gigabyte."""
-    folder = "none/{seed:1000000000}/{dataset.__class__}"
+    """`{seed:1000000000}` would be a text of a gigabyte; tables read it in a stranger's config."""
+    folder = "none/{seed:1000000000}/{dataset.no_attribute}"
     found = fails("PromptKD", TRAINER__PROMPTKD__TEACHER_DIR=folder)
     assert folder in found
+    cfg = default_config()
+    cfg.TRAINER.PROMPTKD.TEACHER_DIR = folder
+    assert changed_settings(cfg, {"PROMPTKD"}) == {"TRAINER.PROMPTKD.TEACHER_DIR": folder}

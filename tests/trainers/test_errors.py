@@ -246,8 +246,8 @@ def test_tools_say_it_too(monkeypatch, capsys):
 
 PRINTING = """
 import sys
-from tools.command_line import says_what_is_short
-@says_what_is_short
+from tools.command_line import reports_user_errors
+@reports_user_errors
 def main():
     print("x" * int(sys.argv[1]))
     return 0

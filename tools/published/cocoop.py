@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tools.published.common import Published, encode_prompts, normalise
 
@@ -24,16 +22,6 @@ class PublishedCoCoOp(Published):
 
     Source: Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557
     """
-
-    def __init__(
-        self,
-        clip: nn.Module,
-        class_names: Sequence[str],
-        learned: Mapping[str, Tensor],
-        *,
-        prefix: str = "a photo of a",
-    ) -> None:
-        super().__init__(clip, class_names, learned, prefix=prefix)
 
     def shift(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B W"]:
         """What each image adds to every learned word."""

@@ -123,7 +123,8 @@ class Published:
         class_names: C names.
         learned: start values by published key, without the prefix of the registered model; they
             are copied to `self.learned`, the leaf tensors that an optimiser takes.
-        prefix: words before the class name; None for a tuner without prompts of its own.
+        prefix: words before the class name, of which a tuner learns the first; None for a tuner
+            without prompts of its own.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Published:
         class_names: Sequence[str],
         learned: Mapping[str, Tensor],
         *,
-        prefix: str | None = None,
+        prefix: str | None = "a photo of a",
     ) -> None:
         self.clip = clip.eval().requires_grad_(False)
         self.training = True

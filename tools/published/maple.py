@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from tools.published.common import Published, encode_image, encode_prompts, normalise
 
@@ -27,16 +25,6 @@ class PublishedMaPLe(Published):
 
     Source: Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117
     """
-
-    def __init__(
-        self,
-        clip: nn.Module,
-        class_names: Sequence[str],
-        learned: Mapping[str, Tensor],
-        *,
-        prefix: str = "a photo of a",
-    ) -> None:
-        super().__init__(clip, class_names, learned, prefix=prefix)
 
     def compound(self) -> list[Float[Tensor, "M W"]]:
         """Text prompts of blocks 1, 2, ..."""

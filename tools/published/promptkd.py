@@ -42,7 +42,7 @@ class PublishedPromptKD(Published):
         temperature: float = 1.0,
         kd_weight: float = 1000.0,
     ) -> None:
-        super().__init__(clip, class_names, learned)
+        super().__init__(clip, class_names, learned, prefix=None)
         self.teacher = teacher
         self.temperature = temperature
         self.kd_weight = kd_weight

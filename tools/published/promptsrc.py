@@ -38,16 +38,6 @@ class PublishedVPT(Published):
     Source: Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, as MaPLe compares with it
     """
 
-    def __init__(
-        self,
-        clip: nn.Module,
-        class_names: Sequence[str],
-        learned: Mapping[str, Tensor],
-        *,
-        prefix: str = "a photo of a",
-    ) -> None:
-        super().__init__(clip, class_names, learned, prefix=prefix)
-
     def text(self) -> Float[Tensor, "C D"]:
         """Unit-length text features of the sentences as they are."""
         return normalise(self.clip.encode_text(self.ids))

@@ -21,7 +21,7 @@ class Evidence(NamedTuple):
     """Without the class names."""
     config: str
     settings: str
-    """In which it differs from others of its trainer and config."""
+    """What tells the run from others of its trainer and config, in words."""
 
     @property
     def versions(self) -> str:

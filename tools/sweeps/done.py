@@ -48,19 +48,14 @@ def differences(job: Job, project: Path) -> list[str]:
 
     with working_in(project):
         there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
-    before, now = compared(there), compared(here)
-    digests = {
-        "there": read_results(folder).get("data"),
-        "here": names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT),
-    }
-    if all(digests.values()):
-        before["data"], now["data"] = digests["there"], digests["here"]
-    pairs = {key: [default_settings().get(key)] * 2 for key in sorted({*before, *now})}
-    for i, values in enumerate((before, now)):
-        for key, value in values.items():
-            pairs[key][i] = value
-    differ = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-    return [f"{key} {one} there, {other} here" for key, (one, other) in differ.items()]
+    before, now, usual = compared(there), compared(here), default_settings()
+    own = names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT)
+    if (digest := read_results(folder).get("data")) and own:
+        before["data"], now["data"] = digest, own
+    keys = sorted({*before, *now})
+    pairs = [[values.get(key, usual.get(key)) for values in (before, now)] for key in keys]
+    differ = [(key, *pair) for key, pair in zip(keys, pairs, strict=True) if pair[0] != pair[1]]
+    return [f"{key} {one} there, {other} here" for key, one, other in differ]
 
 
 @contextmanager

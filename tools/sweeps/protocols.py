@@ -188,7 +188,7 @@ def _config_level(run: Run) -> Path:
         setting(key, default)
         for key, default in (("N_CTX", 16), ("CSC", False), ("CLASS_TOKEN_POSITION", "end"))
     )
-    if words := str(setting("CTX_INIT", "")).strip("\"'"):  # they count, and all classes share them
+    if words := str(setting("CTX_INIT", "")).strip("\"'"):  # their number counts
         from models.tokenizer import clip_tokenizer, normalise_name
 
         n_ctx, csc = clip_tokenizer().count(normalise_name(words)), False

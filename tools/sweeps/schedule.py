@@ -14,7 +14,7 @@ from tools.sweeps.protocols import Job
 POLL = 0.3  # seconds between two looks at the logs
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it
-# As a job ends whose machine is going down.
+# Exit codes of a job that was killed, or whose machine goes down.
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 

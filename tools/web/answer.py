@@ -74,7 +74,7 @@ class Answerer:
         """
         if picture is None:
             raise ValueError("there is no picture yet: drop one, or choose a file")
-        shown = text.strip() == "\n".join(self.class_names)  # whatever commas are in them
+        shown = text.strip() == "\n".join(self.class_names)  # a name of the run may have a comma
         most = max(CLASSES, len(self.class_names))
         names = self.class_names if shown else read_names(text, most)
         own = names == self.class_names

@@ -27,13 +27,11 @@ from trainers.kept_picture import one_a_class
 from trainers.open_run import read_run_config
 
 EXAMPLES = 6  # pictures
-EVERY, KEPT = 60, 1800  # seconds: between two removals; of an upload behind its last use
+EVERY, KEPT = 60, 1800  # seconds between two removals; that an upload stays after its last use
 WAITING = 16  # predictions that wait for their turn
 AS_TRAINED = "as the run says"
 PORTS = 20  # tried from --port on
 LAST_PORT = 65535
-
-
 TEMPORARY = "GRADIO_TEMP_DIR"
 PREFIX = "spotlighter_page_"  # of folders for uploads
 

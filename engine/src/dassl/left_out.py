@@ -1,4 +1,4 @@
-"""What of upstream is not here; whoever asks for it is told where it is."""
+"""Modules and names of upstream that are left out; importing one says where it is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _refusal(name: str) -> str:
 
 
 class _Finder:
-    """Asked last, where a module was found nowhere."""
+    """The last finder that an import asks, where no other has found the module."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
@@ -40,13 +40,13 @@ class _Finder:
 
 
 def refuse_modules() -> None:
-    """Have an import of a module in MODULES name upstream."""
+    """Have the import of a module in MODULES fail with a sentence that names upstream."""
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
 
 
 def refuse_names(module: str) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a module, which has the names in NAMES name upstream."""
+    """Return a ``__getattr__`` for a module: its names in NAMES fail with such a sentence."""
 
     def refuse(name: str) -> Any:
         if name in NAMES[module].split():

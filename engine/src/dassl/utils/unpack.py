@@ -28,7 +28,7 @@ __all__ = ["is_archive", "unpack"]
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 CHUNK = 2**20  # bytes
 MOST_MEMBERS = 5_000_000  # ImageNet has 1.3 million pictures
-MOST_TIMES = 200  # as large as the archive; pictures are hardly larger
+MOST_TIMES = 200  # times the size of the archive; pictures hardly shrink
 ALWAYS_ALLOWED = 2**30  # bytes, of a small archive
 LONGEST_NAME = 255  # bytes of one part of a path, as file systems have it
 LONGEST_LINK = 4096  # bytes, as Linux has it
@@ -138,7 +138,7 @@ def _checked(
 
 
 def _within(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
-    """Yield entries as long as their number and size can be meant."""
+    """Yield entries as long as their number and size are within bounds."""
     total = 0
     for number, entry in enumerate(entries, 1):
         total += entry.size
