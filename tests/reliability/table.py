@@ -29,7 +29,7 @@ PARTS = {
     "files": "Damaged checkpoints",
     "system": "Disk, permissions, Ctrl-C, two runs",
     "processes": "Several processes, memory, what is left behind",
-    "numbers": "Numbers that are none",
+    "numbers": "NaN and infinite values",
     "malicious": "Files from strangers",
     "identity": "A checkpoint that does not fit",
     "input": "Bad input",
