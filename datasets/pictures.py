@@ -178,7 +178,7 @@ def open_picture(
 
     Of an animation the first frame alone is decoded. Where the EXIF data call for a turn,
     `info["turned"]` of the picture is "upright" if it was turned and "stored" if not, else "".
-    A TIFF is always upright.
+    A TIFF is always upright; so is a HEIC file, of which `info` says nothing.
 
     Args:
         source: a path, or an open file.

@@ -87,8 +87,8 @@ def _fetch_rest(url: str, partial: Path) -> None:
             problem = str(error) or type(error).__name__
     size = partial.stat().st_size if partial.exists() else 0
     raise OSError(
-        f"{url} cannot be fetched: tried {ATTEMPTS} times, at last {problem}; {size:,} bytes "
-        f"are in {partial}, and the same command goes on from there."
+        f"{url} cannot be fetched: tried {ATTEMPTS} times, at last {problem}. {size:,} bytes are "
+        f"in {partial}; the next try goes on from there."
     )
 
 

@@ -2,9 +2,9 @@
 # Make an environment ready and put it first on PATH; the other scripts begin with it:
 #   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run|dev ["$@"]
 # "run" installs requirements.txt, "dev" requirements-dev.txt. An active environment (VIRTUAL_ENV or
-# CONDA_PREFIX) is used; otherwise .venv is made. A stamp inside the environment remembers what was
-# installed for which clone, so a second call neither installs anything nor starts Python. With the
-# script's own arguments behind it, --help prints the comment that the script begins with.
+# CONDA_PREFIX) is used; otherwise .venv is made. A second call
+# does nothing if the environment is up to date. With the script's own arguments behind it, --help
+# prints the comment that the script begins with.
 #
 # Example:
 #   bash scripts/setup.sh run

@@ -6,9 +6,9 @@ Usage:
     python tools/check_data.py --root my_pictures --quick   # class folders, or a CSV file
 
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1: something
-would spoil a result. A note does not: it says what a reader of the result should know. "Fit for
-results" means that every file was read and is used; where a published list says what is used, that
-every file of the list was read.
+would spoil a result. A note does not: it says what a reader of the result should know. The last
+line "No fault found" means that every file was read and is used; where a published list says what
+is used, that every file of the list was read.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
         return f"{some(faults, 'fault')} that would spoil a result"
     if unused:
         return f"No fault in what is used, but {some(unused, 'file')} left out; see the notes"
-    return "No fault at a quick look: no picture was decoded" if quick else "Fit for results"
+    return "No fault at a quick look: no picture was decoded" if quick else "No fault found"
 
 
 @reports_user_errors

@@ -79,8 +79,8 @@ def say_missing(figure: Figure) -> None:
     missing = sorted(shown - drawable() - said)
     said.update(missing)
     if missing:
-        some = "".join(missing[:10])
+        some = "".join(missing[:10]) + " ..." * (len(missing) > 10)
         sys.stderr.write(
-            f"figures: no font that is installed has {len(missing)} of the characters ({some}); "
-            "they are drawn as boxes; the fonts of Noto (fonts-noto-cjk and others) have them\n"
+            f"figures: no installed font has {some}, so boxes are drawn; "
+            "the Noto fonts have them (fonts-noto-cjk and others)\n"
         )

@@ -1,6 +1,6 @@
 r"""Classify pictures with a trained run: class, probability, and where the spotlight fell.
 
-Each picture is a row of CSV or a line of JSON, in the order given. What cannot be read is told on
+Each picture is a row of CSV or a line of JSON, in the order given. Unreadable files are reported on
 stderr and skipped. Exit code: 0, 1 if no picture could be read, 2 for a mistake in the command.
 
 Usage:
@@ -56,10 +56,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="files, folders (with all below them), or - for paths on stdin, one a line",
     )
-    add("--topk", type=whole(1), default=1, help="classes that are told of each picture (1)")
-    add("--batch-size", type=whole(1), default=32, help="pictures at a time (32)")
-    add("--format", choices=WRITERS, default="csv", help="(csv)")
-    add("--output", type=Path, metavar="FILE", help="where the rows go (stdout)")
+    add("--topk", type=whole(1), default=1, help="classes to print per picture (default 1)")
+    add("--batch-size", type=whole(1), default=32, help="pictures at a time (default 32)")
+    add("--format", choices=WRITERS, default="csv", help="form of the rows (default csv)")
+    add("--output", type=Path, metavar="FILE", help="where the rows go (default stdout)")
     add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
     return parser.parse_args(argv)
 
@@ -146,9 +146,9 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
             bar.advance(task, len(found) + len(batch.faults))
     if count := turned["upright"] + turned["stored"]:
         done_to = "turned upright" if turned["upright"] else "read as stored (INPUT.EXIF stored)"
-        console.print(f"predict: {count} pictures with EXIF data for a turn were {done_to}")
+        console.print(f"predict: pictures with an EXIF rotation flag: {count}, {done_to}")
     if done < len(paths):
-        console.print(f"predict: {len(paths) - done} of {len(paths)} pictures were skipped")
+        console.print(f"predict: {len(paths) - done} of {len(paths)} files were skipped")
     return done
 
 

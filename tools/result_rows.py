@@ -131,7 +131,8 @@ def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         last[identity] = run
     if lines:
         print(
-            f"{len(lines)} of {len(runs)} runs are repeated; the last by path counts:",
+            f"{len(lines)} of {len(runs)} runs share settings and seed with another; only the "
+            "last one (by path) is in the table:",
             *lines,
             sep="\n",
             file=sys.stderr,

@@ -28,8 +28,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--new",
         choices=NEW_CLASSES,
         default="",
-        help="Spotlighter: what classes get that the run has not seen: what seen ones learned, "
-        "their text alone, or nothing beside the prompts (as the run's config says)",
+        help="Spotlighter: how to treat class names that were not in training: inherit the "
+        "prototypes of similar classes, use their text only, or use the prompts only (off); "
+        "default: as the run's config says",
     )
     add("--root", default="", help="data sets; only for a run that does not name its classes")
 

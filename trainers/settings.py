@@ -88,7 +88,7 @@ def tell_context(node: str, settings: Settings, learned: int | None) -> None:
     logger.log(
         logging.WARNING if is_meant else logging.INFO,
         "Learned parameters start from the words %r: %s vectors, shared by all classes; "
-        "not used of TRAINER.%s: %s",
+        "not used from TRAINER.%s: %s",
         *(words, learned, node, ", ".join(unused)),
     )
 

@@ -4,9 +4,11 @@ import codecs
 import os
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from datasets.pictures import SUFFIXES
+from datasets.pictures import SUFFIXES, open_picture
 from tests.datasets.config import build, flat
 from tests.datasets.trees import class_folders, picture, plant, text
 from tests.trainers.test_runs import results
@@ -152,6 +154,19 @@ def test_what_is_left_out_is_counted_and_said(tmp_path, caplog):
     assert ".heic needs: pip install -r requirements-heic.txt" in caplog.text or (
         ".heic" in SUFFIXES
     )
+
+
+def test_heic_counts_as_a_picture_if_pillow_heif_is_there(tmp_path):
+    pytest.importorskip("pillow_heif", exc_type=ImportError)
+    split_root(tmp_path)
+    path = tmp_path / "train" / "bee" / "photo.HEIC"
+    Image.new("RGB", (24, 20), (200, 30, 30)).save(path, format="HEIF", quality=100)
+    dataset = build("Folder", tmp_path)
+    assert (len(dataset.train_x), any(dataset.left_out.values())) == (10, False)
+    assert [item.classname for item in dataset.train_x if item.impath == str(path)] == ["bee"]
+    opened = open_picture(path)
+    assert opened.size == (24, 20)
+    assert np.abs(np.asarray(opened, int) - (200, 30, 30)).max() < 10
 
 
 def test_the_folder_that_holds_the_classes_is_named(tmp_path):

@@ -50,7 +50,7 @@ PARTS = {
         "processes were limited.",
     ),
     "numbers": (
-        "Numbers that are none",
+        "NaN and infinite values",
         "NaN and infinite numbers were put into weights, losses, gradients, scores and the bank.",
     ),
     "malicious": (

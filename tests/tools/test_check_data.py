@@ -59,7 +59,7 @@ def test_a_sound_data_set_passes(name, sound, check):
     sound(name)
     code, out = check()
     assert "FAULT" not in out
-    assert (code, "Fit for results" in out) == (0, True)
+    assert (code, "No fault found" in out) == (0, True)
     cls = benchmarks()[name]
     for split in ("train", "val", "test"):
         listed = getattr(cls.published, split)
@@ -247,7 +247,7 @@ def stored_turned(path, orientation=6):
 def test_fit_means_that_every_file_is_used(tmp_path, check):
     class_folders(tmp_path, ["bee", "cat"])
     code, out = check()
-    assert (code, out.splitlines()[-1]) == (0, "Fit for results")
+    assert (code, out.splitlines()[-1]) == (0, "No fault found")
     code, out = check("--quick")
     assert (code, out.splitlines()[-1]) == (0, "No fault at a quick look: no picture was decoded")
     text(tmp_path / "cat" / "a.raw", ["x"])

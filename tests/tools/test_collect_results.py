@@ -277,7 +277,7 @@ def test_nothing_found_is_exit_code_1(tmp_path, capsys):
 def test_repeated_runs_count_once_and_are_mentioned(tree, capsys):
     write_result(tree / "zz_again", accuracy=99.0)
     assert main([str(tree), "--csv", str(tree / "out" / "r.csv")]) == 0
-    assert "1 of 13 runs are repeated" in capsys.readouterr().err
+    assert "1 of 13 runs share settings and seed with another" in capsys.readouterr().err
     rows = list(csv.DictReader((tree / "out" / "r.csv").open()))
     assert [row["base"] for row in rows if row["trainer"] == "CoOp"] == [
         "99.0000",

@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_told_and_skipped(call, images, tmp_path):
     first, second, last = err.splitlines()
     assert first.startswith(f"predict: skipped: {tmp_path}/broken.png cannot be read as a picture")
     assert second == "predict: skipped: No picture at /no.png"
-    assert last == "predict: 2 of 3 pictures were skipped"
+    assert last == "predict: 2 of 3 files were skipped"
     code, out, err = call("--images", "/no.png")
     assert code == 1
     assert rows(out) == []
@@ -156,9 +156,20 @@ def test_pictures_are_turned_upright_and_counted(call, images, tmp_path):
     with Image.open(images / "test_0_0.png") as picture:
         picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     _, out, err = call("--images", tmp_path / "a.png", images / "test_0_0.png")
-    assert err == "predict: 1 pictures with EXIF data for a turn were turned upright\n"
+    assert err == "predict: pictures with an EXIF rotation flag: 1, turned upright\n"
     turned, plain = rows(out)
     assert {**turned, "path": ""} == {**plain, "path": ""}
+
+
+def test_heic_is_read_if_pillow_heif_is_there(call, images, tmp_path):
+    pytest.importorskip("pillow_heif", exc_type=ImportError)
+    with Image.open(images / "test_0_0.png") as picture:
+        picture.save(tmp_path / "IMG_1.HEIC", format="HEIF")
+    (tmp_path / "IMG_2.heic").write_bytes(b"no picture")
+    code, out, err = call("--images", tmp_path)
+    assert code == 0
+    assert [row["path"] for row in rows(out)] == [str(tmp_path / "IMG_1.HEIC")]
+    assert "IMG_2.heic cannot be read as a picture" in err.replace("\n", " ")
 
 
 def test_overlays_are_drawn_and_named(call, images, tmp_path):

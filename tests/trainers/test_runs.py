@@ -368,9 +368,9 @@ def test_what_is_set_without_effect_is_named(run, tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "options", "said"),
     [
-        ("CoOp", {"COOP__CSC": True}, "not used of TRAINER.COOP: N_CTX 16, CSC True"),
-        ("CoCoOp", {"COCOOP__N_CTX": 8}, "not used of TRAINER.COCOOP: N_CTX 8"),
-        ("TextRefiner", {}, "not used of TRAINER.COOP: N_CTX 16"),
+        ("CoOp", {"COOP__CSC": True}, "not used from TRAINER.COOP: N_CTX 16, CSC True"),
+        ("CoCoOp", {"COCOOP__N_CTX": 8}, "not used from TRAINER.COCOOP: N_CTX 8"),
+        ("TextRefiner", {}, "not used from TRAINER.COOP: N_CTX 16"),
         ("MaPLe", {"MAPLE__N_CTX": 5}, "A context of 5 vectors starts at random"),
         ("PromptKD", {"PROMPTKD__CE_WEIGHT": 1}, "CE_WEIGHT (nor does the published code use it)"),
     ],

@@ -118,7 +118,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
     with gr.Blocks(
         title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)
     ) as page:
-        gr.Markdown("# Spotlighter\nDrop a picture, name classes, see what decides.")
+        gr.Markdown("# Spotlighter\nUpload a photo, list the class names, press Predict.")
         with gr.Row():
             with gr.Column(scale=1):
                 picture = gr.Image(sources=["upload", "clipboard"], label="Picture", height=260)
@@ -134,8 +134,8 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 new = gr.Radio(
                     [AS_TRAINED, *NEW_CLASSES],
                     value=AS_TRAINED,
-                    label="Classes that the run has not seen",
-                    info="inherit what seen ones learned; their text alone; nothing beside prompts",
+                    label="Class names that were not in training",
+                    info="inherit: similar classes' prototypes; text: text only; off: prompts only",
                 )
                 button = gr.Button("Predict", variant="primary")
             with gr.Column(scale=2):

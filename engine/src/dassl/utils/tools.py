@@ -118,8 +118,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 @cache
 def _warn_of_orientation() -> None:
     logger.warning(
-        "There are pictures that should be shown rotated (EXIF); they are read as they are stored, "
-        "as the published projects do"
+        "Some pictures have an EXIF rotation flag, which is ignored (as in CoOp): they are "
+        "processed as stored, perhaps sideways"
     )
 
 
