@@ -273,7 +273,7 @@ def test_what_published_folders_hold_beyond_pictures_is_counted(name, tmp_path, 
         out = check(name)[1]
         assert f"left out: 1 files of another kind (1 .avi), as {used.parent}/film.avi" in out
         assert f"outside class folders (1 .png), as {used.parents[1]}/loose.png" in out
-        assert "Fit for results" not in out
+        assert "No fault found" not in out
     if tree.split_file:
         caplog.clear()
         build(name, tmp_path)
