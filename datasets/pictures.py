@@ -82,14 +82,14 @@ def find(folder: Path, *, deep: bool = True) -> Found:
     """Find the pictures of a folder.
 
     Hidden files, system folders and output folders of runs do not count. Links are followed; a
-    folder that is reached twice is read once.
+    folder that is reached twice is read once, and one above `folder` not at all.
 
     Args:
         folder: where to look; nothing is found where there is no folder.
         deep: also look in the folders below.
     """
     found = Found([], [])
-    for path in _files(folder, set(), deep) if folder.is_dir() else ():
+    for path in _files(folder, _above(folder), deep) if folder.is_dir() else ():
         (found.pictures if is_picture(path) else found.others).append(path)
     return found
 
@@ -99,11 +99,21 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:
+def _number(folder: Path) -> tuple[int, int]:
     state = folder.stat()
-    if (state.st_dev, state.st_ino) in seen:
+    return state.st_dev, state.st_ino
+
+
+def _above(folder: Path) -> set[tuple[int, int]]:
+    """Return the folders above one: a link to them would bring the pictures of other classes."""
+    return {_number(parent) for parent in folder.absolute().parents}
+
+
+def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:
+    number = _number(folder)
+    if number in seen:
         return
-    seen.add((state.st_dev, state.st_ino))
+    seen.add(number)
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
@@ -144,7 +154,7 @@ def class_folders(folder: Path, named: Collection[str] = ()) -> list[str]:
 
 def has_picture(folder: Path) -> bool:
     """Return whether there is a picture in a folder or below it."""
-    return any(map(is_picture, _files(folder, set(), deep=True)))
+    return any(map(is_picture, _files(folder, _above(folder), deep=True)))
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -120,9 +120,9 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     splits = Splits(train, val, test, names)
     if not splits.train:
         raise ValueError(f"The split file {path} lists no training pictures.")
-    tell_contradictions(splits, path)
     if names and len(names) <= max(item.label for items in splits[:3] for item in items):
         raise ValueError(f"The split file {path} has labels beyond its {len(names)} class_names.")
+    tell_contradictions(splits, path)
     if ORIGIN in content:
         logger.warning("%s is not the published split: %s", path, content[ORIGIN])
     return splits
@@ -136,8 +136,9 @@ def tell_contradictions(splits: Splits, path: Path) -> None:
         if names.setdefault(item.label, item.classname) != item.classname:
             logger.warning(
                 "%s calls label %d both %r and %r; a label stands for one class, so check the "
-                "split. The first name is used",
+                "split. %r is used",
                 *(path, item.label, names[item.label], item.classname),
+                splits.names()[item.label],
             )
             break
     seen: set[str] = set()

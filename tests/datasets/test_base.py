@@ -328,7 +328,11 @@ def test_the_training_items_name_the_classes(root, caplog):
     split["test"] = [[picture, label, name.upper()] for picture, label, name in split["test"]]
     path.write_text(json.dumps(split))
     assert Zoo(make_cfg(root)).classnames == CLASSES
-    assert "a label stands for one class, so check the split" in caplog.text
+    assert "a label stands for one class, so check the split. 'eel' is used" in caplog.text
+    split["class_names"] = [f"a {name}" for name in CLASSES]
+    path.write_text(json.dumps(split))
+    assert Zoo(make_cfg(root)).classnames == split["class_names"]
+    assert "so check the split. 'a eel' is used" in caplog.text
 
 
 def test_a_data_set_without_test_pictures_is_refused(root):

@@ -169,6 +169,15 @@ def test_heic_counts_as_a_picture_if_pillow_heif_is_there(tmp_path):
     assert np.abs(np.asarray(opened, int) - (200, 30, 30)).max() < 10
 
 
+def test_a_link_to_a_folder_above_brings_no_pictures_of_other_classes(tmp_path):
+    class_folders(tmp_path, NAMES)
+    before = build("Folder", tmp_path)
+    (tmp_path / NAMES[0] / "loop").symlink_to(tmp_path)
+    after = build("Folder", tmp_path)
+    for split in ("train_x", "val", "test"):
+        assert flat(getattr(after, split)) == flat(getattr(before, split))
+
+
 def test_the_folder_that_holds_the_classes_is_named(tmp_path):
     class_folders(tmp_path / "photos", NAMES)
     with pytest.raises(ValueError, match=rf"one folder, photos, .* take --root {tmp_path}/photos"):
