@@ -54,9 +54,9 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
     """
 
     @wraps(main)
-    def run(words: Sequence[str] | None = None) -> int:
+    def run(*args: Sequence[str] | None) -> int:
         try:
-            code = main(words)
+            code = main(*args)
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -67,7 +67,7 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
 
             # Where torch lacks memory or a worker, its error is of no kind of its own.
             known = isinstance(error, USER_ERRORS) or of_the_machine(error)
-            if not known or "--debug" in (sys.argv if words is None else words):
+            if not known or "--debug" in next(filter(None, args), sys.argv):
                 raise
             tool = Path(main.__code__.co_filename).stem
             sys.stderr.write(f"{tool}: error: {sentence(error)}\n")
