@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -47,31 +47,27 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def nobody_reads() -> int:
-    """Print no more, because whoever reads has enough; returns the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
     """A tool's `main` that ends in one sentence and code 2 where the user can mend an error.
 
-    Where nobody reads on, as behind `| head`, it ends well.
+    With --debug such an error is raised. Where nobody reads on, as behind `| head`, the code is 0.
     """
 
     @wraps(main)
-    def run(*args: object, **kwargs: object) -> int:
+    def run(*args: Sequence[str] | None) -> int:
         try:
-            code = main(*args, **kwargs)
+            code = main(*args)
             sys.stdout.flush()
             return code
         except BrokenPipeError:
-            return nobody_reads()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except Exception as error:
             from trainers.faults import of_the_machine, sentence  # slow to import
 
             # Where torch lacks memory or a worker, its error is of no kind of its own.
-            if not (isinstance(error, USER_ERRORS) or of_the_machine(error)):
+            known = isinstance(error, USER_ERRORS) or of_the_machine(error)
+            if not known or "--debug" in next(filter(None, args), sys.argv):
                 raise
             tool = Path(main.__code__.co_filename).stem
             sys.stderr.write(f"{tool}: error: {sentence(error)}\n")

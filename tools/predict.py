@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from models.predictor import SpotlighterPredictor
-from tools.command_line import nobody_reads, parser_of, reports_user_errors, whole
+from tools.command_line import parser_of, reports_user_errors, whole
 from tools.prediction_rows import WRITERS
 from tools.quiet import quiet
 from tools.run_arguments import add_run_arguments, read_class_list
@@ -156,19 +156,16 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    try:
-        with quiet(), quiet("trainers"):
-            predictor = SpotlighterPredictor.from_run(
-                args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
+    with quiet(), quiet("trainers"):
+        predictor = SpotlighterPredictor.from_run(
+            args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
+        )
+        if args.spotlight is not None and predictor.num_patches is None:
+            raise ValueError(
+                f"{args.model_dir} is a run of a trainer that selects no patches; leave out "
+                "--spotlight, or take a run of Spotlighter"
             )
-            if args.spotlight is not None and predictor.num_patches is None:
-                raise ValueError(
-                    f"{args.model_dir} is a run of a trainer that selects no patches; leave out "
-                    "--spotlight, or take a run of Spotlighter"
-                )
-            return 0 if predict_all(args, predictor) else 1
-    except BrokenPipeError:  # whoever reads the rows has enough, as `head`
-        return nobody_reads()
+        return 0 if predict_all(args, predictor) else 1
 
 
 if __name__ == "__main__":

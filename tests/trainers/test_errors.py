@@ -242,6 +242,8 @@ def test_tools_say_it_too(monkeypatch, capsys):
     monkeypatch.setattr(predict, "parse_args", short)
     assert predict.main([]) == 2
     assert capsys.readouterr().err == f"predict: error: {faults.HOST}\n"
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        predict.main(["--debug"])
 
 
 PRINTING = """
