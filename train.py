@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 
 RUN = "of_run"  # attribute of an error: config and arguments of the run that it stopped
 PROJECT_LOGGERS = ("trainers", "models", "datasets")
+# Flags of the published TextRefiner and Spotlighter that are config keys here.
+KEYS_INSTEAD = {
+    "--loss-factor": "TRAINER.TF.BALANCE (Spotlighter: TRAINER.SPOTLIGHTER.BALANCE)",
+    "--distill-factor": "TRAINER.TF.DISTILL (Spotlighter: TRAINER.SPOTLIGHTER.DISTILL)",
+    "--alpha": "TRAINER.TF.ALPHA (Spotlighter: TRAINER.SPOTLIGHTER.ALPHA)",
+    "--memory-size": "TRAINER.TF.MEMORY_SIZE (Spotlighter: TRAINER.SPOTLIGHTER.PROTOTYPES a class)",
+}
+
+
+class KeyInstead(argparse.Action):
+    """A flag that is a config key here: names the key."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        """Refuse it."""
+        flag = self.option_strings[0]
+        parser.error(f"{flag} is a config key here: {KEYS_INSTEAD[flag]}; give it as KEY VALUE")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,6 +75,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--trust-weights", action="store_true", help="load CLIP weights of another SHA-256")
     add("--allow-mismatch", action="store_true", help="load a checkpoint of other settings")
     add("--debug", action="store_true", help="show the traceback of an error")
+    for flag in KEYS_INSTEAD:
+        add(flag, action=KeyInstead, help=argparse.SUPPRESS)
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
     return parser.parse_args(argv)
 

@@ -166,8 +166,8 @@ def _download(url: str, path: Path, published: str) -> None:
         fetch(url, path, published, "sha256")
     except OSError as error:
         raise FileNotFoundError(
-            f"{path.name} could not be fetched. Give the same command again, or download the file "
-            f"yourself and put it into {path.parent}. {error}"
+            f"{path.name} could not be fetched. Give the same command again, or download {url} "
+            f"and put the file into {path.parent}. {error}"
         ) from error
 
 

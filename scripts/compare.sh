@@ -39,5 +39,5 @@ setup_run python tools/collect_results.py "$output" --markdown "$output/results.
   --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
   base new hm images_per_s learned_parameters config settings shots source all
 setup_run python tools/report.py "$output" --root "$root" --output "$output/report.html"
-echo "The table is in $output/results.md, a row a seed in $output/results.csv, and a page to show"
+echo "The table is in $output/results.md, one row per seed in $output/results.csv, the HTML report"
 echo "in $output/report.html."

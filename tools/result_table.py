@@ -85,7 +85,8 @@ def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A table without the settings that are the same in all rows, and a caption with them."""
     settings = [name for name in ("config", "settings", "shots", "seeds") if name in text]
     same = {name: text[name].iloc[0] for name in settings if text[name].nunique() == 1}
-    caption = ", ".join(f"{name} {value}" for name, value in same.items())
+    number = {"seeds": "number of seeds"}  # "seeds 1" reads like the seed
+    caption = ", ".join(f"{number.get(name, name)} {value}" for name, value in same.items())
     return text.drop(columns=list(same)), caption
 
 

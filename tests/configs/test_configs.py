@@ -1,5 +1,6 @@
 """Every yaml parses, names things that exist, and says where it comes from."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
 import datasets  # noqa: F401  (registers the data sets)
-from train import parse_args
+from train import KEYS_INSTEAD, parse_args
 from trainers import TRAINERS as TRAINER_CLASSES
 from trainers.config import build_config
 
@@ -135,4 +136,15 @@ def test_published_commands_pass_the_config_stage(command, monkeypatch):
 def test_all_trainers_that_others_publish_are_among_the_commands():
     words = {word for command in COMMANDS for word in shlex.split(command)}
     assert {"CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "PromptKD"} < words
-    assert {"TextRefiner", "ZeroshotCLIP"} < words
+    assert {"TextRefiner", "ZeroshotCLIP", "Spotlighter"} < words
+
+
+def test_published_flags_that_are_keys_here_name_a_key_that_is_there(capsys):
+    cfg = build_config(parse_args([]))
+    for flag in KEYS_INSTEAD:
+        with pytest.raises(SystemExit, match=r"^2$"):
+            parse_args(["--trainer", "Spotlighter", flag, "1"])
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f": error: {flag} is a config key here: TRAINER.TF." in said
+        named = re.findall(r"TRAINER\.(\w+)\.(\w+)", said)
+        assert {node for node, key in named if key in cfg.TRAINER[node]} == {"TF", "SPOTLIGHTER"}

@@ -98,6 +98,7 @@ def write_results(root, number):
         record |= {"classes": classes, "shots": shots, "seed": seed, "class_names": names}
         record |= {"accuracy": float(numbers.uniform(50, 90)), "epoch": 50, "git": "abc"}
         record |= {"images_per_s": 100.0, "learned_parameters": 512, "date": "2026-01-02"}
+        record |= {"settings": {}, "data": "0123", "weights": "4567"}
         (folder / "results.json").write_text(json.dumps(record))
         (folder / "config.yaml").write_text(f"{CONFIG}OUTPUT_DIR: {folder}\nSEED: {seed}\n")
         (folder / "predictions.csv").write_text(predictions)

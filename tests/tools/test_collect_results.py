@@ -313,7 +313,7 @@ def test_terminal_and_markdown_tables(tree, capsys, monkeypatch):
         "72.00 ± 1.00",
         "HM",
         "learned parameters",
-        "config tiny_emoji, shots 16, seeds 3",
+        "config tiny_emoji, shots 16, number of seeds 3",
     ):
         assert expected in printed
     assert "published: mean of 11 data sets" in printed

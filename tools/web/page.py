@@ -185,19 +185,29 @@ def launch(
         host: address of this machine.
         port: the first to be tried, 0 for any free one.
         open_browser: show the page.
+
+    Raises:
+        OSError: no port is free, or the page does not answer.
     """
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=free_port(host, port),
-        inbrowser=open_browser,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        max_file_size=UPLOAD,
-        show_error=False,
-        enable_monitoring=False,
-        footer_links=[],
-        app_kwargs={"middleware": middleware(folder)},
-        theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
-    )
+    port = free_port(host, port)
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=UPLOAD,
+            show_error=False,
+            enable_monitoring=False,
+            footer_links=[],
+            app_kwargs={"middleware": middleware(folder)},
+            theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
+        )
+    except ValueError as error:  # Gradio's: localhost is not accessible
+        raise OSError(
+            f"the page does not answer at http://{host}:{port}; start it again if the machine is "
+            f"busy, or keep proxies from it (export NO_PROXY={host})"
+        ) from error
     return str(address)

@@ -103,3 +103,14 @@ def test_a_run_shows_test_pictures_of_its_own_data(run, toy_root, tmp_path):
     found = example_pictures(str(tmp_path / "run"), root)
     assert found == [str(toy_root / "toy" / "images" / f"test_{c}_0.png") for c in range(6)]
     assert example_pictures(str(tmp_path / "run"), str(tmp_path)) == []
+
+
+def test_a_page_that_does_not_answer_is_a_sentence(tmp_path):
+    from tools.web.page import launch
+
+    class Blocks:
+        def launch(self, **_):
+            raise ValueError("When localhost is not accessible, a shareable link must be created.")
+
+    with pytest.raises(OSError, match=r"does not answer at http://127\.0\.0\.1:\d+; .*NO_PROXY"):
+        launch(Blocks(), tmp_path, "127.0.0.1", 0)
