@@ -6,7 +6,6 @@ import io
 import tempfile
 from pathlib import Path
 
-from datasets.pictures import open_picture
 from tools.quiet import quiet
 from tools.reporting.figures import Picture, data_uri
 
@@ -23,6 +22,7 @@ def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
         ValueError: the run selects no patches.
         OSError: its weights or pictures are gone.
     """
+    from datasets.pictures import open_picture
     from tools.visualise import choose_pictures, draw
     from trainers.open_run import open_run
 
