@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import logging
 import sys
 import time
 import urllib.error
@@ -15,6 +17,9 @@ from typing import Any
 
 from filelock import FileLock
 
+logger = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system
 CHUNK = 2**20  # bytes
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds between attempts
@@ -54,6 +59,8 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
 def alone_with(target: Path) -> Iterator[None]:
     """Wait until no other process makes a file or folder, and keep others waiting meanwhile.
 
+    Where the file system gives no locks, it warns and goes on.
+
     Args:
         target: the file or folder, which need not exist; the folder that it lies in is made.
 
@@ -62,11 +69,20 @@ def alone_with(target: Path) -> Iterator[None]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = target.with_name(f".{target.name}.lock")
-    with FileLock(lock):  # it looks whether the file that it has locked is still there
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    held = FileLock(lock)  # it looks whether the file that it has locked is still there
+    try:
+        held.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        logger.warning(
+            "%s gives no locks: see to it that no other process writes there", target.parent
+        )
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        held.release()
 
 
 def _fetch_rest(url: str, partial: Path) -> None:

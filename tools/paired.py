@@ -160,7 +160,13 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
     sets, seeds = common(ours, other)
     if not seeds:
         return {"data sets": len(sets), "seeds": 0}
-    hits = [runs.stacked(sets, seeds) for runs in (ours, other)]
+    try:
+        hits = [runs.stacked(sets, seeds) for runs in (ours, other)]
+    except ValueError as error:
+        raise ValueError(
+            f"{', '.join(sets)} have different numbers of test pictures, so that no picture can be "
+            "drawn from all at once; compare them one at a time, --datasets"
+        ) from error
 
     def difference(seed: np.ndarray, base: np.ndarray, new: np.ndarray) -> np.ndarray:
         drawn = {"base": base, "new": new}

@@ -257,6 +257,7 @@ def test_any_flipped_bit_is_noticed_or_does_no_harm(
     """Noticed: an error or a warning, in a sentence."""
     path = Path(make(tmp_path, run))
     caplog.set_level("WARNING")
+    caplog.clear()
     whole, expected, rng, noticed = path.read_bytes(), read(path), random.Random(3), 0
     assert not caplog.records
     for _ in range(count):

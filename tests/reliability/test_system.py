@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from datasets.emoji_files import ensure_dataset
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
 from trainers.output_folder import sole_writer
@@ -168,6 +169,21 @@ def test_a_folder_without_locks_is_warned_of(run, tmp_path, monkeypatch, caplog)
     run("ZeroshotCLIP", **OPTIONS)
     assert (tmp_path / "run" / "results.json").is_file()
     assert "gives no locks: see to it that no other run writes there" in caplog.text
+
+
+def test_drawing_needs_no_locks(tmp_path, monkeypatch, caplog, witness):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    small = {"train": 1, "val": 1, "test": 1}
+    folder = tmp_path / "emoji_food"
+    ensure_dataset(folder, "split.json", "food", "colour", per_class=small, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["emoji_food"]
+    found = caplog.messages[-1]
+    assert "gives no locks: see to it that no other process writes there" in found
+    fault = "the data folder gives no locks, and a data set is drawn"
+    witness("system", fault, f"warning: {found}")
 
 
 def test_a_killed_run_with_workers_frees_its_folder_at_once(start):

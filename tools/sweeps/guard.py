@@ -60,6 +60,8 @@ def lock(folder: Path) -> int:
     except BlockingIOError:
         print(f"waiting for another process that works on {folder}", flush=True)
         fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        print(f"{folder} gives no locks: see to it that no other process works on it", flush=True)
     os.set_inheritable(handle, True)
     return handle
 
