@@ -1,5 +1,7 @@
 """Archives that nobody has to trust."""
 
+import errno
+import fcntl
 import io
 import stat
 import tarfile
@@ -251,3 +253,13 @@ def test_a_folder_that_is_there_takes_up_what_is_new(tmp_path):
         archive = make_tar(tmp_path / "x.tgz", (f"a/{content.decode()}", content), ("b", content))
         unpack(archive, tmp_path / "out")
     assert everything(tmp_path / "out") == {"a/1": b"1", "a/2": b"2", "b": b"2"}
+
+
+def test_a_folder_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    unpack(make_tar(tmp_path / "a.tar.gz", ("one.txt", b"1")), tmp_path / "out")
+    assert (tmp_path / "out" / "one.txt").read_bytes() == b"1"
+    assert f"{tmp_path} gives no locks" in caplog.text

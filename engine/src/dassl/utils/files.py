@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,10 +15,16 @@ from filelock import FileLock
 
 __all__ = ["alone_with", "scratch_beside"]
 
+logger = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system
+
 
 @contextmanager
 def alone_with(target: Path) -> Iterator[None]:
     """Wait until no other process works on a file or folder, and keep others waiting meanwhile.
+
+    Where the file system gives no locks, it warns and goes on.
 
     Args:
         target: The file or folder, which need not exist; the folder that it lies in is made.
@@ -25,12 +33,21 @@ def alone_with(target: Path) -> Iterator[None]:
         OSError: If that folder cannot be written to.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_name(f".{target.name}.lock")
-    with FileLock(lock):  # it looks whether the file that it has locked is still there
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    path = target.with_name(f".{target.name}.lock")
+    # It looks whether the file that it has locked is still there.
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        where = target.parent
+        logger.warning("%s gives no locks: see to it that no other process writes there", where)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
