@@ -182,7 +182,7 @@ def main() -> int:
 
 def report(error: Exception) -> int:
     """Say what happened, where, and what to do; returns the exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch raises what workers end by
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker dies
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     traceback.clear_frames(error.__traceback__)  # ends the loader, which would print more
     sys.unraisablehook = hook

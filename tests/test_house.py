@@ -17,7 +17,7 @@ SOURCES = [
 HEART = [path for path in SOURCES if path.parent.name in ("models", "trainers")]
 # What tools may use beside SURFACE, of our own engine: upstream has no such modules.
 FOR_TOOLS = {
-    "dassl.utils.files": {"alone_with", "scratch_beside"},
+    "dassl.utils.files": {"scratch_beside"},
     "dassl.utils.unpack": {"is_archive", "unpack"},
 }
 # The public surface of the engine that project code may use.

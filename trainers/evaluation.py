@@ -42,9 +42,7 @@ class Evaluation(NamedTuple):
     rate: float
 
 
-def pairs_of(
-    output: Float[Tensor, "B C"], label: Int[Tensor, " B"]
-) -> list[tuple[int, int]]:
+def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> list[tuple[int, int]]:
     """The label and the predicted label of each picture."""
     return list(zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dassl.utils.files import alone_with
-
-from models.download import part_of
+from models.download import alone_with, part_of
 
 
 def fetch_from_drive(drive: str, target: Path) -> None:
