@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.precision import at_least_float32
@@ -136,3 +136,10 @@ def freeze(module: nn.Module) -> nn.Module:
 def as_parameter(value: float | list[float]) -> nn.Parameter:
     """A learned scalar or vector with the given start value, in torch's default dtype."""
     return nn.Parameter(torch.tensor(value, dtype=torch.get_default_dtype()))
+
+
+def gather_tokens(
+    tokens: Float[Tensor, "B N D"], indices: Int[Tensor, "B K"]
+) -> Float[Tensor, "B K D"]:
+    """Rows of each image's tokens; `indices` count from the first row of `tokens`."""
+    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from models.blocks import gather_tokens
 from models.clustering import cluster
 from models.inheritance import Bank, match_names, resolve
 from models.matching import match_one_to_one
 from models.precision import at_least_float32
 from models.token_pruning import Scatter
-from models.token_selection import gather_tokens
 from models.whitening import Whitening
 
 

@@ -12,13 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models import ranking, token_selection
-from models.blocks import as_parameter, unit
+from models.blocks import as_parameter, gather_tokens, unit
 from models.full_head import FullHead, patch_adapter
 from models.head_options import HeadOptions
 from models.inheritance import Bank
 from models.matching import match_one_to_one
 from models.prototype_memory import PrototypeMemory
 from models.ranking import TextRows
+from models.token_pruning import attention_score, standardise
 from models.token_selection import Candidates, Selection
 from models.visual_encoder import VisualTokens
 
@@ -133,13 +134,13 @@ class SpotlighterHead(nn.Module):
             The selection and the two standardised maps (B, N).
         """
         patches = self.patches(tokens)
-        sample = token_selection.standardise(self._sample_wise(tokens, patches, candidates, side))
-        semantic = token_selection.standardise(self._semantic_wise(patches, candidates, side))
+        sample = standardise(self._sample_wise(tokens, patches, candidates, side))
+        semantic = standardise(self._semantic_wise(patches, candidates, side))
         activation = {
             "both": lambda: sample + self.mix[0] * semantic,
             "sample": lambda: sample,
             "semantic": lambda: self.mix[0] * semantic,
-            "random": lambda: token_selection.standardise(torch.rand_like(sample)),
+            "random": lambda: standardise(torch.rand_like(sample)),
         }[self.options.select]()
         selection = token_selection.select_top(patches, activation, self.options.num_keep)
         if tokens.positions is not None:
@@ -152,7 +153,7 @@ class SpotlighterHead(nn.Module):
     ) -> Float[Tensor, "B N"]:
         if self.options.score == "attention":
             seen = tokens.cls_attention
-            return token_selection.attention_score(seen)  # type: ignore[arg-type]  # as above
+            return attention_score(seen)  # type: ignore[arg-type]  # as above
         text = side.text if side.text.dim() == 2 else self.anchors
         return token_selection.similarity_score(patches, text, candidates)
 
@@ -163,7 +164,7 @@ class SpotlighterHead(nn.Module):
 
         The second counts as far as the bank knows them.
         """
-        standardise, memory = token_selection.standardise, self.memory
+        memory = self.memory
         any_class = standardise(patches @ memory.direction)
         likely = token_selection.semantic_score(memory.patch_space(patches), side.slots, candidates)
         known = memory.calibrated * token_selection.mix_candidates(candidates, side.bank.active)
@@ -176,7 +177,7 @@ class SpotlighterHead(nn.Module):
         kept = self.memory.patch_space(selection.tokens)
         queries = unit(token_selection.mix_candidates(candidates, side.slots))
         match = match_one_to_one(kept @ queries.transpose(1, 2))
-        queries = token_selection.gather_tokens(queries, match)
+        queries = gather_tokens(queries, match)
         rows = []
         for part in ranking.levels(self.options.num_keep, self.options.level1):
             row = ranking.map_image(

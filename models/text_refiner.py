@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.blocks import unit
+from models.blocks import gather_tokens, unit
 from models.classifier import PromptedCLIP, Step, Target
 from models.precision import at_least_float32, full_precision
 from models.prompt_learner import PromptLearner
-from models.token_selection import gather_tokens
 from models.visual_encoder import VisualTokens, require_vit
 
 NUM_LOCAL = 5  # patches with the most class-token attention

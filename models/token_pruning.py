@@ -15,11 +15,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.blocks import unit
+from models.blocks import gather_tokens, unit
 from models.precision import at_least_float32
-from models.token_selection import attention_score, gather_tokens, standardise
 
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
+
+EPSILON = 1e-6
+
+
+def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """z-score over the patches of each image, so that no map drowns the other."""
+    centred = score - score.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPSILON)
+
+
+def attention_score(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Sample-wise, `SCORE: attention`: log of the class token's attention."""
+    return cls_attention.clamp_min(EPSILON**2).log()
 
 
 class TokenGroups(NamedTuple):

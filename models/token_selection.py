@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-EPSILON = 1e-6
+from models.blocks import gather_tokens
 
 
 class Candidates(NamedTuple):
@@ -49,15 +49,6 @@ def mix_candidates(
     return (weight * chosen).sum(1)
 
 
-def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """z-score over the patches of each image, so that no map drowns the other."""
-    centred = score - score.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPSILON)
-
-
-def attention_score(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Sample-wise, `SCORE: attention`: log of the class token's attention."""
-    return cls_attention.clamp_min(EPSILON**2).log()
 
 
 def similarity_score(
@@ -107,12 +98,6 @@ def select_top(
     fused = (rest_weight.unsqueeze(1) @ gather_tokens(patches, rest)).squeeze(1)
     return Selection(keep, gather_tokens(patches, keep), weight, fused)
 
-
-def gather_tokens(
-    tokens: Float[Tensor, "B N D"], indices: Int[Tensor, "B K"]
-) -> Float[Tensor, "B K D"]:
-    """Rows of each image's tokens; `indices` count from the first row of `tokens`."""
-    return tokens.gather(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def whole_map(

@@ -7,6 +7,7 @@ import torch
 
 from models import token_selection as ts
 from models.blocks import unit
+from models.token_pruning import attention_score, standardise
 from tests.conftest import assert_close
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -48,19 +49,19 @@ def test_candidates_never_outnumber_the_classes():
 
 def test_standardise_is_a_z_score_over_patches():
     score = random(B, N) * 5 + 3
-    found = ts.standardise(score)
+    found = standardise(score)
     for b in range(B):
         row = score[b].tolist()
         mean = sum(row) / N
         spread = math.sqrt(sum((x - mean) ** 2 for x in row) / N)
         expected = [(x - mean) / (spread + 1e-6) for x in row]
         assert_close(found[b], torch.tensor(expected))
-    assert torch.equal(ts.standardise(torch.ones(1, 4)), torch.zeros(1, 4))
+    assert torch.equal(standardise(torch.ones(1, 4)), torch.zeros(1, 4))
 
 
 def test_attention_score_ranks_as_attention_does_and_is_finite():
     attention = torch.tensor([[0.5, 0.0, 0.2]])
-    score = ts.attention_score(attention)
+    score = attention_score(attention)
     assert torch.isfinite(score).all()
     assert score.argsort(descending=True).tolist() == [[0, 2, 1]]
     assert_close(score[0, 0], torch.tensor(0.5).log())
