@@ -18,8 +18,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.command_line import USER_ERRORS, make_streams_ready
-from tools.sweeps.guard import code_of, hear_sigterm
+from runs.processes import code_of, hear_sigterm
+from tools.shared.command_line import USER_ERRORS, make_streams_ready
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 RUN = "of_run"  # attribute of an error: config and arguments of the run that it stopped
-PROJECT_LOGGERS = ("trainers", "models", "datasets")
+PROJECT_LOGGERS = ("trainers", "models", "runs", "inference", "datasets")
 # Flags of the published TextRefiner and Spotlighter that are config keys here.
 KEYS_INSTEAD = {
     "--loss-factor": "TRAINER.TF.BALANCE (Spotlighter: TRAINER.SPOTLIGHTER.BALANCE)",
@@ -83,9 +83,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Build the trainer; train or evaluate, as the only run in the output folder."""
-    from trainers.config import build_config
-    from trainers.distributed import in_main, process_group
-    from trainers.output_folder import sole_writer
+    import trainers  # noqa: F401  (registers the trainers, with their keys)
+    from runs.config import build_config
+    from runs.files import sole_writer
+    from runs.parallel import in_main, process_group
 
     cfg = build_config(args)
     try:
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
 
 def what_now(error: BaseException) -> str:
     """What a run that was stopped has left, and what the same command does; else ""."""
-    from trainers.output_folder import what_is_left
+    from runs.files import what_is_left
 
     if not hasattr(error, RUN):
         return ""
@@ -115,8 +116,8 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
     import datasets  # noqa: F401  (registers the data sets)
-    from trainers.distributed import is_main
-    from trainers.run_record import dataset_of
+    from runs.parallel import is_main
+    from runs.record import dataset_of
 
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
@@ -138,8 +139,8 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def tell_without_effect(cfg: CfgNode, trainer: Any) -> None:
     """Warn of keys that were set and that this run does not read."""
-    from trainers.config import default_config
-    from trainers.config_rules import flat, without_effect
+    from runs.config import default_config
+    from runs.config_rules import flat, without_effect
 
     if not hasattr(trainer, "settings_read"):  # it is not built on ours, and may read what it likes
         return
@@ -207,7 +208,7 @@ def in_one_sentence(error: Exception) -> str:
     """What happened, where, and what to do; empty for what the user cannot mend."""
     if isinstance(error, ModuleNotFoundError):  # perhaps one that the line below needs
         return str(error)
-    from trainers.faults import of_the_machine, sentence
+    from runs.faults import of_the_machine, sentence
 
     if short := of_the_machine(error):
         return "; ".join(filter(None, (short, what_now(error))))

@@ -27,7 +27,7 @@ from datasets.emoji_sets import PICTURES_PER_CLASS, class_names, draw_picture
 from datasets.folder import holds_classes
 from datasets.pictures import shown
 from datasets.splits import read_json
-from models.download import alone_with
+from models.clip.fetch import alone_with
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"

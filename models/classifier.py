@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.blocks import freeze, unit
-from models.precision import at_least_float32, full_precision
-from models.prompt_learner import PromptLearner
-from models.text_encoder import TextEncoder
-from models.token_pruning import Pruner, Recorder, Scatter, TokenPruner, most_attended
-from models.visual_encoder import VisualTokens, build_visual_encoder, require_vit, stack
+from models.clip.blocks import at_least_float32, freeze, full_precision, unit
+from models.clip.image_tower import VisualTokens, build_visual_encoder, require_vit, stack
+from models.clip.prune import Pruner, Recorder, Scatter, TokenPruner, most_attended
+from models.clip.text_tower import TextEncoder
+from models.prompts import PromptLearner
 
 AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 

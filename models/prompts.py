@@ -1,95 +1,184 @@
-"""Prompts split where they part: what all classes begin with, and each class's own tail.
-
-C classes, G groups (1, or an image each where prompts depend on the image), P prefix tokens,
-T tokens of the longest tail, R tokens of all tails, W tower width.
-"""
+"""Learned context + class names -> prompt embeddings (CoOp)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.clip.blocks import at_least_float32
+from models.clip.text_tower import Layout, Prompts, common_prefix, split_prompts
+from models.clip.tokenizer import Tokenizer, Tokens, clip_tokenizer, normalise_name
 
-class Packing(NamedTuple):
-    """Where the tokens of some tails stand when they are packed one after the other."""
-
-    cell: Int[Tensor, " R"]
-    """Of each token: class * T + place, its cell in a padded (C, T) table."""
-    place: Int[Tensor, " R"]
-    """Of each token: its place in its tail, from 0."""
-    end: Int[Tensor, " C"]
-    """Of each class: which token is its EOS, the last of its tail."""
-    valid: Bool[Tensor, "C T"]
-    """Which cells of the padded table hold a token."""
+POSITIONS = ("end", "middle", "front")
 
 
-class Layout(nn.Module):
-    """The packing of all tails, and of any run of classes. Buffers only; nothing is saved."""
+class PromptLearner(nn.Module):
+    """Context vectors that stand where the words of a prompt would stand.
 
-    def __init__(self, length: Int[Tensor, " C"]) -> None:
-        """Lay out tails.
+    Learned: `ctx` (n_ctx, W), or (C, n_ctx, W) when class-specific. All else follows from the
+    class names and is not saved.
+
+    Source: CoOp (Zhou et al., IJCV 2022), section 3.2, https://arxiv.org/abs/2109.01134
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        token_embedding: nn.Embedding,
+        *,
+        n_ctx: int = 16,
+        ctx_init: str = "",
+        learned_words: int | None = None,
+        csc: bool = False,
+        class_token_position: str = "end",
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Build the prompts of a class list.
 
         Args:
-            length: tokens of each tail, EOS included, at least 1.
+            class_names: C names; underscores count as spaces.
+            token_embedding: CLIP's own, frozen.
+            n_ctx: number of context vectors; ignored where `ctx_init` is given.
+            ctx_init: words to start from; their number is then the number of context vectors.
+            learned_words: learn only the first so many of the words; the others stay as they are.
+            csc: one context a class instead of a shared one; ignored where `ctx_init` is given.
+            class_token_position: where the class name stands: "end", "middle" or "front".
+            tokenizer: of the text tower; OpenAI's if there is none.
+
+        Raises:
+            ValueError: for an unknown position, a context that leaves no room for a name, or one
+                that the tokenizer does not keep apart from the name.
         """
         super().__init__()
-        self.lengths: list[int] = length.tolist()
-        size = max(self.lengths)
-        place = torch.arange(size, device=length.device)
-        valid = place < length.unsqueeze(1)  # (C, T)
-        cell = valid.flatten().nonzero().squeeze(1)  # (R,)
-        whole = Packing(cell, cell % size, length.cumsum(0) - 1, valid)
-        for name, value in whole._asdict().items():
-            self.register_buffer(name, value, persistent=False)
-
-    def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
-        """Runs of classes with at most `max_rows` tokens each (or one class).
-
-        Yields:
-            Which of the packed tokens a run has, and its own packing.
-        """
-        first = row = 0
-        while first < len(self.lengths):
-            last, end = first + 1, row + self.lengths[first]
-            while last < len(self.lengths) and end + self.lengths[last] - row <= max_rows:
-                end += self.lengths[last]
-                last += 1
-            offset = first * self.valid.shape[1]
-            rows, classes = slice(row, end), slice(first, last)
-            yield (
-                rows,
-                Packing(
-                    self.cell[rows] - offset,
-                    self.place[rows],
-                    self.end[classes] - row,
-                    self.valid[classes],
-                ),
+        if class_token_position not in POSITIONS:
+            raise ValueError(
+                f"class_token_position must be one of {', '.join(POSITIONS)}, "
+                f"got {class_token_position!r}"
             )
-            first, row = last, end
+        tokenizer = tokenizer or clip_tokenizer()
+        words = normalise_name(ctx_init)
+        use_words = bool(words)
+        csc = csc and not use_words  # as CoOp: words are shared by all classes
+        if use_words:
+            n_ctx = _number_of_words(words, learned_words, tokenizer)
+        start = _require_room(n_ctx, tokenizer)
+        prefix = words if use_words else " ".join(["X"] * n_ctx)
+        names = [normalise_name(name) for name in class_names]
+        tokens = tokenizer.tokenize([f"{prefix} {name}." for name in names])
+        _require(tokens, start, tokenizer.words(prefix), prefix if use_words else n_ctx)
+        device = token_embedding.weight.device
+        with torch.no_grad():
+            embedding = token_embedding(tokens.ids.to(device))  # (C, L, W)
+        shape = (len(names), n_ctx) if csc else (n_ctx,)
+        first = (
+            at_least_float32(embedding[0, start : start + n_ctx]).clone()
+            if use_words
+            else torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
+        )
+        self.ctx = nn.Parameter(first)
+        self.n_ctx, self.csc, self.num_start = n_ctx, csc, start
+        self.register_buffer("token_prefix", embedding[:, :start], persistent=False)
+        self.register_buffer("token_suffix", embedding[:, start + n_ctx :], persistent=False)
+        order = None
+        if class_token_position != "end":
+            lengths = [tokenizer.count(name) for name in names]
+            order = _slot_order(tokens, lengths, (start, n_ctx), class_token_position).to(device)
+        self.register_buffer("order", order, persistent=False)
+        self._lay_out(tokens, embedding)
+
+    def _lay_out(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
+        """Find out how many tokens all classes begin with: context included, else SOS alone."""
+        shared = self.order is None and not self.csc
+        self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else self.num_start)
+        self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
+        split = split_prompts(embedding, self.layout, self.num_prefix)
+        self.register_buffer("tail", split.tail if shared else None, persistent=False)
+
+    @property
+    def places(self) -> slice:
+        """Where a context before the class name stands."""
+        return slice(self.num_start, self.num_start + self.n_ctx)
+
+    def forward(self) -> Prompts:
+        """The prompts of all classes."""
+        if self.tail is None:
+            return split_prompts(self.whole(), self.layout, self.num_prefix)
+        return self.with_context(self.ctx.unsqueeze(0))
+
+    def with_context(self, ctx: Float[Tensor, "G M W"]) -> Prompts:
+        """The prompts of all classes with each of G contexts, before the class name."""
+        shared = self.num_prefix - self.num_start - self.n_ctx  # words behind the context
+        words = self.token_suffix[:1, :shared]
+        parts = [self.token_prefix[:1], ctx.to(words.dtype), words]
+        prefix = torch.cat([part.expand(ctx.shape[0], -1, -1) for part in parts], dim=1)
+        return Prompts(prefix, self.tail, self.layout)
+
+    def whole(self) -> Float[Tensor, "C L W"]:
+        """Whole prompts: [SOS, ctx, name, ".", EOS, ...] or the chosen order."""
+        ctx = self.ctx if self.csc else self.ctx.expand(len(self.token_prefix), -1, -1)
+        parts = [self.token_prefix, ctx.to(self.token_prefix.dtype), self.token_suffix]
+        prompts = torch.cat(parts, dim=1)  # (C, L, W)
+        if self.order is None:
+            return prompts
+        return prompts.gather(1, self.order[..., None].expand_as(prompts))
 
 
-class Prompts(NamedTuple):
-    """Token embeddings, without positions."""
-
-    prefix: Float[Tensor, "G P W"]
-    """SOS, context, and whatever else all classes begin with."""
-    tail: Float[Tensor, "R W"]
-    """What follows, up to EOS, class after class; the same for all groups."""
-    layout: Layout
+def _require_room(n_ctx: int, tokenizer: Tokenizer) -> int:
+    """Where the context begins, if it leaves room for a name."""
+    room = tokenizer.context_length - tokenizer.num_start - 3  # a token of a name, ".", EOS
+    if not 1 <= n_ctx <= room:
+        raise ValueError(f"the number of context vectors must lie in 1..{room}, got {n_ctx}")
+    return tokenizer.num_start
 
 
-def split_prompts(prompts: Float[Tensor, "C L W"], layout: Layout, num_prefix: int) -> Prompts:
-    """Split whole prompts whose first `num_prefix` tokens are the same for all classes."""
-    tail = prompts[:, num_prefix : num_prefix + layout.valid.shape[1]]  # (C, T, W)
-    return Prompts(prompts[:1, :num_prefix], tail.flatten(0, 1)[layout.cell], layout)
+def _number_of_words(words: str, learned: int | None, tokenizer: Tokenizer) -> int:
+    """How many words of an initial context are learned: all of them, or the first `learned`."""
+    total = tokenizer.count(words)
+    if learned is not None and not 1 <= learned <= total:
+        raise ValueError(
+            f"{learned} context vectors cannot start from the {total} tokens of {words!r}; "
+            "take fewer (N_CTX) or other words (CTX_INIT)"
+        )
+    return total if learned is None else learned
 
 
-def common_prefix(ids: Int[Tensor, "C L"], end: Int[Tensor, " C"], most: int | None = None) -> int:
-    """How many tokens all sentences begin with, at most `most`; each keeps one for its tail."""
-    same = (ids == ids[:1]).all(0).long().cumprod(0).sum()
-    found = min(int(same), int(end.min()))
-    return found if most is None else min(found, most)
+def _require(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
+    """Refuse a tokenizer that joins a context with what follows, or placeholders with each other.
+
+    Args:
+        tokens: of whole prompts.
+        start: where the context begins.
+        own: tokens of the context alone.
+        words: the context, or the number of its placeholders.
+    """
+    there = tokens.ids[:, start : start + len(own)]
+    wanted = torch.tensor(own, device=there.device)
+    apart = there.shape[1] == len(own) and bool(there.eq(wanted).all())
+    if not apart or (isinstance(words, int) and len(own) != words):
+        raise ValueError(
+            f"this backbone's tokenizer does not keep a context of {words!r} apart from the class "
+            "name; take other words (CTX_INIT), or another backbone"
+        )
+
+
+def _slot_order(
+    tokens: Tokens, name_lengths: list[int], context: tuple[int, int], position: str
+) -> Tensor:
+    """For each prompt (C, L): which slot of [SOS, ctx, name, rest] stands at each position.
+
+    Args:
+        tokens: of whole prompts.
+        name_lengths: tokens that each class name has alone.
+        context: where it begins, and how long it is.
+        position: of the class name.
+    """
+    length, (start, n_ctx) = tokens.ids.shape[1], context
+    before = n_ctx // 2 if position == "middle" else 0  # context vectors before the name
+    first, rows = start + n_ctx, []
+    ctx = list(range(start, first))
+    for name_length in name_lengths:
+        end = min(first + name_length, length)
+        name = list(range(first, end))
+        rows.append([*range(start), *ctx[:before], *name, *ctx[before:], *range(end, length)])
+    return torch.tensor(rows, device=tokens.ids.device)

@@ -24,5 +24,6 @@ audit() {
 
 python -m ruff check .
 python -m mypy
+PYTHONPATH=. lint-imports --no-logo
 [[ $# -gt 0 ]] || audit
 exec python -m pytest "$@"

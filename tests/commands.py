@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 import train
+from runs.config import build_config
 from tools import run_protocol
 from tools.sweeps import names
 from tools.sweeps.names import check_dataset
-from trainers.config import build_config
 
 PROJECT = Path(__file__).parents[1]
 END = 12  # lines of a help
@@ -38,7 +38,7 @@ def commands(text):
             continue
         words = shlex.split(match[2].split(" | ")[0], comments=True)
         variables = dict(word.split("=", 1) for word in shlex.split(match[1]))
-        if re.fullmatch(r"(train|tools/\w+)\.py|scripts/\w+\.sh", words[1]):
+        if re.fullmatch(r"(train|(tools|lab)/\w+)\.py|scripts/\w+\.sh", words[1]):
             found.append((variables, words[1:]))
     return found
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from models.loading import VOCABULARY, import_clip
+from models.clip.load import VOCABULARY, import_clip
 from tests.server import server  # noqa: F401  (a fixture)
 from tests.toy import TOY_OPTIONS, write_toy
 

@@ -12,8 +12,9 @@ from tests.commands import ParsedError, examples, understand
 PROJECT = Path(__file__).parents[1]
 TOOLS = ["train.py"] + [
     str(path.relative_to(PROJECT))
-    for path in sorted((PROJECT / "tools").glob("*.py"))
-    if "__main__" in path.read_text()
+    for folder in ("tools", "lab")
+    for path in sorted((PROJECT / folder).glob("*.py"))
+    if 'if __name__ == "__main__"' in path.read_text()
 ]
 
 

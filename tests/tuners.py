@@ -6,12 +6,12 @@ import torch
 from dassl.config import get_cfg_default
 
 from models.classifier import CLIPClassifier
-from models.distilled import DistilledCLIP, Projector, StudentPrompts
-from models.head_options import HeadOptions
-from models.spotlighted_clip import SpotlightedCLIP
-from models.spotlighter import SpotlighterHead
+from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.model import SpotlightedCLIP
+from models.spotlighter.options import HeadOptions
 from tests.conftest import make_clip
 from trainers import TRAINERS, extend_cfg
+from trainers.promptkd import DistilledCLIP, Projector, StudentPrompts
 from trainers.settings import Run
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}

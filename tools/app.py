@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from tools.command_line import parser_of, reports_user_errors, whole
-from tools.quiet import quiet
+from tools.shared.command_line import parser_of, reports_user_errors, whole
+from tools.shared.quiet import quiet
 
 LOOPBACK = "127.0.0.1"
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
@@ -52,9 +52,9 @@ def start(args: argparse.Namespace) -> None:
         import gradio  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(MISSING) from error
-    from tools.web.answer import Answerer
-    from tools.web.embedded import embedded_run
-    from tools.web.page import build_page, example_pictures, launch, upload_folder
+    from inference.web.answer import Answerer
+    from inference.web.embedded import embedded_run
+    from inference.web.page import build_page, example_pictures, launch, upload_folder
 
     run = args.model_dir or str(embedded_run(args.root or "data"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # uploads go, too

@@ -25,9 +25,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
-from tools.cells import csv_frame
-from tools.command_line import parser_of, reports_user_errors
-from tools.result_rows import (
+from tools.results.cells import csv_frame
+from tools.results.read import EFFORT
+from tools.results.rows import (
     COLUMNS,
     Section,
     load_runs,
@@ -36,7 +36,7 @@ from tools.result_rows import (
     split_sections,
     with_average,
 )
-from tools.result_table import (
+from tools.results.tables import (
     beside_published,
     published_table,
     to_latex,
@@ -44,7 +44,7 @@ from tools.result_table import (
     to_rich,
     to_text,
 )
-from tools.run_results import EFFORT
+from tools.shared.command_line import parser_of, reports_user_errors
 
 FILE_WIDTH = 200  # characters
 

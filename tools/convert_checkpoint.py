@@ -19,9 +19,9 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import save_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/convert_checkpoint.py`
-from tools.command_line import parser_of, reports_user_errors, whole
-from trainers.checkpoint import BEST, find_checkpoint, read_checkpoint
-from trainers.open_run import read_run_config
+from runs.checkpoint import BEST, find_checkpoint, read_checkpoint
+from runs.config import read_run_config
+from tools.shared.command_line import parser_of, reports_user_errors, whole
 from trainers.published import RENAMED, to_published
 
 KNOWN = ("CoOp", "CoCoOp", *RENAMED)

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/describe_compatibility.py`
-from tools.command_line import parser_of
 from tools.describe_data import table
+from tools.shared.command_line import parser_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"
 KINDS = {

@@ -26,19 +26,18 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
-from models.download import digest_of
-from models.export_form import ExportForm, trace
-from tools.bench.progress import Report
-from tools.command_line import parser_of, reports_user_errors
-from tools.onnx_graph import PACKAGES, require_packages, run_onnx, write_onnx
-from tools.quiet import quiet
-from tools.run_arguments import add_run_arguments, read_class_list
+from inference.graph import PACKAGES, ExportForm, require_packages, run_onnx, trace, write_onnx
+from inference.open import open_without_data
+from lab.bench.progress import Report
+from models.clip.fetch import digest_of
+from runs.checkpoint import find_checkpoint
+from runs.files import write_text
+from runs.identity import deciding
+from runs.record import git_revision, versions
+from tools.shared.command_line import parser_of, reports_user_errors
+from tools.shared.quiet import quiet
+from tools.shared.run_arguments import add_run_arguments, read_class_list
 from trainers.base import CLIPTrainer
-from trainers.checkpoint import find_checkpoint
-from trainers.identity import deciding
-from trainers.output_folder import write_text
-from trainers.run_record import git_revision, versions
-from trainers.without_data import open_without_data
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with

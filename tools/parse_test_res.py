@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
-from tools.command_line import parser_of, reports_user_errors
-from tools.result_rows import name_settings
-from tools.run_results import KEY, newest_log, read_results
+from tools.results.read import KEY, newest_log, read_results
+from tools.results.rows import name_settings
+from tools.shared.command_line import parser_of, reports_user_errors
 
 
 def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:

@@ -27,13 +27,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
-from models.predictor import SpotlighterPredictor
-from tools.command_line import parser_of, reports_user_errors, whole
-from tools.prediction_rows import WRITERS
-from tools.quiet import quiet
-from tools.run_arguments import add_run_arguments, read_class_list
-from trainers.faults import sentence
-from trainers.pictures import ahead
+from inference.predictor import SpotlighterPredictor
+from runs.data import ahead
+from runs.faults import sentence
+from tools.shared.command_line import parser_of, reports_user_errors, whole
+from tools.shared.prediction_rows import WRITERS
+from tools.shared.quiet import quiet
+from tools.shared.run_arguments import add_run_arguments, read_class_list
 
 
 class Read(NamedTuple):
@@ -129,7 +129,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
         write = WRITERS[args.format](out, args.topk, predictor)
         draw = None
         if args.spotlight is not None:
-            from tools.spotlight_picture import Overlays  # matplotlib: only where it is needed
+            from inference.overlays import Overlays
 
             draw = Overlays(args.spotlight, predictor)
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -23,12 +23,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_data.py`
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
-from models.download import fetch, require_checksum
-from tools.command_line import parser_of, reports_user_errors
-from tools.dataset_names import benchmarks, find_name
-from tools.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
-from tools.prepare.download import fetch_from_drive
-from tools.prepare.sources import COLLECTION, Piece, collected, read_sources
+from models.clip.fetch import fetch, require_checksum
+from tools.data.prepare.arrange import is_whole, missing_parts, put, put_whole, require_content
+from tools.data.prepare.download import fetch_from_drive
+from tools.data.prepare.sources import COLLECTION, Piece, collected, read_sources
+from tools.shared.command_line import parser_of, reports_user_errors
+from tools.shared.dataset_names import benchmarks, find_name
 
 
 class Places(NamedTuple):

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
-from tools.command_line import parser_of, reports_user_errors, whole
-from tools.reporting.page import build_page
-from tools.result_rows import load_runs, pair_runs
+from tools.results.page import build_page
+from tools.results.rows import load_runs, pair_runs
+from tools.shared.command_line import parser_of, reports_user_errors, whole
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

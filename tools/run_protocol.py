@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
+from runs.processes import Terminated, bound, hear_sigterm
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import PATIENCE
-from tools.sweeps.guard import Terminated, bound, hear_sigterm
 from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
 
 ARGUMENTS = """\

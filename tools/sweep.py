@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
-from tools.command_line import parser_of, reports_user_errors, whole
+from runs.processes import code_of, hear_sigterm
+from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import Here, Launch
 from tools.sweeps.grid import Grid, draw_missing
-from tools.sweeps.guard import code_of, hear_sigterm
 from tools.sweeps.on_ray import OnRay
 from tools.sweeps.progress import Bars, show_failures, show_plan
 from tools.sweeps.protocols import PROTOCOLS

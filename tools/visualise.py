@@ -16,20 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
 import datasets  # noqa: F401  (registers the data sets)
-from models.token_selection import whole_map
-from tools.command_line import parser_of, reports_user_errors, whole
-from tools.figure_style import plt, save
-from tools.looked_at import analyse
-from tools.nearest_patches import draw_prototypes
+from inference.nearest_patches import draw_prototypes
+from inference.open import open_run
+from inference.overlays import analyse, draw_kept, draw_map
+from models.spotlighter.select import whole_map
+from runs.draw import one_a_class, to_pixels
+from runs.figure_style import plt, save
+from tools.shared.command_line import parser_of, reports_user_errors, whole
 from trainers.base import CLIPTrainer
-from trainers.kept_picture import LEVEL_COLOURS, one_a_class, to_pixels
-from trainers.open_run import open_run
 
 COLUMNS = ("picture", "sample-wise", "semantic-wise", "kept patches")
 
@@ -38,40 +35,6 @@ def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Test pictures of `number` classes, evenly spread: (path, class name)."""
     chosen = one_a_class(trainer.dm.dataset.test, number)
     return [(item.impath, item.classname) for item in chosen]
-
-
-def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
-    """A picture in grey with a score (N,) of its patches over it; nothing where it is nan."""
-    side, grid = pixels.shape[0], round(len(score) ** 0.5)
-    axes.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=1)
-    extent = (-0.5, side - 0.5, side - 0.5, -0.5)
-    axes.imshow(score.view(grid, grid).cpu(), cmap="inferno", alpha=0.65, extent=extent)
-
-
-def ranks_by_colour(number: int, level1: int) -> str:
-    """Which of so many ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
-    level2 = f", {level1 + 1}-{number} blue" if number > level1 else ""
-    return f"1-{level1} yellow{level2}"
-
-
-def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1: int) -> None:
-    """The picture, dark but for the kept patches (K,), which carry their ranks."""
-    size = pixels.shape[0] // round(num_patches**0.5)
-    grid = pixels.shape[0] // size
-    axes.imshow(pixels * 0.35)
-    for rank, index in enumerate(kept.tolist(), 1):
-        y, x = index // grid * size, index % grid * size
-        colour = LEVEL_COLOURS[rank > level1]
-        patch = pixels[y : y + size, x : x + size]
-        axes.imshow(patch, extent=(x - 0.5, x + size - 0.5, y + size - 0.5, y - 0.5))
-        frame = Rectangle((x - 0.5, y - 0.5), size, size, fill=False, edgecolor=colour, lw=1.6)
-        axes.add_patch(frame)
-        label = axes.text(
-            x + 0.06 * size, y + 0.36 * size, str(rank), color=colour, fontsize=8, weight="bold"
-        )
-        label.set_path_effects([withStroke(linewidth=2, foreground="black")])
-    axes.set_xlim(-0.5, pixels.shape[0] - 0.5)
-    axes.set_ylim(pixels.shape[0] - 0.5, -0.5)
 
 
 def write_titles(row: Sequence[Axes], true: str, said: str, probability: float) -> None:

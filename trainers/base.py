@@ -9,32 +9,83 @@ from typing import Any
 
 import torch
 from dassl.data import DataManager
+from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import count_num_param
-from torch import Tensor
+from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from datasets.subsets import picture_digest
-from models.averaging import EpochAverage
-from trainers import (
-    calibration,
-    checkpoint,
-    data_parallel,
-    distributed,
-    evaluation,
-    health,
-    identity,
-    live_logs,
-    pictures,
-    resuming,
-    run_record,
-)
-from trainers.backbone import load_backbone
-from trainers.class_names import checked
-from trainers.precision import Precision
-from trainers.prompt_tuner import PromptTuner
-from trainers.published import RENAMED
-from trainers.random_states import WorkerStates
-from trainers.settings import Run, Settings, tell_context
+from models.classifier import CLIPClassifier
+from runs import checkpoint, health, identity
+from runs import data as calibration
+from runs import data as pictures
+from runs import evaluate as evaluation
+from runs import parallel as data_parallel
+from runs import parallel as distributed
+from runs import record as run_record
+from runs import resume as resuming
+from runs import watch as live_logs
+from runs.average import EpochAverage
+from runs.backbone import checked, load_backbone
+from runs.precision import Precision
+from runs.rng import WorkerStates
+from trainers.published import RENAMED, to_our_names
+from trainers.settings import Run, Settings, add_settings, read_settings, tell_context
+
+
+class PromptTuner(TrainerX):
+    """A trainer is a `Settings` class, a config node, and `build`.
+
+    Attributes:
+        learns: whether there is anything to train.
+    """
+
+    node: str
+    settings_class: type[Settings]
+    learns = True
+    settings: Any
+
+    @classmethod
+    def extend_cfg(cls, cfg: CfgNode) -> None:
+        """Add this trainer's keys, with their defaults, to a config."""
+        add_settings(cfg, cls.node, cls.settings_class)
+
+    @classmethod
+    def build(
+        cls, clip: nn.Module, class_names: list[str], settings: Any, run: Run
+    ) -> CLIPClassifier:
+        """The model: images -> logits, with the trainable part under `.learned`."""
+        raise NotImplementedError
+
+    @classmethod
+    def model_classes(cls, run: Run) -> list[str]:
+        """The classes that the model knows; those of the run, if the trainer does not say more."""
+        return list(run.dataset.classnames)
+
+    @classmethod
+    def epoch_weights(cls, settings: Any, epochs: int) -> Tensor | None:
+        """Weights of a mean of the parameters over epochs; None for the last epoch's."""
+        return None
+
+    @classmethod
+    def reports_halves(cls, cfg: CfgNode) -> bool:
+        """Whether a run on all classes is evaluated on base and on new classes, too."""
+        return False
+
+    @property
+    def tuner(self) -> tuple[type[PromptTuner], Any]:
+        """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""
+        return type(self), self.settings
+
+    def build_clip(self, tuner: CLIPClassifier) -> nn.Module:
+        """The model of this trainer: the tuner, or a head on it."""
+        return tuner
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Read and check the settings before anything is loaded."""
+        self.settings = read_settings(cfg, self.node, self.settings_class)
+
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +174,7 @@ class CLIPTrainer(PromptTuner):
         data_parallel.draw_apart(self)
 
     def init_writer(self, log_dir: Any) -> None:
-        """Open the logs that can be watched, in one process; see `trainers.live_logs`."""
+        """Open the logs that can be watched, in one process; see `runs.watch`."""
         if distributed.is_main():
             live_logs.make_ready(self, Path(log_dir))
             super().init_writer(log_dir)
@@ -185,7 +236,7 @@ class CLIPTrainer(PromptTuner):
         return {tuner.node: settings, self.node: self.settings}
 
     def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save the run; see `trainers.resuming.save`."""
+        """Save the run; see `runs.resume.save`."""
         resuming.save(self, epoch, directory, *args, **kwargs)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
@@ -195,6 +246,10 @@ class CLIPTrainer(PromptTuner):
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load learned weights for evaluation; nothing is loaded that does not fit."""
         checkpoint.load(self, directory, epoch)
+
+    def to_our_names(self, state: dict[str, Any], path: Path) -> dict[str, Any]:
+        """What a published checkpoint holds, under the names of this project."""
+        return to_our_names(state, self.model, path)
 
     def begin_record(self) -> None:
         """Say what the run is, once nothing can be refused; what stood there is another run's."""

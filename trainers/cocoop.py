@@ -2,15 +2,72 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from models.conditional_prompts import ConditionalCLIP, ConditionalPrompts
-from models.tokenizer import tokenizer_of
+from models.classifier import CLIPClassifier
+from models.clip.blocks import unit
+from models.clip.text_tower import Prompts
+from models.clip.tokenizer import tokenizer_of
+from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
+
+BOTTLENECK = 16  # the meta-network is so many times narrower inside than the image feature
+
+
+class ConditionalPrompts(PromptLearner):
+    """A shared context that each image shifts.
+
+    Differs from `PromptLearner` in: a small network turns the image feature into one vector, which
+    is added to every context vector.
+
+    Source: CoCoOp (Zhou et al., CVPR 2022), section 3.2, https://arxiv.org/abs/2203.05557
+    """
+
+    def __init__(
+        self, class_names: list[str], token_embedding: nn.Embedding, joint: int, **options: Any
+    ) -> None:
+        """Build the prompts of a class list.
+
+        Args:
+            class_names: C names.
+            token_embedding: CLIP's own, frozen.
+            joint: D, length of an image feature.
+            options: see `PromptLearner`; one context for all classes, before the name.
+        """
+        super().__init__(class_names, token_embedding, **options)
+        inner = max(1, joint // BOTTLENECK)
+        layers = [
+            ("linear1", nn.Linear(joint, inner)),
+            ("relu", nn.ReLU(inplace=True)),
+            ("linear2", nn.Linear(inner, token_embedding.embedding_dim)),
+        ]
+        self.meta_net = nn.Sequential(OrderedDict(layers))
+
+    def forward(self, cls: Float[Tensor, "B D"]) -> Prompts:  # type: ignore[override]
+        """The prompts of all classes for each image; `cls` is unit length."""
+        shift = self.meta_net(cls).unsqueeze(1)  # (B, 1, W)
+        return self.with_context(self.ctx + shift)
+
+
+class ConditionalCLIP(CLIPClassifier):
+    """CLIP whose text features are made anew for each image; a batch of images is one batch."""
+
+    text_depends_on_image = True
+
+    def __init__(self, clip: nn.Module, prompts: ConditionalPrompts) -> None:
+        super().__init__(clip)
+        self.learn(prompts)
+
+    def encode_text(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C D"]:
+        """Encode the prompts of every image."""
+        return unit(self.text(self.learned(cls)))
 
 
 @dataclass(frozen=True)

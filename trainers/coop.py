@@ -9,8 +9,8 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import PromptedCLIP
-from models.prompt_learner import POSITIONS, PromptLearner
-from models.tokenizer import tokenizer_of
+from models.clip.tokenizer import tokenizer_of
+from models.prompts import POSITIONS, PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
 

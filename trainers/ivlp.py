@@ -3,15 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from models.independent_prompts import IndependentCLIP, IndependentPrompts
-from models.tokenizer import tokenizer_of
-from models.visual_encoder import require_vit
+from models.classifier import CLIPClassifier
+from models.clip.blocks import deep_prompts, unit
+from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.prune import Pruner
+from models.clip.tokenizer import tokenizer_of
+from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings, context_of_words
+from trainers.vpt import random_prompts, see_with_prompts
+
+
+class IndependentPrompts(PromptLearner):
+    """A context, contexts of deeper text blocks, and prompts of the image tower's blocks.
+
+    Learned beside `ctx` (M, W): `text_deeper`, one (M, W) for each of the blocks 1, 2, ...;
+    `vision`, one (Mv, Wv) for each of the blocks 0, 1, ...
+
+    Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        token_embedding: nn.Embedding,
+        *,
+        depths: tuple[int, int],
+        vision_shape: tuple[int, int],
+        **options: Any,
+    ) -> None:
+        """Build the prompts of a class list.
+
+        Args:
+            class_names: C names.
+            token_embedding: CLIP's own, frozen.
+            depths: blocks with prompts of their own, image tower (0 or more) and text tower (1 or
+                more).
+            vision_shape: (Mv, Wv), of the image tower's prompts.
+            options: see `PromptLearner`; one context for all classes, before the name.
+        """
+        super().__init__(class_names, token_embedding, **options)
+        self.text_deeper = random_prompts(depths[1] - 1, *self.ctx.shape)
+        self.vision = random_prompts(depths[0], *vision_shape)
+
+
+class IndependentCLIP(CLIPClassifier):
+    """CLIP with independent prompts in both towers.
+
+    Source: IVLP, the baseline of MaPLe (Khattak et al., CVPR 2023, section 4.1)
+    """
+
+    learns_images = True
+    node = "IVLP"  # whose keys the depths are
+
+    visual: VisualEncoder
+
+    def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
+        """Put the prompts on the towers.
+
+        Args:
+            clip: the model.
+            prompts: of both towers.
+
+        Raises:
+            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
+        """
+        super().__init__(clip)
+        require_blocks(self.visual, len(prompts.vision), f"{self.node}.PROMPT_DEPTH_VISION")
+        require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
+        self.learn(prompts)
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The image tower with its prompts."""
+        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """The text tower with the deeper contexts at the places of the first."""
+        prompts = self.learned
+        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
+        return unit(self.text(prompts(), seam)[0])
 
 
 @dataclass(frozen=True)

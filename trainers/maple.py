@@ -2,16 +2,96 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from models.multimodal_prompts import MultiModalCLIP, MultiModalPrompts
-from models.tokenizer import tokenizer_of
-from models.visual_encoder import require_vit
+from models.classifier import CLIPClassifier
+from models.clip.blocks import deep_prompts, unit
+from models.clip.image_tower import VisualTokens, require_blocks, require_vit
+from models.clip.prune import Pruner
+from models.clip.tokenizer import tokenizer_of
+from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings, context_of_words
+
+STD = 0.02  # of randomly initialised prompts
+
+
+class MultiModalPrompts(PromptLearner):
+    """A context, deeper contexts, and linear maps that turn each into prompts of the image tower.
+
+    Learned beside `ctx` (M, W): `proj`, W -> Wv; of the J - 1 deeper layers `compound_prompts_text`
+    (M, W) and `compound_prompt_projections`, W -> Wv, all equal at the start.
+
+    Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        token_embedding: nn.Embedding,
+        *,
+        vision_width: int,
+        depth: int,
+        **options: Any,
+    ) -> None:
+        """Build the prompts of a class list.
+
+        Args:
+            class_names: C names.
+            token_embedding: CLIP's own, frozen.
+            vision_width: Wv, of the image tower.
+            depth: J, blocks with prompts of their own in both towers, at least 1.
+            options: see `PromptLearner`; one context for all classes, before the name.
+        """
+        super().__init__(class_names, token_embedding, **options)
+        n_ctx, width = self.ctx.shape
+        self.proj = nn.Linear(width, vision_width)
+        deeper = [torch.empty(n_ctx, width).normal_(std=STD) for _ in range(depth - 1)]
+        self.compound_prompts_text = nn.ParameterList(nn.Parameter(p) for p in deeper)
+        layer = nn.Linear(width, vision_width)
+        self.compound_prompt_projections = nn.ModuleList(copy.deepcopy(layer) for _ in deeper)
+
+    def vision(self) -> tuple[Float[Tensor, "M Wv"], list[Float[Tensor, "M Wv"]]]:
+        """The image tower's prompts: those that enter it, and those of its deeper blocks."""
+        pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
+        return self.proj(self.ctx), [layer(prompt) for layer, prompt in pairs]
+
+
+class MultiModalCLIP(CLIPClassifier):
+    """CLIP with coupled prompts in both towers."""
+
+    learns_images = True
+
+    def __init__(self, clip: nn.Module, prompts: MultiModalPrompts) -> None:
+        """Put the prompts on the towers.
+
+        Raises:
+            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
+        """
+        super().__init__(clip)
+        depth = len(prompts.compound_prompts_text) + 1
+        require_blocks(self.visual, depth, "MAPLE.PROMPT_DEPTH")
+        require_blocks(self.text, depth, "MAPLE.PROMPT_DEPTH")
+        self.learn(prompts)
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The image tower with the prompts behind the patches."""
+        first, deeper = self.learned.vision()
+        seam = deep_prompts(deeper, slice(-len(first), None))
+        return self.visual(image, seam, patch_path, first, pruner)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """The text tower with the deeper contexts at the places of the first."""
+        prompts = self.learned
+        seam = deep_prompts(list(prompts.compound_prompts_text), prompts.places)
+        return unit(self.text(prompts(), seam)[0])
 
 
 @dataclass(frozen=True)

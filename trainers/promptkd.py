@@ -2,19 +2,288 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from models.distilled import DistilledCLIP, Projector, StudentPrompts
-from models.visual_encoder import require_vit
+from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
+from models.clip.blocks import at_least_float32, freeze
+from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.prune import Pruner
+from models.clip.tokenizer import normalise_name
+from runs.backbone import load_backbone
+from runs.checkpoint import find_checkpoint, load_into, read_checkpoint
+from runs.identity import digest, teacher_folder
 from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
-from trainers.teacher import build_teacher
+from trainers.promptsrc import PromptSRC, PromptSRCSettings
+from trainers.published import to_our_names
+from trainers.settings import Run, Settings, read_settings
+from trainers.templates import template
+from trainers.vpt import VisualPrompts, see_with_prompts
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
+    pass
+    from trainers.settings import Run
+
+
+class Projector(nn.Module):
+    """From the student's joint space to the teacher's: linear, BatchNorm, ReLU, linear.
+
+    The published 1x1 convolutions on one position are linear layers.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width_in, width_out)
+        self.norm = nn.BatchNorm1d(width_out)
+        self.outer = nn.Linear(width_out, width_out)
+
+    def forward(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B Dt"]:
+        """Map image features; in training the batch's statistics count and are remembered."""
+        return self.outer(self.norm(self.inner(at_least_float32(cls))).relu())
+
+    def patchwise(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dt"]:
+        """Map patches by the same weights and the remembered statistics, which stay as they are."""
+        x, norm = self.inner(at_least_float32(patches)), self.norm
+        x = F.batch_norm(
+            x.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias
+        )
+        return self.outer(x.relu()).unflatten(0, patches.shape[:2])
+
+
+class StudentPrompts(VisualPrompts):
+    """What the student learns: prompts of the image tower's blocks, and the projector.
+
+    Source: PromptKD (Li et al., CVPR 2024), section 3, https://arxiv.org/abs/2403.02781
+    """
+
+    def __init__(self, depth: int, vision_shape: tuple[int, int], projector: Projector) -> None:
+        """Start at random.
+
+        Args:
+            depth: blocks with prompts of their own, 0 or more.
+            vision_shape: (M, Wv), of the prompts.
+            projector: to the teacher's joint space.
+        """
+        super().__init__(depth, vision_shape)
+        self.projector = projector
+
+
+class DistilledCLIP(CLIPClassifier):
+    """The student's image tower against the teacher's text features.
+
+    Sentences are the teacher's to encode: everything lives in its joint space. Labels are not used.
+    """
+
+    learns_images = True
+    criterion_name = "kd"
+
+    visual: VisualEncoder
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        prompts: StudentPrompts,
+        teacher: CLIPClassifier,
+        *,
+        rows: Int[Tensor, " C"] | None = None,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+    ) -> None:
+        """Put the prompts on the student and the teacher beside it.
+
+        Args:
+            clip: the student; its text tower is not used.
+            prompts: what is learned.
+            teacher: knows the classes; its text must not depend on the image. `teacher.name` tells
+                it from others.
+            rows: positions of the evaluated classes among the teacher's; None for all.
+            weight: of the divergence.
+            temperature: of both predictions, above 0.
+
+        Raises:
+            ValueError: the image tower is no ViT or has too few blocks; the teacher's text depends
+                on the image.
+        """
+        super().__init__(clip)
+        require_blocks(self.visual, len(prompts.vision), "PROMPTKD.PROMPT_DEPTH_VISION")
+        if teacher.text_depends_on_image:
+            raise ValueError(
+                "a CoCoOp teacher makes text features for each image, and a PromptKD student needs "
+                "fixed ones; choose a teacher of another trainer (TRAINER.PROMPTKD.TEACHER_DIR)"
+            )
+        self.teacher, self.text = freeze(teacher), teacher.text
+        self._teacher_text: Tensor | None = None
+        self.rows = rows
+        self.weight, self.temperature = weight, temperature
+        self.learn(prompts)
+
+    def identity(self) -> dict[str, str]:
+        """The projector fits one teacher's joint space."""
+        return {"teacher": self.teacher.name}
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The student's tower, seen through the projector."""
+        seen = see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+        projector = self.learned.projector
+        patches = None if seen.patches is None else projector.patchwise(seen.patches)
+        return seen._replace(cls=projector(seen.cls), patches=patches)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """The teacher's text features, computed once for good."""
+        if self._teacher_text is None:
+            with torch.no_grad():
+                self._teacher_text = self.teacher.encode_text(cls)
+        return self._teacher_text
+
+    @torch.no_grad()
+    def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
+        """The teacher's prediction, and its choice in place of the label."""
+        cls = self.teacher.encode_image(image).cls
+        logits = self.teacher.classify(cls, self.encode_text())
+        return Target(logits.argmax(-1), logits)
+
+    def criterion(self, logits: Float[Tensor, "B C"], target: Target) -> Float[Tensor, ""]:
+        """T^2 KL(teacher || student) at temperature T, mean over images and classes."""
+        t = self.temperature
+        assert target.logits is not None  # see `target`
+        divergence = F.kl_div(
+            (logits / t).log_softmax(-1),
+            (target.logits / t).log_softmax(-1),
+            reduction="sum",
+            log_target=True,
+        )
+        return self.weight * t**2 * divergence / logits.numel()
+
+    def train(self, mode: bool = True) -> DistilledCLIP:
+        """Set the mode of the learned part; the teacher always evaluates."""
+        super().train(mode)
+        self.teacher.train(False)
+        return self
+
+
+logger = logging.getLogger(__name__)
+
+CONTEXT = 77  # tokens of CLIP
+
+
+def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) -> CLIPClassifier:
+    """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with `name` and `digest`.
+
+    - "": zero-shot CLIP of TEACHER_NAME.
+    - the output folder of a run of this project: that run's trainer, backbone and weights.
+    - any other folder: a published PromptSRC teacher on TEACHER_NAME.
+
+    `{dataset}` and `{seed}` in the folder stand for DATASET.NAME and SEED.
+
+    Raises:
+        FileNotFoundError: the folder holds no checkpoint.
+        ValueError: the checkpoint does not fit.
+    """
+    folder = teacher_folder(run.cfg)
+    if not settings.TEACHER_DIR:
+        clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
+        sentence = template(run.cfg.DATASET.NAME)
+        names = [normalise_name(name) for name in class_names]
+        teacher: CLIPClassifier = ZeroShotCLIP(clip, [[sentence.format(name)] for name in names])
+        teacher.name = f"zero-shot {settings.TEACHER_NAME}"
+    elif (folder / "config.yaml").is_file():
+        teacher = teacher_of_run(folder, class_names, run)
+    else:
+        teacher = published_teacher(folder, class_names, settings, run)
+    logger.info("Teacher: %s", teacher.name)
+    return teacher
+
+
+def teacher_of_run(folder: Path, class_names: list[str], run: Run) -> CLIPClassifier:
+    """The tuned model of an earlier run."""
+    from runs.config import read_run_config
+
+    cfg = read_run_config(folder)
+    trainer: type[CLIPTrainer] = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    settings = read_settings(cfg, trainer.node, trainer.settings_class)
+    backbone = cfg.MODEL.BACKBONE
+    cfg.MODEL.TRUST_WEIGHTS = run.cfg.MODEL.TRUST_WEIGHTS
+    clip = load_backbone(cfg.MODEL, run.cfg.INPUT)
+    teacher = trainer.build(clip, class_names, settings, run._replace(cfg=cfg))
+    if teacher.learned is None:
+        teacher.name = f"{cfg.TRAINER.NAME} on {backbone.NAME}"
+        return teacher
+    path = find_checkpoint(folder, trainer.checkpoint_name)
+    return with_weights(
+        teacher, read_checkpoint(path), path, f"{cfg.TRAINER.NAME} on {backbone.NAME}"
+    )
+
+
+def published_teacher(
+    folder: Path, class_names: list[str], settings: PromptKDSettings, run: Run
+) -> CLIPClassifier:
+    """A PromptSRC teacher in the layout that PromptKD's authors published."""
+    try:
+        path = find_checkpoint(folder, PromptSRC.checkpoint_name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no teacher: {error}; name the output folder of a run, or a published teacher's "
+            "folder, in TRAINER.PROMPTKD.TEACHER_DIR, or leave it empty for zero-shot CLIP"
+        ) from error
+    clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
+    saved = read_checkpoint(path)
+    shape = shape_of(saved["state_dict"], settings.CTX_INIT)
+    teacher = PromptSRC.build(clip, class_names, shape, run)
+    saved["state_dict"] = to_our_names(saved["state_dict"], teacher, path)
+    return with_weights(teacher, saved, path, f"PromptSRC on {settings.TEACHER_NAME}")
+
+
+def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
+    """Lengths and depths of the prompts in a published PromptSRC checkpoint."""
+    depths = {
+        tower: 1 + sum(key.startswith(tower) and key.endswith(".VPT_shallow") for key in state)
+        for tower in ("image_encoder", "text_encoder")
+    }
+    vision = state.get("image_encoder.VPT")
+    ctx = state.get("prompt_learner.ctx")
+    return PromptSRCSettings(
+        N_CTX_TEXT=length_of(ctx),
+        N_CTX_VISION=length_of(vision),
+        PROMPT_DEPTH_TEXT=depths["text_encoder"],
+        PROMPT_DEPTH_VISION=0 if vision is None else depths["image_encoder"],
+        CTX_INIT=ctx_init,
+    )
+
+
+def length_of(prompt: Any) -> int:
+    """The number of vectors in a prompt; the published one where there is none.
+
+    Raises:
+        ValueError: it is no prompt of CLIP's.
+    """
+    if prompt is None:
+        return PromptSRCSettings.N_CTX_TEXT
+    if prompt.dim() != 2 or len(prompt) > CONTEXT:
+        raise ValueError(
+            f"the teacher's prompt has the shape {tuple(prompt.shape)}, and a prompt is at most "
+            f"{CONTEXT} vectors; take another TRAINER.PROMPTKD.TEACHER_DIR"
+        )
+    return len(prompt)
+
+
+def with_weights(
+    teacher: CLIPClassifier, saved: dict[str, Any], path: Path, name: str
+) -> CLIPClassifier:
+    """Load a teacher's weights; they become part of its name."""
+    load_into(teacher.learned, saved, path)
+    teacher.name = f"{name}, {digest(teacher.learned)}"
+    return teacher
+
 
 MODALS = ("base2novel", "cross")
 

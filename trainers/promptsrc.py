@@ -5,16 +5,82 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.averaging import gaussian_weights
-from models.independent_prompts import RegulatedCLIP
-from models.tokenizer import normalise_name
+from models.clip.blocks import full_precision, unit
+from models.clip.tokenizer import normalise_name
+from runs.average import gaussian_weights
 from trainers.base import CLIPTrainer
-from trainers.ivlp import IVLPSettings, independent_prompts
+from trainers.ivlp import IndependentCLIP, IndependentPrompts, IVLPSettings, independent_prompts
 from trainers.settings import Run
 from trainers.templates import DIVERSE
+
+
+class RegulatedCLIP(IndependentCLIP):
+    """CLIP with independent prompts in both towers, and what regulates them (PromptSRC).
+
+    Text features, image features and predictions are each held near to those of plain CLIP, whose
+    text features are a mean over many sentences.
+    """
+
+    node = "PROMPTSRC"
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        prompts: IndependentPrompts,
+        class_sentences: list[list[str]],
+        *,
+        text_weight: float = 25.0,
+        image_weight: float = 10.0,
+    ) -> None:
+        """Put the prompts on the towers.
+
+        Args:
+            clip: the model.
+            prompts: of both towers.
+            class_sentences: for each template the sentences of all classes.
+            text_weight: of the text features' distance to plain CLIP's.
+            image_weight: of the image features' distance.
+
+        Raises:
+            ValueError: see `IndependentCLIP`.
+        """
+        super().__init__(clip, prompts)
+        self.sentences, self.weights = class_sentences, (text_weight, image_weight)
+        self._plain_text: Tensor | None = None
+
+    def plain_text(self) -> Float[Tensor, "C D"]:
+        """Plain CLIP's text features, unit length of the mean over templates; computed once."""
+        if self._plain_text is None:
+            with full_precision(self.logit_scale):
+                by_template = [self.text.encode_raw(texts) for texts in self.sentences]
+                self._plain_text = unit(torch.stack(by_template).mean(0))
+        return self._plain_text
+
+    @torch.no_grad()
+    def plain_image(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Plain CLIP's image features, unit length."""
+        return self.visual(image).unit().cls
+
+    def ties(
+        self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
+        """L1 to plain CLIP's features of both sides, and the divergence from its predictions."""
+        plain_cls, plain_text = self.plain_image(image), self.plain_text()
+        plain_logits = self.classify(plain_cls, plain_text)
+        divergence = F.kl_div(
+            logits.log_softmax(-1), plain_logits.log_softmax(-1), reduction="sum", log_target=True
+        )
+        return {
+            "text": self.weights[0] * F.l1_loss(text, plain_text),
+            "image": self.weights[1] * F.l1_loss(cls, plain_cls),
+            "logits": divergence / logits.numel(),
+        }
 
 
 @dataclass(frozen=True)

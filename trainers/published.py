@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
-from models.text_refiner import TextRefinedCLIP
+from runs.checkpoint import read_checkpoint
 
 # In order; the first that fits counts.
 RENAMES = (
@@ -55,7 +55,7 @@ def to_our_names(
     """
     if not isinstance(model, CLIPClassifier):
         return state
-    if isinstance(model, TextRefinedCLIP) and "memory.slots" not in state:
+    if hasattr(model.learned, "memory") and "memory.slots" not in state:
         state = state | memory_of(path)
     frozen = frozen_part(model)
     learned = {}
@@ -80,8 +80,6 @@ def memory_of(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no FOLDER/Memory/FILE.
         ValueError: it holds no memory.
     """
-    from trainers.checkpoint import read_checkpoint
-
     beside = path.parent.parent / MEMORY / path.name
     if not beside.is_file():
         raise FileNotFoundError(

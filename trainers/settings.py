@@ -47,7 +47,7 @@ class Settings:
         """Keys that the predictions of a trained model depend on, beyond rounding."""
         return [f.name for f in fields(self) if f.name not in ("PREC", *self.TRAINING_ONLY)]
 
-    def below(self, least: float, *keys: str) -> list[str]:
+    def below(self, least: int, *keys: str) -> list[str]:
         """A sentence for each of the keys whose value is below `least`."""
         values = {key: getattr(self, key) for key in keys}
         return [f"{k} must be at least {least:g}, got {v}" for k, v in values.items() if v < least]

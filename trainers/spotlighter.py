@@ -10,13 +10,13 @@ from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.head_options import HeadOptions
-from models.spotlighted_clip import SpotlightedCLIP
-from models.spotlighter import SpotlighterHead
-from models.token_pruning import Scatter, most_attended
-from models.tokenizer import normalise_name
+from models.clip.prune import Scatter, most_attended
+from models.clip.tokenizer import normalise_name
+from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.model import SpotlightedCLIP
+from models.spotlighter.options import HeadOptions
+from runs.data import training_pictures
 from trainers.base import CLIPTrainer
-from trainers.calibration import training_pictures
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.maple import MaPLe

@@ -1,19 +1,168 @@
-"""TextRefiner on CoOp: text features read from a memory of local image features."""
+"""Text features refined by a memory of local image features (TextRefiner)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from models.text_refiner import LocalMemory, RefinedPrompts, TextRefinedCLIP
-from models.tokenizer import tokenizer_of
+from models.classifier import PromptedCLIP, Step, Target
+from models.clip.blocks import at_least_float32, full_precision, gather_tokens, unit
+from models.clip.image_tower import VisualTokens, require_vit
+from models.clip.tokenizer import tokenizer_of
+from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.coop import CoOp
 from trainers.settings import Run, Settings, read_settings
+
+NUM_LOCAL = 5  # patches with the most class-token attention
+
+
+class PointwiseMap(nn.Module):
+    """Two linear layers on each token, BatchNorm and ReLU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """Map tokens; the statistics are those of all tokens of the batch."""
+        inner = self.norm(self.inner(at_least_float32(x)).flatten(0, 1)).relu()
+        return self.outer(inner).unflatten(0, x.shape[:2])
+
+
+class LocalMemory(nn.Module):
+    """Slots of local image features, shared by all classes; text reads, training writes."""
+
+    def __init__(self, width: int, *, size: int, alpha: float, momentum: float) -> None:
+        """Start with random slots.
+
+        Args:
+            width: D.
+            size: S, slots.
+            alpha: weight of what is read.
+            momentum: share of a slot that a write keeps.
+        """
+        super().__init__()
+        self.register_buffer("slots", unit(torch.rand(size, width)))
+        self.extractor = nn.Linear(2 * width, width, bias=False)
+        self.alpha, self.momentum = alpha, momentum
+
+    def read(self, text: Float[Tensor, "C D"]) -> Float[Tensor, "C D"]:
+        """Add to each text feature what it finds; the result is not unit length."""
+        found = (text @ self.slots.T).softmax(-1) @ self.slots
+        return text + self.alpha * self.extractor(torch.cat([text, found], dim=-1))
+
+    @torch.no_grad()
+    def write(self, tokens: Float[Tensor, "B L D"]) -> None:
+        """Each token goes to the slot it is most similar to; the most similar token counts 1."""
+        token = unit(tokens).flatten(0, 1)  # (B * L, D)
+        similarity = token @ self.slots.T  # (B * L, S)
+        slot = similarity.argmax(-1)
+        share = similarity.softmax(0)
+        weight = (share / share.amax(0)).gather(1, slot.unsqueeze(1))  # (B * L, 1)
+        total = torch.zeros_like(self.slots).index_add_(0, slot, weight * token)
+        met = torch.zeros_like(self.slots[:, 0]).index_add_(0, slot, weight.squeeze(1)) > 0
+        blended = self.momentum * self.slots + (1 - self.momentum) * total
+        self.slots.copy_(unit(torch.where(met.unsqueeze(1), blended, self.slots)))
+
+
+class RefinedPrompts(PromptLearner):
+    """CoOp's context, the map of local features, and their memory.
+
+    Source: TextRefiner (Xie et al., AAAI 2025), section 3, https://arxiv.org/abs/2412.08176
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        token_embedding: nn.Embedding,
+        *,
+        joint: int,
+        memory: LocalMemory,
+        **options: Any,
+    ) -> None:
+        """Build the prompts of a class list.
+
+        Args:
+            class_names: C names.
+            token_embedding: CLIP's own, frozen.
+            joint: D, length of an image feature.
+            memory: of local features.
+            options: see `PromptLearner`.
+        """
+        super().__init__(class_names, token_embedding, **options)
+        self.local, self.memory = PointwiseMap(joint), memory
+
+
+class TextRefinedCLIP(PromptedCLIP):
+    """CLIP with CoOp's prompts, whose text features read from the memory."""
+
+    def __init__(
+        self, clip: nn.Module, prompts: RefinedPrompts, *, balance: float, distill: float
+    ) -> None:
+        """Put the prompts on CLIP.
+
+        Args:
+            clip: the model.
+            prompts: what is learned.
+            balance: divides the loss of the local features; 0 switches it off.
+            distill: weighs the distance of refined to plain text features.
+
+        Raises:
+            ValueError: the image tower has no patch tokens.
+        """
+        require_vit(clip.visual)
+        super().__init__(clip, prompts)
+        self.balance, self.distill = balance, distill
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """Refined text features, not unit length."""
+        text = super().encode_text(cls)
+        with full_precision(text):
+            return self.learned.memory.read(text)
+
+    def local_rows(
+        self, tokens: Float[Tensor, "B L D"], seen: VisualTokens
+    ) -> Float[Tensor, "B K D"]:
+        """Of the mapped tokens: the class token, the most attended patches, the mean of all."""
+        attention = seen.cls_attention
+        assert attention is not None  # the raw path was asked for
+        top = attention.topk(min(NUM_LOCAL, attention.shape[1])).indices
+        mean = tokens.mean(1, keepdim=True)
+        return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], top), mean], dim=1)
+
+    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+        """The image against refined text, its local features against plain text, and the tie."""
+        seen = self.encode_raw(image, "raw")
+        plain = super().encode_text()
+        with full_precision(plain):
+            text = self.learned.memory.read(plain)
+            logits = self.classify(unit(seen.cls), text)
+            assert seen.patches is not None  # the raw path was asked for
+            raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
+            tokens = self.learned.local(raw)
+            parts = {"ce": F.cross_entropy(logits, label)}
+            if self.balance:
+                local = self.scale * self.local_rows(tokens, seen) @ plain.T  # (B, K, C)
+                every = label.unsqueeze(1).expand(local.shape[:2])
+                fit = F.cross_entropy(local.flatten(0, 1), every.flatten())
+                parts["local"] = fit / self.balance
+            if self.distill:
+                parts["text"] = self.distill * F.l1_loss(unit(text), plain)
+        return Step(logits, Target(label), parts, (tokens.detach(),))
+
+    def remember(self, step: Step) -> None:
+        """Write the mapped tokens of the batch."""
+        self.learned.memory.write(*step.evidence)
+
 
 MOMENTUM = 0.8  # fixed in the published code
 

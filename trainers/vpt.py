@@ -4,14 +4,87 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 
-from models.independent_prompts import VisualPromptedCLIP, VisualPrompts
-from models.tokenizer import normalise_name
-from models.visual_encoder import require_vit
+from models.classifier import ZeroShotCLIP
+from models.clip.blocks import deep_prompts
+from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.prune import Pruner
+from models.clip.tokenizer import normalise_name
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
+
+STD = 0.02  # of randomly initialised prompts
+
+
+def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
+    """`count` prompts (size, width) of normal numbers."""
+    return nn.ParameterList(
+        nn.Parameter(torch.empty(size, width).normal_(std=STD)) for _ in range(count)
+    )
+
+
+class VisualPrompts(nn.Module):
+    """Prompts `vision` of the image tower, one (M, Wv) for each of the blocks 0, 1, ..."""
+
+    def __init__(self, depth: int, shape: tuple[int, int]) -> None:
+        """Start at random.
+
+        Args:
+            depth: blocks with prompts of their own, 0 or more.
+            shape: (M, Wv), of the prompts of a block.
+        """
+        super().__init__()
+        self.vision = random_prompts(depth, *shape)
+
+
+def see_with_prompts(
+    visual: VisualEncoder,
+    prompts: nn.ParameterList,
+    image: Tensor,
+    patch_path: str | None,
+    pruner: Pruner | None,
+) -> VisualTokens:
+    """The image tower with each block's own prompts behind the patches; none: as it is."""
+    if not len(prompts):
+        return visual(image, patch_path=patch_path, pruner=pruner)
+    first, *deeper = prompts
+    seam = deep_prompts(deeper, slice(-len(first), None))
+    return visual(image, seam, patch_path, first, pruner)
+
+
+class VisualPromptedCLIP(ZeroShotCLIP):
+    """CLIP with fixed sentences and prompts in the image tower (VPT).
+
+    Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as MaPLe compares with it
+    """
+
+    learns_images = True
+
+    visual: VisualEncoder
+
+    def __init__(
+        self, clip: nn.Module, prompts: VisualPrompts, class_sentences: list[list[str]]
+    ) -> None:
+        """Put the prompts on the image tower.
+
+        Args:
+            clip: the model.
+            prompts: of the image tower.
+            class_sentences: see `ZeroShotCLIP`.
+
+        Raises:
+            ValueError: the image tower is no ViT, or has fewer blocks than prompts.
+        """
+        super().__init__(clip, class_sentences)
+        require_blocks(self.visual, len(prompts.vision), "VPT.PROMPT_DEPTH_VISION")
+        self.learn(prompts)
+
+    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+        """The image tower with its prompts."""
+        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import ZeroShotCLIP
-from models.tokenizer import normalise_name
+from models.clip.tokenizer import normalise_name
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings
 from trainers.templates import ensemble, template

@@ -9,9 +9,9 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
 import datasets  # noqa: F401  (registers the data sets)
+from runs.config import build_config
 from train import KEYS_INSTEAD, parse_args
 from trainers import TRAINERS as TRAINER_CLASSES
-from trainers.config import build_config
 
 ROOT = Path(__file__).parents[2]
 DATASETS = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.loading import load_tiny_clip
-from tools.pretrain.evaluate import zero_shot_of
+from lab.pretrain.evaluate import zero_shot_of
+from models.clip.load import load_tiny_clip
 
 ASSET = Path(__file__).parents[2] / "assets/tiny_clip.pt"
 

@@ -10,9 +10,9 @@ from dassl.data.transforms import build_transform
 from PIL import Image
 
 import train
-from models.loading import import_clip
-from trainers.config import build_config
-from trainers.pictures import KeptPictures
+from models.clip.load import import_clip
+from runs.config import build_config
+from runs.data import KeptPictures
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(

@@ -8,11 +8,11 @@ import copy
 import pytest
 import torch
 
-from models.precision import cast_products
-from models.token_pruning import TokenPruner
+from models.clip.blocks import cast_products
+from models.clip.prune import TokenPruner
+from runs.precision import Precision
 from tests import tuners
 from tests.conftest import make_clip
-from trainers.precision import Precision
 
 pytestmark = [
     pytest.mark.gpu,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.classifier import PromptedCLIP, ZeroShotCLIP
-from models.loading import import_clip
-from models.prompt_learner import PromptLearner
+from models.clip.load import import_clip
+from models.prompts import PromptLearner
 from tests.conftest import assert_close
 
 pytestmark = pytest.mark.usefixtures("float64")

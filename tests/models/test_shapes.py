@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from models.classifier import PromptedCLIP
-from models.head_options import HeadOptions
-from models.loading import random_clip
-from models.prompt_learner import PromptLearner
-from models.spotlighted_clip import SpotlightedCLIP
-from models.spotlighter import SpotlighterHead
+from models.clip.load import random_clip
+from models.prompts import PromptLearner
+from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.model import SpotlightedCLIP
+from models.spotlighter.options import HeadOptions
 from tests.tuners import TRAINER, TUNERS, make_run
 from trainers import promptsrc
 

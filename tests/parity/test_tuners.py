@@ -5,10 +5,10 @@ positions, CoCoOp image by image, deep prompts layer by layer.
 import pytest
 import torch
 
-from models.averaging import gaussian_weights
+from lab import published
+from runs.average import gaussian_weights
 from tests.conftest import assert_close, make_clip
 from tests.tuners import TUNERS, WORDS, make_tuner, shake
-from tools import published
 from trainers.published import published_name, published_state
 from trainers.templates import DIVERSE
 

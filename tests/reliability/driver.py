@@ -30,8 +30,8 @@ from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 import datasets  # noqa: F401
 import tests.toy  # noqa: F401
 import train
-from models.loading import import_clip
-from trainers.run_record import git_revision, versions
+from models.clip.load import import_clip
+from runs.record import git_revision, versions
 
 
 def arm(job, module, attribute, count, when):

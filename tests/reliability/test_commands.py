@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import train
+from runs.config import build_config, default_config
+from runs.config_rules import flat
 from trainers import TRAINERS
-from trainers.config import build_config, default_config
-from trainers.config_rules import flat
 
 LINES, RUNS = 4000, 300
 DEFAULTS = flat(default_config())

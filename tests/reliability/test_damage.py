@@ -13,14 +13,14 @@ from scipy.io import savemat
 from datasets.emoji_files import ensure_dataset, load_masks
 from datasets.mat_file import read_mat
 from datasets.splits import read_split
-from models.download import digest_of
-from models.loading import TINY_CLIP
-from models.weights import read_weights
+from models.clip.fetch import digest_of
+from models.clip.load import TINY_CLIP
+from models.clip.weights import read_weights
+from runs.backbone import checked
+from runs.checkpoint import read_checkpoint
 from tests.conftest import make_clip
-from tests.models.test_weights import script
+from tests.models.clip.test_weights import script
 from tests.reliability.runs import OPTIONS, metrics, require_equal, require_same_end
-from trainers.checkpoint import read_checkpoint
-from trainers.class_names import checked
 
 
 def flip(path, place=0.5):
@@ -361,7 +361,7 @@ def test_an_evaluation_that_is_killed_does_not_count_as_done(run, start, tmp_pat
     run("CoOp", **OPTIONS)
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
     assert start("CoOp", "eval", flags=flags, **OPTIONS)[0] == 0
-    stop = ("trainers.evaluation", "write_results", 1, "before")
+    stop = ("runs.evaluate", "write_results", 1, "before")
     assert start("CoOp", "eval", flags=flags, job={"stop": stop}, **OPTIONS)[0] < 0
     assert not (tmp_path / "eval" / "results.json").exists()
 

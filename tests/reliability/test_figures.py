@@ -133,7 +133,7 @@ def write_pictures(root, number):
             (folder / f"{i:06d}.png").hardlink_to(first)
 
 
-OPEN = "import datasets; from tools.check.subject import open_subject"
+OPEN = "import datasets; from tools.data.check.subject import open_subject"
 CHECK = "from tools.check_data import main"
 
 
@@ -165,7 +165,7 @@ assert found[0].class_name in names
 @pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "CoOp", "Spotlighter"])
 def test_thousands_of_classes(trained, measured, trainer):
     folder = str(trained(trainer))
-    imports = "from PIL import Image; from models.predictor import SpotlighterPredictor"
+    imports = "from PIL import Image; from inference.predictor import SpotlighterPredictor"
     few, many = (
         Cost(imports, PREDICT.format(number=number, folder=folder)) for number in (2000, 10_000)
     )

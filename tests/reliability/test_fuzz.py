@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 
 import train
 from datasets.splits import read_split
-from models.prompt_learner import POSITIONS, PromptLearner
-from models.tokenizer import clip_tokenizer, normalise_name
+from models.clip.tokenizer import clip_tokenizer, normalise_name
+from models.prompts import POSITIONS, PromptLearner
+from runs import resume as resuming
+from runs.backbone import checked
+from runs.config import build_config
+from runs.config_rules import flat
+from runs.rng import WorkerStates
 from tests.conftest import make_clip
 from tests.reliability.runs import OPTIONS, content, require_equal
 from tools.collect_results import main as collect
-from trainers import extend_cfg, resuming
-from trainers.class_names import checked
-from trainers.config import build_config
-from trainers.config_rules import flat
-from trainers.random_states import WorkerStates
+from trainers import extend_cfg
 
 FUZZ = settings(
     deadline=None,
@@ -210,7 +211,7 @@ def test_any_results_file_in_a_table(tmp_path, capsys, content):
 @example(b"dataset,method,base,new,hm\nAverage,x,a,b,c\n")
 def test_any_table_of_published_figures(tmp_path, monkeypatch, capsys, content):
     """A CSV of the literature that was spoilt: said in one sentence."""
-    from tools import result_table
+    from tools.results import tables as result_table
 
     path = tmp_path / "published.csv"
     path.write_bytes(content)

@@ -64,7 +64,7 @@ def test_what_cannot_be_meant_is_refused_whatever_is_allowed(trained, fails, wit
 
 
 def test_another_backbone(trained, fails, witness, monkeypatch):
-    from models import loading
+    from models.clip import load as loading
 
     monkeypatch.setitem(loading._SHAPES, "ViT-B/16", loading._SHAPES["tiny-emoji"])
     found = fails("CoOp", "eval", flags=trained(), **LAST | {"MODEL__BACKBONE__NAME": "ViT-B/16"})
@@ -125,7 +125,7 @@ def test_going_on_with_another_config(run, fails, tmp_path, witness):
 
 
 def test_another_version_is_said_and_no_obstacle(run, tmp_path, monkeypatch):
-    from trainers import identity
+    from runs import identity
 
     run("CoOp", **LAST)
     monkeypatch.setattr(identity, "git_revision", lambda: "another")
@@ -136,8 +136,7 @@ def test_another_version_is_said_and_no_obstacle(run, tmp_path, monkeypatch):
 def test_the_checks_can_be_switched_off_by_flags_alone(arguments, tmp_path, fails):
     """A stranger's config.yaml, or yaml of a trainer, must not."""
     import train
-    from trainers.config import build_config
-    from trainers.open_run import read_run_config
+    from runs.config import build_config, read_run_config
 
     text = "MODEL:\n  TRUST_WEIGHTS: true\n  ALLOW_MISMATCH: true\n"
     (tmp_path / "config.yaml").write_text(text)

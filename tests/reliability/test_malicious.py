@@ -14,12 +14,12 @@ import torch
 from dassl.utils import load_checkpoint
 from dassl.utils.download import download_and_unpack
 
-from models import loading
-from models.download import digest_of
+from models.clip import load as loading
+from models.clip.fetch import digest_of
+from runs.config import default_config
+from runs.identity import changed_settings
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
-from trainers.config import default_config
-from trainers.identity import changed_settings
 
 LAST = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
 
@@ -135,7 +135,7 @@ def test_a_yaml_with_a_python_tag(trace, fails, tmp_path, witness, flag):
 
 
 def test_the_config_of_a_strangers_run(trace, tmp_path, trained):
-    from trainers.open_run import open_run
+    from inference.open import open_run
 
     config = trained.parents[1] / "config.yaml"
     config.write_text(f"OPTIM: !!python/object/apply:os.system ['touch {trace}']\n")

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from models.classifier import CLIPClassifier, Step
-from models.loading import TINY_CLIP
-from models.prototype_memory import PrototypeMemory
+from models.clip.load import TINY_CLIP
+from models.spotlighter.memory import PrototypeMemory
+from runs.precision import Precision
 from tests.reliability.runs import OPTIONS, content
 from trainers.base import CLIPTrainer
-from trainers.precision import Precision
 
 
 @pytest.fixture

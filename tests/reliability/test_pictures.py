@@ -207,7 +207,7 @@ def test_a_broken_picture_ends_a_run_in_one_sentence(fails, toy_root, tmp_path, 
 
 def test_an_extremely_long_picture_takes_no_gigabytes(arguments, witness, monkeypatch):
     import train
-    from trainers.config import build_config
+    from runs.config import build_config
 
     cfg = build_config(train.parse_args(arguments("CoOp")))
     transform = build_transform(cfg, is_train=False)

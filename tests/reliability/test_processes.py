@@ -16,7 +16,7 @@ import pytest
 from dassl.utils.download import download_and_unpack
 
 from datasets.emoji_files import STAMP_FILE, ensure_dataset
-from models.download import digest_of, fetch
+from models.clip.fetch import digest_of, fetch
 from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
 from tests.reliability.test_system import ROOT_ONLY, sentence
@@ -155,7 +155,7 @@ def test_processes_are_short(start, toy_root, tmp_path, witness):
 
 def test_a_worker_is_killed(start, witness):
     """By itself, when it has loaded some pictures."""
-    job = {"stop": ("trainers.random_states", "_Sending.__call__", 3, "before")}
+    job = {"stop": ("runs.rng", "_Sending.__call__", 3, "before")}
     found = sentence(*start("CoOp", job=job, **OPTIONS | WORKERS))
     assert "a worker that reads pictures was killed" in found
     witness("processes", "a worker is killed", found)
@@ -198,8 +198,8 @@ import resource, sys
 from pathlib import Path
 import torch
 from models import text_encoder
-from models.loading import load_tiny_clip
-from models.prompts import Layout, split_prompts
+from models.clip.load import load_tiny_clip
+from models.clip.text_tower import Layout, split_prompts
 if sys.argv[1] == "no":
     text_encoder.free_memory = lambda device: float("inf")
 clip = load_tiny_clip().requires_grad_(False)

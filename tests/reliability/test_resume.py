@@ -8,15 +8,15 @@ import pytest
 import torch
 from dassl.utils import save_checkpoint
 
+from runs import rng as random_states
+from runs.precision import Precision
 from tests.reliability.runs import OPTIONS, content, metrics, require_equal, require_same_end
-from trainers import random_states
-from trainers.precision import Precision
 
 WORKERS = {"DATALOADER__NUM_WORKERS": 2, "DATALOADER__TRAIN_X__BATCH_SIZE": 6}
 BEST = {"TEST__FINAL_MODEL": "best_val"}
 PRUNED = {"MODEL__PRUNE__AT": "(1,)", "MODEL__PRUNE__KEEP": "(40,)"}
 STEP = ("trainers.base", "CLIPTrainer.forward_backward")
-SAVE = ("trainers.resuming", "save_checkpoint")
+SAVE = ("runs.resume", "save_checkpoint")
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_run_killed_in_a_step_ends_alike(whole, killed, witness, counted, trai
         ([("pathlib", "Path.replace", 4, "before")], "before a checkpoint gets its name"),
         ([("pathlib", "Path.replace", 4, "behind")], "between a checkpoint and `checkpoint`"),
         ([(*SAVE, 3, "behind")], "behind the last checkpoint"),
-        ([("trainers.evaluation", "write_results", 1, "before")], "before its results are written"),
+        ([("runs.evaluate", "write_results", 1, "before")], "before its results are written"),
         (
             [(*STEP, 3, "before"), (*STEP, 5, "before"), ("os", "fsync", 8, "half")],
             "three times: twice in steps, then while writing",
@@ -243,7 +243,7 @@ def test_twenty_random_kills_change_nothing(start, whole, tmp_path, witness, mea
     """Wherever the kill falls: by time, or in the middle of something."""
     rng = random.Random(7)
     places = [
-        *[(*STEP, "before"), ("trainers.health", "numbers_of_step", "behind")],
+        *[(*STEP, "before"), ("runs.health", "numbers_of_step", "behind")],
         *[("os", "fsync", "half"), ("os", "fsync", "before"), ("os", "fsync", "behind")],
         *[("pathlib", "Path.replace", "before"), ("pathlib", "Path.replace", "behind")],
         *[(*SAVE, "before"), (*SAVE, "behind"), ("pathlib", "Path.unlink", "behind")],

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from datasets.emoji_files import ensure_dataset
+from runs.files import sole_writer
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
-from trainers.output_folder import sole_writer
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from tools.collect_results import main, text_of
-from tools.result_rows import average_datasets, order_rows, pair_runs, split_sections, summarise
-from tools.result_table import MISSING, PUBLISHED, beside_published, to_latex, to_text
-from tools.run_results import read_accuracy, read_runs
+from tools.results.read import read_accuracy, read_runs
+from tools.results.rows import average_datasets, order_rows, pair_runs, split_sections, summarise
+from tools.results.tables import MISSING, PUBLISHED, beside_published, to_latex, to_text
 
 TRAIN_LOG = """\
 epoch [1/2] batch [5/5] time 0.1 (0.1) data 0.0 (0.0) loss 1.0 (1.0) lr 2.0e-03 eta 0:00:00

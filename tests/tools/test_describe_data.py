@@ -1,8 +1,8 @@
 """The page on data sets says what the loaders and the tools do."""
 
 from tests.datasets.trees import TREES
+from tools.data.prepare.sources import read_sources
 from tools.describe_data import BEGIN, END, PAGE, generated, page
-from tools.prepare.sources import read_sources
 
 
 def test_the_page_is_up_to_date():

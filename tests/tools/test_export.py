@@ -13,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from models.export_form import ExportForm, trace
-from models.predictor import SpotlighterPredictor
-from models.token_pruning import TokenPruner
-from tests.models.test_export_form import TUNERS
+from inference import graph as onnx_graph
+from inference.graph import ExportForm, trace
+from inference.predictor import SpotlighterPredictor
+from models.clip.prune import TokenPruner
+from tests.inference.test_graph import TUNERS
 from tests.toy import NAMES
 from tests.tuners import make_spotlighted, make_tuner, shake
-from tools import export, onnx_graph
+from tools import export
 
 PROJECT = Path(__file__).parents[2]
 PRUNED = {"MODEL__PRUNE__AT": (1,), "MODEL__PRUNE__KEEP": (12,)}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tools.reporting.conftest import write_run
+from tests.tools.results.conftest import write_run
 from tests.tools.test_collect_results import TRAIN_LOG, record, write_result
 from tools import collect_results, report
-from tools.run_results import read_runs
+from tools.results.read import read_runs
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

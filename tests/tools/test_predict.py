@@ -17,7 +17,7 @@ from rich.console import Console
 from datasets.pictures import ORIENTATION
 from tests.toy import NAMES
 from tools import predict
-from tools.run_arguments import read_class_list
+from tools.shared.run_arguments import read_class_list
 
 PROJECT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.tools.test_collect_results import TEST_LOG, TRAIN_LOG, record, write_log
 from tools import collect_results
-from tools.result_rows import load_runs, pair_runs, split_sections, summarise, with_average
-from tools.run_results import read_runs
+from tools.results.read import read_runs
+from tools.results.rows import load_runs, pair_runs, split_sections, summarise, with_average
 
 
 def write(root, name, **changes):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
+from inference import overlays
+from inference.nearest_patches import Kept, nearest
 from tools import visualise
-from tools.nearest_patches import Kept, nearest
 
 
 @pytest.fixture
@@ -46,12 +47,12 @@ def test_kept_patches_are_drawn_where_they_are():
 
     figure, axes = plt.subplots()
     pixels = torch.rand(64, 64, 3)
-    visualise.draw_kept(axes, pixels, torch.tensor([0, 9, 63]), 64, 2)
+    overlays.draw_kept(axes, pixels, torch.tensor([0, 9, 63]), 64, 2)
     corners = [frame.get_xy() for frame in axes.patches]
     assert corners == [(-0.5, -0.5), (7.5, 7.5), (55.5, 55.5)]  # index 9 = row 1, column 1
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
     colours = [text.get_color() for text in axes.texts]
-    assert colours == [*[visualise.LEVEL_COLOURS[0]] * 2, visualise.LEVEL_COLOURS[1]]
+    assert colours == [*[overlays.LEVEL_COLOURS[0]] * 2, overlays.LEVEL_COLOURS[1]]
     plt.close(figure)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from trainers import faults
+from runs import faults
 
 PROJECT = Path(__file__).parents[2]
 CSC = {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CTX_INIT": "", "TRAINER__COOP__N_CTX": 2}
@@ -127,8 +127,8 @@ def test_a_file_that_is_no_checkpoint(fails, tmp_path):
 
 
 def test_a_refused_checkpoint_leaves_the_weights_alone(clip_model, class_names, tmp_path):
-    from models.prompt_learner import PromptLearner
-    from trainers.checkpoint import load_into
+    from models.prompts import PromptLearner
+    from runs.checkpoint import load_into
 
     learner = PromptLearner(class_names, clip_model.token_embedding, n_ctx=2)
     before = learner.ctx.detach().clone()
@@ -248,7 +248,7 @@ def test_tools_say_it_too(monkeypatch, capsys):
 
 PRINTING = """
 import sys
-from tools.command_line import reports_user_errors
+from tools.shared.command_line import reports_user_errors
 @reports_user_errors
 def main():
     print("x" * int(sys.argv[1]))

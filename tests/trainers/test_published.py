@@ -9,8 +9,8 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
 
 import train
-from models.loading import load_clip
-from trainers.config import build_config
+from models.clip.load import load_clip
+from runs.config import build_config
 from trainers.published import published_name, published_shape
 
 FOLDER = {
@@ -165,7 +165,7 @@ def test_prompts_for_another_clip_are_refused(refusal):
 
 
 def test_prompts_of_another_width_are_refused(refusal, monkeypatch):
-    from models import loading
+    from models.clip import load as loading
 
     narrow = (32, 3, 64, 8, 32, 64, 3)
     monkeypatch.setitem(loading._SHAPES, "ViT-B/16", narrow)

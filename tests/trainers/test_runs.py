@@ -75,9 +75,9 @@ def test_seeds_differ_and_seed_zero_is_a_seed(run, tmp_path):
 
 def logits_in_a_new_process(arguments, out, **kwargs):
     code = f"""
-import sys, torch, train
+import sys, torch, train, trainers
 args = train.parse_args(sys.argv[1:])
-from trainers.config import build_config
+from runs.config import build_config
 cfg = build_config(args)
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
@@ -143,7 +143,7 @@ def test_results_say_what_was_trained_on(run, arguments, tmp_path, toy_root):
 
 
 def test_text_is_encoded_once_per_evaluation(run, tmp_path, monkeypatch):
-    from models.text_encoder import TextEncoder
+    from models.clip.text_tower import TextEncoder
 
     run("CoOp", "train", **BASE)
     calls, forward = [], TextEncoder.forward
@@ -231,7 +231,7 @@ def test_scalars_have_a_rate_of_their_own_and_do_not_decay(run, tmp_path):
 
 
 def test_coop_and_zero_shot_run_on_a_resnet(run, tmp_path, monkeypatch):
-    from models import loading
+    from models.clip import load as loading
 
     monkeypatch.setitem(loading._SHAPES, "RN50", (32, (1, 1, 1, 1), 8, None, 32, 64, 1))
     for trainer in ("ZeroshotCLIP", "CoOp"):
@@ -262,7 +262,7 @@ def test_earlier_results_go_before_the_config_comes(tmp_path, monkeypatch):
     """Killed in between, a folder never holds a config beside the results of another run."""
     from yacs.config import CfgNode
 
-    from trainers import run_record
+    from runs import record as run_record
 
     for name in ("results.json", "predictions.csv", "config.yaml"):
         (tmp_path / name).write_text("old")

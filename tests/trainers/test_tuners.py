@@ -118,7 +118,7 @@ GPA = {"TRAINER__PROMPTSRC__GPA_MEAN": 2, "TRAINER__PROMPTSRC__GPA_STD": 1, "OPT
 
 
 def test_promptsrc_saves_the_mean_over_epochs(run, tmp_path, monkeypatch):
-    from models.averaging import EpochAverage
+    from runs.average import EpochAverage
 
     seen, add = [], EpochAverage.add
 
@@ -225,7 +225,7 @@ def test_a_student_of_another_teacher_is_refused(run, tmp_path):
 def test_pictures_of_new_classes_are_used_only_on_request_and_the_result_says_so(
     run, tmp_path, monkeypatch, trainer
 ):
-    from models.distilled import DistilledCLIP
+    from trainers.promptkd import DistilledCLIP
 
     labels, target = [], DistilledCLIP.target
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from runs.processes import read_results
 from tools.sweeps import names
-from tools.sweeps.guard import read_results
 from tools.sweeps.protocols import Job, learns_nothing
 
 BESIDE = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
@@ -41,10 +41,9 @@ def differences(job: Job, project: Path) -> list[str]:
     folder = project / job.folder
     if not all((folder / name).is_file() for name in ("results.json", "config.yaml")):
         return []
+    from runs.config import build_config, read_run_config
+    from runs.identity import default_settings
     from train import parse_args
-    from trainers.config import build_config
-    from trainers.identity import default_settings
-    from trainers.open_run import read_run_config
 
     with working_in(project):
         there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
@@ -71,8 +70,8 @@ def working_in(folder: Path) -> Iterator[None]:
 
 def compared(cfg: Any) -> dict[str, Any]:
     """The values of a config that must be those of a job."""
-    from trainers.config_rules import flat
-    from trainers.identity import NAMED, changed_settings, nodes_of
+    from runs.config_rules import flat
+    from runs.identity import NAMED, changed_settings, nodes_of
 
     values = flat(cfg)
     found = {key: values[key] for key in (*NAMED, *BESIDE)}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.sweeps import guard, names
+from runs import processes as guard
+from tools.sweeps import names
 from tools.sweeps.protocols import Job
 
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from runs.processes import is_done
 from tools.sweeps import names
-from tools.sweeps.guard import is_done
 from tools.sweeps.names import (
     CONFIGS,
     OWN_STEM,
@@ -189,7 +189,7 @@ def _config_level(run: Run) -> Path:
         for key, default in (("N_CTX", 16), ("CSC", False), ("CLASS_TOKEN_POSITION", "end"))
     )
     if words := str(setting("CTX_INIT", "")).strip("\"'"):  # their number counts
-        from models.tokenizer import clip_tokenizer, normalise_name
+        from models.clip.tokenizer import clip_tokenizer, normalise_name
 
         n_ctx, csc = clip_tokenizer().count(normalise_name(words)), False
     return level / f"nctx{n_ctx}_csc{csc}_ctp{place}"

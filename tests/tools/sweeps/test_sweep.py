@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from runs import processes as guard
 from tests.datasets.config import build
 from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
-from tools.sweeps import done, grid, guard, names, protocols
+from tools.sweeps import done, grid, names, protocols
 from tools.sweeps.execute import fraction_done
 
 ROOT = Path(__file__).parents[3]
@@ -105,7 +106,7 @@ def test_a_job_is_done_with_what_it_needs_as_it_is_now(tmp_path, own, need, done
 def leave(project, job, **changes):
     """What the run of a job leaves, and what it would not have left."""
     import train
-    from trainers.config import build_config
+    from runs.config import build_config
 
     cfg = build_config(train.parse_args([*job.words, *changes.pop("words", ())]))
     folder = project / job.folder

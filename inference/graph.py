@@ -1,0 +1,166 @@
+"""A trained model as a graph that other runtimes can run: image -> logits, kept patches.
+
+What does not depend on the image is computed beforehand and stands in the graph as constants: text
+features, and the bank moved towards them. The text tower and whatever else is not used is left out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.classifier import CLIPClassifier
+from models.spotlighter.model import SpotlightedCLIP
+from tools.shared.quiet import quiet
+
+BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
+
+
+class ExportForm(nn.Module):
+    """The forward pass of an evaluation, for a batch of any size.
+
+    Differs from the model's own in: the batch goes through the image tower in one piece.
+    """
+
+    def __init__(self, model: CLIPClassifier | SpotlightedCLIP) -> None:
+        """Fix what needs no image.
+
+        Args:
+            model: float32, on the CPU. It must not be used for anything else afterwards.
+
+        Raises:
+            ValueError: its predictions are drawn at random.
+        """
+        super().__init__()
+        self.model = model.eval()
+        self.selects = isinstance(model, SpotlightedCLIP)
+        (model.base if self.selects else model).text.in_parts = False
+        self.output_names = ["logits", "kept_patches"] if self.selects else ["logits"]
+        if self.selects and model.head.options.select == "random":
+            raise ValueError(
+                "a run with TRAINER.SPOTLIGHTER.SELECT random keeps other patches each time, which "
+                "no graph of it would repeat; export one that selects"
+            )
+
+    def forward(
+        self, image: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B C"], Int[Tensor, "B K"]] | tuple[Float[Tensor, "B C"]]:
+        """Logits, and the kept patches of models that select some, best first.
+
+        Args:
+            image: normalised pictures at the tower's resolution.
+        """
+        model = self.model
+        if self.selects:
+            base = model.base
+            out = model.judge(base.see(image, model.patch_path, base.pruner).unit())
+            return out.logits, out.head.selection.indices
+        cls = model.see(image, None, model.pruner).unit().cls
+        return (model.classify(cls, model.text_features(cls)),)
+
+
+class Used(TorchFunctionMode):
+    """Notes every tensor that a computation takes, by identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Note what goes in; change nothing."""
+        kwargs = kwargs or {}
+        for value in (*args, *kwargs.values()):
+            several = value if isinstance(value, list | tuple) else (value,)
+            self.tensors |= {id(one) for one in several}
+        return func(*args, **kwargs)
+
+
+@torch.no_grad()
+def trace(form: ExportForm, size: tuple[int, int]) -> torch.export.ExportedProgram:
+    """The graph of a form, for a batch of any size; it holds what it uses and nothing else.
+
+    Args:
+        form: what is traced, after all that it does not use has been taken out of it.
+        size: (H, W), of a picture.
+    """
+    image = torch.zeros(BATCH, 3, *size, device="cpu")
+    form(image)  # the text side is kept from now on
+    with Used() as used:
+        form(image)
+    for module in form.modules():
+        for held in (module._parameters, module._buffers):
+            unused = [name for name, value in held.items() if id(value) not in used.tensors]
+            held.update(dict.fromkeys(unused))
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(form, (image,), dynamic_shapes={"image": {0: batch}})
+
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_packages() -> None:
+    """Refuse early where a package is missing.
+
+    Raises:
+        ModuleNotFoundError: names it, and what to do.
+    """
+    for name in PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"--format onnx needs the package {error.name}, which is missing; install it with: "
+                "pip install -r requirements-export.txt (--format torch needs none)"
+            ) from error
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram, output_names: Sequence[str], path: Path
+) -> None:
+    """Translate a program with one input, `image`, whose first axis is the batch, and save it."""
+    with quiet("torch.onnx", logging.ERROR), quiet("onnxscript", logging.ERROR):
+        found = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=list(output_names),
+            dynamic_shapes={"image": {0: "batch"}},
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
+        )
+    assert found is not None
+    found.save(path)
+
+
+def _stable_sort() -> Any:
+    """aten.sort.stable in ONNX, whose TopK gives equals in the order in which they stand."""
+    from onnxscript import opset18 as op
+
+    def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
+        length = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))  # type: ignore[type-var]
+        return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+    return sort
+
+
+def run_onnx(path: Path, image: Tensor) -> Tensor:
+    """The logits of onnxruntime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])

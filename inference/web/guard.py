@@ -1,0 +1,127 @@
+"""What the page's server refuses: other hosts, other pages, foreign files, too much at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MEGABYTE = 10**6
+UPLOAD = 50 * MEGABYTE  # bytes of an upload
+FORM = MEGABYTE  # bytes around an upload, and of any other request
+UPLOADS = 500 * MEGABYTE  # bytes of all uploads that are kept
+AT_ONCE = 64  # requests
+LOOPBACK_NAMES = ["127.0.0.1", "localhost"]
+API = "/gradio_api"
+POSTED = tuple(f"{API}/{name}" for name in ("upload", "queue/join", "call/", "cancel", "reset"))
+UPLOAD_PATHS = (f"{API}/upload", f"{API}/upload/")
+
+
+def middleware(folder: Path) -> list[Middleware]:
+    """What stands in front of the page.
+
+    Args:
+        folder: of the uploads.
+    """
+    return [
+        Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES, www_redirect=False),
+        Middleware(Guard, folder=folder),
+    ]
+
+
+class Guard:
+    """Refuses requests before Gradio reads them; `TrustedHostMiddleware` has seen their Host.
+
+    Args:
+        app: that answers what is not refused.
+        folder: of the uploads.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path) -> None:
+        self.app, self.folder, self.running = app, folder, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it with a sentence."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        most = FORM + (UPLOAD if request.url.path in UPLOAD_PATHS else 0)
+        if found := self.refusal(request, most):
+            await PlainTextResponse(found[1], found[0])(scope, receive, send)
+            return
+        self.running += 1
+        try:
+            await self.app(scope, bounded(receive, most), send)
+        finally:
+            self.running -= 1
+
+    def refusal(self, request: Request, most: int) -> tuple[int, str] | None:
+        """Status and sentence for a request that is refused; None for any other."""
+        path, headers = request.url.path, request.headers
+        length = headers.get("content-length", "0")
+        if headers.get("origin", f"http://{headers['host']}") != f"http://{headers['host']}":
+            return 403, "another page may not ask this one; open it in a tab of its own"
+        if "://" in path or f"{API}/proxy=" in path:
+            return 403, "the page fetches nothing from elsewhere"
+        if request.method not in ("GET", "HEAD", "OPTIONS") and not path.startswith(POSTED):
+            return 404, "the page takes uploads and questions, nothing else"
+        if not length.isdecimal() or int(length) > most:
+            return 413, too_large(most)
+        if self.running >= AT_ONCE:
+            return 503, f"{AT_ONCE} requests are answered at the moment; try again in a while"
+        if path in UPLOAD_PATHS and held(self.folder) > UPLOADS:
+            return 507, "the uploads fill their place; try again in an hour, or restart the page"
+        return None
+
+
+def too_large(most: int) -> str:
+    """What is said of a request that is too large."""
+    return f"the request is too large: {most // MEGABYTE} MB are allowed"
+
+
+def held(folder: Path) -> int:
+    """Bytes of all files in a folder; those that vanish meanwhile do not count."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def bounded(receive: Receive, most: int) -> Receive:
+    """A receiver of a request's body that ends it where it grows beyond so many bytes."""
+    left = most
+
+    async def go() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, too_large(most))
+        return message
+
+    return go
+
+
+def upload_in(folder: Path, path: str) -> Path:
+    """The file of an upload.
+
+    Raises:
+        ValueError: it is not in the folder of the uploads, or not there any more; which of both,
+            and whether there is such a file elsewhere, is not told.
+    """
+    try:
+        found = Path(path).resolve()
+        if found.is_relative_to(folder.resolve()) and found.is_file():
+            return found
+    except (OSError, ValueError):  # as a name with a NUL
+        pass
+    raise ValueError("this is no picture that was uploaded a short while ago; choose it again")

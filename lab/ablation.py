@@ -1,0 +1,118 @@
+"""What each part of Spotlighter is worth: one setting changed at a time, from base to new classes.
+
+Usage:
+    python lab/ablation.py emoji_animals emoji_food --seeds 1 --output output/ablation
+
+Every variant is run by scripts/base2new.sh with the settings of VARIANTS; runs that are done are
+not repeated. The table, means over data sets and seeds, goes to standard output and to
+OUTPUT/ablation.md; the first row is the config as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/ablation.py`
+from runs.processes import bound
+from tools.results.cells import markdown_table
+from tools.results.rows import load_runs, pair_runs
+from tools.shared.command_line import parser_of, reports_user_errors
+
+PROJECT = Path(__file__).parents[1]
+HEAD = "TRAINER.SPOTLIGHTER."
+VARIANTS = {
+    "as configured": "",
+    "selection: sample-wise alone": "SELECT sample",
+    "selection: semantic-wise alone": "SELECT semantic",
+    "selection: patches at random": "SELECT random",
+    "selection: similarity as sample-wise score": "SCORE similarity",
+    "unseen classes: text": "NEW text",
+    "unseen classes: inherit": "NEW inherit",
+    "scalars fixed at their starts": "LR_MULT 0.0",
+    "one level": "LEVEL1 5",
+    "class tokens alone": "LEVELS (1.0,0.0,0.0,0.0)",
+    "HEAD full": "HEAD full",
+    "TOKENS raw": "TOKENS raw",
+    "TOKENS adapter": "TOKENS adapter",
+    "TOPK 1": "TOPK 1",
+    "TOPK 3": "TOPK 3",
+    "TOPK 9": "TOPK 9",
+    "TOPK 16": "TOPK 16",
+    "PROTOTYPES 5": "PROTOTYPES 5",
+    "PROTOTYPES 9": "PROTOTYPES 9",
+    "bank as the released code keeps it: MOMENTUM 0.8": "MOMENTUM 0.8",
+}
+
+
+def options(variant: str) -> str:
+    """The settings of a variant as train.py takes them."""
+    key, _, value = VARIANTS[variant].partition(" ")
+    return f"{HEAD}{key} {value}" if key else ""
+
+
+def folder(output: Path, variant: str) -> Path:
+    """Where the runs of a variant go."""
+    words = "".join(c if c.isalnum() else "_" for c in VARIANTS[variant]) or "as_configured"
+    return output / words
+
+
+def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None:
+    """One pair of runs.
+
+    Raises:
+        ChildProcessError: it failed.
+    """
+    command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
+    output = folder(args.output, variant)
+    environment = os.environ | {"OUTPUT": str(output.absolute()), "OPTS": options(variant)}
+    heard = {"capture_output": True, "text": True, "preexec_fn": bound()}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **heard)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ChildProcessError(f"{variant} on {dataset}, seed {seed}: {last}")
+
+
+def table(args: argparse.Namespace) -> pd.DataFrame:
+    """A row a variant that has runs: means over data sets and seeds."""
+    rows = []
+    for variant in VARIANTS:
+        pairs = pair_runs(load_runs(folder(args.output, variant)))
+        if len(pairs):
+            means = pairs[["base", "new", "hm"]].mean()
+            learned = int(pairs.learned_parameters.max())
+            rows.append({"variant": variant, **means, "learned parameters": f"{learned:,}"})
+    return pd.DataFrame(rows)
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, print the table."""
+    parser = parser_of(__doc__)
+    parser.add_argument("datasets", nargs="+", help="stems of configs/datasets")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--output", type=Path, default=Path("output/ablation"))
+    args = parser.parse_args(argv)
+    try:
+        for variant in VARIANTS:
+            for dataset in args.datasets:
+                for seed in args.seeds:
+                    run(args, variant, dataset, seed)
+            print(f"{variant}: done", file=sys.stderr, flush=True)
+    except (ChildProcessError, OSError) as error:
+        sys.stderr.write(f"ablation: error: {error}\n")
+        return 1
+    text = markdown_table(table(args), floatfmt=".2f")
+    (args.output / "ablation.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Speed of the project's trainers beside their published formulations; see lab/benchmark.py."""

@@ -1,0 +1,159 @@
+"""What each command measures: conditions, one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lab.bench.backbones import Schedule, parse_schedule, recommended_schedule, tower_size
+from lab.bench.clock import Clock
+from lab.bench.end_to_end import time_end_to_end
+from lab.bench.measure import Bench
+from lab.bench.pictures import Source, time_loader, write_pictures
+from lab.bench.rows import Row
+
+PUBLISHED_BATCHES = {
+    "CoOp": [32],
+    "CoCoOp": [1],
+    "MaPLe": [4],
+    "PromptSRC": [4],
+    "TextRefiner": [8],
+    "Spotlighter": [8, 32],
+}
+EVAL_BATCHES = [32]
+SWEEPS = {"classes": [10, 100, 1000], "batch": [1, 4, 16, 64]}
+KEPT = (3 / 4, 1 / 2, 1 / 4, 1 / 12)  # shares of the patches, in the first recommended block
+
+
+@dataclass(frozen=True)
+class Task:
+    """One condition."""
+
+    what: str
+    measure: Callable[[Callable[[str], object]], list[Row]]
+    """Takes what tells how far it is."""
+
+
+def tasks(args: argparse.Namespace) -> Iterator[Task]:
+    """The conditions of a command, built as they are asked for."""
+    commands = {"train": train, "eval": evaluate, "loader": loader, "end2end": end_to_end}
+    return commands[args.command](args)
+
+
+def clock(args: argparse.Namespace) -> Clock:
+    """The clock of the command line."""
+    return Clock(args.warmup, args.rounds, args.round_s)
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: it is no device, or torch does not see it.
+    """
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch {torch.__version__} sees no GPU; take cpu")
+
+
+def make_bench(args: argparse.Namespace) -> Bench:
+    """The bench of the command line."""
+    require_device(args.device)
+    return Bench(
+        args.backbone,
+        dtype=args.dtype,
+        device=args.device,
+        threads=args.threads,
+        seed=args.seed,
+        clock=clock(args),
+        counts=not getattr(args, "no_counts", True),
+        compile=getattr(args, "compile", ""),
+    )
+
+
+def swept(args: argparse.Namespace, axis: str, usual: list[int]) -> list[int]:
+    """The values of a condition."""
+    if args.sweep == axis:
+        return SWEEPS[axis]
+    given = getattr(args, axis)
+    return usual if given is None else given
+
+
+def schedules(args: argparse.Namespace, name: str, visual: nn.Module) -> list[Schedule]:
+    """The schedules that a trainer is measured with."""
+    recommended = recommended_schedule(visual)
+    if getattr(args, "sweep", None) == "keep":
+        block, patches = recommended.at[:1], tower_size(visual)[1]
+        return [Schedule(block, (max(1, int(share * patches)),)) for share in KEPT]
+    texts = args.prune or (["recommended"] if name == "Spotlighter" else ["none"])
+    return [
+        recommended if text == "recommended" else parse_schedule(text)
+        for text in texts
+        if text != "none"
+    ]
+
+
+def train(args: argparse.Namespace) -> Iterator[Task]:
+    """Training steps."""
+    bench = make_bench(args)
+    for name in args.trainers:
+        for classes in swept(args, "classes", args.classes):
+            for batch in swept(args, "batch", PUBLISHED_BATCHES[name]):
+                condition = (name, classes, batch, args.forms)
+                yield Task(
+                    f"{name}, {classes} classes, batch {batch}",
+                    lambda tell, condition=condition: bench.told(tell).train(*condition),
+                )
+
+
+def evaluate(args: argparse.Namespace) -> Iterator[Task]:
+    """Evaluated batches."""
+    bench = make_bench(args)
+    for name in args.trainers:
+        pruning = schedules(args, name, bench.clip.visual)
+        for classes in swept(args, "classes", args.classes):
+            for batch in swept(args, "batch", EVAL_BATCHES):
+                condition = (name, classes, batch, pruning, args.forms)
+                yield Task(
+                    f"{name}, {classes} classes, batch {batch}",
+                    lambda tell, condition=condition: bench.told(tell).evaluate(*condition),
+                )
+
+
+def source(args: argparse.Namespace, folder: str, size: int) -> Source:
+    """The pictures of the command line; they are written if need be."""
+    if not args.dataset:
+        write_pictures(Path(folder), args.images)
+    root = args.root if args.dataset else Path(folder)
+    return Source(root, args.dataset, size, args.batch, args.threads)
+
+
+def loader(args: argparse.Namespace) -> Iterator[Task]:
+    """Passes of the training loader; all in turns."""
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        found = source(args, folder, Source.size)
+        workers, timer = args.workers, clock(args)
+        yield Task("the loader", lambda tell: time_loader(found, workers, timer.told(tell)))
+
+
+def end_to_end(args: argparse.Namespace) -> Iterator[Task]:
+    """Files to logits."""
+    bench = make_bench(args)
+    visual = bench.clip.visual
+    with tempfile.TemporaryDirectory() as folder:
+        found = source(args, folder, visual.input_resolution)
+        pruning = schedules(args, "Spotlighter", visual)
+        for workers in args.workers:
+            yield Task(
+                f"{workers} workers",
+                lambda tell, n=workers: time_end_to_end(bench.told(tell), found, n, pruning),
+            )

@@ -1,0 +1,105 @@
+"""Cost against the number of classes, of kept patches, and the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from lab.bench.rows import KEY
+from lab.bench.tables import TITLES, newest
+from runs.figure_style import plt, save
+
+LABELS = {
+    "classes": "classes",
+    "tokens": "patches that enter the last block",
+    "batch": "batch size, pictures",
+}
+STYLES = {"ours": "-o", "published": "--s", "zero-shot": ":^"}
+COMMANDS = ("train", "eval")
+
+
+def with_every_place(frame: pd.DataFrame) -> pd.DataFrame:
+    """A column "place", the pruned blocks; our unpruned rows once more for each of them."""
+    place = frame["prune"].str.replace(r":\d+", "", regex=True)
+    is_exact = (place == "") & (frame["form"] == "ours")
+    frame = frame.assign(place=place)
+    extra = [frame[is_exact].assign(place=name) for name in place.unique() if name]
+    return pd.concat([frame[frame["place"] != ""], *extra])
+
+
+def lines(frame: pd.DataFrame, axis: str) -> Iterator[pd.DataFrame]:
+    """Sets of rows that differ in one axis alone, two or more; of kept patches three or more."""
+    same = [name for name in KEY if name not in (axis, "note")]
+    if axis == "tokens":
+        frame = with_every_place(frame)
+        same = [name for name in same if name != "prune"] + ["place"]
+    for _, rows in frame.groupby(same, sort=False, dropna=False):
+        if rows[axis].nunique() >= (3 if axis == "tokens" else 2):
+            yield rows.drop_duplicates(axis, keep="last").sort_values(axis)
+
+
+def labels(found: list[pd.DataFrame], axis: str) -> list[str]:
+    """What tells each line from the others: trainer, form, and what is not the same in all."""
+    firsts = pd.DataFrame([rows.iloc[0] for rows in found])
+    parts = pd.DataFrame({"trainer": firsts["trainer"], "form": firsts["form"]})
+    others = {
+        "backbone": firsts["backbone"],
+        "dtype": firsts["dtype"],
+        "device": firsts["device_name"],
+        "threads": firsts["threads"].map("{:.0f} threads".format),
+        "classes": firsts["classes"].map("{:.0f} classes".format),
+        "batch": firsts["batch"].map("batch {:.0f}".format),
+        "prune": firsts["prune"].map(lambda text: text and f"pruned {text}"),
+    }
+    if axis == "tokens":
+        others["prune"] = firsts["place"].map("pruned in block {}".format)
+    for name, values in others.items():
+        if name != axis and values.nunique() > 1:
+            parts[name] = values
+    return [", ".join(part for part in row if part) for row in parts.itertuples(index=False)]
+
+
+def draw(axes: Axes, found: list[pd.DataFrame], axis: str, title: str) -> None:
+    """One panel: milliseconds of a picture, with the spread of the rounds."""
+    trainers = list(dict.fromkeys(rows["trainer"].iloc[0] for rows in found))
+    for rows, label in zip(found, labels(found, axis), strict=True):
+        cost = 1e3 / rows["images_per_s"]  # ms
+        low, high = (cost * rows[name] / rows["median_s"] for name in ("min_s", "max_s"))
+        colour = f"C{trainers.index(rows['trainer'].iloc[0])}"
+        style = STYLES[rows["form"].iloc[0]]
+        axes.plot(rows[axis], cost, style, color=colour, label=label, markersize=4)
+        axes.fill_between(rows[axis], low, high, color=colour, alpha=0.15)
+    axes.set(xlabel=LABELS[axis], ylabel="ms a picture", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    if axis == "tokens":
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        return
+    axes.set(xscale="log", yscale="log", xticks=sorted({x for rows in found for x in rows[axis]}))
+    for side in (axes.xaxis, axes.yaxis):
+        side.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def write_plots(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw what the rows allow: cost_by_classes.png, cost_by_tokens.png, cost_by_batch.png."""
+    frame, written = newest(frame), []
+    # Zero-shot CLIP is one method, whatever it was timed beside.
+    frame = frame.assign(trainer=frame["trainer"].where(frame["form"] != "zero-shot", "CLIP"))
+    for axis in LABELS:
+        panels = {name: list(lines(frame[frame["command"] == name], axis)) for name in COMMANDS}
+        panels = {name: found for name, found in panels.items() if found}
+        if not panels:
+            continue
+        size = (7 * len(panels), 5)
+        figure, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+        for axes, (name, found) in zip(grid[0], panels.items(), strict=True):
+            draw(axes, found, axis, TITLES[name])
+        written.append(folder / f"cost_by_{axis}.png")
+        save(figure, written[-1], dpi=120, bbox_inches="tight")
+    return written

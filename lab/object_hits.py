@@ -1,0 +1,125 @@
+r"""Does the spotlight fall on the object? Kept patches against the true object masks.
+
+Usage:
+    python lab/object_hits.py \
+        output/emoji/train_base/*/shots_16/Spotlighter/tiny_emoji/seed1
+
+Each folder is a Spotlighter run on the base classes of an embedded data set, whose pictures come
+with masks. Per data set and half of the classes, in percent of the kept patches of all test
+pictures: how many lie on the object by chance (the object's share of the picture), by class-token
+attention alone, by Spotlighter before tuning (bank filled, scalars at their starts) and after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from dassl.data import DatasetWrapper
+from dassl.data.transforms import build_transform
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/object_hits.py`
+import datasets  # noqa: F401  (registers the data sets)
+from datasets.emoji_files import load_masks
+from models.spotlighter.model import SpotlightedOutput
+from runs.config import read_run_config
+from tools.results.cells import markdown_table
+from tools.shared.command_line import parser_of, reports_user_errors
+from tools.shared.quiet import quiet
+from trainers.base import CLIPTrainer
+
+Chooser = Callable[[SpotlightedOutput], Tensor]
+
+
+def build(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
+    """A trainer of a run's config on some half of the classes, nothing learned yet."""
+    cfg = read_run_config(model_dir)
+    cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = root or cfg.DATASET.ROOT, classes
+    cfg.freeze()
+    set_random_seed(cfg.SEED)
+    trainer = build_trainer(cfg)
+    if not hasattr(trainer.model, "head"):
+        name = trainer.cfg.TRAINER.NAME
+        raise ValueError(f"{model_dir} is a run of {name}, which selects no patches")
+    return trainer
+
+
+def kept(out: SpotlightedOutput) -> Tensor:
+    """Positions of the patches that Spotlighter keeps, (B, K)."""
+    return out.head.selection.indices
+
+
+def attended(out: SpotlightedOutput) -> Tensor:
+    """As many patches, by class-token attention alone."""
+    num_keep = out.head.selection.indices.shape[1]
+    top = out.tokens.cls_attention.topk(num_keep, dim=-1).indices
+    return top if out.tokens.positions is None else out.tokens.positions.gather(1, top)
+
+
+@torch.no_grad()
+def precision(trainer: CLIPTrainer, **choosers: Chooser) -> dict[str, float]:
+    """Percent of chosen patches on the object, by chooser, and `chance`."""
+    dataset = trainer.dm.dataset
+    masks = load_masks(dataset.folder)
+    images = dataset.folder / dataset.image_dir
+    truth = np.stack([masks[str(Path(x.impath).relative_to(images))] for x in dataset.test])
+    truth = torch.from_numpy(truth).float().to(trainer.device)
+    transform = build_transform(trainer.cfg, is_train=False)
+    pictures = DatasetWrapper(trainer.cfg, dataset.test, transform=transform)
+    trainer.set_model_mode("eval")
+    hits, first = dict.fromkeys(choosers, 0.0), 0
+    for batch in DataLoader(pictures, trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
+        image, _ = trainer.parse_batch_test(batch)
+        out, on_object = trainer.model.analyse(image), truth[first : first + len(image)]
+        first += len(image)
+        for name, choose in choosers.items():
+            hits[name] += on_object.gather(1, choose(out)).mean(1).sum().item()
+    found = {name: 100 * total / len(truth) for name, total in hits.items()}
+    return {"chance": 100 * truth.mean().item()} | found
+
+
+def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
+    """A row for the base and one for the new classes of a run."""
+    found, start = [], None
+    for classes in ("base", "new"):
+        trainer = build(model_dir, root, classes)
+        learned = trainer.model.learned
+        if start is None:
+            trainer.calibrate()
+            start = copy.deepcopy(learned.state_dict())
+        learned.load_state_dict(start)
+        row = precision(trainer, attention=attended, before=kept)
+        trainer.load_model(str(model_dir))
+        row["after"] = precision(trainer, after=kept)["after"]
+        found.append({"data set": trainer.cfg.DATASET.NAME, "classes": classes} | row)
+    return found
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table and its means."""
+    parser = parser_of(__doc__)
+    parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
+    parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
+    args = parser.parse_args(argv)
+    with quiet():
+        found = [row for one in args.model_dirs for row in rows(one, args.root)]
+    table = pd.DataFrame(found)
+    table["after / chance"] = table["after"] / table["chance"]
+    means = table.groupby("classes").mean(numeric_only=True).reset_index()
+    means.insert(0, "data set", "mean")
+    print(markdown_table(pd.concat([table, means]), floatfmt=".1f"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""An endless, resumable stream of training batches, composed in a process of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lab.pretrain.captions import Captioner, tokenize
+from lab.pretrain.compose import Composer
+from lab.pretrain.sources import Sprites
+
+EASY_STEPS = 3000  # over which the pictures grow as cluttered as they get
+OPENMOJI_SHARE = 0.3  # of the pictures of a concept that OpenMoji draws
+
+
+class Batch(NamedTuple):
+    """Pictures of B different concepts, and a caption for each.
+
+    Attributes:
+        pixels: (B, 3, 64, 64), normalised.
+        on_object: (B, 64) whether a patch shows the object.
+        tokens: (B, L) rows of the trained vocabulary.
+        ends: (B,) position of a caption's end token.
+        concepts: (B,) what is shown.
+    """
+
+    pixels: Float[Tensor, "B 3 64 64"]
+    on_object: Bool[Tensor, "B 64"]
+    tokens: Int[Tensor, "B L"]
+    ends: Int[Tensor, "B"]
+    concepts: Int[Tensor, "B"]
+
+
+class BatchStream(IterableDataset[Batch]):
+    """Composes batch after batch; batch n depends on the seed and on n only.
+
+    Args:
+        sprites: the drawings.
+        captioner: writes the captions.
+        weights: (concepts,) how often each concept is drawn, relatively.
+        batch_size: different concepts in a batch.
+        first_step: the batch to begin with.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        sprites: Sprites,
+        captioner: Captioner,
+        weights: Float[Tensor, "n"],
+        batch_size: int,
+        first_step: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.sprites, self.captioner, self.weights = sprites, captioner, weights
+        self.batch_size, self.first_step, self.seed = batch_size, first_step, seed
+        self.vocabulary = captioner.vocabulary()
+        self.by_concept: list[tuple[list[int], list[int]]] = [([], []) for _ in weights]
+        pairs = zip(sprites.concept.tolist(), sprites.is_openmoji.tolist(), strict=True)
+        for index, (concept, openmoji) in enumerate(pairs):
+            self.by_concept[concept][openmoji].append(index)
+
+    def __iter__(self) -> Iterator[Batch]:
+        torch.set_num_threads(1)
+        step = self.first_step
+        while True:
+            yield self.compose(step)
+            step += 1
+
+    def compose(self, step: int) -> Batch:
+        """Return batch number `step`."""
+        number = self.seed * 1_000_003 + step
+        generator, rng = torch.Generator().manual_seed(number), random.Random(number)
+        concepts = torch.multinomial(self.weights, self.batch_size, generator=generator)
+        chosen = torch.tensor([self._choose(concept, rng) for concept in concepts.tolist()])
+        composer = Composer(self.sprites, generator, min(0.8, 0.1 + step / EASY_STEPS))
+        parts = [composer(part) for part in chosen.split(64)]
+        texts = [self.captioner.write(concept, rng) for concept in concepts.tolist()]
+        ids = torch.stack([tokenize(text) for text in texts])
+        return Batch(
+            torch.cat([part.pixels for part in parts]),
+            torch.cat([part.on_object for part in parts]),
+            torch.searchsorted(self.vocabulary, ids),
+            ids.argmax(1),
+            concepts,
+        )
+
+    def _choose(self, concept: int, rng: random.Random) -> int:
+        others, openmoji = self.by_concept[concept]
+        if openmoji and (not others or rng.random() < OPENMOJI_SHARE):
+            return rng.choice(openmoji)
+        return rng.choice(others)
+
+
+def prefetched(stream: BatchStream, workers: int = 1) -> Iterator[Batch]:
+    """Return the stream, composed ahead by a worker process (0 for none)."""
+    if workers == 0:
+        return iter(stream)
+    loader = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6)
+    return iter(loader)

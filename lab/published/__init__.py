@@ -1,0 +1,28 @@
+"""The published prompt tuners, slow and literal: for parity tests and as the baseline of speed.
+
+Written from their papers and published behaviour on plain modules of OpenAI's `clip`: all 77
+positions, text encoded anew for every batch, prompts inserted block by block. Precision is that of
+the CLIP at hand; nothing is halved on the way. Nothing here is fit for use, only for comparison.
+"""
+
+from lab.published.cocoop import PublishedCoCoOp
+from lab.published.common import Published
+from lab.published.coop import PublishedCoOp
+from lab.published.maple import PublishedMaPLe
+from lab.published.promptkd import PublishedPromptKD
+from lab.published.promptsrc import PublishedIVLP, PublishedPromptSRC, PublishedVPT
+from lab.published.spotlighter import PublishedSpotlighter
+from lab.published.text_refiner import PublishedTextRefiner
+
+__all__ = [
+    "Published",
+    "PublishedCoCoOp",
+    "PublishedCoOp",
+    "PublishedIVLP",
+    "PublishedMaPLe",
+    "PublishedPromptKD",
+    "PublishedPromptSRC",
+    "PublishedSpotlighter",
+    "PublishedTextRefiner",
+    "PublishedVPT",
+]

@@ -1,0 +1,45 @@
+"""CoCoOp: learned words, shifted by the image; the text tower runs for each image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lab.published.common import Published, encode_prompts, normalise
+
+
+class PublishedCoCoOp(Published):
+    """CoCoOp.
+
+    Args:
+        clip: see `Published`.
+        class_names: see `Published`.
+        learned: "ctx" (M, W) and "meta_net.linear1.weight" (D // 16, D), "meta_net.linear2.weight"
+            (W, D // 16), each with its ".bias".
+        prefix: placeholder of M words.
+
+    Source: Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557
+    """
+
+    def shift(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B W"]:
+        """What each image adds to every learned word."""
+        weights = self.learned
+        hidden = F.linear(
+            features, weights["meta_net.linear1.weight"], weights["meta_net.linear1.bias"]
+        ).relu()  # (B, D // 16)
+        return F.linear(
+            hidden, weights["meta_net.linear2.weight"], weights["meta_net.linear2.bias"]
+        )
+
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+        """Scaled cosines, image by image; all prompts are formed before the loop."""
+        features = self.image(images)
+        ctx = self.learned["ctx"] + self.shift(features).unsqueeze(1)  # (B, M, W)
+        prompts = torch.stack([self.prompts(own) for own in ctx])  # (B, C, 77, W)
+        rows = []
+        for feature, own in zip(features, prompts, strict=True):
+            text = normalise(encode_prompts(self.clip, own, self.ids))  # (C, D)
+            rows.append(self.scale * feature @ text.t())
+        return torch.stack(rows)

@@ -1,0 +1,188 @@
+"""What the published tuners share: both CLIP towers with seams for prompts, and the interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.clip.load import import_clip
+
+Parts = dict[str, Tensor]
+"""The terms of a loss by name, weights included: they sum to the loss."""
+
+
+def normalise(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+    """Scale the last axis to unit length."""
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def plain_name(name: str) -> str:
+    """A class name as it stands in a sentence."""
+    return name.replace("_", " ")
+
+
+def tokenised(names: Sequence[str], prefix: str) -> Int[Tensor, "C 77"]:
+    """Token ids of "prefix name."."""
+    return import_clip().tokenize([f"{prefix} {plain_name(name)}." for name in names])
+
+
+def through_blocks(
+    blocks: Iterable[nn.Module],
+    x: Float[Tensor, "L B W"],
+    deep: Sequence[Float[Tensor, "M W"]],
+    start: int,
+) -> Float[Tensor, "L B W"]:
+    """All blocks in order; before block j >= 1, deep[j - 1] replaces the M tokens from `start`."""
+    for j, block in enumerate(blocks):
+        if 1 <= j <= len(deep):
+            own = deep[j - 1].unsqueeze(1).expand(-1, x.shape[1], -1)  # (M, B, W)
+            x = torch.cat([x[:start], own, x[start + len(own) :]])
+        x = block(x)  # a block of the text tower carries its causal mask
+    return x
+
+
+def encode_prompts(
+    clip: nn.Module,
+    prompts: Float[Tensor, "C 77 W"],
+    ids: Int[Tensor, "C 77"],
+    deep: Sequence[Float[Tensor, "M W"]] = (),
+) -> Float[Tensor, "C D"]:
+    """Text features, not unit length.
+
+    Args:
+        clip: OpenAI's model.
+        prompts: token embeddings without positions.
+        ids: of the placeholder sentences; the highest of a row is its end of text.
+        deep: what replaces positions 1..M before blocks 1, 2, ...; it gets no positions.
+    """
+    x = prompts + clip.positional_embedding
+    x = through_blocks(clip.transformer.resblocks, x.permute(1, 0, 2), deep, start=1)  # (77, C, W)
+    x = clip.ln_final(x.permute(1, 0, 2))  # (C, 77, W)
+    return x[torch.arange(len(x), device=x.device), ids.argmax(dim=-1)] @ clip.text_projection
+
+
+def embed_image(
+    visual: nn.Module,
+    images: Float[Tensor, "B 3 S S"],
+    prompts: Float[Tensor, "M W"] | None = None,
+) -> Float[Tensor, "L B W"]:
+    """Tokens before the first block: class token, N patches, then M prompts without positions."""
+    x = visual.conv1(images).flatten(2).permute(0, 2, 1)  # (B, N, W)
+    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1 + N, W)
+    x = x + visual.positional_embedding
+    if prompts is not None:
+        x = torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1)  # (B, 1 + N + M, W)
+    return visual.ln_pre(x).permute(1, 0, 2)
+
+
+def encode_image(
+    clip: nn.Module,
+    images: Float[Tensor, "B 3 S S"],
+    prompts: Float[Tensor, "M W"] | None = None,
+    deep: Sequence[Float[Tensor, "M W"]] = (),
+) -> Float[Tensor, "B D"]:
+    """Features of the class token, not unit length; deep[j - 1] replaces the last M tokens."""
+    visual = clip.visual
+    x = embed_image(visual, images, prompts)  # (L, B, W)
+    start = len(x) if prompts is None else len(x) - len(prompts)
+    x = through_blocks(visual.transformer.resblocks, x, deep, start)
+    return visual.ln_post(x[0]) @ visual.proj
+
+
+def encode_tokens(
+    clip: nn.Module, images: Float[Tensor, "B 3 S S"]
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N"]]:
+    """All tokens of the last block, and what its class token attends to, mean of heads.
+
+    Differs from the published code, in its favour, in: the attention map and the projection of all
+    tokens are paid in the last block only, not in every one.
+
+    Returns:
+        The class token and N patches through ln_post and proj, not unit length; the attention of
+        the class token to the patches.
+    """
+    visual = clip.visual
+    *blocks, last = visual.transformer.resblocks
+    x = through_blocks(blocks, embed_image(visual, images), deep=(), start=0)  # (L, B, W)
+    normed = last.ln_1(x)
+    attended, attention = last.attn(normed, normed, normed, need_weights=True)  # (B, L, L)
+    x = x + attended
+    x = x + last.mlp(last.ln_2(x))
+    return visual.ln_post(x.permute(1, 0, 2)) @ visual.proj, attention[:, 0, 1:]
+
+
+class Published:
+    """A published prompt tuner: start values in, logits and losses out.
+
+    Args:
+        clip: OpenAI's model; it is frozen in place, as the published trainers do.
+        class_names: C names.
+        learned: start values by published key, without the prefix of the registered model; they
+            are copied to `self.learned`, the leaf tensors that an optimiser takes.
+        prefix: words before the class name, of which a tuner learns the first; None for a tuner
+            without prompts of its own.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        class_names: Sequence[str],
+        learned: Mapping[str, Tensor],
+        *,
+        prefix: str | None = "a photo of a",
+    ) -> None:
+        self.clip = clip.eval().requires_grad_(False)
+        self.training = True
+        self.learned = {
+            key: value.detach().clone().requires_grad_() for key, value in learned.items()
+        }
+        if prefix is not None:
+            self.ids = tokenised(class_names, prefix).to(clip.token_embedding.weight.device)
+            self.embedded = clip.token_embedding(self.ids)  # (C, 77, W)
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor of the cosines."""
+        return self.clip.logit_scale.exp()
+
+    def deep(self, key: str, first: int) -> list[Tensor]:
+        """Learned tensors key.format(first), key.format(first + 1), ... as far as there are."""
+        prompts = []
+        while (name := key.format(first + len(prompts))) in self.learned:
+            prompts.append(self.learned[name])
+        return prompts
+
+    def prompts(self, ctx: Float[Tensor, "*C M W"]) -> Float[Tensor, "C 77 W"]:
+        """The sentences with `ctx` at positions 1..M; further words of the prefix stay behind."""
+        ctx = ctx.expand(len(self.embedded), -1, -1)  # (C, M, W)
+        return torch.cat([self.embedded[:, :1], ctx, self.embedded[:, 1 + ctx.shape[1] :]], dim=1)
+
+    def text(self) -> Float[Tensor, "C D"]:
+        """Unit-length text features, where they do not depend on the image."""
+        raise NotImplementedError
+
+    def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Unit-length image features."""
+        return normalise(encode_image(self.clip, images))
+
+    def logits(
+        self, images: Float[Tensor, "B 3 S S"], text: Float[Tensor, "C D"] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Scaled cosines; `text` is what `text()` gives, for a caller that has it already."""
+        text = self.text() if text is None else text
+        return self.scale * self.image(images) @ text.t()
+
+    def loss(
+        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
+    ) -> tuple[Tensor, Parts]:
+        """The training loss, and its terms."""
+        return total({"ce": F.cross_entropy(self.logits(images), labels)})
+
+
+def total(parts: Parts) -> tuple[Tensor, Parts]:
+    """The sum of a loss's terms, and the terms."""
+    return sum(parts.values()), parts

@@ -1,0 +1,195 @@
+"""Image -> class token and patch tokens in the joint space of image and text."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.clip.blocks import BeforeBlock, attend_and_tell, mlp, read_class_token, run_block, unit
+from models.clip.prune import PatchLayout, Pruner, TokenPruner
+
+
+class VisualTokens(NamedTuple):
+    """What the image tower saw. B images, N patches, D joint width."""
+
+    cls: Float[Tensor, "B D"]
+    patches: Float[Tensor, "B N D"] | None = None
+    """All patches, or those that a pruned tower kept."""
+    cls_attention: Float[Tensor, "B N"] | None = None
+    """Class-token attention of the last block over the patches, mean of heads, positive."""
+    positions: Int[Tensor, "B N"] | None = None
+    """Where in the picture each patch comes from, row by row from 0."""
+
+    def unit(self) -> VisualTokens:
+        """The same with features of unit length, float32."""
+        patches = None if self.patches is None else unit(self.patches)
+        return self._replace(cls=unit(self.cls), patches=patches)
+
+
+def stack(seen: list[VisualTokens]) -> VisualTokens:
+    """The tokens of several batches in one."""
+    if len(seen) == 1:
+        return seen[0]
+    columns = zip(*seen, strict=True)
+    return VisualTokens._make(None if c[0] is None else torch.cat(c) for c in columns)
+
+
+class VisualEncoder(nn.Module):
+    """CLIP's vision transformer with a seam before every block.
+
+    Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
+    on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
+    a pruner may drop patches, and the patches can be returned as well. With all of it unused the
+    class feature equals `visual(image)`. The last block answers for the class token alone, and for
+    the patches where they are asked for.
+    """
+
+    num_prefix_tokens = 1  # the class token stands before the patches
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    @property
+    def num_patches(self) -> int:
+        """N, the patches of one image at the tower's own resolution."""
+        return self.visual.positional_embedding.shape[0] - self.num_prefix_tokens
+
+    @property
+    def width(self) -> int:
+        """Wv, the width of the tower."""
+        return self.visual.conv1.out_channels
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks of the tower."""
+        return len(self.visual.transformer.resblocks)
+
+    def require_schedule(self, pruner: TokenPruner) -> None:
+        """Refuse a pruner that drops what there is not.
+
+        Raises:
+            ValueError: names what would do.
+        """
+        last = self.num_blocks - 2  # the last block reads out the class token alone
+        if pruner.at and (pruner.at[-1] > last or pruner.keep[0] > self.num_patches):
+            raise ValueError(
+                f"MODEL.PRUNE.AT must lie in 0..{last} and KEEP in 1..{self.num_patches} for this "
+                f"backbone, got {pruner.at} and {pruner.keep}"
+            )
+
+    def embed(
+        self, image: Float[Tensor, "B 3 H W"], prompts: Float[Tensor, "M Wv"] | None = None
+    ) -> Float[Tensor, "B L Wv"]:
+        """Class token, patches, their positions, then `prompts`; `ln_pre`: what enters block 0."""
+        visual = self.visual
+        patches = visual.conv1(image.to(visual.conv1.weight.dtype))  # (B, Wv, grid, grid)
+        patches = patches.flatten(2).transpose(1, 2)  # (B, N, Wv)
+        cls = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+        x = torch.cat([cls, patches], dim=1)  # (B, 1 + N, Wv)
+        x = x + visual.positional_embedding.to(x.dtype)
+        if prompts is not None:
+            prompts = prompts.to(x.dtype).expand(x.shape[0], -1, -1)
+            x = torch.cat([x, prompts], dim=1)  # (B, 1 + N + M, Wv)
+        return visual.ln_pre(x)
+
+    def project(self, x: Float[Tensor, "*shape Wv"]) -> Float[Tensor, "*shape D"]:
+        """`ln_post` and `proj`."""
+        return self.visual.ln_post(x) @ self.visual.proj
+
+    def forward(
+        self,
+        image: Float[Tensor, "B 3 H W"],
+        before_block: BeforeBlock | None = None,
+        patch_path: str | None = None,
+        prompts: Float[Tensor, "M Wv"] | None = None,
+        pruner: Pruner | None = None,
+    ) -> VisualTokens:
+        """Encode images.
+
+        Args:
+            image: normalised pictures at the tower's resolution.
+            before_block: seam, see `models.clip.blocks.BeforeBlock`.
+            patch_path: None for the class token alone; "value" for the last block's value vectors
+                through its output projection (MaskCLIP); "raw" for the last block's output.
+            prompts: learned tokens that stand behind the patches; never among those returned.
+            pruner: which patches go on from which blocks; None for all.
+
+        Returns:
+            Features as CLIP gives them, not unit length; `patches` and `cls_attention` only where
+            `patch_path` is given.
+        """
+        *early, last = self.visual.transformer.resblocks
+        x = self.embed(image, prompts)
+        layout = PatchLayout(torch.arange(self.num_patches, device=x.device).expand(x.shape[0], -1))
+        for depth, block in enumerate(early):
+            x = x if before_block is None else before_block(depth, x)
+            stage = None if pruner is None else pruner.stage(depth)
+            if pruner is None or stage is None:
+                x = run_block(block, x)
+                continue
+            mixed, attention = attend_and_tell(block.attn, block.ln_1(x))
+            x, layout = pruner(stage, x + mixed, attention, layout)
+            x = x + mlp(block, x)
+        x = x if before_block is None else before_block(len(early), x)
+        cls, value, attention = read_class_token(last, x)
+        cls = self.project(cls)
+        if patch_path is None:
+            return VisualTokens(cls)
+        patches = last.attn.out_proj(value) if patch_path == "value" else run_block(last, x)
+        patches = self.project(layout.split(patches).patches)
+        kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + patches.shape[1])
+        return VisualTokens(cls, patches, attention[:, kept], layout.positions)
+
+
+class ResNetEncoder(nn.Module):
+    """CLIP's ModifiedResNet: one feature an image and no patch tokens."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(
+        self,
+        image: Float[Tensor, "B 3 H W"],
+        before_block: None = None,
+        patch_path: None = None,
+        prompts: None = None,
+        pruner: None = None,
+    ) -> VisualTokens:
+        """Encode images; only `cls`, the attention-pooled feature: no blocks and no patches."""
+        return VisualTokens(self.visual(image.to(self.visual.conv1.weight.dtype)))
+
+
+def build_visual_encoder(visual: nn.Module) -> VisualEncoder | ResNetEncoder:
+    """The encoder that fits CLIP's image tower."""
+    return VisualEncoder(visual) if hasattr(visual, "transformer") else ResNetEncoder(visual)
+
+
+def require_vit(visual: nn.Module) -> nn.Module:
+    """CLIP's image tower, if it is a transformer.
+
+    Raises:
+        ValueError: it is a ResNet.
+    """
+    if not hasattr(visual, "transformer"):
+        raise ValueError(
+            "this trainer works on the tokens of the image tower, and a ResNet backbone has none; "
+            "choose a ViT (MODEL.BACKBONE.NAME), or the trainer CoOp or CoCoOp for a ResNet"
+        )
+    return visual
+
+
+def require_blocks(tower: nn.Module, depth: int, key: str) -> None:
+    """Refuse prompts for more blocks than a tower has.
+
+    Raises:
+        ValueError: names the key, and what would do.
+    """
+    if depth > tower.num_blocks:
+        raise ValueError(
+            f"TRAINER.{key} must not be above {tower.num_blocks} for this backbone, got {depth}"
+        )

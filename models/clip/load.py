@@ -1,0 +1,199 @@
+"""The only door to CLIP weights."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from models.clip.fetch import digest_of, fetch
+
+TINY_CLIP = Path(__file__).parents[2] / "assets" / "tiny_clip.pt"
+TINY_DIGEST = "85ab834541d52c775a9ff65c2ae7c0d19e0625b4254af9a30b8ecf0b7e038f91"  # its SHA-256
+CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
+VOCABULARY = 49408  # byte-pair tokens of CLIP
+OPEN_CLIP = "open_clip:"  # what the names of open_clip's models begin with here
+INSTALL_HINT = (
+    "install it with: pip install clip-anytorch 'setuptools<81' packaging "
+    "(or: pip install git+https://github.com/openai/CLIP.git)"
+)
+
+
+def import_clip() -> ModuleType:
+    """OpenAI's `clip` package, from the index or from its repository.
+
+    Raises:
+        ModuleNotFoundError: it is missing, broken, or another package of that name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pkg_resources announces its own end
+            import clip
+    except (ImportError, AttributeError) as error:
+        raise ModuleNotFoundError(
+            f"OpenAI's package 'clip' cannot be imported ({error}); {INSTALL_HINT}"
+        ) from error
+    if not hasattr(clip, "tokenize") or not hasattr(clip, "load"):
+        raise ModuleNotFoundError(
+            f"the package 'clip' at {clip.__file__} is not OpenAI's; {INSTALL_HINT}"
+        )
+    return clip
+
+
+def available_backbones() -> list[str]:
+    """Names that `load_clip` accepts."""
+    return ["tiny-emoji", *import_clip().available_models()]
+
+
+def load_clip(
+    name: str, *, pretrained: bool = True, trust: bool = False, weights: str = ""
+) -> nn.Module:
+    """Load CLIP, float32, on the CPU, in evaluation mode.
+
+    Args:
+        name: "tiny-emoji" (embedded), a name of OpenAI's, as ViT-B/16 ("ViT-B-16" is understood),
+            or "open_clip:" and a name of open_clip's, see `models.clip.open_clip`.
+        pretrained: False gives random weights in the same shapes, from torch's global generator.
+        trust: load OpenAI's weights even if their SHA-256 is not the published one. They are
+            TorchScript, which can run code while it is loaded.
+        weights: file to load instead of the published one; see `models.clip.weights`.
+
+    Returns:
+        A plain `clip.model.CLIP`, or a model of open_clip's with the same modules.
+
+    Raises:
+        ValueError: for an unknown name, weights that are not those that were published, a file
+            that does not fit, or a model of open_clip's that is not supported.
+        FileNotFoundError: the weights cannot be found or fetched.
+        ModuleNotFoundError: see `import_clip`; open_clip is missing where it is needed.
+    """
+    if name.startswith(OPEN_CLIP):
+        from models.clip.open_clip import load_open_clip
+
+        return load_open_clip(
+            name.removeprefix(OPEN_CLIP), pretrained=pretrained, trust=trust, weights=weights
+        )
+    names = {entry.replace("/", "-").lower(): entry for entry in available_backbones()}
+    known = names.get(name.replace("/", "-").lower())
+    if known is None:
+        raise ValueError(
+            f"unknown backbone {name!r} (MODEL.BACKBONE.NAME); "
+            f"available: {', '.join(names.values())}, and those of open_clip, as "
+            f"{OPEN_CLIP}ViT-B-16/laion2b_s34b_b88k"
+        )
+    if weights:
+        return _load_file(known, Path(weights).expanduser(), trust)
+    if not pretrained:
+        return random_clip(known)
+    return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known, trust)
+
+
+def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Module:
+    """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros.
+
+    Args:
+        path: of the file.
+        digest: its SHA-256; "" for one that was made just now.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the embedded CLIP is missing at {path}; restore it from the repository "
+            "or make it anew with lab/pretrain_tiny_clip.py"
+        )
+    if digest and digest_of(path) != digest:
+        raise ValueError(
+            f"{path} is not the embedded CLIP of this project, or is damaged: its SHA-256 is "
+            "another; restore it from the repository, or load a file of your own with --weights"
+        )
+    from models.clip.weights import put_weights, read_weights
+
+    table = read_weights(path)
+    import_clip()
+    from clip.model import build_model
+
+    model = build_model(dict(table)).float().eval()
+    return put_weights(model, table, path, "tiny-emoji")  # build_model has rounded them
+
+
+def _load_openai(name: str, trust: bool) -> nn.Module:
+    from models.clip.weights import open_published
+
+    return open_published(fetch_weights(import_clip().clip._MODELS[name], trust=trust))
+
+
+def _load_file(name: str, path: Path, trust: bool) -> nn.Module:
+    from models.clip.weights import put_weights, read_weights
+
+    table = read_weights(path, trust=trust)
+    with torch.random.fork_rng(devices=[]):  # draws what is overwritten at once
+        model = random_clip(name)
+    return put_weights(model, table, path, name)
+
+
+def fetch_weights(url: str, *, trust: bool = False) -> Path:
+    """The file that OpenAI's package keeps for an address, fetched if it is not there.
+
+    Args:
+        url: ends in the file's SHA-256 and its name.
+        trust: take a file of another SHA-256 that is there.
+
+    Raises:
+        ValueError: the file's SHA-256 is another.
+        FileNotFoundError: it cannot be fetched.
+    """
+    published, file = url.split("/")[-2:]
+    path = CACHE.expanduser() / file
+    if not path.is_file():
+        _download(url, path, published)
+    elif not trust and (found := digest_of(path)) != published:
+        raise ValueError(
+            f"{path} has SHA-256 {found[:12]}..., and the published file has {published[:12]}...; "
+            "it is not loaded, because TorchScript can run code: remove it and it is fetched anew, "
+            "or pass --trust-weights if you know who made it"
+        )
+    return path
+
+
+def _download(url: str, path: Path, published: str) -> None:
+    try:
+        fetch(url, path, published, "sha256")
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{path.name} could not be fetched. Give the same command again, or download {url} "
+            f"and put the file into {path.parent}. {error}"
+        ) from error
+
+
+# (image size, vision layers, vision width, patch, joint width, text width, text layers)
+_SHAPES = {
+    "tiny-emoji": (64, 4, 128, 8, 128, 128, 4),
+    "RN50": (224, (3, 4, 6, 3), 64, None, 1024, 512, 12),
+    "RN101": (224, (3, 4, 23, 3), 64, None, 512, 512, 12),
+    "RN50x4": (288, (4, 6, 10, 6), 80, None, 640, 640, 12),
+    "RN50x16": (384, (6, 8, 18, 8), 96, None, 768, 768, 12),
+    "RN50x64": (448, (3, 15, 36, 10), 128, None, 1024, 1024, 12),
+    "ViT-B/32": (224, 12, 768, 32, 512, 512, 12),
+    "ViT-B/16": (224, 12, 768, 16, 512, 512, 12),
+    "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),
+    "ViT-L/14@336px": (336, 24, 1024, 14, 768, 768, 12),
+}
+
+
+def random_clip(name: str) -> nn.Module:
+    """CLIP with random weights: for shapes, parity and speed, never for accuracy."""
+    if name not in _SHAPES:
+        raise ValueError(f"no random weights for {name!r}; available: {', '.join(_SHAPES)}")
+    import_clip()
+    from clip.model import CLIP
+
+    size, layers, width, patch, joint, text_width, text_layers = _SHAPES[name]
+    heads = text_width // 64
+    model = CLIP(joint, size, layers, width, patch, 77, VOCABULARY, text_width, heads, text_layers)
+    return model.float().eval()

@@ -1,0 +1,209 @@
+"""Fewer patch tokens inside the image tower: the most active stay, the others become one.
+
+Between attention and MLP of chosen blocks only the class token, the most active patches, one fused
+token and learned prompts go on. Two scores, as everywhere: sample-wise, the attention of the class
+token in that block; semantic-wise, the direction that tells the patches that the last layer selects
+from those that it ignores, learned in closed form, without labels and without gradient.
+B images, N patches, K kept, W tower width, S pruned blocks. Source: docs/method.md, section 7.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from models.clip.blocks import at_least_float32, gather_tokens, unit
+
+RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
+
+EPSILON = 1e-6
+
+
+def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """z-score over the patches of each image, so that no map drowns the other."""
+    centred = score - score.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPSILON)
+
+
+def attention_score(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Sample-wise, `SCORE: attention`: log of the class token's attention."""
+    return cls_attention.clamp_min(EPSILON**2).log()
+
+
+class TokenGroups(NamedTuple):
+    """The tokens of the image tower on their way, one tensor a kind."""
+
+    cls: Float[Tensor, "B 1 W"]
+    patches: Float[Tensor, "B N W"]
+    fused: Float[Tensor, "B F W"]
+    """None or one token a picture."""
+    prompts: Float[Tensor, "B M W"]
+
+    def joined(self) -> Float[Tensor, "B L W"]:
+        """All tokens, class token first."""
+        return torch.cat(self, dim=1)
+
+
+class PatchLayout(NamedTuple):
+    """Which tokens of x (B, L, W) are patches, and where in the picture they come from."""
+
+    positions: Int[Tensor, "B N"]
+    """Of each patch present: its index among the picture's patches."""
+    num_fused: int = 0
+
+    def split(self, x: Float[Tensor, "B L W"]) -> TokenGroups:
+        """X by kind of token."""
+        patches, rest = self.positions.shape[1], x.shape[1] - 1
+        sizes = [1, patches, self.num_fused, rest - patches - self.num_fused]
+        return TokenGroups(*x.split(sizes, dim=1))
+
+
+class TokenPruner(nn.Module):
+    """Which blocks prune to how many patches, and the semantic-wise direction of each.
+
+    Without calibration the class token's attention alone decides.
+    """
+
+    def __init__(
+        self, *, at: tuple[int, ...], keep: tuple[int, ...], width: int, mix: float = 1.0
+    ) -> None:
+        """Prune.
+
+        Args:
+            at: blocks, counted from 0, ascending.
+            keep: patches that go on from each of them, the fused token not counted; descending.
+            width: W.
+            mix: weight of the semantic-wise score against the sample-wise one.
+
+        Raises:
+            ValueError: the schedule contradicts itself; all faults are named.
+        """
+        super().__init__()
+        if faults := schedule_faults(at, keep):
+            raise ValueError("MODEL.PRUNE: " + "; ".join(faults))
+        self.at, self.keep, self.mix = tuple(at), tuple(keep), mix
+        self.register_buffer("directions", torch.zeros(len(at), width))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+
+    def stage(self, depth: int) -> int | None:
+        """Which of the pruned blocks this is; None if it is not pruned."""
+        return self.at.index(depth) if depth in self.at else None
+
+    def score(
+        self, stage: int, x: Float[Tensor, "B N W"], attention: Float[Tensor, "B N"]
+    ) -> Float[Tensor, "B N"]:
+        """Activation of tokens: both scores standardised, then added."""
+        sample = standardise(attention_score(at_least_float32(attention)))
+        semantic = standardise(unit(x) @ self.directions[stage])
+        return sample + self.mix * semantic
+
+    def forward(
+        self,
+        stage: int,
+        x: Float[Tensor, "B L W"],
+        attention: Float[Tensor, "B L"],
+        layout: PatchLayout,
+    ) -> tuple[Float[Tensor, "B L2 W"], PatchLayout]:
+        """Drop tokens.
+
+        Args:
+            stage: which of the pruned blocks this is.
+            x: all tokens behind the block's attention.
+            attention: the class token's, over all tokens.
+            layout: of the tokens.
+        """
+        groups, num_keep = layout.split(x), self.keep[stage]
+        num_patches = groups.patches.shape[1]
+        if num_keep >= num_patches:
+            return x, layout
+        candidates = torch.cat([groups.patches, groups.fused], dim=1)
+        score = self.score(stage, candidates, attention[:, 1 : 1 + candidates.shape[1]])
+        order = score[:, :num_patches].argsort(dim=-1, descending=True, stable=True)
+        # What stays keeps its place among the others: attention does not care, pictures do.
+        kept = order[:, :num_keep].sort(dim=-1).values
+        old = torch.arange(num_patches, candidates.shape[1], device=x.device)
+        rest = torch.cat([order[:, num_keep:], old.expand(x.shape[0], -1)], dim=1)
+        share = score.gather(1, rest).softmax(-1).to(x.dtype)  # (B, N - K + F)
+        fused = share.unsqueeze(1) @ gather_tokens(candidates, rest)
+        groups = groups._replace(patches=gather_tokens(groups.patches, kept), fused=fused)
+        return groups.joined(), PatchLayout(layout.positions.gather(1, kept), num_fused=1)
+
+    @torch.no_grad()
+    def calibrate(self, statistics: list[Scatter]) -> None:
+        """Take over the directions of a pass over the training pictures, one a pruned block."""
+        self.directions.copy_(torch.stack([one.direction() for one in statistics]))
+        self.calibrated.fill_(True)
+
+
+class Recorder:
+    """Stands where a pruner stands, drops nothing, and keeps what it sees."""
+
+    def __init__(self, at: tuple[int, ...]) -> None:
+        self.at = at
+        self.seen: list[Tensor] = []
+
+    def stage(self, depth: int) -> int | None:
+        """As of `TokenPruner`."""
+        return self.at.index(depth) if depth in self.at else None
+
+    def __call__(
+        self, stage: int, x: Tensor, attention: Tensor, layout: PatchLayout
+    ) -> tuple[Tensor, PatchLayout]:
+        """Keep the patches of this block, (B, N, W); change nothing."""
+        self.seen.append(layout.split(x).patches)
+        return x, layout
+
+
+Pruner = TokenPruner | Recorder
+
+
+def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[Tensor, "B N"]:
+    """The patches that the last block selects: a share of them, at least one."""
+    num_selected = max(1, round(share * attention.shape[1]))
+    top = attention.topk(num_selected, dim=-1).indices
+    return torch.zeros_like(attention, dtype=torch.bool).scatter(1, top, True)
+
+
+class Scatter:
+    """Counts, means and within-class scatter of selected and of ignored patches of one block."""
+
+    def __init__(self) -> None:
+        self.count: Tensor | None = None
+
+    @torch.no_grad()
+    def add(self, x: Float[Tensor, "B N W"], selected: Bool[Tensor, "B N"]) -> None:
+        """Count a batch; x need not be of unit length."""
+        of_unit_length = unit(x).flatten(0, 1)  # (B * N, W)
+        self.dtype, rows = of_unit_length.dtype, of_unit_length.double()
+        of = torch.stack([selected.flatten(), ~selected.flatten()]).double()  # (2, B * N)
+        count, total, square = of.sum(1), of @ rows, rows.T @ rows
+        if self.count is None:
+            self.count, self.total, self.square = count, total, square
+            return
+        self.count, self.total = self.count + count, self.total + total
+        self.square = self.square + square
+
+    def direction(self) -> Float[Tensor, " W"]:
+        """The linear discriminant of selected against ignored patches, unit length."""
+        assert self.count is not None  # pictures were counted
+        assert self.square is not None
+        mean = self.total / self.count.unsqueeze(1)  # (2, W)
+        within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
+        within = within / self.count.sum()
+        ridge = RIDGE * within.diagonal().mean() * torch.eye(len(within), device=within.device)
+        return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]).to(self.dtype))
+
+
+def schedule_faults(at: tuple[int, ...], keep: tuple[int, ...]) -> list[str]:
+    """What is wrong with a schedule, a sentence each."""
+    found = []
+    if len(at) != len(keep):
+        found.append(f"AT and KEEP must be of equal length, got {at} and {keep}")
+    if list(at) != sorted(set(at)) or min(at, default=0) < 0:
+        found.append(f"AT must be ascending block indices from 0, got {at}")
+    if list(keep) != sorted(set(keep), reverse=True) or min(keep, default=1) < 1:
+        found.append(f"KEEP must be descending numbers of patches, at least 1, got {keep}")
+    return found

@@ -1,0 +1,365 @@
+"""Prompts -> text features: what classes share is computed once, and padding never.
+
+The tower is causal, so the states of a prefix that all classes have in common do not depend on
+what follows. It is run once (once an image where prompts depend on it), and its keys and values
+serve the classes' own tails, which are packed without padding. Exact, gradients included.
+C classes, G groups, P prefix tokens, R tokens of all tails, W tower width, H heads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.clip.blocks import BeforeBlock, at_least_float32, mlp, project, unit
+from models.clip.tokenizer import tokenizer_of
+
+
+class Packing(NamedTuple):
+    """Where the tokens of some tails stand when they are packed one after the other."""
+
+    cell: Int[Tensor, " R"]
+    """Of each token: class * T + place, its cell in a padded (C, T) table."""
+    place: Int[Tensor, " R"]
+    """Of each token: its place in its tail, from 0."""
+    end: Int[Tensor, " C"]
+    """Of each class: which token is its EOS, the last of its tail."""
+    valid: Bool[Tensor, "C T"]
+    """Which cells of the padded table hold a token."""
+
+
+class Layout(nn.Module):
+    """The packing of all tails, and of any run of classes. Buffers only; nothing is saved."""
+
+    def __init__(self, length: Int[Tensor, " C"]) -> None:
+        """Lay out tails.
+
+        Args:
+            length: tokens of each tail, EOS included, at least 1.
+        """
+        super().__init__()
+        self.lengths: list[int] = length.tolist()
+        size = max(self.lengths)
+        place = torch.arange(size, device=length.device)
+        valid = place < length.unsqueeze(1)  # (C, T)
+        cell = valid.flatten().nonzero().squeeze(1)  # (R,)
+        whole = Packing(cell, cell % size, length.cumsum(0) - 1, valid)
+        for name, value in whole._asdict().items():
+            self.register_buffer(name, value, persistent=False)
+
+    def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
+        """Runs of classes with at most `max_rows` tokens each (or one class).
+
+        Yields:
+            Which of the packed tokens a run has, and its own packing.
+        """
+        first = row = 0
+        while first < len(self.lengths):
+            last, end = first + 1, row + self.lengths[first]
+            while last < len(self.lengths) and end + self.lengths[last] - row <= max_rows:
+                end += self.lengths[last]
+                last += 1
+            offset = first * self.valid.shape[1]
+            rows, classes = slice(row, end), slice(first, last)
+            yield (
+                rows,
+                Packing(
+                    self.cell[rows] - offset,
+                    self.place[rows],
+                    self.end[classes] - row,
+                    self.valid[classes],
+                ),
+            )
+            first, row = last, end
+
+
+class Prompts(NamedTuple):
+    """Token embeddings, without positions."""
+
+    prefix: Float[Tensor, "G P W"]
+    """SOS, context, and whatever else all classes begin with."""
+    tail: Float[Tensor, "R W"]
+    """What follows, up to EOS, class after class; the same for all groups."""
+    layout: Layout
+
+
+def split_prompts(prompts: Float[Tensor, "C L W"], layout: Layout, num_prefix: int) -> Prompts:
+    """Split whole prompts whose first `num_prefix` tokens are the same for all classes."""
+    tail = prompts[:, num_prefix : num_prefix + layout.valid.shape[1]]  # (C, T, W)
+    return Prompts(prompts[:1, :num_prefix], tail.flatten(0, 1)[layout.cell], layout)
+
+
+def common_prefix(ids: Int[Tensor, "C L"], end: Int[Tensor, " C"], most: int | None = None) -> int:
+    """How many tokens all sentences begin with, at most `most`; each keeps one for its tail."""
+    same = (ids == ids[:1]).all(0).long().cumprod(0).sum()
+    found = min(int(same), int(end.min()))
+    return found if most is None else min(found, most)
+
+
+# Files of a control group: its limit, its use; and the key of the use that is cache.
+GROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a process may still take; infinite where the system does not tell.
+
+    On a CPU, the least of what the machine, the control group and `ulimit -v` leave.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type != "cpu":
+        return math.inf
+    return min(_of_machine(), _of_group(), _of_process())
+
+
+def _of_machine() -> float:
+    kilobytes = _table(Path("/proc/meminfo")).get("MemAvailable:", math.inf)
+    return kilobytes * 1024
+
+
+def _of_group() -> float:
+    for most, taken, kept in GROUPS:
+        folder = (CGROUPS / most).parent
+        try:
+            limit = float((CGROUPS / most).read_text())
+            used = float((CGROUPS / taken).read_text())
+        except (OSError, ValueError):  # none of this version, or "max"
+            continue
+        return limit - used + _table(folder / "memory.stat").get(kept, 0)
+    return math.inf
+
+
+def _of_process() -> float:
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        pages = float(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return math.inf
+    unlimited = limit == resource.RLIM_INFINITY
+    return math.inf if unlimited else limit - pages * resource.getpagesize()
+
+
+def _table(path: Path) -> dict[str, float]:
+    """The first number of each line, by the word before it."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: float(words[1]) for words in lines if len(words) > 1}
+
+
+KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
+ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
+# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
+KEPT_WIDTHS, KEPT_SCORES = 12, 4
+
+logger = logging.getLogger(__name__)
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text tower on prompts instead of token ids, with a seam before every block.
+
+    Differs from `CLIP.encode_text` in: it takes prompt embeddings, computes their common prefix
+    once and only the EOS rows in the last block. Features equal CLIP's at 77 positions to rounding.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.transformer = clip.transformer
+        self.positional_embedding = clip.positional_embedding
+        self.ln_final = clip.ln_final
+        self.text_projection = clip.text_projection
+        self.token_embedding = clip.token_embedding
+        self.in_parts = True  # where no gradient is kept; a graph for any batch knows no parts
+        self.tokenizer = tokenizer_of(clip)
+        self.chunk = 0  # prompts at a time while learning, the rest recomputed; 0: as memory allows
+        self._fitting: dict[tuple[int, int], int] = {}  # by classes and groups
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the tower's matrix products."""
+        return self.text_projection.dtype
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks of the tower."""
+        return len(self.transformer.resblocks)
+
+    def forward(
+        self, prompts: Prompts, before_block: BeforeBlock | None = None
+    ) -> Float[Tensor, "G C D"]:
+        """Encode prompts.
+
+        Args:
+            prompts: see `Prompts`.
+            before_block: seam, see `models.clip.blocks.BeforeBlock`; it sees the prefix alone.
+
+        Returns:
+            Text features as CLIP gives them: not unit length, in the tower's dtype.
+        """
+        keys_values = self.read_prefix(prompts.prefix, before_block)
+        learns = torch.is_grad_enabled() and (
+            prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
+        )
+        groups = prompts.prefix.shape[0]
+        chunk = self.prompts_at_a_time(prompts) if learns else 0
+        if learns:
+            limit = rows_of_a_chunk(prompts.layout, groups, chunk)
+        elif self.in_parts:
+            limit = max(1, ROWS_AT_A_TIME // groups)
+        else:
+            limit = sum(prompts.layout.lengths)
+        parts = []
+        for rows, packing in prompts.layout.parts(limit):
+            arguments = (keys_values, prompts.tail[rows], packing)
+            if chunk:
+                parts.append(checkpoint(self.encode_tails, *arguments, use_reentrant=False))
+            else:
+                parts.append(self.encode_tails(*arguments))
+        return torch.cat(parts, dim=1)
+
+    def prompts_at_a_time(self, prompts: Prompts) -> int:
+        """Prompts that are encoded at a time while learning; 0 for all.
+
+        Where `chunk` is 0, all are, unless what the backward pass keeps of them would take more
+        than half of the free memory. That is decided once, so that all steps of a run are alike.
+        """
+        if self.chunk:
+            return self.chunk
+        classes, groups = len(prompts.layout.lengths), prompts.prefix.shape[0]
+        if (classes, groups) not in self._fitting:
+            room = free_memory(prompts.tail.device) / 2
+            size = self.bytes_of_a_prompt(prompts)
+            fits = classes * groups * size <= room
+            found = 0 if fits else max(1, int(room / 2 / size))  # gradients take as much again
+            self._fitting[classes, groups] = found
+            if found:
+                logger.info(
+                    "%d prompts at a time for want of memory (MODEL.TEXT_CHUNK): all %d would "
+                    "take %.3g GB, and %.3g GB are free",
+                    *(found, classes * groups, classes * groups * size / 1e9, 2 * room / 1e9),
+                )
+        return self._fitting[classes, groups]
+
+    def bytes_of_a_prompt(self, prompts: Prompts) -> float:
+        """About what the backward pass keeps of a prompt's tail, as if all were the longest."""
+        size = prompts.layout.valid.shape[1]
+        heads = self.transformer.resblocks[0].attn.num_heads
+        width = KEPT_WIDTHS * prompts.tail.shape[-1]
+        scores = KEPT_SCORES * heads * (size + prompts.prefix.shape[1])
+        return float(self.num_blocks * size * (width + scores) * self.dtype.itemsize)
+
+    def read_prefix(
+        self, prefix: Float[Tensor, "G P W"], before_block: BeforeBlock | None
+    ) -> list[KeysValues]:
+        """Keys and values of the prefix in every block."""
+        x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]].to(self.dtype)
+        *early, last = self.transformer.resblocks
+        found = []
+        for depth, block in enumerate(early):
+            x = x if before_block is None else before_block(depth, x)
+            q, k, v = project(block.attn, block.ln_1(x))
+            found.append((k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
+            x = x + mlp(block, x)
+        x = x if before_block is None else before_block(len(early), x)
+        _, k, v = project(last.attn, last.ln_1(x))
+        return [*found, (k, v)]
+
+    def encode_tails(
+        self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing
+    ) -> Float[Tensor, "G C D"]:
+        """Features of some classes, from the states of their common prefix."""
+        groups, _, num_prefix, _ = keys_values[0][0].shape
+        x = tail.to(self.dtype) + self.positional_embedding[num_prefix + packing.place].to(
+            self.dtype
+        )
+        x = x.expand(groups, -1, -1)  # (G, R, W)
+        blocks = self.transformer.resblocks
+        for i, (block, prefix) in enumerate(zip(blocks, keys_values, strict=True)):
+            is_last = i == len(blocks) - 1
+            mixed = attend_tails(block.attn, block.ln_1(x), prefix, packing, end_only=is_last)
+            x = (x[:, packing.end] if is_last else x) + mixed
+            x = x + mlp(block, x)
+        return self.ln_final(x).to(self.dtype) @ self.text_projection
+
+    @torch.no_grad()
+    def encode_raw(self, texts: list[str]) -> Float[Tensor, "C D"]:
+        """Float32 features of plain sentences as CLIP gives them, no gradient."""
+        tokens = self.tokenizer.tokenize(texts)
+        num_prefix = common_prefix(tokens.ids, tokens.eos)
+        layout = Layout(tokens.eos + 1 - num_prefix)
+        device = self.text_projection.device
+        embedding = self.token_embedding(tokens.ids.to(device))
+        return at_least_float32(self(split_prompts(embedding, layout.to(device), num_prefix))[0])
+
+    def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
+        """The same at unit length."""
+        return unit(self.encode_raw(texts))
+
+
+def rows_of_a_chunk(layout: Layout, groups: int, chunk: int) -> int:
+    """Tokens of as many prompts as may be encoded at a time while learning; 0 prompts: all."""
+    if not chunk:
+        return sum(layout.lengths)
+    return max(1, chunk // groups) * max(layout.lengths)
+
+
+def attend_tails(
+    attn: nn.MultiheadAttention,
+    x: Float[Tensor, "G R W"],
+    prefix: KeysValues,
+    packing: Packing,
+    *,
+    end_only: bool,
+) -> Float[Tensor, "G Q W"]:
+    """Attention of packed tails: each token sees the prefix and its own tail up to itself.
+
+    Args:
+        attn: the block's attention.
+        x: tokens behind the block's first LayerNorm.
+        prefix: the prefix's keys and values in this block.
+        packing: of the tails.
+        end_only: answer for the EOS of each tail alone.
+    """
+    size = packing.valid.shape[1]
+    if end_only:
+        k, v = (pad(part, packing) for part in project(attn, x, slice(1, 3)))
+        (q,) = project(attn, x[:, packing.end], slice(0, 1))  # (G, H, C, W / H)
+        q = q.unsqueeze(3)  # (G, H, C, 1, W / H)
+        hidden = ~packing.valid.unsqueeze(1)  # (C, 1, T)
+    else:
+        q, k, v = (pad(part, packing) for part in project(attn, x))  # (G, H, C, T, W / H)
+        hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+    prefix_k, prefix_v = prefix  # (G, H, P, W / H)
+    q = q * q.shape[-1] ** -0.5
+    near = (q @ k.transpose(-1, -2)).masked_fill(hidden, -torch.inf)  # (G, H, C, T, T)
+    far = (q.flatten(2, 3) @ prefix_k.transpose(-1, -2)).unflatten(2, q.shape[2:4])
+    share = torch.cat([far, near], dim=-1).softmax(-1).to(v.dtype)  # (G, H, C, T, P + T)
+    far, near = share.split([prefix_k.shape[2], size], dim=-1)
+    mixed = near @ v + (far.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4])
+    mixed = mixed.flatten(2, 3).transpose(1, 2).flatten(2)  # (G, C * T, W)
+    return attn.out_proj(mixed if end_only else mixed[:, packing.cell])
+
+
+def pad(x: Float[Tensor, "G H R D"], packing: Packing) -> Float[Tensor, "G H C T D"]:
+    """Spread packed tokens over a table of classes and places; empty cells are 0."""
+    table = x.new_zeros(*x.shape[:2], packing.valid.numel(), x.shape[-1])
+    return table.index_copy(2, packing.cell, x).unflatten(2, packing.valid.shape)

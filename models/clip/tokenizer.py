@@ -1,0 +1,111 @@
+"""Sentences -> token ids, as a backbone's text tower was trained on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from models.clip.load import import_clip
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = "a photo"  # whose tokens say where a sentence begins and ends
+
+
+class Tokens(NamedTuple):
+    """Token ids (C, L), with L the longest sentence of the list, and each one's EOS position."""
+
+    ids: Int[Tensor, "C L"]
+    eos: Int[Tensor, " C"]
+
+    def to(self, device: torch.device) -> Tokens:
+        """The same on another device."""
+        return Tokens(self.ids.to(device), self.eos.to(device))
+
+
+class Tokenizer:
+    """A tokenizer of any kind, cut behind the longest sentence.
+
+    Attributes:
+        context_length: positions of the text tower, marks of beginning and end counted.
+        num_start: tokens before the words: 1 (SOS) in CLIP, 0 where no mark begins a sentence.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[list[str], int], Tensor],
+        words: Callable[[str], list[int]],
+        context_length: int,
+        end: int | None = None,
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            encode: C sentences and a length L -> ids (C, L), marks included, cut and filled up.
+            words: a text -> its ids alone, no marks.
+            context_length: see the class.
+            end: id of the mark that ends a sentence; None where that is the highest id of all.
+
+        Raises:
+            ValueError: the tokenizer does not end sentences where the text tower reads them.
+        """
+        self.encode, self.words, self.end = encode, words, end
+        self.context_length = context_length
+        ids, own = encode([SAMPLE], context_length), words(SAMPLE)
+        last = int(self.ends(ids))
+        self.num_start = last - len(own)
+        found = ids[0, max(0, self.num_start) : last].tolist()
+        if found != own or (end is not None and int(ids[0, last]) != end):
+            raise ValueError(
+                f"this tokenizer does not write the tokens of {SAMPLE!r} and then the mark "
+                f"{'with the highest id' if end is None else end} that the text tower reads; its "
+                "kind is not supported"
+            )
+
+    def ends(self, ids: Int[Tensor, "C L"]) -> Int[Tensor, " C"]:
+        """Where the sentences end: the first EOS."""
+        return ids.argmax(-1) if self.end is None else (ids == self.end).int().argmax(-1)
+
+    def tokenize(self, texts: list[str], context_length: int | None = None) -> Tokens:
+        """Encode sentences; one too long for the context is cut, and a warning names it.
+
+        Args:
+            texts: C sentences.
+            context_length: another one than the text tower's.
+        """
+        length = context_length or self.context_length
+        ids = self.encode(texts, length)
+        eos = self.ends(ids)
+        for text in (texts[i] for i in (eos == length - 1).nonzero().flatten().tolist()):
+            if self.num_start + self.count(text) + 1 > length:
+                logger.warning("cut to %d tokens: %r", length, text)
+        return Tokens(ids[:, : int(eos.max()) + 1], eos)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, without marks."""
+        return len(self.words(text))
+
+
+def clip_tokenizer(context_length: int = 77) -> Tokenizer:
+    """CLIP's byte-pair encoding."""
+    clip = import_clip()
+
+    def encode(texts: list[str], length: int) -> Tensor:
+        return clip.tokenize(texts, context_length=length, truncate=True)
+
+    return Tokenizer(encode, clip.clip._tokenizer.encode, context_length)
+
+
+def tokenizer_of(clip: nn.Module) -> Tokenizer:
+    """The tokenizer of a CLIP: its own, or OpenAI's."""
+    return getattr(clip, "tokenizer", None) or clip_tokenizer(clip.context_length)
+
+
+def normalise_name(name: str) -> str:
+    """A class name as prompts use it: underscores are spaces."""
+    return " ".join(name.replace("_", " ").split())

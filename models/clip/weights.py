@@ -1,0 +1,220 @@
+"""Weights in a file of any known format -> tensors under the names of OpenAI's `clip` modules.
+
+Formats: OpenAI's TorchScript archives, tables of tensors that torch or safetensors wrote, and
+checkpoints of open_clip's training. Only the first can run code while it is read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.clip.fetch import digest_of, require_checksum
+from models.clip.load import VOCABULARY, import_clip
+from models.clip.plain_files import is_dense, not_finite, read_plain, require_whole
+
+Table = dict[str, Tensor]
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+WIDEST = 4096  # width of a text tower whose vocabulary is filled up
+BATCHES = "num_batches_tracked"  # of a BatchNorm; some formats leave it out, and nothing reads it
+
+
+def read_weights(path: Path, *, trust: bool = False) -> Table:
+    """The tensors of a file, float32, by the names that `clip.model.CLIP` gives them.
+
+    Args:
+        path: of the file.
+        trust: read a TorchScript archive even if OpenAI did not publish it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, is not to be read, or holds no table of tensors; or the
+            SHA-256 in FILE.sha256 beside it is another.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights at {path} (--weights)")
+    require_checksum(path, _digest_beside(path), str(path), "sha256")
+    if path.suffix == ".safetensors":
+        saved = _read_safetensors(path)
+    elif _is_torchscript(path):
+        saved = _read_torchscript(path, trust)
+    else:
+        saved = read_plain(path)
+    return plain_names(saved, path)
+
+
+def _digest_beside(path: Path) -> str:
+    """The SHA-256 in FILE.sha256, as sha256sum writes it, if there is one."""
+    beside = path.with_name(f"{path.name}.sha256")
+    words = beside.read_text("utf-8", "replace").split() if beside.is_file() else []
+    return words[0].lower() if words else ""
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"{path} needs the package safetensors ({error}); "
+            "install it with: pip install -r requirements-open_clip.txt"
+        ) from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as safetensors ({error}); fetch it anew") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_torchscript(path: Path, trust: bool) -> Any:
+    clip = import_clip()
+    published = {url.split("/")[-2] for url in clip.clip._MODELS.values()}
+    if not trust and (found := digest_of(path)) not in published:
+        raise ValueError(
+            f"{path} has SHA-256 {found[:12]}..., which is none of those that OpenAI published; it "
+            "is not loaded, because TorchScript can run code: pass --trust-weights if you know "
+            "who made it"
+        )
+    return open_published(path).state_dict()
+
+
+def open_published(path: Path) -> nn.Module:
+    """The model in a file of OpenAI's, of a digest that was looked at.
+
+    Raises:
+        ValueError: it is damaged, or another model.
+    """
+    if zipfile.is_zipfile(path):
+        require_whole(path, packed=True)
+    try:
+        model, _ = import_clip().load(str(path), device="cpu", jit=False)
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"{path} cannot be read as OpenAI's CLIP ({reason})") from error
+    require_finite(model.state_dict(), path)
+    return model.float().eval()
+
+
+def require_finite(table: Mapping[str, Any], path: Path) -> None:
+    """Refuse weights that are no numbers: by them every picture is of the first class.
+
+    Raises:
+        ValueError: names what is infinite or no number.
+    """
+    if wrong := not_finite(table):
+        raise ValueError(
+            f"{path} holds infinite numbers, or what is no number, in {some(wrong)}; fetch it anew"
+        )
+
+
+def plain_names(saved: Any, path: Path) -> Table:
+    """The table of tensors in what a file holds, under plain names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    rows = saved.get("vocab_rows") if isinstance(saved, Mapping) else None
+    if isinstance(saved, Mapping) and "state_dict" in saved:
+        saved = saved["state_dict"]
+    tensors = isinstance(saved, Mapping) and all(
+        isinstance(name, str) and is_dense(value) for name, value in saved.items()
+    )
+    if not tensors or not saved:
+        raise ValueError(f"{path} holds no table of tensors by name, so no weights of a CLIP")
+    for prefix in ("module.", "_orig_mod."):  # of a model that several GPUs, or a compiler, held
+        if all(name.startswith(prefix) for name in saved):
+            saved = {name.removeprefix(prefix): value for name, value in saved.items()}
+    table = {
+        name.removeprefix("text."): value.float() if value.is_floating_point() else value
+        for name, value in saved.items()
+        if name.split(".")[-1] not in NOT_WEIGHTS
+    }
+    if "logit_scale" in table:
+        table["logit_scale"] = table["logit_scale"].reshape(())
+    if rows is not None:
+        trained = table.get("token_embedding.weight")
+        table["token_embedding.weight"] = full_vocabulary(trained, rows, path)
+    return table
+
+
+def full_vocabulary(trained: Tensor | None, rows: Any, path: Path) -> Tensor:
+    """Embeddings of all tokens (V, W) from those of `rows`; the others are zeros.
+
+    Raises:
+        ValueError: `rows` does not say which they are.
+    """
+    if trained is None or trained.dim() != 2 or trained.shape[1] > WIDEST or not is_dense(rows):
+        raise ValueError(f"{path} has vocab_rows, and no token_embedding.weight that they fit")
+    known = rows.dtype == torch.int64 and rows.shape == trained.shape[:1]
+    if not known or (rows < 0).any() or (rows >= VOCABULARY).any():
+        raise ValueError(f"{path} has vocab_rows that are not the tokens of its embeddings")
+    vocabulary = trained.new_zeros(VOCABULARY, trained.shape[1])
+    vocabulary[rows] = trained
+    return vocabulary
+
+
+def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Module:
+    """Copy all weights into a model, or none.
+
+    Raises:
+        ValueError: names, shapes or kinds of number are not those of the model, or not finite.
+    """
+    own = model.state_dict()
+    table = {key: value for key, value in own.items() if key.endswith(BATCHES)} | table
+    if wrong := misfits(own, table, own):
+        raise ValueError(
+            f"the weights in {path} are not those of {name} (MODEL.BACKBONE.NAME): "
+            f"{'; '.join(wrong)}"
+        )
+    require_finite(table, path)
+    model.load_state_dict(table)
+    return model
+
+
+def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Container[str]) -> list[str]:
+    """How a table differs from a model's own, a phrase each.
+
+    Args:
+        own: of the model.
+        there: of a file.
+        shaped: the names whose shapes must agree.
+    """
+    wrong = [
+        f"{name} is {differ[0]} there and {differ[1]} here"
+        for name in own
+        if name in there and (differ := _difference(there[name], own[name], name in shaped))
+    ]
+    if len(wrong) > 4:
+        wrong = [f"{'; '.join(wrong[:3])}, ... {len(wrong)} in all"]
+    missing, extra = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
+    wrong += [f"it lacks {some(missing)}"] if missing else []
+    return wrong + ([f"it has also {some(extra)}"] if extra else [])
+
+
+def _difference(there: Any, own: Any, shaped: bool) -> tuple[Any, Any] | None:
+    """What of two values is not alike: their types, kinds of number, or shapes; or nothing."""
+    if not isinstance(there, Tensor) or not isinstance(own, Tensor):
+        pair: tuple[Any, Any] = (type(there).__name__, type(own).__name__)
+    elif there.dtype != own.dtype and not (there.is_floating_point() and own.is_floating_point()):
+        pair = (there.dtype, own.dtype)
+    else:
+        pair = (tuple(there.shape), tuple(own.shape)) if shaped else ((), ())
+    return pair if pair[0] != pair[1] else None
+
+
+def some(names: list[str]) -> str:
+    """A list for a sentence; a long one by its beginning."""
+    if len(names) <= 4:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, ... {len(names)} in all"

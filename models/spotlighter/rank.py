@@ -1,0 +1,149 @@
+"""Two-level ranking: kept patches meet the prototypes of every class, ranks form levels.
+
+Pure functions on features of the whitened spaces. The class token is the global level; ranks 1..K
+are the kept patches, rank K + 1 is the fused token. Source: docs/method.md, sections 4 and 5.
+B images, C classes, K kept, M prototypes, D joint width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def match_one_to_one(similarity: Float[Tensor, "B K M"]) -> Int[Tensor, "B K"]:
+    """The slot of each token; each slot is given once, the most similar pair first.
+
+    Ties go to the lower token, then to the lower slot.
+
+    Args:
+        similarity: K tokens against M >= K slots, finite.
+
+    Returns:
+        Slot indices in 0..M-1, distinct within an image.
+
+    Raises:
+        ValueError: there are fewer slots than tokens.
+    """
+    batch, tokens, slots = similarity.shape
+    if slots < tokens:
+        raise ValueError(
+            f"one-to-one matching needs a slot for each token, got {tokens} tokens and "
+            f"{slots} slots (TRAINER.SPOTLIGHTER.PROTOTYPES must not be below TOPK)"
+        )
+    open_pairs = similarity.detach().clone()
+    match = torch.zeros(batch, tokens, dtype=torch.long, device=similarity.device)
+    for _ in range(tokens):
+        best = open_pairs.flatten(1).argmax(-1)  # (B,), the first of equals
+        token, slot = best // slots, best % slots
+        match.scatter_(1, token.unsqueeze(1), slot.unsqueeze(1))
+        taken_row = token[:, None, None].expand(-1, 1, slots)
+        taken_column = slot[:, None, None].expand(-1, tokens, 1)
+        open_pairs.scatter_(1, taken_row, -torch.inf)
+        open_pairs.scatter_(2, taken_column, -torch.inf)
+    return match
+
+
+class TextRows(NamedTuple):
+    """R_T: what class tokens, kept patches and fused tokens are compared with; unit length."""
+
+    cls: Float[Tensor, "C D"]
+    slots: Float[Tensor, "2 C M D"]
+    """For patches of level 1 and of level 2."""
+    fused: Float[Tensor, "C D"]
+    prior: Float[Tensor, "C M"]
+    """How much evidence each slot has, as a logit."""
+
+
+def levels(num_keep: int, level1: int) -> list[slice]:
+    """Ranks (from 0 = best patch) of level 1 and of level 2; an empty level is left out."""
+    cut = min(level1, num_keep)
+    return [part for part in (slice(0, cut), slice(cut, num_keep)) if part.stop > part.start]
+
+
+def slot_prior(mass: Float[Tensor, "C M"], mix: Tensor) -> Float[Tensor, "C M"]:
+    """Mix * log(1 + mass), centred over the slots of each class."""
+    evidence = mass.log1p()
+    return mix * (evidence - evidence.mean(-1, keepdim=True))
+
+
+def map_text(
+    global_prototypes: Float[Tensor, "C D"],
+    prototypes: Float[Tensor, "C M D"],
+    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]],
+    *,
+    gain: Float[Tensor, "3"],
+    prior: Float[Tensor, "C M"],
+) -> TextRows:
+    """TRM: the prototypes of each class, moved towards its text; not unit length.
+
+    Args:
+        global_prototypes: in the space of class tokens.
+        prototypes: in the space of patches.
+        text: of each class, in the space of class tokens and in that of patches.
+        gain: u, of the global level, level 1 and level 2.
+        prior: see `slot_prior`.
+    """
+    of_cls, of_patches = text
+    slots = torch.stack([prototypes + u * of_patches.unsqueeze(1) for u in gain[1:]])
+    fused = prototypes.mean(1) + gain[2] * of_patches
+    return TextRows(global_prototypes + gain[0] * of_cls, slots, fused, prior)
+
+
+def map_image(
+    kept: Float[Tensor, "B K D"],
+    query: Float[Tensor, "B K D"],
+    *,
+    gain: Float[Tensor, " K"],
+    temperature: float,
+) -> Float[Tensor, "B K D"]:
+    """IRM inside one level: x_j + g_j softmax(q_j . X / temperature) X, not unit length.
+
+    Args:
+        kept: the level's patches X, unit length.
+        query: the prototype matched to each patch.
+        gain: g.
+        temperature: > 0.
+    """
+    attention = (query @ kept.transpose(-1, -2) / temperature).softmax(-1)  # (B, K, K)
+    return kept + gain.unsqueeze(-1) * (attention @ kept)
+
+
+def meet_slots(
+    image_rows: Float[Tensor, "B K D"],
+    slots: Float[Tensor, "C M D"],
+    prior: Float[Tensor, "C M"],
+    temperature: float,
+) -> Float[Tensor, "B K C"]:
+    """How well each patch fits each class: its similarity to the slots, the nearest counting most.
+
+    sum_m softmax_m(S_m / temperature + prior_m) S_m, S_m = <R_I, R_T[m]>.
+
+    Args:
+        image_rows: unit length.
+        slots: unit length.
+        prior: see `slot_prior`.
+        temperature: > 0; small = the nearest slot alone.
+    """
+    similarity = (image_rows @ slots.flatten(0, 1).T).unflatten(-1, prior.shape)  # (B, K, C, M)
+    return ((similarity / temperature + prior).softmax(-1) * similarity).sum(-1)
+
+
+def weigh_pairs(fit: Float[Tensor, "B K C"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B C"]:
+    """sum_j k_bj fit_bj with k = weight normalised over the ranks given.
+
+    Args:
+        fit: of each rank and class.
+        weight: positive, of any sum.
+    """
+    share = weight / weight.sum(-1, keepdim=True)
+    return (share.unsqueeze(1) @ fit).squeeze(1)
+
+
+def pair_weight(kappa: Float[Tensor, " K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+    """softplus(kappa_j) w_bj, to be normalised within a level."""
+    return F.softplus(kappa) * weight

@@ -1,0 +1,116 @@
+"""Which patches to keep: sample-wise and semantic-wise activation, top-K, the fused rest.
+
+Pure functions. B images, C classes, N patches, K kept, M prototypes a class, D joint width,
+R candidate classes. Features are unit length. Source: docs/method.md, section 3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.clip.blocks import gather_tokens
+
+
+class Candidates(NamedTuple):
+    """The likeliest classes of each image; they stand in for the label, at test time as well."""
+
+    index: Int[Tensor, "B R"]  # type: ignore[assignment]  # a tuple has a method of that name
+    weight: Float[Tensor, "B R"]
+
+
+class Selection(NamedTuple):
+    """The patches of each image that were kept, best first."""
+
+    indices: Int[Tensor, "B K"]
+    """Positions among the picture's patches, from 0; the class token is not counted."""
+    tokens: Float[Tensor, "B K D"]
+    weight: Float[Tensor, "B K"]
+    """softmax of the kept activations."""
+    fused: Float[Tensor, "B D"]
+    """The other patches in one token, weighted by their activation; not unit length."""
+
+
+def candidate_classes(logits: Float[Tensor, "B C"], num_candidates: int) -> Candidates:
+    """Softmax over each image's top `min(num_candidates, C)` classes, without gradient."""
+    top = logits.detach().topk(min(num_candidates, logits.shape[-1]), dim=-1)
+    return Candidates(top.indices, top.values.softmax(-1))
+
+
+def mix_candidates(
+    candidates: Candidates, per_class: Float[Tensor, "C *rest"]
+) -> Float[Tensor, "B *rest"]:
+    """Weighted sum over each image's candidates: sum_r pi_r per_class[r]."""
+    chosen = per_class[candidates.index]  # (B, R, ...)
+    weight = candidates.weight.reshape(*candidates.weight.shape, *[1] * (chosen.dim() - 2))
+    return (weight * chosen).sum(1)
+
+
+
+
+def similarity_score(
+    patches: Float[Tensor, "B N D"], text: Float[Tensor, "C D"], candidates: Candidates
+) -> Float[Tensor, "B N"]:
+    """Sample-wise, `SCORE: similarity`: patches against the candidates' mean text feature."""
+    return (patches @ mix_candidates(candidates, text).unsqueeze(-1)).squeeze(-1)
+
+
+def semantic_score(
+    patches: Float[Tensor, "B N D"],
+    prototypes: Float[Tensor, "C M D"],
+    candidates: Candidates,
+) -> Float[Tensor, "B N"]:
+    """Semantic-wise: sum_r pi_r max_m <patch, prototype_rm>."""
+    chosen = prototypes[candidates.index]  # (B, R, M, D)
+    similarity = patches @ chosen.flatten(1, 2).transpose(1, 2)  # (B, N, R * M)
+    best = similarity.unflatten(-1, chosen.shape[1:3]).amax(-1)  # (B, N, R)
+    return (best * candidates.weight.unsqueeze(1)).sum(-1)
+
+
+def select_top(
+    patches: Float[Tensor, "B N D"], activation: Float[Tensor, "B N"], num_keep: int
+) -> Selection:
+    """Keep the `num_keep` most active patches, in descending order, ties to the lower index.
+
+    Args:
+        patches: unit length.
+        activation: higher is better.
+        num_keep: K, in 1..N.
+
+    Raises:
+        ValueError: `num_keep` is out of range.
+    """
+    num_patches = patches.shape[1]
+    if not 1 <= num_keep <= num_patches:
+        raise ValueError(
+            f"the number of kept patches must lie in 1..{num_patches} for this backbone, "
+            f"got {num_keep} (TRAINER.SPOTLIGHTER.TOPK)"
+        )
+    order = activation.argsort(dim=-1, descending=True, stable=True)  # (B, N)
+    keep, rest = order[:, :num_keep], order[:, num_keep:]
+    # With every patch kept, the fused token is the mean of them all.
+    rest = rest if num_keep < num_patches else order
+    weight = activation.gather(1, keep).softmax(-1)  # (B, K)
+    rest_weight = activation.gather(1, rest).softmax(-1)
+    fused = (rest_weight.unsqueeze(1) @ gather_tokens(patches, rest)).squeeze(1)
+    return Selection(keep, gather_tokens(patches, keep), weight, fused)
+
+
+
+def whole_map(
+    score: Float[Tensor, "B N"], positions: Int[Tensor, "B N"] | None, num_patches: int
+) -> Float[Tensor, "B N2"]:
+    """Scores at their places in the picture; nan where a pruned tower left no patch.
+
+    Args:
+        score: of the patches that are present.
+        positions: where they come from; None where all are present.
+        num_patches: of the whole picture, N2.
+    """
+    if positions is None:
+        return score
+    empty = score.new_full((len(score), num_patches), torch.nan)
+    return empty.scatter(1, positions, score)

@@ -1,0 +1,141 @@
+"""CLIP as a run's config names it, if it fits the run's pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from yacs.config import CfgNode
+
+from models.clip.load import load_clip
+from models.clip.tokenizer import Tokenizer, clip_tokenizer, normalise_name, tokenizer_of
+
+logger = logging.getLogger(__name__)
+
+ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with a warning
+LONG = 60  # characters of a name that a sentence quotes
+
+
+def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
+    """The names, if each says something; a warning names those that several classes share.
+
+    Args:
+        names: by label.
+        clip: the backbone, whose tokenizer they must fit; OpenAI's if there is none.
+
+    Raises:
+        ValueError: names every class whose name is empty, or that the tokens cannot hold.
+    """
+    names = list(names)
+    tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
+    wrong = [
+        f"class {label} ({fault})"
+        for label, name in enumerate(names)
+        if (fault := flaw(name, tokenizer))
+    ]
+    if wrong:
+        raise ValueError(
+            f"no prompt can be made for {'; '.join(wrong)}; mend the names in the split file or "
+            "the class list of the data set"
+        )
+    shared = [name for name, count in Counter(map(normalise_name, names)).items() if count > 1]
+    if shared:
+        logger.warning(
+            "several classes have one name, so their prompts cannot be told apart: %s",
+            ", ".join(shared),
+        )
+    return names
+
+
+def flaw(name: str, tokenizer: Tokenizer) -> str:
+    """What is wrong with a name; "" if nothing is."""
+    quoted = repr(name if len(name) <= LONG else name[:LONG] + "...")
+    try:
+        name.encode()
+        length = tokenizer.count(normalise_name(name))
+    except UnicodeEncodeError:
+        return f"{quoted} holds half a character"
+    if not length:
+        return f"its name {quoted} is empty"
+    # A sentence ends at the first mark of its end: none may come before it.
+    end = tokenizer.num_start + length
+    if end < ROOM - 1 and int(tokenizer.tokenize([normalise_name(name)], ROOM).eos) != end:
+        return f"{quoted} holds a mark of CLIP's own, as <|endoftext|>"
+    return ""
+
+
+
+
+def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Module:
+    """Load CLIP.
+
+    Args:
+        settings: the node MODEL.
+        pictures: the node INPUT of the run whose pictures it will see.
+        name: of another backbone than MODEL.BACKBONE.NAME, as a teacher's.
+
+    Raises:
+        ValueError: two sources of weights, or pictures that do not fit the backbone.
+    """
+    backbone = settings.BACKBONE
+    weights = "" if name else backbone.WEIGHTS
+    if weights and not backbone.PRETRAINED:
+        raise ValueError(
+            f"MODEL.BACKBONE.PRETRAINED False asks for random weights, and --weights for {weights}"
+            "; leave one of them out"
+        )
+    clip = load_clip(
+        name or backbone.NAME,
+        pretrained=backbone.PRETRAINED,
+        trust=settings.TRUST_WEIGHTS,
+        weights=weights,
+    )
+    require_size(clip, pictures, name or backbone.NAME)
+    require_normalisation(clip, pictures, name or backbone.NAME, settings.ALLOW_MISMATCH)
+    return clip
+
+
+def require_size(clip: Any, pictures: CfgNode, name: str) -> None:
+    """Refuse pictures of another size than the image tower's.
+
+    Raises:
+        ValueError: names the size that fits.
+    """
+    size = clip.visual.input_resolution
+    if tuple(pictures.SIZE) != (size, size):
+        raise ValueError(
+            f"{name} sees pictures of {size} x {size}, and INPUT.SIZE is {tuple(pictures.SIZE)}: "
+            f'add INPUT.SIZE "({size}, {size})"'
+        )
+
+
+def require_normalisation(clip: Any, pictures: CfgNode, name: str, allow: bool) -> None:
+    """Refuse pictures that are normalised in another way than the weights were trained with.
+
+    OpenAI's weights say nothing of it: there the configs in `configs/trainers` do.
+
+    Raises:
+        ValueError: names the values that fit.
+    """
+    known = getattr(clip, "preprocess", None) or {}
+    if known.get("resize_mode") == "squash":
+        logger.warning("%s was trained on pictures squashed to a square; here they are cut", name)
+    if "mean" not in known or "std" not in known:
+        return
+    wanted = [[round(float(v), 6) for v in known[key]] for key in ("mean", "std")]
+    given = [[round(float(v), 6) for v in v] for v in (pictures.PIXEL_MEAN, pictures.PIXEL_STD)]
+    if wanted == given:
+        return
+    sentence = (
+        f"the weights of {name} were trained on pictures of mean {wanted[0]} and standard "
+        f"deviation {wanted[1]}, and this run has {given[0]} and {given[1]}"
+    )
+    if not allow:
+        raise ValueError(
+            f'{sentence}: add INPUT.PIXEL_MEAN "{wanted[0]}" INPUT.PIXEL_STD "{wanted[1]}", or '
+            "--allow-mismatch if that is meant"
+        )
+    logger.warning("%s; they are used all the same (--allow-mismatch)", sentence)

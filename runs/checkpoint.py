@@ -1,0 +1,240 @@
+"""Find, read and load a checkpoint. A wrong one is refused in one sentence."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from models.clip.plain_files import not_finite, read_plain
+from models.clip.weights import misfits
+from runs.identity import WHY, check, short
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
+
+logger = logging.getLogger(__name__)
+
+BEST = "model-best.pth.tar"
+OF_PICTURES = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")  # not learned by steps
+POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
+# Buffers that published checkpoints hold and that follow from the class names.
+DERIVED = (
+    "token_prefix",
+    "token_suffix",
+    "token_prefix2",
+    "token_suffix2",
+    "tokenized_prompts",
+)
+
+
+def load(trainer: CLIPTrainer, directory: str | Path, epoch: int | None) -> None:
+    """Load learned weights for evaluation; nothing is loaded that does not fit.
+
+    Without a folder nothing is loaded. The trainer learns which epoch it is, and what chose it.
+    """
+    if not directory:
+        logger.info("No --model-dir: evaluating without learned weights")
+        return
+    path = find_checkpoint(directory, trainer.checkpoint_name, epoch)
+    saved = read_fitting(trainer, path)
+    load_into(trainer.model.learned, saved, path)
+    trainer.loaded_epoch = saved["epoch"]
+    trainer.epoch_chosen_by = who_chose(path, epoch)
+    trainer.chosen_elsewhere = "identity" not in saved
+    trainer.trained_settings = (saved.get("identity") or {}).get("settings")
+    logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
+
+
+def read_fitting(trainer: CLIPTrainer, path: Path) -> dict[str, Any]:
+    """A checkpoint of this trainer on this CLIP, ours or a published one, under our names.
+
+    Raises:
+        ValueError: it is of another trainer, CLIP or use.
+    """
+    saved = read_checkpoint(path)
+    check(trainer, saved, path, to_train=False)
+    if "identity" not in saved:
+        saved["state_dict"] = trainer.to_our_names(saved["state_dict"], path)
+        own = trainer.model.learned.state_dict()  # published projects know no pruning
+        saved["state_dict"] |= {k: v for k, v in own.items() if k.startswith("pruner.")}
+    return saved
+
+
+def start_from(trainer: CLIPTrainer, given: Path) -> None:
+    """Begin training with what another run has learned; the optimiser begins anew.
+
+    What is filled from the training pictures, a bank and a pruner, is filled from this run's.
+
+    Args:
+        trainer: before its first step.
+        given: MODEL.INIT_WEIGHTS, a checkpoint or the output folder of a run.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not fit.
+    """
+    path = find_checkpoint(given, trainer.checkpoint_name) if given.is_dir() else given
+    saved, own = read_fitting(trainer, path), trainer.model.learned.state_dict()
+    state = {k: v for k, v in saved["state_dict"].items() if not k.startswith(OF_PICTURES)}
+    saved["state_dict"] = state | {k: v for k, v in own.items() if k.startswith(OF_PICTURES)}
+    load_into(trainer.model.learned, saved, path)
+    logger.info("Starting from %s (MODEL.INIT_WEIGHTS)", path)
+
+
+def who_chose(path: Path, epoch: int | None) -> str:
+    """What chose the epoch of a checkpoint that is loaded."""
+    if path.name == BEST:
+        return "best_val"
+    return "last_step" if epoch is None else "load_epoch"
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints of a folder that are named by their epoch, newest first."""
+    paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdecimal()]
+    return sorted(paths, key=number_of, reverse=True)
+
+
+def number_of(path: Path) -> float:
+    """The epoch in a checkpoint's name; infinite for one without, as the best."""
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else float("inf")
+
+
+def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
+    """The file to load: that epoch's, else model-best, else the one `checkpoint` points to.
+
+    Args:
+        directory: `--model-dir`.
+        name: folder of the registered model, as prompt_learner.
+        epoch: `--load-epoch`.
+
+    Raises:
+        FileNotFoundError: says what is there.
+    """
+    folder = Path(directory) / name
+    wanted = [BEST] if epoch is None else [f"model.pth.tar-{epoch}"]
+    pointer = folder / POINTER
+    if epoch is None and pointer.is_file():
+        wanted.append(pointer.read_text("utf-8", "replace").strip())
+    for file in wanted:
+        if (folder / file).is_file():
+            return folder / file
+    found = sorted(path.name for path in folder.glob("model*.pth.tar*"))
+    beside = {p.parent.name for p in Path(directory).glob("*/model*.pth.tar*")} - {name}
+    hint = f", but there is a folder {', '.join(sorted(beside))} of another trainer" * bool(beside)
+    raise FileNotFoundError(
+        f"no checkpoint {' or '.join(wanted)} in {folder}; found: {', '.join(found) or 'none'}"
+        f"{hint} (--model-dir, --load-epoch)"
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, without the buffers that follow from class names.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, is none of this family, or holds what is no number.
+    """
+    saved = read_plain(path)
+    fault = "it has no state_dict or epoch"
+    if isinstance(saved, dict) and {"state_dict", "epoch"} <= saved.keys():
+        odd = misformed(saved, FORM)
+        fault = f"its {odd} is of another form" if odd else ""
+    if fault:
+        raise ValueError(f"{path} is not a checkpoint of this family: {fault}")
+    state = saved["state_dict"]
+    if wrong := not_finite(state):
+        raise ValueError(f"{path} holds infinite numbers, or what is no number, in {short(wrong)}")
+    saved["state_dict"] = {k: v for k, v in state.items() if k.split(".")[-1] not in DERIVED}
+    return saved
+
+
+def misformed(value: Any, form: Any, name: str = "content") -> str:
+    """Where plain data is not of a form; "" where it is.
+
+    Args:
+        value: plain data.
+        form: a type, or a test; a tuple of forms, one of which must fit; a list of the form of all
+            items; a dictionary {type of all keys: form of all values}, or {key: form of its value}
+            for keys that may lack.
+        name: of the value, for the answer.
+    """
+    if isinstance(form, tuple):
+        faults = [misformed(value, one, name) for one in form]
+        return "" if "" in faults else faults[-1]
+    if isinstance(form, (list, dict)):
+        if type(value) is not type(form):
+            return name
+        parts = _entries(value, form) if isinstance(form, dict) else _items(value, form[0])
+        faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
+        return next(filter(None, faults), "")
+    fits = type(value) is form if isinstance(form, type) else form(value)
+    return "" if fits else name
+
+
+def _items(value: Any, form: Any) -> list[tuple[Any, Any, Any]]:
+    return [(place, item, form) for place, item in enumerate(value)]
+
+
+def _entries(value: Any, form: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
+    (first, inner), *_ = form.items()
+    if isinstance(first, type):
+        keys = [(f"key {str(key)[:20]}", key, first) for key in value]
+        return keys + [(key, item, inner) for key, item in value.items()]
+    return [(key, value[key], one) for key, one in form.items() if key in value]
+
+
+def is_plain(value: Any) -> bool:
+    """Whether something is a number, a text, or a container of those."""
+    if isinstance(value, dict):
+        return all(map(is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def is_count(value: Any) -> bool:
+    """Whether something is a number of epochs."""
+    return type(value) is int and 0 <= value < 2**31
+
+
+NONE = type(None)
+# What a checkpoint holds; one of another project has some of it. Shapes: see `resuming.restore`.
+FORM = {
+    "state_dict": {str: (Tensor, {"class_names": [str]})},
+    "epoch": is_count,
+    "best_epoch": is_count,
+    "val_result": (NONE, int, float),
+    "identity": dict.fromkeys(WHY, is_plain)
+    | {"config": {str: is_plain}, "version": {str: is_plain}, "class_names": [str]},
+    "optimizer": (NONE, {"state": {int: {str: (NONE, int, float, Tensor)}}}),
+    "scheduler": (NONE, {str: is_plain}),
+    "average": (NONE, {str: Tensor}),
+    "scaler": (NONE, {str: (int, float)}),
+    "random": [str],
+    "workers": [{int: str}],
+}
+
+
+def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
+    """Copy a checkpoint's weights, all of them or none.
+
+    Raises:
+        ValueError: keys or shapes do not fit.
+    """
+    state = saved["state_dict"]
+    own = module.state_dict()
+    if wrong := misfits(own, state, dict(module.named_parameters())):
+        raise ValueError(
+            f"the checkpoint {path} does not fit this trainer and config: {'; '.join(wrong)}"
+        )
+    before = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        module.load_state_dict(before)
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"the checkpoint {path} does not fit this config: {reason}") from error

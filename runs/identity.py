@@ -1,0 +1,294 @@
+"""What a checkpoint says of itself, and whether that fits a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from torch import nn
+from yacs.config import CfgNode
+
+from models.clip.weights import some
+from runs import parallel as distributed
+from runs.config import extend_cfg, read_run_config
+from runs.config_rules import flat
+from runs.record import git_revision, versions
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
+
+logger = logging.getLogger(__name__)
+
+# Keys that change what is written, printed or how fast, but not what is learned.
+WITHOUT_EFFECT = (
+    *("OUTPUT_DIR", "RESUME", "VERBOSE", "CONFIG_NAME", "USE_CUDA", "DATASET.ROOT"),
+    "DATASET.LABEL",
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB"),
+    *("TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT"),
+    *("DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE"),
+    *("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS"),
+)
+# Keys beside the trainer's own settings that a prediction depends on.
+AT_TEST = (
+    *("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
+    *("MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX"),
+)
+# Keys that are columns of their own in a table, or that its base and new columns differ in.
+NAMED = (
+    *("TRAINER.NAME", "SEED"),
+    *("DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
+)
+TEACHER = "TRAINER.PROMPTKD.TEACHER_DIR"
+WHY = {
+    "trainer": "each trainer learns parameters of its own",
+    "backbone": "what was learned fits the towers it was learned on",
+    "weights": "what was learned fits the weights it was learned on",
+    "context_length": "the learned context has another shape",
+    "class_names": "it belongs to these classes",
+    "data": "a digest of paths, labels and splits: the data have changed",
+    "pictures": "a digest of the training pictures: they were replaced",
+    "teacher": "its projector fits one teacher",
+    "base": "its head was trained on that base",
+}
+TOWERS = ("trainer", "backbone", "weights", "context_length")
+CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them differ, and config keys
+
+
+def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
+    """What a checkpoint of this run says of itself; plain data.
+
+    Args:
+        trainer: of the run.
+        to_train: read the training pictures, too, which an evaluation does not need.
+    """
+    config, dataset = deciding(trainer.cfg), trainer.dm.dataset
+    return {
+        "trainer": trainer.cfg.TRAINER.NAME,
+        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
+        "weights": trainer.weights,
+        "class_names": trainer.class_names,
+        "context_length": context_length(trainer.model.learned),
+        "dataset": label(trainer),
+        "own_name": getattr(dataset, "own_name", ""),
+        "all_classes": text_digest(list(getattr(dataset, "all_class_names", ()))),
+        "data": getattr(dataset, "digest", ""),
+        "pictures": trainer.training_pictures if to_train else "",
+        "settings": settings(trainer),
+        "config": config,
+        "config_digest": text_digest(config),
+        "version": versions() | {"git": git_revision()},
+        **trainer.own_identity(),
+    }
+
+
+def text_digest(value: Any) -> str:
+    """12 hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def digest(module: nn.Module) -> str:
+    """12 hexadecimal digits that tell weights apart; the statistics of a ResNet are among them."""
+    total = hashlib.sha256()
+    statistics = [(n, b) for n, b in module.named_buffers() if ".running_" in n]
+    for name, value in [*module.named_parameters(), *statistics]:
+        total.update(name.encode())
+        total.update(value.detach().float().cpu().contiguous().numpy().data)
+    return total.hexdigest()[:12]
+
+
+def context_length(learned: nn.Module | None) -> int | None:
+    """The number of learned context vectors; None where no words are learned."""
+    parameters = {} if learned is None else dict(learned.named_parameters())
+    return next((p.shape[-2] for n, p in parameters.items() if n.split(".")[-1] == "ctx"), None)
+
+
+def deciding(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that decide what a run learns, by full name; plain data."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flat(cfg).items()
+        if key not in WITHOUT_EFFECT
+    }
+
+
+def label(trainer: CLIPTrainer) -> str:
+    """The name of a run's data in results and tables."""
+    return str(getattr(trainer.dm.dataset, "label", trainer.cfg.DATASET.NAME))
+
+
+def settings(trainer: CLIPTrainer) -> dict[str, Any]:
+    """The settings that decide a result and differ from the defaults, by full name; plain data.
+
+    What was learned elsewhere has the settings that it was learned with; of this run's own count
+    those that a prediction depends on. Where nothing is learned, no others count.
+    """
+    found = changed_settings(trainer.cfg, set(trainer.settings_read()))
+    if distributed.processes() > 1 and trainer.trained:
+        found["processes"] = distributed.processes()
+    if trainer.model.learned is None:
+        kept = {*predicting(trainer), "MODEL.BACKBONE.NAME"}
+        return {key: value for key, value in found.items() if key in kept}
+    if trainer.trained_settings is None:
+        return found
+    now = predicting(trainer)
+    before = {key: value for key, value in trainer.trained_settings.items() if key not in now}
+    return before | {key: value for key, value in found.items() if key in now}
+
+
+@cache
+def default_settings() -> dict[str, Any]:
+    """The deciding keys with their defaults."""
+    defaults = get_cfg_default()
+    extend_cfg(defaults)
+    return deciding(defaults)
+
+
+def settings_of_run(folder: Path) -> dict[str, Any]:
+    """The settings of a run by its config.yaml; see `settings`.
+
+    Raises:
+        ValueError: the config is damaged.
+        LookupError: it names no trainer that there is.
+    """
+    cfg = read_run_config(folder)
+    found = changed_settings(cfg, nodes_of(cfg))
+    if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
+        found["DATASET.ROOT"] = cfg.DATASET.ROOT
+    return found
+
+
+def nodes_of(cfg: CfgNode) -> set[str]:
+    """The nodes of TRAINER that the trainer of a config reads: its own, and that of its base.
+
+    Raises:
+        LookupError: there is no such trainer.
+    """
+    node = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).node
+    base = cfg.TRAINER[node].get("BASE")
+    return {node, TRAINER_REGISTRY.get(base).node} if base else {node}
+
+
+def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
+    """The deciding keys of a config that differ from the defaults and have no column.
+
+    Args:
+        cfg: a config.
+        nodes: the nodes of TRAINER that are read; keys of the others are left out.
+    """
+    usual = default_settings()
+    found = {
+        key: _without_seed(value)
+        for key, value in deciding(cfg).items()
+        if usual.get(key) != value
+        and key not in NAMED
+        and (key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes)
+    }
+    if TEACHER in found:
+        found[TEACHER] = _teacher(cfg, found[TEACHER])
+    return found
+
+
+def _without_seed(value: Any) -> Any:
+    """A path without the number of the seed: seeds are repetitions of one experiment."""
+    return re.sub(r"seed_?\d+", "seed*", value) if isinstance(value, str) else value
+
+
+def teacher_folder(cfg: CfgNode) -> Path:
+    """TRAINER.PROMPTKD.TEACHER_DIR for the data set and the seed of a run."""
+    # replaced as they stand: a format string could ask for gigabytes
+    named = cfg.TRAINER.PROMPTKD.TEACHER_DIR.replace("{dataset}", cfg.DATASET.NAME)
+    return Path(named.replace("{seed}", str(cfg.SEED)))
+
+
+def _teacher(cfg: CfgNode, folder: str) -> str:
+    """A teacher by trainer, config and settings, if its folder is that of a run."""
+    try:
+        where = teacher_folder(cfg)
+        taught, digits = read_run_config(where), text_digest(settings_of_run(where))
+    except (OSError, ValueError, LookupError):
+        return folder  # a published one, or one that is refused elsewhere
+    return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
+
+
+def predicting(trainer: CLIPTrainer) -> set[str]:
+    """The keys among them that a prediction of the trained model depends on."""
+    own = {
+        f"TRAINER.{node}.{key}"
+        for node, settings in trainer.settings_read().items()
+        for key in settings.of_the_model()
+    }
+    return own | set(AT_TEST)
+
+
+def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: bool) -> None:
+    """Compare a checkpoint with a run; published ones say nothing of themselves and pass.
+
+    Args:
+        trainer: of the run.
+        saved: content of the checkpoint.
+        path: of the checkpoint, for the message.
+        to_train: to go on training, where all that decides it must agree, not to evaluate.
+
+    Raises:
+        ValueError: names all that differs, and why it matters.
+    """
+    there, here = saved.get("identity") or {}, identity(trainer, to_train=to_train)
+    keys = dict.fromkeys((*TOWERS, *trainer.own_identity(), *_of_the_data(there, here, to_train)))
+    wrong = [key for key in keys if key in there and there[key] != here[key]]
+    other = _differing_settings(trainer, there.get("config", {}), here["config"], to_train)
+    if to_train and there.get("version", here["version"]) != here["version"]:
+        was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}
+        logger.warning("%s was written with %s: last digits may differ now", path, was)
+    if not wrong and not other:
+        return
+    sentence = f"the checkpoint {path} was written with " + "; ".join(
+        [_difference(key, there[key], here[key], WHY[key]) for key in wrong] + other
+    )
+    can_be_meant = all(key in CAN_BE_MEANT for key in wrong)
+    if can_be_meant and trainer.cfg.MODEL.ALLOW_MISMATCH:
+        logger.warning("%s; it is loaded all the same (--allow-mismatch)", sentence)
+        return
+    raise ValueError(
+        f"{sentence}; choose another --model-dir (or --output-dir), or the settings it was trained "
+        "with" + ", or pass --allow-mismatch if that is meant" * can_be_meant
+    )
+
+
+def _of_the_data(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> list[str]:
+    """What must agree about the data.
+
+    A run goes on with all that it began with. It is evaluated on any data, but those of one name
+    must not have changed, else pictures that it was trained on may be tested.
+    """
+    if to_train:
+        return ["class_names", "data", "pictures"]
+    of_one_name = there.get("dataset") == here["dataset"] or all(
+        there.get(key) == here[key] for key in ("own_name", "all_classes")
+    )
+    return ["data"] if of_one_name and there.get("data") and here["data"] else []
+
+
+def _differing_settings(
+    trainer: CLIPTrainer, there: dict[str, Any], here: dict[str, Any], to_train: bool
+) -> list[str]:
+    keys = set(here) if to_train else predicting(trainer)
+    differ = [k for k, v in here.items() if k in keys and k in there and there[k] != v]
+    why = "the run would not go on as it began" if to_train else "it was not trained to be so used"
+    return [_difference(k, there[k], here[k], why if k == differ[-1] else "") for k in differ]
+
+
+def _difference(key: str, there: Any, here: Any, why: str) -> str:
+    reason = f" ({why})" if why else ""
+    return f"{key} {short(there)}, and this run has {short(here)}{reason}"
+
+
+def short(value: Any) -> str:
+    """A value for a sentence; a long list by its beginning."""
+    return some(list(map(str, value))) if isinstance(value, list) else str(value)

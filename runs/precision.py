@@ -1,0 +1,65 @@
+"""fp32 | fp16 | amp | bf16: what each means for the model and for the forward pass."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from dassl.engine import TrainerX
+from torch import Tensor, nn
+
+from models.clip.blocks import cast_products
+from models.clip.image_tower import ResNetEncoder, VisualEncoder
+from models.clip.text_tower import TextEncoder
+
+logger = logging.getLogger(__name__)
+
+
+class Precision:
+    """Set once on a model; gives the context of the forward pass and scales the loss.
+
+    - fp32: as it says.
+    - fp16: the frozen towers in half precision, what is learned in float32. CUDA only; elsewhere
+      fp32 with a warning.
+    - amp: automatic mixed precision (float16 and a scaled loss on CUDA, bfloat16 elsewhere).
+    - bf16: the image tower in bfloat16, all else in float32.
+    """
+
+    def __init__(self, name: str, model: nn.Module, device: torch.device) -> None:
+        self.device, self.amp_dtype, self.scaler = device, None, None
+        if name == "fp16" and device.type != "cuda":
+            logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
+        elif name == "fp16":
+            cast_towers(model, torch.float16, (VisualEncoder, ResNetEncoder, TextEncoder))
+        elif name == "bf16":
+            cast_towers(model, torch.bfloat16, (VisualEncoder, ResNetEncoder))
+        elif name == "amp" and device.type == "cuda":
+            self.amp_dtype, self.scaler = torch.float16, torch.amp.GradScaler("cuda")
+        elif name == "amp":
+            self.amp_dtype = torch.bfloat16
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        dtype = self.amp_dtype or torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
+
+    def descend(self, trainer: TrainerX, loss: Tensor) -> None:
+        """Gradients and one optimiser step; with a scaled loss in float16.
+
+        Whether the numbers are finite is looked at behind the step, see `runs.health`.
+        """
+        trainer.model_zero_grad()
+        if self.scaler is None:
+            torch.autograd.backward(loss)
+            trainer.model_update()
+            return
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.step(trainer.optim)
+        self.scaler.update()
+
+
+def cast_towers(model: nn.Module, dtype: torch.dtype, kinds: tuple[type, ...]) -> None:
+    """Matrix products of the frozen towers in a smaller dtype; a teacher's, too."""
+    for part in model.modules():
+        if isinstance(part, kinds):
+            cast_products(part, dtype)

@@ -1,0 +1,107 @@
+"""What a run leaves behind for tables: results.json and config.yaml."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from datetime import datetime, timezone
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from runs.files import sync, write_text
+
+PROJECT = Path(__file__).parent.parent
+RESULTS = "results.json"
+PREDICTIONS = "predictions.csv"
+NO_MAPPING = (TypeError, AttributeError, RecursionError)
+HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
+PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
+
+
+@cache
+def git_revision() -> str:
+    """Short SHA of the project, "-dirty" appended if files differ; "unknown" outside git."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Python and the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def write_config(cfg: CfgNode, directory: str | Path) -> None:
+    """The resolved configuration, with the project's revision on its first line."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "config.yaml", f"# git: {git_revision()}\n{cfg.dump()}")
+
+
+def begin(cfg: CfgNode, directory: str | Path) -> None:
+    """Remove earlier results, then write the config of a run that nothing refuses any more.
+
+    Until its own are written the run is not done, and a config never stands beside another's.
+    """
+    for folder in map(Path(directory).joinpath, ("", *HALVES)):
+        for name in (RESULTS, PREDICTIONS):
+            (folder / name).unlink(missing_ok=True)
+    sync(Path(directory))  # a machine that stops now keeps this order
+    write_config(cfg, directory)
+
+
+def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
+    """predictions.csv: label and predicted label of every picture, in the order of the split."""
+    path = Path(directory) / PREDICTIONS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
+
+
+def dataset_of(model_dir: str) -> str:
+    """DATASET.LABEL of the run that a folder holds, else DATASET.NAME; "" without a folder.
+
+    A published checkpoint has no config beside it: "unknown".
+
+    Raises:
+        ValueError: the config is damaged.
+    """
+    path = Path(model_dir or ".") / "config.yaml"
+    if not model_dir or not path.is_file():
+        return "unknown" if model_dir else ""
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]
+        name = node.get("LABEL") or node["NAME"]
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, *NO_MAPPING):
+        name = None
+    if not isinstance(name, str):
+        raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")
+    return name
+
+
+def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
+    """Write results.json whole or not at all; its presence says that the run is done."""
+    path = Path(directory) / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = results | {
+        "versions": versions(),
+        "git": git_revision(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return path

@@ -1,0 +1,273 @@
+"""The page's server, asked over HTTP as no browser would: what it refuses, and what it says."""
+
+import io
+import json
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.inference.web.conftest import page_of
+
+pytest.importorskip("gradio", reason="Gradio is not installed")
+import httpx
+
+from inference.web import guard
+
+API = "/gradio_api"
+GONE = "this is no picture that was uploaded a short while ago; choose it again"
+
+
+def png(width=90, height=70):
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3)).astype(np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
+
+
+class Client:
+    def __init__(self, address):
+        self.http = httpx.Client(base_url=address.rstrip("/"), timeout=60)
+
+    def upload(self, content, name="a.png"):
+        found = self.http.post(f"{API}/upload", files={"files": (name, content)})
+        assert found.status_code == 200, found.text
+        return found.json()[0]
+
+    def ask(self, picture, names="red fox, owl", new="as the run says"):
+        """Event and data of an answer."""
+        asked = self.http.post(f"{API}/call/predict", json={"data": [picture, names, new]})
+        if asked.status_code != 200:
+            return str(asked.status_code), asked.text
+        text = self.http.get(f"{API}/call/predict/{asked.json()['event_id']}").text
+        event, data = re.search(r"event: (complete|error)\ndata: (.*)", text).groups()
+        return event, json.loads(data)
+
+    def said(self, *question, **named):
+        event, data = self.ask(*question, **named)
+        assert event == "error", data
+        return (data or {}).get("error")
+
+
+@pytest.fixture
+def client(served):
+    return Client(served[0])
+
+
+def file(path, **more):
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}} | more
+
+
+def test_an_upload_is_answered(client):
+    for picture in (file(client.upload(png())), {"path": client.upload(png())}):
+        event, data = client.ask(picture)
+        assert event == "complete", data
+        assert {row["label"] for row in data[0]["confidences"]} == {"red fox", "owl"}
+        looked_at = client.http.get(f"{API}/file={data[2]['path']}")
+        assert looked_at.status_code == 200
+        assert looked_at.content
+
+
+def test_pictures_of_the_machine_are_not_read(client, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png())
+    inside = Path(client.upload(png()))
+    link = inside.with_name("link.png")
+    link.symlink_to(secret)
+    places = (
+        secret,
+        tmp_path / "absent.png",
+        tmp_path,
+        link,
+        inside.parent / ".." / ".." / ".." / secret.relative_to("/"),
+        inside.with_name("absent.png"),
+        inside.parent,
+        "",
+        "a\0b",
+        "/etc/passwd",
+        "/proc/self/environ",
+    )
+    for place in places:
+        assert client.said({"path": str(place)}) == GONE, place
+        assert client.said(file(place)) in (GONE, None), place
+        assert client.http.get(f"{API}/file={place}".replace("\0", "%00")).status_code in (403, 404)
+
+
+def test_whether_a_file_exists_is_not_told(client, tmp_path):
+    there, absent = tmp_path / "there.png", tmp_path / "absent.png"
+    there.write_bytes(png())
+    for form in (file, lambda path: {"path": str(path)}):
+        assert client.ask(form(there)) == client.ask(form(absent))
+    said = [client.http.get(f"{API}/file={path}") for path in (there, absent)]
+    assert said[0].status_code == said[1].status_code == 403
+    assert said[0].text.replace("there", "") == said[1].text.replace("absent", "")
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/a.png", "https://example.org/a.png"])
+def test_nothing_is_fetched(client, place):
+    assert client.said({"path": place}) == GONE
+    assert client.said(file(place)) in (GONE, None)
+    assert client.said(file("", url=place)) in (GONE, None)
+    for way in (f"{API}/file={place}", f"{API}/proxy={place}", f"{API}/file/{place}"):
+        assert client.http.get(way).status_code == 403, way
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example"])
+def test_another_host_is_refused(client, host):
+    for way in ("/", "/config", f"{API}/info"):
+        assert client.http.get(way, headers={"Host": host}).status_code == 400
+    sent = client.http.post(f"{API}/upload", files={"files": png()}, headers={"Host": host})
+    assert sent.status_code == 400
+
+
+def test_loopback_is_answered(client, served):
+    for host in (f"127.0.0.1:{served[1]}", f"localhost:{served[1]}", "localhost:8000"):
+        own = {"Host": host, "Origin": f"http://{host}"}
+        assert client.http.get("/config", headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", ""])
+def test_another_pages_request_is_refused(client, origin):
+    found = client.http.post(
+        f"{API}/call/predict", json={"data": []}, headers={"Origin": origin}
+    )
+    assert found.status_code == 403
+    assert "another page may not ask this one" in found.text
+
+
+def test_too_large_is_refused(client):
+    found = client.http.post(f"{API}/upload", files={"files": bytes(52 * 10**6)})
+    assert (found.status_code, found.text) == (
+        413,
+        "the request is too large: 51 MB are allowed",
+    )
+    for number in (10**6, 2 * 10**6):
+        words = " ".join("owl" for _ in range(number))
+        assert client.ask(file(client.upload(png())), words)[0] == "413"
+
+
+def test_a_body_of_unsaid_length_is_bounded(client):
+    pieces = (b"[" * 65536 for _ in range(64))
+    kind = {"Content-Type": "application/json"}
+    found = client.http.post(f"{API}/call/predict", content=pieces, headers=kind)
+    assert found.status_code in (400, 413)
+    assert client.ask(file(client.upload(png())))[0] == "complete"
+
+
+def test_class_lists_are_bounded(client):
+    picture = file(client.upload(png()))
+    many = "\n".join(f"class {i}" for i in range(1001))
+    assert client.said(picture, many) == "1001 classes are named; 1000 are allowed"
+    long = client.said(picture, "owl\n" + "fox " * 60)
+    assert long.startswith("a class name has 239 characters (fox fox")
+    assert long.endswith("200 are allowed")
+    assert "leaves no choice" in client.said(picture, "owl")
+    assert "(&lt;img src=x&gt;)" in client.said(picture, "<img src=x>"), "it is shown as HTML"
+
+
+@pytest.mark.parametrize("side", [8100, 10_000, 20_000])
+def test_a_picture_of_many_pixels_is_not_decoded(client, side):
+    target = io.BytesIO()
+    Image.new("1", (side, side)).save(target, "PNG")
+    said = client.said(file(client.upload(target.getvalue(), "large.png")))
+    assert said.startswith("large.png cannot be read as a picture: ")
+    assert "pixels" in said
+
+
+def test_no_other_question_is_taken(client):
+    for way in ("run/predict", "component_server", "process_recording", "stream/x", "vibe-edit"):
+        assert client.http.post(f"{API}/{way}", json={"data": []}).status_code == 404, way
+    assert "not in the list of choices" in client.said(file(client.upload(png())), new="anything")
+
+
+def test_many_at_once_are_answered_or_told_so(client):
+    picture = file(client.upload(png()))
+    with ThreadPoolExecutor(40) as pool:
+        found = list(pool.map(lambda _: client.ask(picture), range(40)))
+    kinds = {event for event, _ in found}
+    assert "complete" in kinds
+    assert kinds <= {"complete", "503"}
+    assert client.ask(picture)[0] == "complete"
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.thorough)]
+)
+def test_uploads_go_when_the_page_ends(toy_run, tmp_path, how):
+    with page_of(toy_run, TMPDIR=str(tmp_path)) as (process, found):
+        Client(found[0]).upload(png())
+        [folder] = tmp_path.glob("spotlighter_page_*")
+        assert folder.stat().st_mode & 0o077 == 0, "for its owner alone"
+        assert list(folder.rglob("a.png"))
+        process.send_signal(how)
+        assert process.wait(60) == (143 if how == signal.SIGTERM else 0)
+    assert not list(tmp_path.glob("spotlighter_page_*"))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A page in this process that says nothing of a picture, and its uploads."""
+    from inference.web import page
+    from inference.web.answer import Answer
+
+    class Nothing:
+        class_names = ("a", "b")
+
+        def answer(self, picture, names, new):
+            return Answer({"a": 1.0}, {"a": 1.0}, None)
+
+    monkeypatch.setattr(page, "EVERY", 1)
+    monkeypatch.setattr(page, "KEPT", 1)
+    with page.upload_folder() as folder:
+        blocks = page.build_page(Nothing(), folder)
+        yield Client(page.launch(blocks, folder, "127.0.0.1", 0)), folder
+        blocks.close()
+
+
+def test_uploads_go_after_their_last_use(small):
+    client, _ = small
+    path = client.upload(png())
+    assert client.ask(file(path))[0] == "complete"
+    end = time.monotonic() + 60
+    while Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(path).exists()
+    assert client.said(file(path)) == GONE
+
+
+def test_what_a_killed_page_has_left_goes_with_the_next(tmp_path, monkeypatch):
+    from inference.web import page
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, used, new = (tmp_path / f"{page.PREFIX}{name}" for name in ("left", "used", "new"))
+    for folder in (left, used, new):
+        (folder / "upload").mkdir(parents=True)
+    for folder in (left, used):
+        os.utime(folder, (0, 0))
+    with page.locked(used), page.upload_folder() as own:
+        assert set(tmp_path.iterdir()) == {used, new, own}
+
+
+def test_uploads_are_bounded_together(small, monkeypatch):
+    client, folder = small
+    monkeypatch.setattr(guard, "UPLOADS", 1000)
+    (folder / "large").write_bytes(bytes(1001))
+    found = client.http.post(f"{API}/upload", files={"files": png()})
+    assert found.status_code == 507
+    assert found.text.startswith("the uploads fill their place")
+
+
+def test_requests_at_once_are_bounded(small, monkeypatch):
+    client, _ = small
+    monkeypatch.setattr(guard, "AT_ONCE", 1)
+    with client.http.stream("GET", f"{API}/heartbeat/abc") as first:
+        assert first.status_code == 200
+        found = httpx.get(client.http.base_url.join("/config"))
+        assert found.status_code == 503
+        assert "try again in a while" in found.text

@@ -1,0 +1,85 @@
+"""Pictures on their way to the model: kept in memory, decoded ahead."""
+
+import threading
+import time
+
+import pytest
+import torch
+from dassl.data.datasets import build_dataset
+
+import train
+from runs.config import build_config
+from runs.data import KeptPictures, ahead
+from tests.trainers.test_runs import checkpoint, results
+
+SIZE = 64 * 64 * 3 / 2**20  # megabytes of a toy picture
+
+
+def training_pictures(arguments, megabytes):
+    cfg = build_config(train.parse_args(arguments("CoOp")))
+    cfg.defrost()
+    cfg.DATALOADER.CACHE_MB = megabytes
+    return KeptPictures(cfg, build_dataset(cfg).train_x, transform=None, is_train=True)
+
+
+@pytest.mark.parametrize(("megabytes", "kept"), [(0, 0), (5 * SIZE, 5), (1, 24)])
+def test_pictures_are_kept_as_far_as_they_fit(arguments, megabytes, kept):
+    pictures = training_pictures(arguments, megabytes)
+    before = [pictures[i]["img"].tobytes() for i in range(len(pictures))]
+    pictures.keep()
+    assert len(pictures.kept) == kept
+    assert [pictures[i]["img"].tobytes() for i in range(len(pictures))] == before
+
+
+def test_kept_pictures_train_to_the_same_bits(run, tmp_path):
+    for name, megabytes in (("kept", 64), ("read", 0)):
+        run("CoOp", name, DATALOADER__CACHE_MB=megabytes)
+    kept, read = (checkpoint(tmp_path / name)["state_dict"] for name in ("kept", "read"))
+    assert torch.equal(kept["ctx"], read["ctx"])
+
+
+def test_ahead_keeps_the_order():
+    assert list(ahead(range(20))) == list(range(20))
+
+
+def test_ahead_works_while_the_consumer_does():
+    made = []
+
+    def batches():
+        for i in range(5):
+            made.append(i)
+            yield i
+
+    found = ahead(batches(), depth=2)
+    assert next(found) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made == [0, 1, 2]  # two wait
+    assert list(found) == [1, 2, 3, 4]
+
+
+def test_ahead_passes_errors_on():
+    def batches():
+        yield 1
+        raise OSError("unreadable")
+
+    found = ahead(batches())
+    assert next(found) == 1
+    with pytest.raises(OSError, match="unreadable"):
+        next(found)
+
+
+def test_ahead_stops_when_nobody_listens():
+    found = ahead(iter(range(1000)))
+    next(found)
+    before = threading.active_count()
+    found.close()
+    assert threading.active_count() == before - 1
+
+
+def test_a_compiled_tower_gives_the_same_accuracy(run, tmp_path):
+    """The backend "eager" takes the tower apart as any backend does, without a C++ compiler."""
+    for name, backend in (("plain", ""), ("compiled", "eager")):
+        run("CoOp", name, OPTIM__MAX_EPOCH=1, MODEL__COMPILE=backend)
+    assert results(tmp_path / "plain")["accuracy"] == results(tmp_path / "compiled")["accuracy"]

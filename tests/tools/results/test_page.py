@@ -1,0 +1,152 @@
+"""The page, read by a browser where there is one."""
+
+import re
+
+import pytest
+
+from tools import report
+from tools.results.overlays import spotlights
+
+
+@pytest.fixture(scope="session")
+def page_path(tree):
+    path = tree / "out" / "report.html"
+    assert report.main([str(tree), "--output", str(path), "--title", "A <b> & page"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def html(page_path):
+    return page_path.read_text()
+
+
+def test_the_page_needs_no_network(html):
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"@import|url\(|fetch\(", html)
+
+
+def test_the_page_has_every_part(html):
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles == [
+        "Base to new",
+        "All classes",
+        "Cross-dataset, trained on EmojiFood",
+        "Confusion of the worst classes",
+        "Training curves",
+        "Runs",
+    ]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    for expected in (
+        "EmojiFood: accuracy by trainer",
+        "average: accuracy by trainer",
+        "mean of HMs over data sets",
+        "EmojiFood: accuracy over training pictures a class",
+        "EuroSAT, base classes: CoOp (tiny_emoji, 16 shots), percent of each true class",
+        "EmojiFaces, base classes: seed 1, 16 shots, means over the batches of an epoch",
+    ):
+        assert expected in captions
+
+
+def test_missing_is_missing_and_published_is_labelled(html):
+    rows = re.findall(r"<tr>\s*((?:<td[^>]*>[^<]*</td>)+)", html)
+    (maple,) = (row for row in rows if ">EmojiFaces<" in row and ">MaPLe<" in row)
+    assert maple.count('<td data-order="">missing</td>') == 3  # new and both HMs
+    assert re.search(r'<tr class="published">\s*<td data-order="EuroSAT">EuroSAT</td>', html)
+    assert "published, arXiv 2509.00905" in html
+
+
+def test_words_of_users_are_escaped_and_runs_are_complete(html):
+    assert "A &lt;b&gt; &amp; page" in html
+    assert "LR: 0.02 # &lt;b&gt;&amp;" in html
+    assert html.count("<details>") == 3 * (3 * 2 * 2 + 3 * 2 + 1) - 2
+    assert "git abc123; python 3.11, torch 2.14" in html
+
+
+def test_nothing_found_is_exit_code_1(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 1
+    assert f"no results below {tmp_path}" in capsys.readouterr().err
+
+
+def test_kept_patches_of_a_spotlighter_run_are_in_the_page(run, tmp_path, capsys):
+    run("Spotlighter", OPTIM__MAX_EPOCH=1)
+    assert report.main([str(tmp_path / "run")]) == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>What Spotlighter looked at</h2>" in html
+    assert '<img src="data:image/jpeg;base64,' in html
+    for path in (tmp_path / "run" / "prompt_learner").glob("*"):
+        path.unlink()
+    report.main([str(tmp_path / "run")])
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "could not be drawn: no checkpoint " in html
+    run("CoOp", "other", OPTIM__MAX_EPOCH=1)
+    with pytest.raises(ValueError, match="other selects no patches"):
+        spotlights(tmp_path / "other", "")
+
+
+@pytest.fixture
+def opened(browser, page_path):
+    """The page in a browser without network; what went wrong and what was asked for."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.faults, page.requests = [], []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda message: page.faults.append(message.text))
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(page_path.as_uri())
+    yield page
+    context.close()
+
+
+def test_it_loads_without_errors(opened, page_path):
+    assert opened.faults == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [page_path.as_uri()]
+    sizes = opened.eval_on_selector_all("img", "all => all.map(i => i.naturalWidth)")
+    assert len(sizes) > 10
+    assert min(sizes) > 100
+
+
+def column(page, heading):
+    headings = page.locator("table").first.locator("th").all_inner_texts()
+    i = [h.strip() for h in headings].index(heading) + 1
+    return page.locator("table").first.locator(f"tbody td:nth-child({i})").all_inner_texts()
+
+
+def test_a_click_sorts_by_value_and_a_second_one_turns_it_round(opened):
+    def numbers(cells):
+        return [float(cell.split()[0]) for cell in cells if cell != "missing"]
+
+    head = opened.locator("table").first.get_by_role("button", name="new", exact=True)
+    before = column(opened, "new")
+    head.click()
+    up = column(opened, "new")
+    assert sorted(before) == sorted(up)
+    assert numbers(up) == sorted(numbers(up)) != numbers(before)
+    assert up[-1] == "missing", "what is missing stands last, whatever the order"
+    assert opened.locator("th[aria-sort=ascending]").count() == 1
+    head.click()
+    down = column(opened, "new")
+    assert numbers(down) == numbers(up)[::-1]
+    assert down[-1] == "missing"
+    opened.locator("table").first.get_by_role("button", name="trainer").click()
+    trainers = column(opened, "trainer")
+    assert trainers == sorted(trainers, key=str.lower)
+    assert opened.faults == []
+
+
+def test_it_is_readable_on_a_phone(opened):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not opened.evaluate(wide)
+    widths = opened.eval_on_selector_all("figure", "all => all.map(f => f.offsetWidth)")
+    assert max(widths) <= 390
+    assert min(widths) > 300
+
+
+def test_it_is_readable_in_print(opened):
+    opened.emulate_media(media="print")
+    opened.set_viewport_size({"width": 700, "height": 1000})  # A4 with margins
+    cut = "all => all.filter(t => t.scrollWidth > t.clientWidth).length"
+    assert opened.eval_on_selector_all(".scroll", cut) == 0
+    assert len(opened.pdf(format="A4")) > 10_000

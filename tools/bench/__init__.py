@@ -1,1 +1,0 @@
-"""Speed of the project's trainers beside their published formulations; see tools/benchmark.py."""

@@ -1,1 +1,0 @@
-"""What the page of results is made of."""

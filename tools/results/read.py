@@ -1,0 +1,223 @@
+"""Read what runs left behind: results.json, or the log.txt of CoOp and its relatives."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.sweeps.names import CONFIGS, dataset_name, stems
+
+# What identifies a row; the source is the data set that was trained on, and the settings are those
+# that decide a result and differ between the runs of one trainer and config, in words.
+KEY = ["source", "dataset", "trainer", "config", "settings", "shots", "seed"]
+GROUP = KEY[:-1]
+CLASSES = ["all", "base", "new"]
+WORDS = ("trainer", "dataset", "config", "classes", "source")
+NUMBERS = ("shots", "seed", "accuracy")
+EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
+WHOLE = ("shots", "seed", "learned_parameters")
+# Settings beside the keys of a config: what was tested on, and the backbone's weights.
+BESIDE = {
+    **{"data": None, "weights": None},  # unknown
+    **{"split": "test", "epoch": "final", "settings": "known"},
+}
+
+ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
+CONTEXT = r"(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)"
+SEED_FOLDER = r"seed_?(?P<seed>\d+)$"
+LEVEL = r"(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots"
+# The folders of CoOp and its relatives, the special ones first.
+LAYOUTS = [
+    re.compile(
+        r"/(?P<half>train_base|test_base|test_new)/(?P<dataset>[^/]+)/"
+        r"shots_(?P<shots>\d+)(?:_(?P<weight>[\d.]+))?/(?P<trainer>[^/]+)/"
+        rf"(?P<config>[^/]+)/(?:{CONTEXT}/)?{SEED_FOLDER}"
+    ),
+    re.compile(
+        r"/(?P<half>train_base|test_base|test_new|base2new)/(?P<dataset>[^/]+)/"
+        rf"{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"
+    ),
+    re.compile(
+        rf"/(?P<elsewhere>evaluation)/(?:xd/|dg/)?{LEVEL}/(?:{CONTEXT}/)?(?P<dataset>[^/]+)/"
+        rf"{SEED_FOLDER}"
+    ),
+    re.compile(rf"/(?P<dataset>[^/]+)/{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"),
+    re.compile(r"/(?P<trainer>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>[^/]+)$"),
+]
+HALVES = {"train_base": "base", "base2new": "base", "test_base": "base", "test_new": "new"}
+OF_HALVES = re.compile(r"/(base2n|(train|test|eval)_(base|new|novel)(?![a-z]))", re.I)
+IN_FOLDERS = {  # what a folder says of settings
+    "n_ctx": "TRAINER.COOP.N_CTX",
+    "csc": "TRAINER.COOP.CSC",
+    "place": "TRAINER.COOP.CLASS_TOKEN_POSITION",
+    "weight": "TRAINER.COOP.W",
+}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read one results.json; without a source it was trained on its own data set.
+
+    `record` is all that it says but the class names, of which thousands of runs have the same.
+
+    Raises:
+        ValueError: it is no JSON, or a field is missing or of the wrong type; or nothing was
+            trained although the trainer learns.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    given = record if isinstance(record, dict) else {}
+    found = {key: given.get(key) for key in (*WORDS, *NUMBERS, *EFFORT)}
+    found["source"] = given.get("source") or given.get("dataset")
+    for field, value in found.items():
+        if not (fits(field, value) or (value is None and field in EFFORT)):
+            raise ValueError(f"{field} is {value!r:.60}")
+    if found["learned_parameters"] and given.get("epoch") == 0:
+        raise ValueError("nothing was trained (epoch 0), although its trainer learns")
+    beside = {key: given.get(key) or BESIDE[key] for key in ("data", "weights", "split")}
+    if given.get("epoch_chosen_by") == "load_epoch":
+        beside["epoch"] = given.get("epoch")
+    settings = beside | settings_of(path, given)
+    places = dict.fromkeys(("folder", "path"), str(path.parent))
+    record = {key: value for key, value in given.items() if key != "class_names"}
+    others = {"data": given.get("data"), "git": str(given.get("git")), "record": record}
+    return found | places | others | {"settings": settings}
+
+
+def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a results.json, which earlier versions left to the config beside it.
+
+    Raises:
+        ValueError: they are no mapping of keys to plain values.
+    """
+    found = record.get("settings", {})
+    if "settings" not in record and (path.parent / "config.yaml").is_file():
+        from runs.identity import settings_of_run
+
+        try:
+            found = settings_of_run(path.parent)
+        except (ValueError, LookupError):
+            found = {"settings": "unknown"}
+    if not isinstance(found, dict) or any(isinstance(value, dict) for value in found.values()):
+        raise ValueError(f"settings is {found!r:.60}")
+    return found
+
+
+def fits(field: str, value: Any) -> bool:
+    """Whether a field may have a value: words on one line, percent, numbers that count."""
+    if field == "classes":
+        return value in CLASSES
+    if field in WORDS:
+        return isinstance(value, str) and value.isprintable()
+    if isinstance(value, bool) or not isinstance(value, int if field in WHOLE else (int, float)):
+        return False
+    return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
+
+
+def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
+    """Return the final accuracy, or another result in percent, that a log reports.
+
+    None if the run did not end, or reports no such result.
+
+    A log that trains counts from "Finish training" (or "Finished training") on, because validation
+    prints results too; one that only evaluates counts from "=> result" on.
+    """
+    trains = re.search(r"^epoch \[", log, re.MULTILINE)
+    end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
+    match = re.search(end, log, re.MULTILINE)
+    result = re.compile(rf"\* {re.escape(keyword)}: ([\.\deE+-]+)%")
+    found = result.findall(log, match.end()) if match else []
+    return float(found[-1]) if found else None
+
+
+def newest_log(folder: Path, keyword: str = "accuracy") -> tuple[str, float]:
+    """The newest finished log of a folder, and its final accuracy, or another result in percent.
+
+    Raises:
+        ValueError: no log ends with one.
+    """
+    texts = (p.read_text("utf-8", "replace") for p in sorted(folder.glob("log.txt*"))[::-1])
+    for text in texts:
+        if (found := read_accuracy(text, keyword)) is not None:
+            return text, found
+    reports = "" if keyword == "accuracy" else f", or its log has no {keyword}"
+    raise ValueError(f"the run did not finish{reports}")
+
+
+def place_of(folder: Path) -> dict[str, Any]:
+    """What the folder of a log says of its run.
+
+    Raises:
+        ValueError: it has no known layout, or stands below base2new without saying which classes.
+    """
+    path = folder.absolute().as_posix()
+    matches = (layout.search(path) for layout in LAYOUTS)
+    where = next((match.groupdict() for match in matches if match), None)
+    if where is None:
+        raise ValueError("its folder does not say trainer, data set and seed")
+    classes = HALVES.get(where.get("half") or "", "all")
+    if classes == "all" and OF_HALVES.search(path):
+        raise ValueError("its folder does not say whether it tests base or new classes")
+    given = {key: where[name] for name, key in IN_FOLDERS.items() if where.get(name)}
+    # Those projects train for other data sets on ImageNet alone.
+    source = "imagenet" if where.get("elsewhere") else where["dataset"]
+    return {
+        **{"trainer": where["trainer"], "config": where["config"], "classes": classes},
+        **{"dataset": name_of(where["dataset"]), "source": name_of(source)},
+        **{"shots": int(where.get("shots") or 0), "seed": int(where.get("seed") or 1)},
+        "settings": {key: yaml.safe_load(value) for key, value in given.items()},
+        "path": str(folder),
+    }
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """Read the newest finished log of a run; what was run is told by its folder.
+
+    PromptKD tests both halves in its training: its validation pictures are those of the base
+    classes, its test pictures those of the new ones.
+
+    Raises:
+        ValueError: the folder has no known layout, or no log ends with an accuracy; or the run is
+            one of ours and not done.
+    """
+    if (folder / "config.yaml").exists():  # a run of ours, which then leaves results.json
+        raise ValueError("the run did not finish")
+    run = place_of(folder)
+    log, accuracy = newest_log(folder)
+    if run["trainer"] != "PromptKD" or run["classes"] != "base":
+        return [run | {"accuracy": accuracy}]
+    halves = {"base": last_on(log, "val"), "new": last_on(log, "test")}
+    return [
+        run | {"classes": classes, "accuracy": found}
+        for classes, found in halves.items()
+        if found is not None
+    ]
+
+
+def last_on(log: str, split: str) -> float | None:
+    """The last accuracy in percent that a log reports on a split; None if there is none."""
+    parts = log.split("Evaluate on the *")[1:]
+    found = [match for part in parts if part.startswith(split) and (match := ACCURACY.search(part))]
+    return float(found[-1].group(1)) if found else None
+
+
+def name_of(stem: str) -> str:
+    """DATASET.NAME of a data set that a folder calls by its stem; the stem if there is no such."""
+    known = stem in stems(CONFIGS / "datasets")
+    return dataset_name(stem) if known else stem
+
+
+def read_runs(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
+    folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
+    for folder in sorted(folders):
+        path = folder / "results.json"
+        try:
+            yield from [read_results(path)] if path.exists() else read_logs(folder)
+        except (OSError, ValueError, RecursionError) as error:
+            path = path if path.exists() else folder / "log.txt"
+            print(f"skipped {path}: {error}", file=sys.stderr)
