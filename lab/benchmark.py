@@ -80,7 +80,8 @@ def show(frame: pd.DataFrame) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; an error of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(__doc__, arguments)
-    logging.getLogger("trainers").setLevel(logging.WARNING)
+    for name in ("trainers", "runs"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     results = args.output / "results.csv"
     try:
         before = len(read_rows(results))

@@ -24,6 +24,7 @@ audit() {
 
 python -m ruff check .
 python -m mypy
-PYTHONPATH=. lint-imports --no-logo
+# Who may import whom: [tool.importlinter] in pyproject.toml.
+python -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo
 [[ $# -gt 0 ]] || audit
 exec python -m pytest "$@"

@@ -10,6 +10,7 @@ import torch
 
 import train
 from models.clip.load import VOCABULARY, import_clip
+from tests.browser import browser  # noqa: F401  (a fixture)
 from tests.server import server  # noqa: F401  (a fixture)
 from tests.toy import TOY_OPTIONS, write_toy
 

@@ -47,7 +47,8 @@ def root(tmp_path_factory):
             for i in range(count):
                 pixels = rng.normal(colour, (40, 40, 40), (64, 64, 3)) + rng.normal(0, 30, 3)
                 file = f"{part}_{label}_{i}.bmp"
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "toy" / "images" / file)
+                image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+                image.save(root / "toy" / "images" / file)
                 split[part].append([file, label, name])
     (root / "toy" / "split.json").write_text(json.dumps(split))
     return root

@@ -156,7 +156,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet(), quiet("trainers"):
+    with quiet(), quiet("trainers"), quiet("runs"):
         predictor = SpotlighterPredictor.from_run(
             args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
         )
