@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lab.bench.memory import available_bytes
-from lab.published.common import Published
+from lab.published import Published, PublishedCoCoOp
 
 SLICE = 100  # classes
 BYTES_OF_A_CLASS = 39e6  # that a step of ViT-B/16's text tower keeps, 12 blocks of width 512
@@ -52,7 +52,7 @@ def sliced(published: Published) -> Published:
     reaches the learned tensors is not the loss's gradient, but it costs as much.
     """
     view = copy.copy(published)
-    if type(published).text is Published.text:  # of a tuner whose text depends on the image
+    if isinstance(published, PublishedCoCoOp):  # its text depends on the image
         view.logits = lambda images: _logits(published, images)
     else:
         view.text = lambda: _text(published)
