@@ -1,11 +1,11 @@
-"""What each command measures: conditions, one after the other."""
+"""The measurements of each command, one condition after the other."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -13,9 +13,9 @@ from torch import nn
 
 from lab.bench.backbones import Schedule, parse_schedule, recommended_schedule, tower_size
 from lab.bench.clock import Clock
-from lab.bench.end_to_end import time_end_to_end
+from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
-from lab.bench.pictures import Source, time_loader, write_pictures
+from lab.bench.progress import REPORT
 from lab.bench.rows import Row
 
 PUBLISHED_BATCHES = {
@@ -31,24 +31,10 @@ SWEEPS = {"classes": [10, 100, 1000], "batch": [1, 4, 16, 64]}
 KEPT = (3 / 4, 1 / 2, 1 / 4, 1 / 12)  # shares of the patches, in the first recommended block
 
 
-@dataclass(frozen=True)
-class Task:
-    """One condition."""
-
-    what: str
-    measure: Callable[[Callable[[str], object]], list[Row]]
-    """Takes what tells how far it is."""
-
-
-def tasks(args: argparse.Namespace) -> Iterator[Task]:
-    """The conditions of a command, built as they are asked for."""
-    commands = {"train": train, "eval": evaluate, "loader": loader, "end2end": end_to_end}
+def measure(args: argparse.Namespace) -> Iterator[list[Row]]:
+    """The rows of a command, condition by condition."""
+    commands = {"train": models, "eval": models, "loader": loader, "end2end": end_to_end}
     return commands[args.command](args)
-
-
-def clock(args: argparse.Namespace) -> Clock:
-    """The clock of the command line."""
-    return Clock(args.warmup, args.rounds, args.round_s)
 
 
 def require_device(device: str) -> None:
@@ -73,7 +59,7 @@ def make_bench(args: argparse.Namespace) -> Bench:
         device=args.device,
         threads=args.threads,
         seed=args.seed,
-        clock=clock(args),
+        clock=Clock(args.warmup, args.rounds, args.round_s),
         counts=not getattr(args, "no_counts", True),
         compile=getattr(args, "compile", ""),
     )
@@ -101,31 +87,18 @@ def schedules(args: argparse.Namespace, name: str, visual: nn.Module) -> list[Sc
     ]
 
 
-def train(args: argparse.Namespace) -> Iterator[Task]:
-    """Training steps."""
-    bench = make_bench(args)
+def models(args: argparse.Namespace) -> Iterator[list[Row]]:
+    """Training steps, or evaluated batches."""
+    bench, is_training = make_bench(args), args.command == "train"
     for name in args.trainers:
-        for classes in swept(args, "classes", args.classes):
-            for batch in swept(args, "batch", PUBLISHED_BATCHES[name]):
-                condition = (name, classes, batch, args.forms)
-                yield Task(
-                    f"{name}, {classes} classes, batch {batch}",
-                    lambda tell, condition=condition: bench.told(tell).train(*condition),
-                )
-
-
-def evaluate(args: argparse.Namespace) -> Iterator[Task]:
-    """Evaluated batches."""
-    bench = make_bench(args)
-    for name in args.trainers:
-        pruning = schedules(args, name, bench.clip.visual)
-        for classes in swept(args, "classes", args.classes):
-            for batch in swept(args, "batch", EVAL_BATCHES):
-                condition = (name, classes, batch, pruning, args.forms)
-                yield Task(
-                    f"{name}, {classes} classes, batch {batch}",
-                    lambda tell, condition=condition: bench.told(tell).evaluate(*condition),
-                )
+        pruning = [] if is_training else schedules(args, name, bench.clip.visual)
+        batches = swept(args, "batch", PUBLISHED_BATCHES[name] if is_training else EVAL_BATCHES)
+        for classes, batch in product(swept(args, "classes", args.classes), batches):
+            REPORT.start(f"{name}, {classes} classes, batch {batch}")
+            if is_training:
+                yield bench.train(name, classes, batch, args.forms)
+            else:
+                yield bench.evaluate(name, classes, batch, pruning, args.forms)
 
 
 def source(args: argparse.Namespace, folder: str, size: int) -> Source:
@@ -136,16 +109,16 @@ def source(args: argparse.Namespace, folder: str, size: int) -> Source:
     return Source(root, args.dataset, size, args.batch, args.threads)
 
 
-def loader(args: argparse.Namespace) -> Iterator[Task]:
+def loader(args: argparse.Namespace) -> Iterator[list[Row]]:
     """Passes of the training loader; all in turns."""
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         found = source(args, folder, Source.size)
-        workers, timer = args.workers, clock(args)
-        yield Task("the loader", lambda tell: time_loader(found, workers, timer.told(tell)))
+        REPORT.start("the loader")
+        yield time_loader(found, args.workers, Clock(args.warmup, args.rounds, args.round_s))
 
 
-def end_to_end(args: argparse.Namespace) -> Iterator[Task]:
+def end_to_end(args: argparse.Namespace) -> Iterator[list[Row]]:
     """Files to logits."""
     bench = make_bench(args)
     visual = bench.clip.visual
@@ -153,7 +126,5 @@ def end_to_end(args: argparse.Namespace) -> Iterator[Task]:
         found = source(args, folder, visual.input_resolution)
         pruning = schedules(args, "Spotlighter", visual)
         for workers in args.workers:
-            yield Task(
-                f"{workers} workers",
-                lambda tell, n=workers: time_end_to_end(bench.told(tell), found, n, pruning),
-            )
+            REPORT.start(f"{workers} workers")
+            yield time_end_to_end(bench, found, workers, pruning)

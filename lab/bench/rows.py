@@ -1,9 +1,9 @@
-"""One row for each thing that was timed, with all that decided its time."""
+"""Rows of results.csv: one for each work that was timed, with its conditions."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -74,19 +74,6 @@ class Row:
     git: str = ""
     date: str = ""
 
-    def timed(self, timing: Timing, images: int) -> Row:
-        """The row with the times of a call that takes so many images."""
-        low, high = timing.spread
-        return replace(
-            self,
-            warmup=timing.warmup,
-            rounds=len(timing.seconds),
-            median_s=timing.median,
-            min_s=low,
-            max_s=high,
-            images_per_s=images / timing.median,
-        )
-
     def pruned(self, schedule: Schedule) -> Row:
         """The row of the same model that drops patches; it is no longer equal to anything."""
         kept = schedule.keep[-1]
@@ -103,24 +90,47 @@ class Row:
             share=rate / machine,
         )
 
-    def signed(self) -> Row:
-        """The row with versions, revision, machine and date."""
-        found = versions()
-        return replace(
-            self,
-            device_name=device_name(self.device),
-            python=found["python"],
+
+def timed_rows(
+    rows: Mapping[str, Row], timings: Mapping[str, Timing], images: int | None = None
+) -> dict[str, Row]:
+    """Rows with times, versions, date, and ratios to the forms "published" and "zero-shot".
+
+    Args:
+        rows: the conditions by key.
+        timings: by the same keys.
+        images: taken by one call; a batch by default.
+    """
+    found = {}
+    packages, date = versions(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for key, row in rows.items():
+        low, high = timings[key].spread
+        found[key] = replace(
+            row,
+            device_name=device_name(row.device),
+            warmup=timings[key].warmup,
+            rounds=len(timings[key].seconds),
+            median_s=timings[key].median,
+            min_s=low,
+            max_s=high,
+            images_per_s=(images or row.batch) / timings[key].median,
+            python=packages["python"],
             torch=torch.__version__,
-            torchvision=found["torchvision"],
-            dassl=found["dassl"],
-            clip=found["clip-anytorch"],
-            git=_git(),
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            torchvision=packages["torchvision"],
+            dassl=packages["dassl"],
+            clip=packages["clip-anytorch"],
+            git=git_revision(),
+            date=date,
         )
+    for name, key in (("speedup", "published"), ("against_zero_shot", "zero-shot")):
+        if key in found:
+            other = found[key].images_per_s
+            found = {k: replace(r, **{name: r.images_per_s / other}) for k, r in found.items()}
+    return found
 
 
 COLUMNS = [field.name for field in fields(Row)]
-# What two rows of the same measurement agree in.
+# Columns in which two rows of the same measurement agree.
 KEY = [*COLUMNS[: COLUMNS.index("workers") + 1], "note"]
 
 
@@ -134,11 +144,6 @@ def device_name(device: str) -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-@cache
-def _git() -> str:
-    return git_revision()
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -159,12 +164,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def append_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to a results.csv, which is made if need be.
-
-    Raises:
-        ValueError: see `read_rows`.
-    """
-    read_rows(path)
+    """Add rows to a results.csv, which is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     is_new = not path.is_file()

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from lab import published
 from lab.bench.backbones import Schedule
 from lab.bench.works import classifier, published_classifier
-from lab.published.common import Published
 from models.classifier import CLIPClassifier
 from models.clip.blocks import unit
 from models.clip.tokenizer import normalise_name
@@ -40,9 +39,8 @@ MEMORY_SIZE = 25
 class Pair:
     """Both forms of a tuner on the same CLIP."""
 
-    name: str
     ours: nn.Module
-    published: Published
+    published: published.Published
 
 
 def settings_of(name: str, clip: nn.Module) -> dict[str, object]:
@@ -104,38 +102,34 @@ def build_pair(
     name: str, clip: nn.Module, class_names: Sequence[str], *, copies: bool = False
 ) -> Pair:
     """Both forms; they share CLIP, or ours has a copy that may be cast."""
-    own = copy.deepcopy(clip) if copies else clip
-    ours = build_ours(name, own, class_names)
+    ours = build_ours(name, copy.deepcopy(clip) if copies else clip, class_names)
     if name == "Spotlighter":
-        return Pair(name, ours, released(clip, class_names))
-    return Pair(name, ours, as_published(name, ours, clip, class_names))
+        return Pair(ours, released(clip, class_names))
+    return Pair(ours, as_published(name, ours, clip, class_names))
 
 
 def as_published(
     name: str, ours: nn.Module, clip: nn.Module, class_names: Sequence[str]
-) -> Published:
-    """The published form with what ours has learned."""
-    learned = published_state(ours.learned)
-    kind = getattr(published, f"Published{name}")
+) -> published.Published:
+    """The published form with the learned tensors of ours."""
+    options: dict[str, object] = {"prefix": WORDS}
     if name == "PromptSRC":
-        return kind(clip, class_names, learned, templates=DIVERSE[:1])
-    options = {"prefix": WORDS}
+        options["templates"] = DIVERSE[:1]
     if name == "TextRefiner":
         options["memory_item"] = ours.learned.memory.slots
-    return kind(clip, class_names, learned, **options)
+    kind = getattr(published, f"Published{name}")
+    return kind(clip, class_names, published_state(ours.learned), **options)
 
 
-def released(clip: nn.Module, class_names: Sequence[str]) -> Published:
+def released(clip: nn.Module, class_names: Sequence[str]) -> published.Published:
     """The released Spotlighter with random weights; it is another method than ours."""
-    refiner = as_published(
-        "TextRefiner", build_tuner("TextRefiner", clip, class_names), clip, class_names
-    )
+    tuner = build_tuner("TextRefiner", clip, class_names)
+    refiner = as_published("TextRefiner", tuner, clip, class_names)
     slots, width = refiner.memory_item, clip.text_projection.shape[1]
-    parts = ("query", "key", "value", "out")
-    scale = width**-0.5
-    weights = {f"{part}.weight": scale * torch.randn(width, width) for part in parts}
-    biases = {f"{part}.bias": torch.zeros(width) for part in parts}
-    learned = refiner.learned | {n: v.to(slots) for n, v in (weights | biases).items()}
+    learned = dict(refiner.learned)
+    for part in ("query", "key", "value", "out"):
+        learned[f"{part}.weight"] = width**-0.5 * torch.randn(width, width).to(slots)
+        learned[f"{part}.bias"] = torch.zeros(width).to(slots)
     return published.PublishedSpotlighter(
         clip, class_names, learned, memory_item=slots, prefix=WORDS
     )
