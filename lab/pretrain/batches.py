@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -20,20 +21,16 @@ OPENMOJI_SHARE = 0.3  # of the pictures of a concept that OpenMoji draws
 
 
 class Batch(NamedTuple):
-    """Pictures of B different concepts, and a caption for each.
-
-    Attributes:
-        pixels: (B, 3, 64, 64), normalised.
-        on_object: (B, 64) whether a patch shows the object.
-        tokens: (B, L) rows of the trained vocabulary.
-        ends: (B,) position of a caption's end token.
-        concepts: (B,) what is shown.
-    """
+    """Pictures of B different concepts, and a caption for each."""
 
     pixels: Float[Tensor, "B 3 64 64"]
+    """Normalised."""
     on_object: Bool[Tensor, "B 64"]
+    """Whether a patch shows the object."""
     tokens: Int[Tensor, "B L"]
+    """Rows of the trained vocabulary."""
     ends: Int[Tensor, "B"]
+    """Position of a caption's end token."""
     concepts: Int[Tensor, "B"]
 
 
@@ -43,7 +40,7 @@ class BatchStream(IterableDataset[Batch]):
     Args:
         sprites: the drawings.
         captioner: writes the captions.
-        weights: (concepts,) how often each concept is drawn, relatively.
+        weights: (concepts,) relative frequency of each concept.
         batch_size: different concepts in a batch.
         first_step: the batch to begin with.
         seed: of everything random.
@@ -68,13 +65,11 @@ class BatchStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
-        step = self.first_step
-        while True:
+        for step in count(self.first_step):
             yield self.compose(step)
-            step += 1
 
     def compose(self, step: int) -> Batch:
-        """Return batch number `step`."""
+        """Batch number `step`."""
         number = self.seed * 1_000_003 + step
         generator, rng = torch.Generator().manual_seed(number), random.Random(number)
         concepts = torch.multinomial(self.weights, self.batch_size, generator=generator)
@@ -99,8 +94,7 @@ class BatchStream(IterableDataset[Batch]):
 
 
 def prefetched(stream: BatchStream, workers: int = 1) -> Iterator[Batch]:
-    """Return the stream, composed ahead by a worker process (0 for none)."""
+    """The stream, composed ahead by one worker process; `workers` 0: by this process."""
     if workers == 0:
         return iter(stream)
-    loader = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6)
-    return iter(loader)
+    return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6))

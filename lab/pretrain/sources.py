@@ -68,7 +68,7 @@ def fetch(folder: Path) -> None:
     """Download the packages that are missing from `folder`.
 
     Raises:
-        RuntimeError: npm is missing or could not fetch a package.
+        ChildProcessError: npm is missing or could not fetch a package.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {f"@iconify-json/{name}": version for name, version in SETS.items()}
@@ -80,7 +80,7 @@ def fetch(folder: Path) -> None:
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             message = f"Could not fetch {name}@{version} with npm: {error}. Is npm installed?"
-            raise RuntimeError(message) from error
+            raise ChildProcessError(message) from error
 
 
 def _archive(folder: Path, name: str, version: str) -> Path:
@@ -93,7 +93,7 @@ def _read(folder: Path, name: str, version: str, member: str) -> Any:
 
 
 def read_concepts(folder: Path) -> list[Concept]:
-    """Return the emoji of one code point that depict something, in emojibase's order."""
+    """The emoji of one code point that depict something, in emojibase's order."""
     concepts = []
     for entry in _read(folder, "emojibase-data", EMOJIBASE, "en/data.json"):
         code = entry["hexcode"].removesuffix("-FE0F")
@@ -104,7 +104,7 @@ def read_concepts(folder: Path) -> list[Concept]:
 
 
 def load_sprites(folder: Path, concepts: list[Concept], cache: Path) -> Sprites:
-    """Return all drawings, rendered once into `cache`."""
+    """All drawings, rendered once into `cache`."""
     if not cache.exists():
         sprites = _render_all(folder, concepts)
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _render_all(folder: Path, concepts: list[Concept]) -> Sprites:
 
 
 def squash(name: str) -> str:
-    """Return a name reduced to letters and digits, to match spellings across sets."""
+    """A name reduced to letters and digits, to match spellings across sets."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
