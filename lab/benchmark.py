@@ -59,10 +59,9 @@ def write_rows(args: Namespace, results: Path) -> dict[str, float] | None:
 
 def show(frame: pd.DataFrame) -> None:
     """Print a table a command."""
-    console = Console()
-    width = console.width if console.is_terminal else None
-    if width is None:
-        console = Console(width=FILE_WIDTH)
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else FILE_WIDTH)
+    width = console.width if is_terminal else None
     for command, rows in frame.groupby("command", sort=False):
         console.print(to_rich(rows, command, width))
 

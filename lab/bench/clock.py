@@ -41,23 +41,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Clock:
-    """How works are timed.
+    """How works are timed."""
 
-    Args:
-        warmup: calls before the clock runs.
-        rounds: times that every work has its turn.
-        round_s: least seconds of a turn; a quick work is called several times.
-        budget_s: once so many seconds have passed, three rounds are enough.
-        device: is synchronised around the clock, and never in between.
-        now: seconds.
-    """
-
-    warmup: int = 3
-    rounds: int = 5
-    round_s: float = 1.0
-    budget_s: float = math.inf
-    device: str = "cpu"
-    now: Callable[[], float] = time.perf_counter
+    warmup: int = 3  # calls before the clock runs
+    rounds: int = 5  # times that every work has its turn
+    round_s: float = 1.0  # least seconds of a turn; a quick work is called several times
+    budget_s: float = math.inf  # once so many seconds have passed, three rounds are enough
+    device: str = "cpu"  # is synchronised around the clock, and never in between
+    now: Callable[[], float] = time.perf_counter  # seconds
 
     def synchronised(self) -> float:
         """The time, once the device has finished its work."""

@@ -66,11 +66,6 @@ class MatrixProduct:
     """The matrix products of a block alone, a work to time: the rate that the machine reaches.
 
     (rows, W) times (W, 4 W), as in the MLP, and times (W, 3 W), queries, keys and values.
-
-    Args:
-        visual: CLIP's image tower.
-        batch: pictures.
-        dtype: of the products.
     """
 
     def __init__(self, visual: nn.Module, batch: int, dtype: torch.dtype) -> None:

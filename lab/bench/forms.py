@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
-from dassl.config import get_cfg_default
 from torch import Tensor, nn
 
 from lab import published
@@ -20,7 +19,8 @@ from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
-from trainers import TRAINERS, extend_cfg
+from runs.config import default_config
+from trainers import TRAINERS
 from trainers.published import published_state
 from trainers.settings import Run
 from trainers.templates import DEFAULT, DIVERSE
@@ -58,8 +58,7 @@ def settings_of(name: str, clip: nn.Module) -> dict[str, object]:
 
 def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPClassifier:
     """A tuner as its trainer builds it, moved a little from its start."""
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_config()
     cfg.TRAINER.COOP.CTX_INIT = WORDS
     trainer = TRAINER[name]
     run = Run(cfg, SimpleNamespace(classnames=list(class_names)))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dassl.config import get_cfg_default
 from dassl.data import DataManager
 from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
@@ -24,9 +23,8 @@ from lab.bench.measure import Bench
 from lab.bench.progress import REPORT
 from lab.bench.rows import Row, timed_rows
 from lab.bench.works import Classifier, classifier, zero_shot
-from runs.config import merge_file
+from runs.config import default_config, merge_file
 from runs.data import KeptPictures, ahead
-from trainers import extend_cfg
 
 CONFIG = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1.yaml"
 SIZE = (500, 375)  # of a typical picture of ImageNet, in pixels
@@ -61,26 +59,17 @@ def write_pictures(root: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures come from and how they are prepared.
+    """Where pictures come from and how they are prepared."""
 
-    Args:
-        root: folder of the data set.
-        dataset: stem of a yaml in configs/datasets; empty for `BenchmarkPictures`.
-        size: pixels of a side, as the model takes them.
-        batch: pictures.
-        threads: of the row; a loader's processes have one each.
-    """
-
-    root: Path
-    dataset: str = ""
-    size: int = 224
-    batch: int = 32
-    threads: int = 1
+    root: Path  # folder of the data set
+    dataset: str = ""  # stem of a yaml in configs/datasets; empty for `BenchmarkPictures`
+    size: int = 224  # pixels of a side, as the model takes them
+    batch: int = 32  # pictures
+    threads: int = 1  # of the row; a loader's processes have one each
 
     def config(self, workers: int, cache_mb: int = 0) -> CfgNode:
         """The config of a run with ViT-B/16 on these pictures."""
-        cfg = get_cfg_default()
-        extend_cfg(cfg)
+        cfg = default_config()
         merge_file(cfg, CONFIG)
         if self.dataset:
             merge_file(cfg, PROJECT / f"configs/datasets/{self.dataset}.yaml")

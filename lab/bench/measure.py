@@ -36,27 +36,16 @@ FORMS = ("zero-shot", "published", "ours")
 
 @dataclass
 class Bench:
-    """One backbone on one device, and how to measure on it.
-
-    Args:
-        backbone: see `backbones.load_backbone`.
-        dtype: of our image tower, a key of `DTYPES`; the published forms stay in float32.
-        device: "cpu", "cuda" or "cuda:1".
-        threads: of a CPU.
-        seed: of weights and pictures.
-        clock: see `Clock`.
-        counts: whether memory and operations are measured, too: two calls more.
-        compile: a backend of torch.compile: evaluation is timed with and without.
-    """
+    """One backbone on one device, and how to measure on it."""
 
     backbone: str = "ViT-B/16"
-    dtype: str = "float32"
-    device: str = "cpu"
-    threads: int = 1
-    seed: int = 0
+    dtype: str = "float32"  # of our image tower; the published forms stay in float32
+    device: str = "cpu"  # or "cuda", "cuda:1"
+    threads: int = 1  # of a CPU
+    seed: int = 0  # of weights and pictures
     clock: Clock = field(default_factory=Clock)
-    counts: bool = True
-    compile: str = ""
+    counts: bool = True  # measure memory and operations, too: two calls more
+    compile: str = ""  # a backend of torch.compile: evaluation is timed with and without
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.threads)

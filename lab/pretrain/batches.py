@@ -23,27 +23,17 @@ OPENMOJI_SHARE = 0.3  # of the pictures of a concept that OpenMoji draws
 class Batch(NamedTuple):
     """Pictures of B different concepts, and a caption for each."""
 
-    pixels: Float[Tensor, "B 3 64 64"]
-    """Normalised."""
-    on_object: Bool[Tensor, "B 64"]
-    """Whether a patch shows the object."""
-    tokens: Int[Tensor, "B L"]
-    """Rows of the trained vocabulary."""
-    ends: Int[Tensor, "B"]
-    """Position of a caption's end token."""
+    pixels: Float[Tensor, "B 3 64 64"]  # normalised
+    on_object: Bool[Tensor, "B 64"]  # whether a patch shows the object
+    tokens: Int[Tensor, "B L"]  # rows of the trained vocabulary
+    ends: Int[Tensor, "B"]  # position of a caption's end token
     concepts: Int[Tensor, "B"]
 
 
 class BatchStream(IterableDataset[Batch]):
     """Composes batch after batch; batch n depends on the seed and on n only.
 
-    Args:
-        sprites: the drawings.
-        captioner: writes the captions.
-        weights: (concepts,) relative frequency of each concept.
-        batch_size: different concepts in a batch.
-        first_step: the batch to begin with.
-        seed: of everything random.
+    A batch shows `batch_size` different concepts, drawn by their relative frequencies `weights`.
     """
 
     def __init__(

@@ -31,15 +31,9 @@ AVERAGE_KEPT = 0.995  # of the running average, per step
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the training.
+    """The settings of the training."""
 
-    Attributes:
-        minutes: how long to train; the schedule follows the clock, over all resumptions.
-        save_minutes: between checkpoints (each with an asset and a validation).
-        steps: stop after so many steps in this process; 0 for no such limit.
-    """
-
-    minutes: float = 60.0
+    minutes: float = 60.0  # to train, over all resumptions; the learning rate follows the clock
     batch_size: int = 192
     vision_width: int = 128
     vision_layers: int = 4
@@ -49,8 +43,8 @@ class Settings:
     muon_lr: float = 0.02
     adam_lr: float = 0.0015
     weight_decay: float = 0.02
-    save_minutes: float = 3.0
-    steps: int = 0
+    save_minutes: float = 3.0  # between checkpoints, each with an asset and a validation
+    steps: int = 0  # stop after so many steps in this process; 0: no limit
     seed: int = 0
     workers: int = 1
     compiled: bool = True
@@ -81,15 +75,7 @@ def learning_share(progress: float) -> float:
 
 
 class Pretraining:
-    """Trains, checkpoints and exports.
-
-    Args:
-        settings: of the training.
-        sprites: the drawings.
-        captioner: writes the captions.
-        weights: (concepts,) relative frequency of each concept.
-        folder: of checkpoint.pt and asset.pt.
-    """
+    """Trains on concepts of the given relative frequencies; `folder` has checkpoint and asset."""
 
     def __init__(
         self,
