@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from models.clip.load import import_clip
 
-Parts = dict[str, Tensor]
-"""The terms of a loss by name, weights included: they sum to the loss."""
+Loss = tuple[Tensor, dict[str, Tensor]]
+"""A loss, and its terms by name, weights included: they sum to the loss."""
 
 
 def normalise(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
@@ -166,20 +166,15 @@ class Published:
         """Unit-length image features."""
         return normalise(encode_image(self.clip, images))
 
-    def logits(
-        self, images: Float[Tensor, "B 3 S S"], text: Float[Tensor, "C D"] | None = None
-    ) -> Float[Tensor, "B C"]:
-        """Scaled cosines; `text` is what `text()` gives, for a caller that has it already."""
-        text = self.text() if text is None else text
-        return self.scale * self.image(images) @ text.t()
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+        """Scaled cosines."""
+        return self.scale * self.image(images) @ self.text().t()
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """The training loss, and its terms."""
         return total({"ce": F.cross_entropy(self.logits(images), labels)})
 
 
-def total(parts: Parts) -> tuple[Tensor, Parts]:
+def total(parts: dict[str, Tensor]) -> Loss:
     """The sum of a loss's terms, and the terms."""
     return sum(parts.values()), parts

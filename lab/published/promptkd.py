@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lab.published.common import Parts, Published, encode_image, normalise, total
+from lab.published.common import Loss, Published, encode_image, normalise, total
 
 
 class PublishedPromptKD(Published):
@@ -56,10 +56,8 @@ class PublishedPromptKD(Published):
     def teach(
         self, images: Float[Tensor, "B 3 S S"]
     ) -> tuple[Float[Tensor, "C D"], Float[Tensor, "B C"]]:
-        """The teacher's text and logits; a `Published` teacher's text tower runs once for both."""
-        text = self.teacher.text()
-        known = {"text": text} if isinstance(self.teacher, Published) else {}
-        return text, self.teacher.logits(images, **known)
+        """The teacher's text and logits."""
+        return self.teacher.text(), self.teacher.logits(images)
 
     def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
         """Scaled cosines to the teacher's text.
@@ -71,7 +69,7 @@ class PublishedPromptKD(Published):
 
     def loss(
         self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"] | None = None
-    ) -> tuple[Tensor, Parts]:
+    ) -> Loss:
         """Divergence from the teacher, mean over images and classes; labels are not used."""
         text, wanted = self.teach(images)
         logits = self.scale * self.image(images) @ text.t()  # (B, C)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lab.published.common import Parts, Published, encode_image, normalise, tokenise, total
+from lab.published.common import Loss, Published, encode_image, normalise, tokenise, total
 
 DEEP = "{}.transformer.resblocks.{{}}.VPT_shallow"
 
@@ -88,9 +88,7 @@ class PublishedPromptSRC(PublishedIVLP):
             ]
         self.frozen_text = torch.stack(features, dim=1).mean(dim=1)  # (C, D), not unit length
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """Cross-entropy, and the distances to the frozen text, image and logits."""
         text, image = self.text(), self.image(images)
         logits = self.scale * image @ text.t()  # (B, C)

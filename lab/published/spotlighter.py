@@ -6,14 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lab.published.common import Parts, normalise, total
-from lab.published.text_refiner import (
-    PublishedTextRefiner,
-    distance,
-    encode_tokens,
-    read_memory,
-    token_rows,
-)
+from lab.published.common import Loss, normalise, total
+from lab.published.text_refiner import PublishedTextRefiner, distance, read_memory, token_rows
 
 HEADS = 8
 DROPOUT = 0.1  # of the attention weights, in training
@@ -50,19 +44,14 @@ class PublishedSpotlighter(PublishedTextRefiner):
         share = 0.05 if self.training else 0.1
         return (1 - share) * image + share * attended
 
-    def logits(
-        self, images: Float[Tensor, "B 3 S S"], text: Float[Tensor, "C D"] | None = None
-    ) -> Float[Tensor, "B C"]:
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
         """Mixed image features times refined text; the memory is read, not written."""
-        text = self.text() if text is None else text
         image = self.image(images)
-        return self.scale * self.mix(image, self.attend(image)) @ self.refine(text).t()
+        return self.scale * self.mix(image, self.attend(image)) @ self.refine(self.text()).t()
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """TextRefiner's loss with three sets of tokens and the distance of the image."""
-        tokens, attention = encode_tokens(self.clip, images)  # (B, L, D), (B, N)
+        tokens, attention = self.tokens(images)  # (B, L, D), (B, N)
         image, text = normalise(tokens[:, 0]), self.text()
         refined, attended = self.refine(text), self.attend(image)
         logits = self.scale * self.mix(image, attended) @ refined.t()  # (B, C)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lab.published.common import Parts, Published, embed_image, normalise, through_blocks, total
+from lab.published.common import Loss, Published, embed_image, normalise, through_blocks, total
 
 TOPK = 5  # patches with the most attention of the class token
 BALANCE = 50.0  # divides the losses of single tokens
@@ -44,6 +44,24 @@ class PublishedTextRefiner(Published):
         super().__init__(clip, class_names, learned, prefix=prefix)
         self.memory_item = memory_item.detach().clone()
 
+    def tokens(
+        self, images: Float[Tensor, "B 3 S S"]
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N"]]:
+        """Class token and patches of the last block, projected, and the attention to the patches.
+
+        The tokens are not unit length; the attention is that of the class token, mean of heads.
+        Differs from the published code, in its favour, in: the attention map and the projection of
+        all tokens are paid in the last block only, not in every one.
+        """
+        visual = self.clip.visual
+        *blocks, last = visual.transformer.resblocks
+        x = through_blocks(blocks, embed_image(visual, images), deep=(), start=0)  # (L, B, W)
+        normed = last.ln_1(x)
+        attended, attention = last.attn(normed, normed, normed, need_weights=True)  # (B, L, L)
+        x = x + attended
+        x = x + last.mlp(last.ln_2(x))
+        return visual.ln_post(x.permute(1, 0, 2)) @ visual.proj, attention[:, 0, 1:]
+
     def refine(self, text: Float[Tensor, "C D"]) -> Float[Tensor, "C D"]:
         """Text features plus a linear map of them and of their read of the memory.
 
@@ -66,18 +84,13 @@ class PublishedTextRefiner(Published):
         logits = self.scale * rows.flatten(0, 1) @ text.t()  # (B * K, C)
         return F.cross_entropy(logits, labels.repeat_interleave(rows.shape[1])) / BALANCE
 
-    def logits(
-        self, images: Float[Tensor, "B 3 S S"], text: Float[Tensor, "C D"] | None = None
-    ) -> Float[Tensor, "B C"]:
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
         """Image features times refined text; the memory is read, not written."""
-        text = self.text() if text is None else text
-        return super().logits(images, self.refine(text))
+        return self.scale * self.image(images) @ self.refine(self.text()).t()
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """Cross-entropy of images and of tokens, the distance of the text; writes the memory."""
-        tokens, attention = encode_tokens(self.clip, images)  # (B, L, D), (B, N)
+        tokens, attention = self.tokens(images)  # (B, L, D), (B, N)
         text = self.text()
         refined = self.refine(text)
         logits = self.scale * normalise(tokens[:, 0]) @ refined.t()  # (B, C)
@@ -89,28 +102,6 @@ class PublishedTextRefiner(Published):
                 "text": distance(refined, text),
             }
         )
-
-
-def encode_tokens(
-    clip: nn.Module, images: Float[Tensor, "B 3 S S"]
-) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N"]]:
-    """All tokens of the last block, and what its class token attends to, mean of heads.
-
-    Differs from the published code, in its favour, in: the attention map and the projection of all
-    tokens are paid in the last block only, not in every one.
-
-    Returns:
-        The class token and N patches through ln_post and proj, not unit length; the attention of
-        the class token to the patches.
-    """
-    visual = clip.visual
-    *blocks, last = visual.transformer.resblocks
-    x = through_blocks(blocks, embed_image(visual, images), deep=(), start=0)  # (L, B, W)
-    normed = last.ln_1(x)
-    attended, attention = last.attn(normed, normed, normed, need_weights=True)  # (B, L, L)
-    x = x + attended
-    x = x + last.mlp(last.ln_2(x))
-    return visual.ln_post(x.permute(1, 0, 2)) @ visual.proj, attention[:, 0, 1:]
 
 
 def read_memory(query: Float[Tensor, "R D"], memory: Float[Tensor, "S D"]) -> Float[Tensor, "R D"]:
