@@ -33,10 +33,9 @@ import pandas as pd
 from rich.console import Console
 
 from lab.bench.arguments import parse_arguments
-from lab.bench.commands import measure, require_device
+from lab.bench.commands import measure, quick, require_device
 from lab.bench.plots import write_plots
 from lab.bench.progress import REPORT
-from lab.bench.quick import run_quick
 from lab.bench.rows import append_rows, read_rows
 from lab.bench.tables import newest, to_rich, write_markdown
 from tools.shared.command_line import reports_user_errors
@@ -49,7 +48,7 @@ def write_rows(args: Namespace, results: Path) -> dict[str, float] | None:
     with REPORT:
         if args.quick:
             require_device(args.device)
-            rows, ratios = run_quick(args.threads, args.device)
+            rows, ratios = quick(args.threads, args.device)
             append_rows(results, rows)
             return ratios
         for rows in measure(args):

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from models.clip.load import VOCABULARY, available_backbones, import_clip, load_clip
-from models.clip.prune import TokenPruner, schedule_faults
+from models.clip.prune import schedule_faults
 
 PROJECT = Path(__file__).parents[2]
 RECOMMENDED = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1_pruned.yaml"
@@ -54,10 +54,6 @@ class Schedule(NamedTuple):
             depth = min(round(at * blocks / RECOMMENDED_FOR[0]), blocks - 2)
             found[max(0, depth)] = max(1, round(keep * patches / RECOMMENDED_FOR[1]))
         return Schedule(tuple(found), tuple(found.values()))
-
-    def pruner(self, visual: nn.Module) -> TokenPruner:
-        """A pruner of this schedule for a tower."""
-        return TokenPruner(at=self.at, keep=self.keep, width=visual.conv1.out_channels)
 
 
 def parse_schedule(text: str) -> Schedule:

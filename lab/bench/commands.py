@@ -11,7 +11,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lab.bench.backbones import Schedule, parse_schedule, recommended_schedule, tower_size
+from lab.bench.backbones import (
+    QUICK,
+    Schedule,
+    parse_schedule,
+    recommended_schedule,
+    tower_size,
+)
 from lab.bench.clock import Clock
 from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
@@ -29,6 +35,12 @@ PUBLISHED_BATCHES = {
 EVAL_BATCHES = [32]
 SWEEPS = {"classes": [10, 100, 1000], "batch": [1, 4, 16, 64]}
 KEPT = (3 / 4, 1 / 2, 1 / 4, 1 / 12)  # shares of the patches, in the first recommended block
+# Of --quick:
+CLASSES, MANY = 100, 1000
+BATCH = 32  # of evaluations
+TRAINED = ("CoOp", "CoCoOp", "MaPLe", "Spotlighter")
+ONLY_CHECKED = ("PromptSRC", "TextRefiner")
+CLOCK = Clock(warmup=1, rounds=5, round_s=0.0, budget_s=4.0)
 
 
 def measure(args: argparse.Namespace) -> Iterator[list[Row]]:
@@ -128,3 +140,31 @@ def end_to_end(args: argparse.Namespace) -> Iterator[list[Row]]:
         for workers in args.workers:
             REPORT.start(f"{workers} workers")
             yield time_end_to_end(bench, found, workers, pruning)
+
+
+def quick(threads: int, device: str) -> tuple[list[Row], dict[str, float]]:
+    """All rows, and the ratios by name, of a small ViT, within a minute on two cores.
+
+    Training and CoOp's evaluation: time of the published form over ours. Evaluation of Spotlighter:
+    time of zero-shot CLIP with text features at hand over ours, exact and pruned as recommended.
+    """
+    REPORT.start("building a small CLIP")
+    bench = Bench(QUICK, threads=threads, device=device, clock=CLOCK, counts=False)
+    rows, ratios, errors = [], {}, []
+    for name in TRAINED:
+        REPORT.start(f"training {name}")
+        rows += bench.train(name, CLASSES, PUBLISHED_BATCHES[name][0])
+        ratios[f"{name.lower()}_train_{CLASSES}"] = rows[-1].speedup
+    for name in ONLY_CHECKED:
+        REPORT.start(f"checking {name}")
+        errors.append(bench.pair(name, CLASSES)[1])
+    REPORT.start("evaluating Spotlighter")
+    schedules, forms = [recommended_schedule(bench.clip.visual)], ("zero-shot", "ours")
+    rows += bench.evaluate("Spotlighter", CLASSES, BATCH, schedules, forms)
+    ratios["eval_exact"], ratios["eval_pruned"] = (row.against_zero_shot for row in rows[-2:])
+    REPORT.start("evaluating CoOp")
+    rows += bench.evaluate("CoOp", MANY, BATCH, (), ("published", "ours"))
+    ratios[f"coop_eval_{MANY}"] = rows[-1].speedup
+    errors += [row.max_error for row in rows if row.max_error is not None]
+    ratios = {key: round(value, 3) for key, value in ratios.items()}
+    return rows, ratios | {"max_error": float(f"{max(errors):.2e}")}

@@ -15,6 +15,7 @@ from lab.bench.backbones import Schedule
 from lab.bench.works import classifier, published_classifier
 from models.classifier import CLIPClassifier
 from models.clip.blocks import unit
+from models.clip.prune import TokenPruner
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
@@ -93,7 +94,8 @@ def build_ours(
     """Our form on a CLIP; it drops patches if a schedule says so."""
     tuner = build_tuner("CoOp" if name == "Spotlighter" else name, clip, class_names)
     if schedule is not None:
-        tuner.prune(schedule.pruner(clip.visual).to(clip.logit_scale.device))
+        pruner = TokenPruner(**schedule._asdict(), width=clip.visual.conv1.out_channels)
+        tuner.prune(pruner.to(clip.logit_scale.device))
     return with_head(tuner, class_names) if name == "Spotlighter" else tuner
 
 

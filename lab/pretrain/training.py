@@ -132,7 +132,9 @@ class Pretraining:
             value, right = self._train_step(loss, next(batches))
             self.seconds += time.perf_counter() - started
             if self.step % 50 == 0:
-                self._log(value, right)
+                minutes, scale = self.seconds / 60, self.loss.model.logit_scale.exp().item()
+                shown = "step %d minute %.1f loss %.3f matched %.2f scale %.1f"
+                logger.info(shown, self.step, minutes, value, right, scale)
             if self.seconds - saved_at > 60 * self.settings.save_minutes:
                 rate = (self.step - saved_step) * self.settings.batch_size
                 logger.info("%.0f pictures/s", rate / (self.seconds - saved_at))
@@ -162,13 +164,6 @@ class Pretraining:
             list(self.average.parameters()), list(model.parameters()), 1 - kept_share
         )
         return value.item(), right.item()
-
-    def _log(self, value: float, right: float) -> None:
-        logger.info(
-            "step %d minute %.1f loss %.3f matched %.2f scale %.1f",
-            *(self.step, self.seconds / 60, value, right),
-            self.loss.model.logit_scale.exp().item(),
-        )
 
     def save(self) -> None:
         """Write the checkpoint and the asset, and log the validation accuracy."""
