@@ -6,8 +6,8 @@ Usage:
         TRAINER.SPOTLIGHTER.NEW text
 
 Trains on base classes (16 shots) and evaluates on the whole validation split, not on its few shots.
-With --held-out it trains on the first half of the base classes and evaluates on both halves. That
-tells which setting suits unseen classes, without new classes. Test pictures are never read.
+With --held-out it trains on the first half of the base classes and evaluates on both halves: a
+choice for unseen classes that needs no new classes. Test pictures are never read.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
 
 
 def parser_of_runs(doc: str) -> argparse.ArgumentParser:
-    """A parser of the options that say which runs are made."""
+    """A parser with the options of training runs."""
     parser = parser_of(doc)
     add = parser.add_argument
     add("--trainer", required=True, help="name of the method, as CoOp")

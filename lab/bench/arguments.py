@@ -101,5 +101,5 @@ def parse_arguments(doc: str, arguments: Sequence[str] | None = None) -> argpars
         add_command(commands.add_parser(name, **options), name)
     args = parser.parse_args(arguments)
     if args.quick == (args.command is not None):
-        parser.error(f"say what to measure: --quick or one of {', '.join(HELP)}")
+        parser.error(f"choose what to measure: --quick or one of {', '.join(HELP)}")
     return args

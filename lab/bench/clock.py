@@ -70,7 +70,7 @@ class Clock:
         """
         start, warm = self.now(), {}
         for name, work in works.items():
-            REPORT.tell(f"warm-up, {name}")
+            REPORT.update(f"warm-up, {name}")
             warm[name] = self.turn(work)
         is_slow = max(warm.values()) > SLOW_S
         warmup = SLOW_WARMUP if is_slow else max(1, self.warmup)
@@ -83,6 +83,6 @@ class Clock:
             if i >= SLOW_ROUNDS and self.now() - start > self.budget_s:
                 break
             for name, work in works.items():
-                REPORT.tell(f"round {i + 1} of {rounds}, {name}")
+                REPORT.update(f"round {i + 1} of {rounds}, {name}")
                 seconds[name].append(self.turn(work, calls[name]))
         return {name: Timing(tuple(found), warmup) for name, found in seconds.items()}

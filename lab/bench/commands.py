@@ -59,7 +59,7 @@ def require_device(device: str) -> None:
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch {torch.__version__} sees no GPU; take cpu")
+        raise ValueError(f"--device {device}: torch {torch.__version__} finds no GPU; use cpu")
 
 
 def make_bench(args: argparse.Namespace) -> Bench:
@@ -114,7 +114,7 @@ def models(args: argparse.Namespace) -> Iterator[list[Row]]:
 
 
 def source(args: argparse.Namespace, folder: str, size: int) -> Source:
-    """The pictures of the command line; they are written if need be."""
+    """The pictures of the command line; without --dataset they are written."""
     if not args.dataset:
         write_pictures(Path(folder), args.images)
     root = args.root if args.dataset else Path(folder)

@@ -58,7 +58,7 @@ def settings_of(name: str, clip: nn.Module) -> dict[str, object]:
 
 
 def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPClassifier:
-    """A tuner as its trainer builds it, moved a little from its start."""
+    """A tuner as its trainer builds it; its learned tensors are moved a little."""
     cfg = default_config()
     cfg.TRAINER.COOP.CTX_INIT = WORDS
     trainer = TRAINER[name]
@@ -91,7 +91,7 @@ def with_head(base: CLIPClassifier, class_names: Sequence[str]) -> SpotlightedCL
 def build_ours(
     name: str, clip: nn.Module, class_names: Sequence[str], schedule: Schedule | None = None
 ) -> nn.Module:
-    """Our form on a CLIP; it drops patches if a schedule says so."""
+    """Our form on a CLIP; with a schedule it drops patches."""
     tuner = build_tuner("CoOp" if name == "Spotlighter" else name, clip, class_names)
     if schedule is not None:
         pruner = TokenPruner(**schedule._asdict(), width=clip.visual.conv1.out_channels)
@@ -152,5 +152,5 @@ def require_equal(name: str, error: float) -> None:
     if not error <= TOLERANCE:  # also when it is no number
         raise ValueError(
             f"ours and the published {name} differ by {error:.1e} of the largest logit, and "
-            f"rounding explains {TOLERANCE:.0e}; their times say nothing until they agree"
+            f"rounding explains {TOLERANCE:.0e}; their times cannot be compared until they agree"
         )

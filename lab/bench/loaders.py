@@ -98,7 +98,7 @@ def time_loader(source: Source, workers: Sequence[int], clock: Clock) -> list[Ro
     works = {}
     for count in workers:
         for form, cache_mb in (("plain", 0), ("cached", CACHE_MB)):
-            REPORT.tell(f"building the loader: {form}, {count} workers")
+            REPORT.update(f"building the loader: {form}, {count} workers")
             loader = source.manager(count, cache_mb).train_loader_x
             loader.dataset.keep()
             key = f"{form}, {count} workers"

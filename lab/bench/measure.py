@@ -79,12 +79,12 @@ class Bench:
         self, name: str, classes: int, forms: Sequence[str] = FORMS
     ) -> tuple[Pair, float | None]:
         """Both forms, and their largest relative difference where both are timed and are equal."""
-        REPORT.tell("building both forms")
+        REPORT.update("building both forms")
         copies = self.dtype != "float32"
         pair = build_pair(name, self.clip, made_up_names(classes), copies=copies)
         error = None
         if name in EXACT and {"published", "ours"} <= set(forms):
-            REPORT.tell("checking that both forms agree")
+            REPORT.update("checking that both forms agree")
             error = relative_error(pair, self.images(CHECKED))
             require_equal(name, error)
         self.cast(pair.ours)
@@ -97,7 +97,7 @@ class Bench:
         return model
 
     def ours(self, name: str, names: Sequence[str], schedule: Schedule | None) -> nn.Module:
-        """Our form in the chosen dtype, on a CLIP of its own if need be."""
+        """Our form in the chosen dtype; a dtype other than float32 takes a copy of CLIP."""
         clip = self.clip if self.dtype == "float32" else copy.deepcopy(self.clip)
         return self.cast(build_ours(name, clip, names, schedule))
 
@@ -161,7 +161,7 @@ class Bench:
             for dtype in {row.dtype for row in rows.values()}
         }
         timings = self.clock.compare({**works, **products})
-        REPORT.tell("counting operations and memory")
+        REPORT.update("counting operations and memory")
         found = []
         for key, row in timed_rows(rows, timings).items():
             product = f"matrix product, {row.dtype}"

@@ -26,9 +26,9 @@ class Report:
         """Name the condition that is measured now."""
         self.what = what
         print(what, file=sys.stderr, flush=True)
-        self.tell("")
+        self.update("")
 
-    def tell(self, text: str) -> None:
+    def update(self, text: str) -> None:
         """Show the current step of the condition."""
         self.status.update(f"{self.what}: {text}")
 

@@ -58,7 +58,7 @@ def published_step(form: Published, images: Tensor, labels: Tensor) -> Callable[
 
 
 def classifier(model: nn.Module) -> Classifier:
-    """Ours in evaluation; text features are kept from the first batch where they can be."""
+    """Ours in evaluation; where possible, text features are kept from the first batch on."""
     model.eval()
 
     @torch.no_grad()
@@ -69,14 +69,14 @@ def classifier(model: nn.Module) -> Classifier:
 
 
 def published_classifier(form: Published) -> Classifier:
-    """A published form in evaluation: text anew for every batch, of many classes in slices."""
+    """A published form in evaluation: it encodes the text for every batch, in slices if long."""
     view = sliced(form) if len(form.ids) > SLICE else copy.copy(form)
     view.training = False
     return torch.no_grad()(view.logits)
 
 
 def zero_shot(clip: nn.Module, class_names: Sequence[str]) -> Classifier:
-    """Plain CLIP, its own image tower in float32; text features are there before."""
+    """Plain CLIP, its image tower in float32; the text features are computed here, once."""
     sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
     text = TextEncoder(clip).encode(sentences)
 
@@ -107,8 +107,8 @@ def fits(published: Published, copies: int, device: str) -> bool:
 def sliced(published: Published) -> Published:
     """A view of a form whose text, and text gradient, is computed slice by slice.
 
-    In training each slice goes back with a gradient of its own, here 1 for every number: what
-    reaches the learned tensors is not the loss's gradient, but it costs as much.
+    In training each slice has its own backward pass, from a gradient of 1 for every number. The
+    learned tensors do not get the loss's gradient, but the cost is the same.
     """
     view = copy.copy(published)
     if not isinstance(published, PublishedCoCoOp):
@@ -127,7 +127,7 @@ def sliced(published: Published) -> Published:
 
 
 def _slices(published: Published) -> Iterator[Published]:
-    """The same tuner for 100 classes at a time; what is learned is shared."""
+    """The same tuner for 100 classes at a time; the learned tensors are shared."""
     for first in range(0, len(published.ids), SLICE):
         part = copy.copy(published)
         part.ids = published.ids[first : first + SLICE]

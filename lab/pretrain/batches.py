@@ -1,4 +1,4 @@
-"""An endless, resumable stream of training batches, composed in a process of its own."""
+"""An endless, resumable stream of training batches, composed in a worker process."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def token_rows(
     Args:
         x: class token and N patches.
         attention: to the N patches.
-        offset: of the patches in `x`; the released Spotlighter forgets it and has 0.
+        offset: of the patches in `x`; 1, but 0 in the released Spotlighter, by mistake.
     """
     top = attention.topk(TOPK, dim=1).indices + offset  # (B, 5)
     image = torch.arange(len(x), device=x.device).unsqueeze(1)  # (B, 1)

@@ -173,7 +173,7 @@ def test_unequal_forms_are_not_timed(bench, monkeypatch):
         with pytest.raises(ValueError, match="ours and the published CoOp differ by"):
             require_equal("CoOp", wrong)
     monkeypatch.setattr("lab.bench.measure.build_pair", lambda *_, **__: pair)
-    with pytest.raises(ValueError, match="say nothing until they agree"):
+    with pytest.raises(ValueError, match="cannot be compared until they agree"):
         bench.train("CoOp", 7, 2)
 
 
@@ -310,14 +310,14 @@ def test_errors_are_one_sentence(tmp_path, capsys):
         ("train", *small, "--device", "tpu"): "--device must be cpu, cuda or cuda:N, got 'tpu'",
     }
     if not torch.cuda.is_available():
-        cases |= {("train", *small, "--device", "cuda"): "sees no GPU; take cpu"}
+        cases |= {("train", *small, "--device", "cuda"): "finds no GPU; use cpu"}
     for arguments, message in cases.items():
         assert benchmark.main(arguments) == 2
         assert message in capsys.readouterr().err
     for arguments in ([], ["--quick", "plot"]):
         with pytest.raises(SystemExit):
             benchmark.main(arguments)
-        assert "say what to measure" in capsys.readouterr().err
+        assert "choose what to measure" in capsys.readouterr().err
     (tmp_path / "results.csv").write_text("a,b\n1,2\n")
     assert benchmark.main(["plot", *output]) == 2
     assert "has the columns of another version of the benchmark" in capsys.readouterr().err
