@@ -26,7 +26,7 @@ from trainers.published import published_state
 from trainers.settings import Run
 from trainers.templates import DEFAULT, DIVERSE
 
-WORDS = "a photo of a"
+WORDS = "a photo of a"  # as the published forms begin by themselves
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 EXACT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TextRefiner")  # equal to the published form
 NAMES = (*EXACT, "Spotlighter")
@@ -113,7 +113,7 @@ def as_published(
     name: str, ours: nn.Module, clip: nn.Module, class_names: Sequence[str]
 ) -> published.Published:
     """The published form with the learned tensors of ours."""
-    options: dict[str, object] = {"prefix": WORDS}
+    options: dict[str, object] = {}
     if name == "PromptSRC":
         options["templates"] = DIVERSE[:1]
     if name == "TextRefiner":
@@ -131,9 +131,7 @@ def released(clip: nn.Module, class_names: Sequence[str]) -> published.Published
     for part in ("query", "key", "value", "out"):
         learned[f"{part}.weight"] = width**-0.5 * torch.randn(width, width).to(slots)
         learned[f"{part}.bias"] = torch.zeros(width).to(slots)
-    return published.PublishedSpotlighter(
-        clip, class_names, learned, memory_item=slots, prefix=WORDS
-    )
+    return published.PublishedSpotlighter(clip, class_names, learned, memory_item=slots)
 
 
 def relative_error(pair: Pair, images: Tensor) -> float:
