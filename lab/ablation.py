@@ -1,16 +1,17 @@
-"""What each part of Spotlighter is worth: one setting changed at a time, from base to new classes.
+"""Effect of each part of Spotlighter: one setting is changed at a time, base to new classes.
 
 Usage:
     python lab/ablation.py emoji_animals emoji_food --seeds 1 --output output/ablation
 
-Every variant is run by scripts/base2new.sh with the settings of VARIANTS; runs that are done are
-not repeated. The table, means over data sets and seeds, goes to standard output and to
-OUTPUT/ablation.md; the first row is the config as it is.
+Every variant is run by scripts/base2new.sh with a setting of VARIANTS; finished runs are not
+repeated. The table, means over data sets and seeds, goes to standard output and to
+OUTPUT/ablation.md. Its first row is the unchanged config.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tools.results.rows import load_runs, pair_runs
 from tools.shared.command_line import parser_of, reports_user_errors
 
 PROJECT = Path(__file__).parents[1]
+OUTPUT = Path("output/ablation")
 HEAD = "TRAINER.SPOTLIGHTER."
 VARIANTS = {
     "as configured": "",
@@ -58,7 +60,7 @@ def options(variant: str) -> str:
 
 
 def folder(output: Path, variant: str) -> Path:
-    """Where the runs of a variant go."""
+    """The folder of a variant's runs."""
     words = "".join(c if c.isalnum() else "_" for c in VARIANTS[variant]) or "as_configured"
     return output / words
 
@@ -70,17 +72,17 @@ def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None
         ChildProcessError: it failed.
     """
     command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
-    output = folder(args.output, variant)
-    environment = os.environ | {"OUTPUT": str(output.absolute()), "OPTS": options(variant)}
-    heard = {"capture_output": True, "text": True, "preexec_fn": bound()}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **heard)
+    output = str(folder(args.output, variant).absolute())
+    environment = os.environ | {"OUTPUT": output, "OPTS": options(variant)}
+    captured = {"capture_output": True, "text": True, "preexec_fn": bound()}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **captured)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ChildProcessError(f"{variant} on {dataset}, seed {seed}: {last}")
 
 
 def table(args: argparse.Namespace) -> pd.DataFrame:
-    """A row a variant that has runs: means over data sets and seeds."""
+    """A row for each variant that has runs: means over data sets and seeds."""
     rows = []
     for variant in VARIANTS:
         pairs = pair_runs(load_runs(folder(args.output, variant)))
@@ -93,17 +95,16 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, print the table."""
+    """Run the missing variants; print the table."""
     parser = parser_of(__doc__)
     parser.add_argument("datasets", nargs="+", help="stems of configs/datasets")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
-    parser.add_argument("--output", type=Path, default=Path("output/ablation"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="one run each (1)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"of all runs ({OUTPUT})")
     args = parser.parse_args(argv)
     try:
         for variant in VARIANTS:
-            for dataset in args.datasets:
-                for seed in args.seeds:
-                    run(args, variant, dataset, seed)
+            for dataset, seed in itertools.product(args.datasets, args.seeds):
+                run(args, variant, dataset, seed)
             print(f"{variant}: done", file=sys.stderr, flush=True)
     except (ChildProcessError, OSError) as error:
         sys.stderr.write(f"ablation: error: {error}\n")

@@ -8,10 +8,10 @@ Usage:
     python lab/benchmark.py end2end --images 128
     python lab/benchmark.py plot
 
-Weights are random and pictures are noise: accuracy plays no part. After a warm-up the forms take
-turns in rounds, and the clock is read behind a synchronised device. Where a form takes more than
+Weights are random and pictures are noise: accuracy is not measured. After a warm-up the forms take
+turns in rounds, and the clock is read once the device has finished. Where a form takes more than
 5 s, there are one warm-up and three rounds. Rows are added to results.csv in the folder --output;
-table.md and the plots are made anew of all its rows.
+table.md and the plots are then written again from all its rows.
 """
 
 from __future__ import annotations
@@ -25,77 +25,60 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/benchmark.py`
-# Lines that the memory profiler writes to stderr by itself; both are read when torch loads.
+# Silences the memory profiler on stderr; torch reads both when it loads.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from lab.bench.arguments import parse_arguments
-from lab.bench.commands import require_device, tasks
+from lab.bench.commands import measure, quick, require_device
 from lab.bench.plots import write_plots
-from lab.bench.progress import Report
-from lab.bench.quick import run_quick
+from lab.bench.progress import REPORT
 from lab.bench.rows import append_rows, read_rows
 from lab.bench.tables import newest, to_rich, write_markdown
 from tools.shared.command_line import reports_user_errors
 
-FILE_WIDTH = 250  # characters, of what is no terminal; no table is wider
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, torch.OutOfMemoryError)
+FILE_WIDTH = 250  # characters of a line outside a terminal; no table is wider
 
 
-def measure(args: Namespace) -> dict[str, float] | None:
-    """Run a command; every condition's rows are written as soon as they are there.
-
-    Returns:
-        The ratios of --quick.
-    """
-    results = args.output / "results.csv"
-    read_rows(results)  # a file that does not fit is better found before than after
-    with Report() as report:
+def write_rows(args: Namespace, results: Path) -> dict[str, float] | None:
+    """Measure; write the rows of every condition at once. Returns the ratios of --quick."""
+    with REPORT:
         if args.quick:
             require_device(args.device)
-            rows, ratios = run_quick(threads=args.threads, device=args.device, tell=report.start)
+            rows, ratios = quick(args.threads, args.device)
             append_rows(results, rows)
             return ratios
-        for task in tasks(args):
-            report.start(task.what)
-            append_rows(results, task.measure(report.tell))
+        for rows in measure(args):
+            append_rows(results, rows)
     return None
 
 
 def show(frame: pd.DataFrame) -> None:
     """Print a table a command."""
-    console = Console()
-    width = console.width if console.is_terminal else None
-    if width is None:
-        console = Console(width=FILE_WIDTH)
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else FILE_WIDTH)
+    width = console.width if is_terminal else None
     for command, rows in frame.groupby("command", sort=False):
         console.print(to_rich(rows, command, width))
 
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; an error of the user's ends in one sentence and exit code 2."""
+    """Measure, write the results, print the new rows."""
     args = parse_arguments(__doc__, arguments)
     for name in ("trainers", "runs"):
         logging.getLogger(name).setLevel(logging.WARNING)
     results = args.output / "results.csv"
-    try:
-        before = len(read_rows(results))
-        ratios = None if args.command == "plot" else measure(args)
-        frame = read_rows(results)
-        if frame.empty:
-            raise ValueError(f"{results} holds no rows yet; measure something first")
-        write_markdown(frame, args.output / "table.md")
-        plots = write_plots(frame, args.output)
-    except USER_ERRORS as error:
-        if args.debug:
-            raise
-        print(f"benchmark.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    before = len(read_rows(results))  # a file of another version is refused before measuring
+    ratios = None if args.command == "plot" else write_rows(args, results)
+    frame = read_rows(results)
+    if frame.empty:
+        raise ValueError(f"{results} holds no rows yet; measure something first")
+    write_markdown(frame, args.output / "table.md")
+    plots = write_plots(frame, args.output)
     show(newest(frame) if args.command == "plot" else frame[before:])
     names = ["results.csv", "table.md", *(path.name for path in plots)]
     print(f"written in {args.output}: {', '.join(names)}")

@@ -1,13 +1,13 @@
-r"""Does the spotlight fall on the object? Kept patches against the true object masks.
+r"""How many of the patches that Spotlighter keeps lie on the object: percent, by true masks.
 
 Usage:
     python lab/object_hits.py \
         output/emoji/train_base/*/shots_16/Spotlighter/tiny_emoji/seed1
 
-Each folder is a Spotlighter run on the base classes of an embedded data set, whose pictures come
-with masks. Per data set and half of the classes, in percent of the kept patches of all test
-pictures: how many lie on the object by chance (the object's share of the picture), by class-token
-attention alone, by Spotlighter before tuning (bank filled, scalars at their starts) and after it.
+Each folder is a Spotlighter run on the base classes of an embedded data set, whose pictures have
+masks. The columns are percent of the kept patches of all test pictures, for each half of the
+classes: by chance (the object's share of the picture), by class-token attention alone, by
+Spotlighter before tuning (bank filled, scalars at their starts), and after it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from dassl.data import DatasetWrapper
-from dassl.data.transforms import build_transform
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/object_hits.py`
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
+from lab.validate import batches
 from models.spotlighter.model import SpotlightedOutput
 from runs.config import read_run_config
 from tools.results.cells import markdown_table
@@ -73,12 +71,8 @@ def precision(trainer: CLIPTrainer, **choosers: Chooser) -> dict[str, float]:
     images = dataset.folder / dataset.image_dir
     truth = np.stack([masks[str(Path(x.impath).relative_to(images))] for x in dataset.test])
     truth = torch.from_numpy(truth).float().to(trainer.device)
-    transform = build_transform(trainer.cfg, is_train=False)
-    pictures = DatasetWrapper(trainer.cfg, dataset.test, transform=transform)
-    trainer.set_model_mode("eval")
     hits, first = dict.fromkeys(choosers, 0.0), 0
-    for batch in DataLoader(pictures, trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
-        image, _ = trainer.parse_batch_test(batch)
+    for image, _ in batches(trainer, dataset.test):
         out, on_object = trainer.model.analyse(image), truth[first : first + len(image)]
         first += len(image)
         for name, choose in choosers.items():
@@ -106,7 +100,7 @@ def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and its means."""
+    """Print the table and the means of its columns."""
     parser = parser_of(__doc__)
     parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")

@@ -4,8 +4,9 @@ Usage:
     python lab/pretrain_tiny_clip.py --minutes 60
     python lab/pretrain_tiny_clip.py --evaluate test     # accuracy of assets/tiny_clip.pt instead
 
-Run it again to go on where it stopped. Needs npm and `pip install resvg-py` the first time.
-The result lies in output/pretrain/<name>/asset.pt; to use it, copy it to assets/tiny_clip.pt.
+Run it again to continue a training that was stopped. Needs torch 2.9 or newer and, the first time,
+npm and `pip install resvg-py`. The result is output/pretrain/<name>/asset.pt; to use it, copy it to
+assets/tiny_clip.pt.
 """
 
 from __future__ import annotations
@@ -15,48 +16,47 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/pretrain_tiny_clip.py`
+import torch
 
-import torch  # noqa: E402
+from datasets.emoji_sets import PICTURES_PER_CLASS, code_points
+from datasets.emoji_sprites import DOMAINS
+from lab.pretrain.captions import Captioner
+from lab.pretrain.evaluate import zero_shot_of
+from lab.pretrain.sources import fetch, load_sprites, read_concepts
+from lab.pretrain.training import Pretraining, Settings
+from models.clip.load import load_tiny_clip
+from tools.shared.command_line import parser_of, reports_user_errors
 
-from datasets.emoji_sets import PICTURES_PER_CLASS, code_points  # noqa: E402
-from datasets.emoji_sprites import DOMAINS  # noqa: E402
-from lab.pretrain.captions import Captioner  # noqa: E402
-from lab.pretrain.evaluate import zero_shot_of  # noqa: E402
-from lab.pretrain.settings import Settings  # noqa: E402
-from lab.pretrain.sources import fetch, load_sprites, read_concepts  # noqa: E402
-from lab.pretrain.training import Pretraining  # noqa: E402
-from models.clip.load import load_tiny_clip  # noqa: E402
-from tools.shared.command_line import parser_of  # noqa: E402
-
+ROOT = Path(__file__).parents[1]
 ASSET = ROOT / "assets/tiny_clip.pt"
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-BENCHMARK_WEIGHT = 4.0  # the benchmark's concepts are shown so much more often than the others
+BENCHMARK_WEIGHT = 4.0  # how often a concept of the benchmark is shown, against any other
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's options."""
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = parser_of(__doc__)
-    parser.add_argument("--folder", type=Path, default=ROOT / "output/pretrain")
-    parser.add_argument("--name", default="tiny", help="of the run, a folder under --folder")
-    parser.add_argument("--minutes", type=float, default=Settings.minutes)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
-    parser.add_argument("--vision-width", type=int, default=Settings.vision_width)
-    parser.add_argument("--vision-layers", type=int, default=Settings.vision_layers)
-    parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--evaluate", choices=PICTURES_PER_CLASS, help="measure the asset instead")
-    parser.add_argument("--domain", choices=DOMAINS, default=DOMAINS[0], help="of --evaluate")
+    add = parser.add_argument
+    add("--folder", type=Path, default=ROOT / "output/pretrain", help="of all runs and sources")
+    add("--name", default="tiny", help="of the run, a folder under --folder (tiny)")
+    add("--minutes", type=float, default=Settings.minutes, help="how long to train (60)")
+    add("--batch-size", type=int, default=Settings.batch_size, help="pictures of a batch (192)")
+    add("--vision-width", type=int, default=Settings.vision_width, help="image tower (128)")
+    add("--vision-layers", type=int, default=Settings.vision_layers, help="image tower (4)")
+    add("--seed", type=int, default=Settings.seed, help="of everything random (0)")
+    add("--threads", type=int, default=1, help="threads of the CPU (1)")
+    add("--no-compile", action="store_true", help="do without torch.compile")
+    add("--evaluate", choices=PICTURES_PER_CLASS, help="measure the asset instead")
+    add("--domain", choices=DOMAINS, default=DOMAINS[0], help="of --evaluate")
     return parser.parse_args(argv)
 
 
 def return_freed_memory() -> None:
-    """Have large freed blocks given back at once (glibc): without, 1 GB piles up a minute."""
+    """Have glibc return large freed blocks at once; otherwise memory grows by 1 GB a minute."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 256 * 1024)
@@ -71,13 +71,14 @@ def evaluate(split: str, domain: str) -> None:
         print(f"{name:<8} base {row['base']:5.1f}  new {row['new']:5.1f}")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Train for the time given, or go on with a training that was stopped."""
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train for the time given, or continue a training that was stopped."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
     if args.evaluate:
         evaluate(args.evaluate, args.domain)
-        return
+        return 0
     return_freed_memory()
     run = args.folder / args.name
     run.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     captioner = Captioner(concepts, names)
     Pretraining(settings, sprites, captioner, torch.tensor(weights), run).run()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

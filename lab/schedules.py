@@ -1,47 +1,37 @@
-"""Accuracy of zero-shot CLIP with fewer patches, by schedule and by score: how one is chosen.
+"""Accuracy of zero-shot CLIP with fewer patches, by pruning schedule and by score.
 
 Usage:
     python lab/schedules.py 1:32 1:32,2:12 --sets animals food --split val --half base
 
 Pictures of the embedded benchmark are drawn in memory. The directions are learned from training
 pictures of base classes. Columns: both scores, attention alone, directions alone, patches drawn at
-random, and the true object mask, which no method knows. The default split and half are those that
-choices may be made on.
+random, and the true object mask, which no method knows. Choose a schedule on the default split and
+half: they hold no test pictures and no new classes.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/schedules.py`
-from datasets.emoji_sets import SETS, class_names, draw_picture
-from lab.pretrain.evaluate import HALVES, TEMPLATE, normalised
+from datasets.emoji_sets import SETS, class_names
+from lab.bench.backbones import Schedule, parse_schedule
+from lab.pretrain.compose import normalised
+from lab.pretrain.evaluate import CLASSES, HALVES, TEMPLATE, draw
 from models.classifier import AT_A_TIME, ZeroShotCLIP
 from models.clip.load import load_clip
 from models.clip.prune import Scatter, TokenPruner
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
 
-Schedule = tuple[tuple[int, ...], tuple[int, ...]]
 SCORES = {"attention": 0.0, "directions": 1e3, "both": 1.0}  # weight of the directions
 SEED = 0  # of the random patches
-
-
-class Pictures(NamedTuple):
-    """Pictures (N, 3, 64, 64), their labels (N,) and object masks (N, patches)."""
-
-    images: Tensor
-    labels: Tensor
-    masks: Tensor
 
 
 class Oracle(TokenPruner):
@@ -61,34 +51,21 @@ class Oracle(TokenPruner):
         return super().forward(stage, x, attention, layout)
 
 
-def draw(set_name: str, split: str, half: str, per_class: int) -> Pictures:
-    """Pictures of one half of a set's classes."""
-    names = class_names(set_name)[HALVES[half]]
-    drawn = [
-        draw_picture(set_name, "colour", split, name, index)
-        for name in names
-        for index in range(per_class)
-    ]
-    images = torch.from_numpy(np.stack([picture for picture, _ in drawn])).permute(0, 3, 1, 2)
-    labels = torch.arange(len(names)).repeat_interleave(per_class)
-    masks = torch.from_numpy(np.stack([mask for _, mask in drawn]))
-    return Pictures(normalised(images.contiguous()), labels, masks)
-
-
-def accuracy(model: ZeroShotCLIP, pictures: Pictures, outside: Tensor | None = None) -> float:
-    """Percent right."""
+def accuracy(model: ZeroShotCLIP, images: Tensor, outside: Tensor | None = None) -> float:
+    """Percent right of pictures that stand class by class."""
+    labels = torch.arange(CLASSES).repeat_interleave(len(images) // CLASSES)
     right = 0
-    for i in range(0, len(pictures.labels), AT_A_TIME):
+    for i in range(0, len(labels), AT_A_TIME):
         part = slice(i, i + AT_A_TIME)
         if outside is not None:
             model.pruner.outside = outside[part]
-        right += int((model(pictures.images[part]).argmax(1) == pictures.labels[part]).sum())
-    return 100 * right / len(pictures.labels)
+        right += int((model(images[part]).argmax(1) == labels[part]).sum())
+    return 100 * right / len(labels)
 
 
 @torch.no_grad()
 def measure(
-    model: ZeroShotCLIP, schedule: Schedule, train: Pictures, pictures: Pictures
+    model: ZeroShotCLIP, schedule: Schedule, train: Tensor, images: Tensor, masks: Tensor
 ) -> dict[str, float]:
     """Accuracy with one schedule, by score."""
     at, keep = schedule
@@ -97,53 +74,43 @@ def measure(
         model.prune(TokenPruner(at=at, keep=keep, width=width, mix=mix))
         if mix:
             statistics = [Scatter() for _ in at]
-            model.watch(train.images, statistics)
+            model.watch(train, statistics)
             model.pruner.calibrate(statistics)
-        found[name] = accuracy(model, pictures)
+        found[name] = accuracy(model, images)
     model.prune(Oracle(at=at, keep=keep, width=width))
-    noise = torch.rand(pictures.masks.shape, generator=torch.Generator().manual_seed(SEED))
-    found["random"] = accuracy(model, pictures, noise)
-    found["object mask"] = accuracy(model, pictures, pictures.masks.float())
+    noise = torch.rand(masks.shape, generator=torch.Generator().manual_seed(SEED))
+    found["random"] = accuracy(model, images, noise)
+    found["object mask"] = accuracy(model, images, masks.float())
     model.pruner = None
     return found
 
 
-def parse_schedule(text: str) -> Schedule:
-    """Blocks and kept patches: 1:32,2:12 is ((1, 2), (32, 12)).
-
-    Raises:
-        argparse.ArgumentTypeError: it has another form.
-    """
-    try:
-        pairs = [tuple(map(int, pair.split(":"))) for pair in text.split(",")]
-        at, keep = zip(*pairs, strict=True)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"a schedule is written block:kept,block:kept, as 1:32,2:12; got {text!r}"
-        ) from None
-    return at, keep
+def pictures(*which: object) -> tuple[Tensor, Tensor]:
+    """CLIP's input and the object masks, see `evaluate.draw`."""
+    pixels, masks = draw(*which)
+    return normalised(pixels.float() / 255), masks
 
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure every schedule on every set, print the means."""
+    """Measure every schedule on every set; print the means over the sets."""
     parser = parser_of(__doc__)
     parser.add_argument("schedules", nargs="+", type=parse_schedule, metavar="BLOCK:KEPT,...")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--split", choices=("val", "test"), default="val")
     parser.add_argument("--half", choices=tuple(HALVES), default="base")
-    parser.add_argument("--per-class", type=int, default=16, help="pictures a class")
+    parser.add_argument("--per-class", type=int, default=16, help="pictures of each class (16)")
     args = parser.parse_args(argv)
     clip, rows = load_clip("tiny-emoji"), []
     for set_name in args.sets:
         names = class_names(set_name)[HALVES[args.half]]
         model = ZeroShotCLIP(clip, [[TEMPLATE.format(name)] for name in names]).eval()
-        train = draw(set_name, "train", "base", 8)
-        pictures = draw(set_name, args.split, args.half, args.per_class)
-        rows.append({"schedule": "all patches", "both": accuracy(model, pictures)})
+        train, _ = pictures(set_name, "train", "base", 8)
+        images, masks = pictures(set_name, args.split, args.half, args.per_class)
+        rows.append({"schedule": "all patches", "both": accuracy(model, images)})
         for schedule in args.schedules:
-            label = ",".join(f"{a}:{k}" for a, k in zip(*schedule, strict=True))
-            rows.append({"schedule": label} | measure(model, schedule, train, pictures))
+            found = measure(model, schedule, train, images, masks)
+            rows.append({"schedule": str(schedule)} | found)
     table = pd.DataFrame(rows).groupby("schedule", sort=False).mean().reset_index()
     print(markdown_table(table, floatfmt=".2f"))
     print(f"\n{len(args.sets)} sets, {args.split} pictures of {args.half} classes, zero-shot CLIP")

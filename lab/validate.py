@@ -1,4 +1,4 @@
-"""Accuracy of settings on base validation pictures: what hyper-parameters may be chosen by.
+"""Accuracy of settings on validation pictures of base classes, to choose hyper-parameters.
 
 Usage:
     python lab/validate.py --trainer CoOp --datasets emoji_animals emoji_food OPTIM.LR 0.02
@@ -6,8 +6,8 @@ Usage:
         TRAINER.SPOTLIGHTER.NEW text
 
 Trains on base classes (16 shots) and evaluates on the whole validation split, not on its few shots.
-With --held-out it trains on the first half of the base classes and evaluates on both halves: what
-unseen classes should get, chosen without new classes. Test pictures are never read.
+With --held-out it trains on the first half of the base classes and evaluates on both halves: a
+choice for unseen classes that needs no new classes. Test pictures are never read.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 
 import torch
-from dassl.config import get_cfg_default
 from dassl.data import DatasetWrapper
 from dassl.data.transforms import build_transform
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
+from torch import Tensor
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/validate.py`
-from datasets.splits import subsample_classes
-from runs.config import merge_file, merge_pairs
+from datasets.splits import Item, subsample_classes
+from runs.config import default_config, merge_file, merge_pairs
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.quiet import quiet
-from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 
 PROJECT = Path(__file__).parents[1]
+SHOTS = 16
 
 
 def build_config(args: argparse.Namespace, dataset: str, classes: str, output: str) -> CfgNode:
     """The config of one run; it is never tested on test pictures."""
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    cfg = default_config()
     merge_file(cfg, PROJECT / f"configs/datasets/{dataset}.yaml")
     merge_file(cfg, PROJECT / f"configs/trainers/{args.trainer}/{args.config}.yaml")
     fixed = {
@@ -61,18 +60,23 @@ def build_config(args: argparse.Namespace, dataset: str, classes: str, output: s
     return cfg
 
 
+def batches(trainer: CLIPTrainer, items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels as a test takes them; the model is in evaluation mode."""
+    transform = build_transform(trainer.cfg, is_train=False)
+    wrapped = DatasetWrapper(trainer.cfg, items, transform=transform)
+    trainer.set_model_mode("eval")
+    for batch in DataLoader(wrapped, trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
+        yield trainer.parse_batch_test(batch)
+
+
 @torch.no_grad()
 def accuracy(trainer: CLIPTrainer, classes: str) -> float:
     """Percent right on the whole validation split of these classes."""
-    pictures = subsample_classes(trainer.dm.dataset.read_splits(), classes).val
-    transform = build_transform(trainer.cfg, is_train=False)
-    wrapped = DatasetWrapper(trainer.cfg, pictures, transform=transform)
-    trainer.set_model_mode("eval")
+    items = subsample_classes(trainer.dm.dataset.read_splits(), classes).val
     right = 0
-    for batch in DataLoader(wrapped, trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
-        image, label = trainer.parse_batch_test(batch)
+    for image, label in batches(trainer, items):
         right += int((trainer.model(image).argmax(-1) == label).sum())
-    return 100 * right / len(pictures)
+    return 100 * right / len(items)
 
 
 def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
@@ -93,19 +97,26 @@ def validate(args: argparse.Namespace, dataset: str) -> dict[str, float]:
     return found
 
 
+def parser_of_runs(doc: str) -> argparse.ArgumentParser:
+    """A parser with the options of training runs."""
+    parser = parser_of(doc)
+    add = parser.add_argument
+    add("--trainer", required=True, help="name of the method, as CoOp")
+    add("--datasets", nargs="+", required=True, help="stems of configs/datasets")
+    add("--config", default="tiny_emoji", help="stem of the trainer's yaml (tiny_emoji)")
+    add("--root", default="data", help="folder of all data sets (data)")
+    add("--shots", type=int, default=SHOTS, help=f"training pictures of each class ({SHOTS})")
+    add("--seed", type=int, default=1, help="random seed (1)")
+    return parser
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--trainer", required=True)
-    parser.add_argument("--datasets", nargs="+", required=True, help="stems of configs/datasets")
-    parser.add_argument("--config", default="tiny_emoji", help="stem of the trainer's yaml")
-    parser.add_argument("--root", default="data")
-    parser.add_argument("--shots", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=1)
+    """Read the command line; KEY VALUE pairs may follow the data sets."""
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--held-out", action="store_true", help="train on half of the base classes")
     args, args.opts = parser.parse_known_args(argv)
     keys = [i for i, word in enumerate(args.datasets) if "." in word]
-    if keys:  # KEY VALUE pairs after the data sets
+    if keys:
         args.opts = args.datasets[keys[0] :] + args.opts
         args.datasets = args.datasets[: keys[0]]
     return args
@@ -113,7 +124,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Validate on every data set; a mistake of the user's ends in one sentence."""
+    """Validate on every data set; print the accuracies and their means."""
     args = parse_args(argv)
     with quiet():
         found = {dataset: validate(args, dataset) for dataset in args.datasets}

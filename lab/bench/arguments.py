@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.bench.forms import NAMES
 from lab.bench.measure import DTYPES, FORMS
-from lab.bench.pairs import NAMES
 from tools.shared.command_line import parser_of, whole
 
 OUTPUT = Path("output/benchmark")
@@ -17,7 +17,7 @@ HELP = {
     "eval": "evaluated batches, beside zero-shot CLIP with text features at hand",
     "loader": "the training loader, with and without decoded pictures kept in memory",
     "end2end": "the test loader and Spotlighter, beside zero-shot CLIP",
-    "plot": "table and plots anew, of the rows that are there",
+    "plot": "draw the table and the plots again from the rows in results.csv",
 }
 EXAMPLES = {
     "train": """\
@@ -25,48 +25,54 @@ EXAMPLES = {
   python lab/benchmark.py train --trainers MaPLe CoOp --sweep classes --dtype bfloat16""",
     "eval": """\
   python lab/benchmark.py eval --trainers Spotlighter --prune 3:98 3:98,6:49
-  python lab/benchmark.py eval --trainers Spotlighter --sweep keep --forms zero-shot ours
   python lab/benchmark.py eval --trainers CoOp --classes 1000 --device cuda""",
-    "loader": """\
-  python lab/benchmark.py loader --workers 0 2 --images 512
-  python lab/benchmark.py loader --dataset emoji_food --root data""",
+    "loader": "  python lab/benchmark.py loader --dataset emoji_food --root data",
     "end2end": """\
   python lab/benchmark.py end2end --images 128 --workers 0 2 --prune recommended 3:49""",
-    "plot": """\
-  python lab/benchmark.py plot --output output/benchmark""",
+    "plot": "  python lab/benchmark.py plot --output output/benchmark",
 }
 
 
-def add_shared(parser: argparse.ArgumentParser, *, keep: bool) -> None:
-    """What stands before or behind the command; `keep` leaves what was given before as it is."""
+def add_shared(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before or behind the command."""
 
-    def add(name: str, default: object, **options: object) -> None:
-        parser.add_argument(name, default=argparse.SUPPRESS if keep else default, **options)
+    def add(name: str, **options: object) -> None:
+        parser.add_argument(name, default=argparse.SUPPRESS, **options)
 
-    add("--output", OUTPUT, type=Path, help=f"folder of the results ({OUTPUT})")
-    add("--threads", 1, type=whole(1), help="threads of the CPU (1)")
-    add("--device", "cpu", help="cpu, cuda or cuda:N (cpu)")
-    add("--debug", False, action="store_true", help="show the traceback of an error")
+    add("--output", type=Path, help=f"folder of the results ({OUTPUT})")
+    add("--threads", type=whole(1), help="threads of the CPU (1)")
+    add("--device", help="cpu, cuda or cuda:N (cpu)")
+    add("--debug", action="store_true", help="show the traceback of an error")
 
 
-def add_timing(parser: argparse.ArgumentParser) -> None:
-    """How it is timed."""
+def add_command(parser: argparse.ArgumentParser, name: str) -> None:
+    """The options of one command."""
     add = parser.add_argument
-    add("--rounds", type=whole(1), default=5, help="that each form is timed (5)")
-    add("--warmup", type=whole(1), default=3, help="calls before the clock runs (3)")
-    add("--round-s", type=float, default=1.0, help="least seconds of a round (1)")
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """What is built."""
-    add = parser.add_argument
-    add("--backbone", default="ViT-B/16", help='a ViT of CLIP, or "quick", a small one (ViT-B/16)')
-    add("--dtype", choices=DTYPES, default="float32", help="of our image tower (float32)")
-    add("--seed", type=int, default=0, help="of weights and pictures (0)")
+    add_shared(parser)
+    if name != "plot":
+        add("--rounds", type=whole(1), default=5, help="times that each form is timed (5)")
+        add("--warmup", type=whole(1), default=3, help="calls before the clock runs (3)")
+        add("--round-s", type=float, default=1.0, help="least seconds of a round (1)")
+    if name not in ("plot", "loader"):
+        add("--backbone", default="ViT-B/16", help='a ViT of CLIP, or "quick", a small one')
+        add("--dtype", choices=DTYPES, default="float32", help="of our image tower (float32)")
+        add("--seed", type=int, default=0, help="of weights and pictures (0)")
+    if name in AXES:
+        add_conditions(parser, name)
+    if name in ("eval", "end2end"):
+        text = "as 3:98 or 3:98,6:49; recommended (by the pruned config); none "
+        text += "(recommended for Spotlighter, none for the others)"
+        add("--prune", nargs="+", metavar="BLOCK:PATCHES", help=text)
+    if name in ("loader", "end2end"):
+        add("--images", type=whole(1), default=256, help="JPEG files to write and read (256)")
+        add("--dataset", default="", metavar="STEM", help="of a yaml in configs/datasets, instead")
+        add("--root", type=Path, default=Path("data"), help="folder of all data sets (data)")
+        add("--workers", nargs="+", type=int, default=[0, 2], help="loader processes (0 2)")
+        add("--batch", type=whole(1), default=32, help="pictures of a batch (32)")
 
 
 def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
-    """Which trainers are measured, and on what."""
+    """Which trainers are measured, and under which conditions."""
     add = parser.add_argument
     names = ", ".join(NAMES)
     usual = "32" if command == "eval" else "as published: 32, 1, 4, 4, 8; Spotlighter 8 and 32"
@@ -81,47 +87,12 @@ def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
     add("--no-counts", action="store_true", help="time alone, without memory and operations")
 
 
-def add_pruning(parser: argparse.ArgumentParser) -> None:
-    """Schedules."""
-    parser.add_argument(
-        "--prune",
-        nargs="+",
-        metavar="BLOCK:PATCHES",
-        help="as 3:98 or 3:98,6:49; recommended: what the pruned config says; none "
-        "(recommended for Spotlighter, none for the others)",
-    )
-
-
-def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """What is read."""
-    add = parser.add_argument
-    add("--images", type=whole(1), default=256, help="JPEG files that are written and read (256)")
-    add("--dataset", default="", metavar="STEM", help="of a yaml in configs/datasets, instead")
-    add("--root", type=Path, default=Path("data"), help="folder of all data sets (data)")
-    add("--workers", nargs="+", type=int, default=[0, 2], help="processes of the loader (0 2)")
-    add("--batch", type=whole(1), default=32, help="pictures of a batch (32)")
-
-
-def add_command(parser: argparse.ArgumentParser, name: str) -> None:
-    """The options of one command."""
-    add_shared(parser, keep=True)
-    if name != "plot":
-        add_timing(parser)
-    if name not in ("plot", "loader"):
-        add_model(parser)
-    if name in AXES:
-        add_conditions(parser, name)
-    if name in ("eval", "end2end"):
-        add_pruning(parser)
-    if name in ("loader", "end2end"):
-        add_pictures(parser)
-
-
 def parse_arguments(doc: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exactly one of a command and --quick must be there."""
     parser = parser_of(doc)
     parser.add_argument("--quick", action="store_true", help="ratios on a small ViT, in a minute")
-    add_shared(parser, keep=False)
+    add_shared(parser)
+    parser.set_defaults(output=OUTPUT, threads=1, device="cpu")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in HELP.items():
         epilog = f"examples:\n{EXAMPLES[name]}"
@@ -130,5 +101,5 @@ def parse_arguments(doc: str, arguments: Sequence[str] | None = None) -> argpars
         add_command(commands.add_parser(name, **options), name)
     args = parser.parse_args(arguments)
     if args.quick == (args.command is not None):
-        parser.error(f"say what to measure: --quick or one of {', '.join(HELP)}")
+        parser.error(f"choose what to measure: --quick or one of {', '.join(HELP)}")
     return args

@@ -1,7 +1,8 @@
-"""CLIP with random weights, and the pruning schedule that is recommended for it."""
+"""CLIP with random weights, made-up class names, and pruning schedules."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import yaml
 from torch import nn
 
 from models.clip.load import VOCABULARY, available_backbones, import_clip, load_clip
-from models.clip.prune import TokenPruner, schedule_faults
+from models.clip.prune import schedule_faults
 
 PROJECT = Path(__file__).parents[2]
 RECOMMENDED = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1_pruned.yaml"
@@ -19,10 +20,24 @@ QUICK = "quick"
 # Of "quick": image size, vision layers, width, patch, joint width, text width, text layers. A class
 # costs as much beside an image as in ViT-B/16, and pruning saves as much.
 SHAPES = {QUICK: (144, 8, 192, 16, 128, 128, 3)}
+ADJECTIVES = (
+    "red green blue black white brown grey golden silver dark bright small large tall tiny old "
+    "young wild common spotted striped great little northern southern"
+)
+NOUNS = (
+    "dog cat fox bear wolf horse bird eagle owl duck fish shark snake frog beetle spider ant bee "
+    "butterfly lizard tree flower mushroom apple lemon bread cake bottle cup chair table lamp "
+    "clock boat train truck bridge tower church castle"
+)
+MAX_CLASSES = len(ADJECTIVES.split()) * len(NOUNS.split())
+
+
+class ScheduleError(ValueError, argparse.ArgumentTypeError):
+    """A schedule that cannot be read. argparse prints the message."""
 
 
 class Schedule(NamedTuple):
-    """Blocks that prune, counted from 0, and the patches that go on from each."""
+    """Blocks that prune, counted from 0, and the number of patches after each."""
 
     at: tuple[int, ...] = (3,)
     keep: tuple[int, ...] = (98,)
@@ -40,31 +55,27 @@ class Schedule(NamedTuple):
             found[max(0, depth)] = max(1, round(keep * patches / RECOMMENDED_FOR[1]))
         return Schedule(tuple(found), tuple(found.values()))
 
-    def pruner(self, visual: nn.Module) -> TokenPruner:
-        """A pruner of this schedule for a tower."""
-        return TokenPruner(at=self.at, keep=self.keep, width=visual.conv1.out_channels)
-
 
 def parse_schedule(text: str) -> Schedule:
     """Read "3:98" or "3:98,6:49".
 
     Raises:
-        ValueError: it is written in another way, or contradicts itself.
+        ScheduleError: it is written in another way, or contradicts itself.
     """
     try:
         pairs = [[int(number) for number in part.split(":")] for part in text.split(",")]
         at, keep = zip(*pairs, strict=True)
-    except ValueError as error:
-        raise ValueError(
-            f"--prune takes BLOCK:PATCHES, as 3:98 or 3:98,6:49, got {text!r}"
-        ) from error
+    except ValueError:
+        raise ScheduleError(
+            f"a schedule is written BLOCK:PATCHES, as 1:32,2:12; got {text!r}"
+        ) from None
     if faults := schedule_faults(at, keep):
-        raise ValueError("--prune: " + "; ".join(faults))
+        raise ScheduleError(f"schedule {text}: {'; '.join(faults)}")
     return Schedule(at, keep)
 
 
 def recommended_schedule(visual: nn.Module, path: Path = RECOMMENDED) -> Schedule:
-    """What the pruned config of ViT-B/16 says, scaled to a tower; 3:98 where there is none."""
+    """The schedule of ViT-B/16's pruned config, scaled to a tower; 3:98 where there is no file."""
     found = Schedule()
     if path.is_file():
         prune = yaml.safe_load(path.read_text(encoding="utf-8"))["MODEL"]["PRUNE"]
@@ -75,11 +86,6 @@ def recommended_schedule(visual: nn.Module, path: Path = RECOMMENDED) -> Schedul
 def tower_size(visual: nn.Module) -> tuple[int, int]:
     """Blocks and patches of an image tower."""
     return len(visual.transformer.resblocks), len(visual.positional_embedding) - 1
-
-
-def image_size(visual: nn.Module) -> int:
-    """Pixels of a side."""
-    return visual.input_resolution
 
 
 def load_backbone(name: str, seed: int) -> nn.Module:
@@ -102,3 +108,19 @@ def load_backbone(name: str, seed: int) -> nn.Module:
     heads = max(1, text_width // 64)
     shape = (joint, size, layers, width, patch, 77, VOCABULARY, text_width, heads, text_layers)
     return CLIP(*shape).float().eval()
+
+
+def made_up_names(count: int) -> list[str]:
+    """Distinct class names, always the same; with "." and the end of text they have 4 to 5 tokens.
+
+    Raises:
+        ValueError: `count` is not in 1..MAX_CLASSES.
+    """
+    if not 1 <= count <= MAX_CLASSES:
+        raise ValueError(f"--classes must lie in 1..{MAX_CLASSES}, got {count}")
+    adjectives, nouns = ADJECTIVES.split(), NOUNS.split()
+    found = []
+    for i in range(count):
+        times, noun = divmod(i, len(nouns))
+        found.append(f"{adjectives[(times + i) % len(adjectives)]}_{nouns[noun]}")
+    return found

@@ -1,6 +1,7 @@
 """Timing: warm-up, rounds in which all works take turns, the median and the spread.
 
-Works that are compared share every round, so that what else the machine does hits all of them.
+Works that are compared share every round, so that a load on the machine slows all of them.
+`torch.utils.benchmark` warms up before every measurement, which a step of 20 s does not allow.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import torch
+
+from lab.bench.progress import REPORT
 
 Work = Callable[[], object]
 SLOW_S = 5.0  # a work that takes longer is run fewer times
@@ -38,38 +41,27 @@ class Timing:
 
 @dataclass(frozen=True)
 class Clock:
-    """How works are timed.
+    """How works are timed."""
 
-    Args:
-        warmup: calls before the clock runs.
-        rounds: times that every work has its turn.
-        round_s: least seconds of a turn; a quick work is called several times.
-        budget_s: once so many seconds have passed, three rounds are enough.
-        device: is synchronised around the clock, and never in between.
-        now: seconds.
-        tell: takes what happens, for a progress bar.
-    """
+    warmup: int = 3  # calls before the clock runs
+    rounds: int = 5  # times that every work has its turn
+    round_s: float = 1.0  # least seconds of a turn; a quick work is called several times
+    budget_s: float = math.inf  # once so many seconds have passed, three rounds are enough
+    device: str = "cpu"  # is synchronised around the clock, and never in between
+    now: Callable[[], float] = time.perf_counter  # seconds
 
-    warmup: int = 3
-    rounds: int = 5
-    round_s: float = 1.0
-    budget_s: float = math.inf
-    device: str = "cpu"
-    now: Callable[[], float] = time.perf_counter
-    tell: Callable[[str], object] = lambda _: None
-
-    def told(self, tell: Callable[[str], object]) -> Clock:
-        """The same clock with something else that takes what happens."""
-        return replace(self, tell=tell)
+    def synchronised(self) -> float:
+        """The time, once the device has finished its work."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        return self.now()
 
     def turn(self, work: Work, calls: int = 1) -> float:
         """Seconds of one of so many calls in a row."""
-        synchronise(self.device)
-        start = self.now()
+        start = self.synchronised()
         for _ in range(calls):
             work()
-        synchronise(self.device)
-        return (self.now() - start) / calls
+        return (self.synchronised() - start) / calls
 
     def compare(self, works: Mapping[str, Work]) -> dict[str, Timing]:
         """Time works in turns: first, second, ..., first, second, ...
@@ -78,7 +70,7 @@ class Clock:
         """
         start, warm = self.now(), {}
         for name, work in works.items():
-            self.tell(f"warm-up, {name}")
+            REPORT.update(f"warm-up, {name}")
             warm[name] = self.turn(work)
         is_slow = max(warm.values()) > SLOW_S
         warmup = SLOW_WARMUP if is_slow else max(1, self.warmup)
@@ -91,12 +83,6 @@ class Clock:
             if i >= SLOW_ROUNDS and self.now() - start > self.budget_s:
                 break
             for name, work in works.items():
-                self.tell(f"round {i + 1} of {rounds}, {name}")
+                REPORT.update(f"round {i + 1} of {rounds}, {name}")
                 seconds[name].append(self.turn(work, calls[name]))
         return {name: Timing(tuple(found), warmup) for name, found in seconds.items()}
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

@@ -1,21 +1,27 @@
-"""What each command measures: conditions, one after the other."""
+"""The measurements of each command, one condition after the other."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lab.bench.backbones import Schedule, parse_schedule, recommended_schedule, tower_size
+from lab.bench.backbones import (
+    QUICK,
+    Schedule,
+    parse_schedule,
+    recommended_schedule,
+    tower_size,
+)
 from lab.bench.clock import Clock
-from lab.bench.end_to_end import time_end_to_end
+from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
-from lab.bench.pictures import Source, time_loader, write_pictures
+from lab.bench.progress import REPORT
 from lab.bench.rows import Row
 
 PUBLISHED_BATCHES = {
@@ -29,26 +35,18 @@ PUBLISHED_BATCHES = {
 EVAL_BATCHES = [32]
 SWEEPS = {"classes": [10, 100, 1000], "batch": [1, 4, 16, 64]}
 KEPT = (3 / 4, 1 / 2, 1 / 4, 1 / 12)  # shares of the patches, in the first recommended block
+# Of --quick:
+CLASSES, MANY = 100, 1000
+BATCH = 32  # of evaluations
+TRAINED = ("CoOp", "CoCoOp", "MaPLe", "Spotlighter")
+ONLY_CHECKED = ("PromptSRC", "TextRefiner")
+CLOCK = Clock(warmup=1, rounds=5, round_s=0.0, budget_s=4.0)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One condition."""
-
-    what: str
-    measure: Callable[[Callable[[str], object]], list[Row]]
-    """Takes what tells how far it is."""
-
-
-def tasks(args: argparse.Namespace) -> Iterator[Task]:
-    """The conditions of a command, built as they are asked for."""
-    commands = {"train": train, "eval": evaluate, "loader": loader, "end2end": end_to_end}
+def measure(args: argparse.Namespace) -> Iterator[list[Row]]:
+    """The rows of a command, condition by condition."""
+    commands = {"train": models, "eval": models, "loader": loader, "end2end": end_to_end}
     return commands[args.command](args)
-
-
-def clock(args: argparse.Namespace) -> Clock:
-    """The clock of the command line."""
-    return Clock(args.warmup, args.rounds, args.round_s)
 
 
 def require_device(device: str) -> None:
@@ -61,7 +59,7 @@ def require_device(device: str) -> None:
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch {torch.__version__} sees no GPU; take cpu")
+        raise ValueError(f"--device {device}: torch {torch.__version__} finds no GPU; use cpu")
 
 
 def make_bench(args: argparse.Namespace) -> Bench:
@@ -73,7 +71,7 @@ def make_bench(args: argparse.Namespace) -> Bench:
         device=args.device,
         threads=args.threads,
         seed=args.seed,
-        clock=clock(args),
+        clock=Clock(args.warmup, args.rounds, args.round_s),
         counts=not getattr(args, "no_counts", True),
         compile=getattr(args, "compile", ""),
     )
@@ -101,51 +99,38 @@ def schedules(args: argparse.Namespace, name: str, visual: nn.Module) -> list[Sc
     ]
 
 
-def train(args: argparse.Namespace) -> Iterator[Task]:
-    """Training steps."""
-    bench = make_bench(args)
+def models(args: argparse.Namespace) -> Iterator[list[Row]]:
+    """Training steps, or evaluated batches."""
+    bench, is_training = make_bench(args), args.command == "train"
     for name in args.trainers:
-        for classes in swept(args, "classes", args.classes):
-            for batch in swept(args, "batch", PUBLISHED_BATCHES[name]):
-                condition = (name, classes, batch, args.forms)
-                yield Task(
-                    f"{name}, {classes} classes, batch {batch}",
-                    lambda tell, condition=condition: bench.told(tell).train(*condition),
-                )
-
-
-def evaluate(args: argparse.Namespace) -> Iterator[Task]:
-    """Evaluated batches."""
-    bench = make_bench(args)
-    for name in args.trainers:
-        pruning = schedules(args, name, bench.clip.visual)
-        for classes in swept(args, "classes", args.classes):
-            for batch in swept(args, "batch", EVAL_BATCHES):
-                condition = (name, classes, batch, pruning, args.forms)
-                yield Task(
-                    f"{name}, {classes} classes, batch {batch}",
-                    lambda tell, condition=condition: bench.told(tell).evaluate(*condition),
-                )
+        pruning = [] if is_training else schedules(args, name, bench.clip.visual)
+        batches = swept(args, "batch", PUBLISHED_BATCHES[name] if is_training else EVAL_BATCHES)
+        for classes, batch in product(swept(args, "classes", args.classes), batches):
+            REPORT.start(f"{name}, {classes} classes, batch {batch}")
+            if is_training:
+                yield bench.train(name, classes, batch, args.forms)
+            else:
+                yield bench.evaluate(name, classes, batch, pruning, args.forms)
 
 
 def source(args: argparse.Namespace, folder: str, size: int) -> Source:
-    """The pictures of the command line; they are written if need be."""
+    """The pictures of the command line; without --dataset they are written."""
     if not args.dataset:
         write_pictures(Path(folder), args.images)
     root = args.root if args.dataset else Path(folder)
     return Source(root, args.dataset, size, args.batch, args.threads)
 
 
-def loader(args: argparse.Namespace) -> Iterator[Task]:
+def loader(args: argparse.Namespace) -> Iterator[list[Row]]:
     """Passes of the training loader; all in turns."""
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         found = source(args, folder, Source.size)
-        workers, timer = args.workers, clock(args)
-        yield Task("the loader", lambda tell: time_loader(found, workers, timer.told(tell)))
+        REPORT.start("the loader")
+        yield time_loader(found, args.workers, Clock(args.warmup, args.rounds, args.round_s))
 
 
-def end_to_end(args: argparse.Namespace) -> Iterator[Task]:
+def end_to_end(args: argparse.Namespace) -> Iterator[list[Row]]:
     """Files to logits."""
     bench = make_bench(args)
     visual = bench.clip.visual
@@ -153,7 +138,33 @@ def end_to_end(args: argparse.Namespace) -> Iterator[Task]:
         found = source(args, folder, visual.input_resolution)
         pruning = schedules(args, "Spotlighter", visual)
         for workers in args.workers:
-            yield Task(
-                f"{workers} workers",
-                lambda tell, n=workers: time_end_to_end(bench.told(tell), found, n, pruning),
-            )
+            REPORT.start(f"{workers} workers")
+            yield time_end_to_end(bench, found, workers, pruning)
+
+
+def quick(threads: int, device: str) -> tuple[list[Row], dict[str, float]]:
+    """All rows, and the ratios by name, of a small ViT, within a minute on two cores.
+
+    Training and CoOp's evaluation: time of the published form over ours. Evaluation of Spotlighter:
+    time of zero-shot CLIP with text features at hand over ours, exact and pruned as recommended.
+    """
+    REPORT.start("building a small CLIP")
+    bench = Bench(QUICK, threads=threads, device=device, clock=CLOCK, counts=False)
+    rows, ratios, errors = [], {}, []
+    for name in TRAINED:
+        REPORT.start(f"training {name}")
+        rows += bench.train(name, CLASSES, PUBLISHED_BATCHES[name][0])
+        ratios[f"{name.lower()}_train_{CLASSES}"] = rows[-1].speedup
+    for name in ONLY_CHECKED:
+        REPORT.start(f"checking {name}")
+        errors.append(bench.pair(name, CLASSES)[1])
+    REPORT.start("evaluating Spotlighter")
+    schedules, forms = [recommended_schedule(bench.clip.visual)], ("zero-shot", "ours")
+    rows += bench.evaluate("Spotlighter", CLASSES, BATCH, schedules, forms)
+    ratios["eval_exact"], ratios["eval_pruned"] = (row.against_zero_shot for row in rows[-2:])
+    REPORT.start("evaluating CoOp")
+    rows += bench.evaluate("CoOp", MANY, BATCH, (), ("published", "ours"))
+    ratios[f"coop_eval_{MANY}"] = rows[-1].speedup
+    errors += [row.max_error for row in rows if row.max_error is not None]
+    ratios = {key: round(value, 3) for key, value in ratios.items()}
+    return rows, ratios | {"max_error": float(f"{max(errors):.2e}")}

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from lab.bench.backbones import Schedule, image_size, load_backbone, tower_size
+from lab.bench.backbones import Schedule, load_backbone, made_up_names, tower_size
 from lab.bench.clock import Clock, Work
-from lab.bench.flops import MatrixProduct, count_gflop
-from lab.bench.memory import extra_mb
-from lab.bench.names import class_names
-from lab.bench.pairs import EXACT, Pair, build_ours, build_pair, relative_error, require_equal
-from lab.bench.rows import Row
-from lab.bench.slices import NOTE, SLICE, fits, sliced
+from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
+from lab.bench.forms import EXACT, Pair, build_ours, build_pair, relative_error, require_equal
+from lab.bench.progress import REPORT
+from lab.bench.rows import Row, timed_rows
 from lab.bench.works import (
+    NOTE,
+    SLICE,
     classifier,
+    fits,
     published_classifier,
     published_step,
+    sliced,
     training_step,
     zero_shot,
 )
@@ -29,35 +31,21 @@ from runs.precision import Precision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHECKED = 2  # images whose logits are compared
-PRODUCT = "matrix product"
 FORMS = ("zero-shot", "published", "ours")
 
 
 @dataclass
 class Bench:
-    """One backbone on one device, and how to measure on it.
-
-    Args:
-        backbone: see `backbones.load_backbone`.
-        dtype: of our image tower, a key of `DTYPES`; the published forms stay in float32.
-        device: "cpu", "cuda" or "cuda:1".
-        threads: of a CPU.
-        seed: of weights and pictures.
-        clock: see `Clock`.
-        counts: whether memory and operations are measured, too: two calls more.
-        compile: a backend of torch.compile: evaluation is timed with and without.
-        tell: takes what happens, for a progress bar.
-    """
+    """One backbone on one device, and how to measure on it."""
 
     backbone: str = "ViT-B/16"
-    dtype: str = "float32"
-    device: str = "cpu"
-    threads: int = 1
-    seed: int = 0
+    dtype: str = "float32"  # of our image tower; the published forms stay in float32
+    device: str = "cpu"  # or "cuda", "cuda:1"
+    threads: int = 1  # of a CPU
+    seed: int = 0  # of weights and pictures
     clock: Clock = field(default_factory=Clock)
-    counts: bool = True
-    compile: str = ""
-    tell: Callable[[str], object] = lambda _: None
+    counts: bool = True  # measure memory and operations, too: two calls more
+    compile: str = ""  # a backend of torch.compile: evaluation is timed with and without
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.threads)
@@ -65,25 +53,20 @@ class Bench:
         self.clip.requires_grad_(False)
         self.clock = replace(self.clock, device=self.device)
 
-    def told(self, tell: Callable[[str], object]) -> Bench:
-        """The bench itself, which now tells this one."""
-        self.tell, self.clock = tell, self.clock.told(tell)
-        return self
-
     def images(self, batch: int) -> Tensor:
         """Normal numbers in the shape of normalised pictures."""
-        size = image_size(self.clip.visual)
+        size = self.clip.visual.input_resolution
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(batch, 3, size, size, generator=generator).to(self.device)
 
     def row(self, command: str, trainer: str, form: str, classes: int, batch: int) -> Row:
-        """What is known before the clock runs."""
+        """The conditions of a measurement."""
         return Row(
             command=command,
             trainer=trainer,
             form=form,
             backbone=self.backbone,
-            image_size=image_size(self.clip.visual),
+            image_size=self.clip.visual.input_resolution,
             classes=classes,
             batch=batch,
             dtype=self.dtype if form == "ours" else "float32",
@@ -96,11 +79,12 @@ class Bench:
         self, name: str, classes: int, forms: Sequence[str] = FORMS
     ) -> tuple[Pair, float | None]:
         """Both forms, and their largest relative difference where both are timed and are equal."""
-        self.tell("building both forms")
-        pair = build_pair(name, self.clip, class_names(classes), copies=self.dtype != "float32")
+        REPORT.update("building both forms")
+        copies = self.dtype != "float32"
+        pair = build_pair(name, self.clip, made_up_names(classes), copies=copies)
         error = None
         if name in EXACT and {"published", "ours"} <= set(forms):
-            self.tell("checking that both forms agree")
+            REPORT.update("checking that both forms agree")
             error = relative_error(pair, self.images(CHECKED))
             require_equal(name, error)
         self.cast(pair.ours)
@@ -113,11 +97,9 @@ class Bench:
         return model
 
     def ours(self, name: str, names: Sequence[str], schedule: Schedule | None) -> nn.Module:
-        """Our form in the chosen dtype, on a CLIP of its own if need be."""
+        """Our form in the chosen dtype; a dtype other than float32 takes a copy of CLIP."""
         clip = self.clip if self.dtype == "float32" else copy.deepcopy(self.clip)
         return self.cast(build_ours(name, clip, names, schedule))
-
-    # Commands
 
     def train(self, name: str, classes: int, batch: int, forms: Sequence[str] = FORMS) -> list[Row]:
         """Training steps of a published form and of ours, in turns."""
@@ -133,7 +115,7 @@ class Bench:
         rows = {key: self.row("train", name, key, classes, batch) for key in works}
         rows["published"] = replace(rows["published"], note="" if whole else NOTE)
         rows["ours"] = replace(rows["ours"], max_error=error)
-        return self.finish({key: row for key, row in rows.items() if key in forms}, works)
+        return self.time({key: row for key, row in rows.items() if key in forms}, works)
 
     def evaluate(
         self,
@@ -145,7 +127,7 @@ class Bench:
     ) -> list[Row]:
         """Batches of zero-shot CLIP, of a published form, of ours, of ours pruned, in turns."""
         pair, error = self.pair(name, classes, forms)
-        names, images = class_names(classes), self.images(batch)
+        names, images = made_up_names(classes), self.images(batch)
         # CoCoOp encodes the text for each image: one of them costs as much as each of many.
         seen = images[:1] if name == "CoCoOp" else images
         works = {
@@ -167,36 +149,23 @@ class Bench:
             works["ours, compiled"] = partial(classifier(model), images)
             rows["ours, compiled"] = replace(rows["ours"], note=f"compiled: {self.compile}")
         chosen = {key: row for key, row in rows.items() if key.split(",")[0] in forms}
-        return self.finish(chosen, works)
+        return self.time(chosen, works)
 
-    # Measurement
-
-    def finish(self, rows: Mapping[str, Row], works: Mapping[str, Work]) -> list[Row]:
-        """Time works, put the times into their rows, compare them, count, sign."""
+    def time(self, rows: Mapping[str, Row], works: Mapping[str, Work]) -> list[Row]:
+        """The rows with the times of their works, and with memory and operations if chosen."""
+        if not self.counts:
+            return list(timed_rows(rows, self.clock.compare(works)).values())
         batch = max(row.batch for row in rows.values())
-        products = {}
-        if self.counts:
-            dtypes = {row.dtype for row in rows.values()}
-            made = {key: MatrixProduct(self.clip.visual, batch, DTYPES[key]) for key in dtypes}
-            products = {f"{PRODUCT}, {key}": product for key, product in made.items()}
+        products = {
+            f"matrix product, {dtype}": MatrixProduct(self.clip.visual, batch, DTYPES[dtype])
+            for dtype in {row.dtype for row in rows.values()}
+        }
         timings = self.clock.compare({**works, **products})
-        rates = {key: work.gflop / timings[key].median for key, work in products.items()}
-        found = {key: row.timed(timings[key], row.batch) for key, row in rows.items()}
-        found = {key: compared(row, found) for key, row in found.items()}
-        if self.counts:
-            self.tell("counting operations and memory")
-            for key, row in found.items():
-                counted = row.counted(count_gflop(works[key]), rates[f"{PRODUCT}, {row.dtype}"])
-                found[key] = replace(counted, extra_mb=extra_mb(works[key], self.device))
-        return [row.signed() for row in found.values()]
-
-
-def compared(row: Row, rows: Mapping[str, Row]) -> Row:
-    """The row with its ratios to the published form and to zero-shot CLIP, image for image."""
-    rate = row.images_per_s
-    ratios = {
-        name: rate / rows[key].images_per_s
-        for name, key in (("speedup", "published"), ("against_zero_shot", "zero-shot"))
-        if key in rows
-    }
-    return replace(row, **ratios)
+        REPORT.update("counting operations and memory")
+        found = []
+        for key, row in timed_rows(rows, timings).items():
+            product = f"matrix product, {row.dtype}"
+            machine = products[product].gflop / timings[product].median
+            counted = row.counted(count_gflop(works[key]), machine)
+            found.append(replace(counted, extra_mb=extra_mb(works[key], self.device)))
+        return found

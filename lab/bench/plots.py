@@ -1,4 +1,4 @@
-"""Cost against the number of classes, of kept patches, and the batch size."""
+"""Plots of the cost by the number of classes, of kept patches, and by batch size."""
 
 from __future__ import annotations
 
@@ -20,47 +20,43 @@ LABELS = {
 }
 STYLES = {"ours": "-o", "published": "--s", "zero-shot": ":^"}
 COMMANDS = ("train", "eval")
+# What a label names where it is not the same in all lines, beside trainer and form.
+OTHERS = {
+    "backbone": "{}",
+    "dtype": "{}",
+    "device_name": "{}",
+    "threads": "{:.0f} threads",
+    "classes": "{:.0f} classes",
+    "batch": "batch {:.0f}",
+    "prune": "pruned {}",
+}
 
 
-def with_every_place(frame: pd.DataFrame) -> pd.DataFrame:
-    """A column "place", the pruned blocks; our unpruned rows once more for each of them."""
-    place = frame["prune"].str.replace(r":\d+", "", regex=True)
-    is_exact = (place == "") & (frame["form"] == "ours")
-    frame = frame.assign(place=place)
-    extra = [frame[is_exact].assign(place=name) for name in place.unique() if name]
-    return pd.concat([frame[frame["place"] != ""], *extra])
+def by_block(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pruned rows, whose column "prune" names the blocks alone; our exact rows beside each."""
+    block = frame["prune"].str.replace(r":\d+", "", regex=True)
+    exact = frame[(block == "") & (frame["form"] == "ours")]
+    pruned = frame[block != ""].assign(prune="in block " + block)
+    return pd.concat([pruned, *[exact.assign(prune=name) for name in pruned["prune"].unique()]])
 
 
 def lines(frame: pd.DataFrame, axis: str) -> Iterator[pd.DataFrame]:
     """Sets of rows that differ in one axis alone, two or more; of kept patches three or more."""
+    least, frame = (3, by_block(frame)) if axis == "tokens" else (2, frame)
     same = [name for name in KEY if name not in (axis, "note")]
-    if axis == "tokens":
-        frame = with_every_place(frame)
-        same = [name for name in same if name != "prune"] + ["place"]
     for _, rows in frame.groupby(same, sort=False, dropna=False):
-        if rows[axis].nunique() >= (3 if axis == "tokens" else 2):
+        if rows[axis].nunique() >= least:
             yield rows.drop_duplicates(axis, keep="last").sort_values(axis)
 
 
 def labels(found: list[pd.DataFrame], axis: str) -> list[str]:
-    """What tells each line from the others: trainer, form, and what is not the same in all."""
+    """Trainer and form of each line, and the conditions that are not the same in all lines."""
     firsts = pd.DataFrame([rows.iloc[0] for rows in found])
-    parts = pd.DataFrame({"trainer": firsts["trainer"], "form": firsts["form"]})
-    others = {
-        "backbone": firsts["backbone"],
-        "dtype": firsts["dtype"],
-        "device": firsts["device_name"],
-        "threads": firsts["threads"].map("{:.0f} threads".format),
-        "classes": firsts["classes"].map("{:.0f} classes".format),
-        "batch": firsts["batch"].map("batch {:.0f}".format),
-        "prune": firsts["prune"].map(lambda text: text and f"pruned {text}"),
-    }
-    if axis == "tokens":
-        others["prune"] = firsts["place"].map("pruned in block {}".format)
-    for name, values in others.items():
-        if name != axis and values.nunique() > 1:
-            parts[name] = values
-    return [", ".join(part for part in row if part) for row in parts.itertuples(index=False)]
+    parts = firsts[["trainer", "form"]].copy()
+    for name, layout in OTHERS.items():
+        if name != axis and firsts[name].nunique() > 1:
+            parts[name] = [value and layout.format(value) for value in firsts[name]]
+    return [", ".join(filter(None, row)) for row in parts.itertuples(index=False)]
 
 
 def draw(axes: Axes, found: list[pd.DataFrame], axis: str, title: str) -> None:

@@ -1,9 +1,10 @@
-"""One row for each thing that was timed, with all that decided its time."""
+"""Rows of results.csv: one for each work that was timed, with its conditions."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import cache
@@ -23,48 +24,34 @@ CPU_INFO = Path("/proc/cpuinfo")
 class Row:
     """A line of results.csv. A field that does not apply stays empty."""
 
-    command: str
-    """train | eval | loader | end2end"""
+    command: str  # train | eval | loader | end2end
     trainer: str
-    form: str
-    """ours | published | zero-shot; of the loader: plain | cached"""
+    form: str  # ours | published | zero-shot; of the loader: plain | cached
     backbone: str = ""
     image_size: int | None = None
     classes: int | None = None
     batch: int
-    dtype: str
-    """Of the image tower; the published forms are float32."""
+    dtype: str  # of the image tower; the published forms are float32
     device: str
     device_name: str = ""
     threads: int
-    prune: str = ""
-    """Schedule, as 3:98; empty: no patch is dropped."""
-    tokens: int | None = None
-    """Patches that enter the last block."""
-    workers: int | None = None
-    """Processes of the loader."""
+    prune: str = ""  # schedule, as 3:98; empty: no patch is dropped
+    tokens: int | None = None  # patches that enter the last block
+    workers: int | None = None  # processes of the loader
     warmup: int | None = None
     rounds: int | None = None
-    median_s: float | None = None
-    """Seconds of one call: a step, a batch, a pass of the loader."""
+    median_s: float | None = None  # seconds of one call: a step, a batch, a pass of the loader
     min_s: float | None = None
     max_s: float | None = None
     images_per_s: float | None = None
-    speedup: float | None = None
-    """Time of the published form over this one's."""
-    against_zero_shot: float | None = None
-    """Time of zero-shot CLIP with text features at hand over this one's."""
-    max_error: float | None = None
-    """Largest difference of logits from the published form over the largest logit, float32."""
-    extra_mb: float | None = None
-    """Peak of tensor memory during a call, less what was there before; 10^6 bytes."""
-    gflop: float | None = None
-    """10^9 operations of a call."""
+    speedup: float | None = None  # time of the published form over this one's
+    against_zero_shot: float | None = None  # time of zero-shot CLIP, text at hand, over this one's
+    max_error: float | None = None  # of float32 logits against the published, over the largest
+    extra_mb: float | None = None  # peak of tensor memory during a call, less that before; 10^6 B
+    gflop: float | None = None  # 10^9 operations of a call
     gflop_per_s: float | None = None
-    machine_gflop_per_s: float | None = None
-    """What the machine reaches in matrix products of the image tower's shapes."""
-    share: float | None = None
-    """gflop_per_s / machine_gflop_per_s"""
+    machine_gflop_per_s: float | None = None  # in matrix products of the image tower's shapes
+    share: float | None = None  # gflop_per_s / machine_gflop_per_s
     note: str = ""
     python: str = ""
     torch: str = ""
@@ -74,53 +61,57 @@ class Row:
     git: str = ""
     date: str = ""
 
-    def timed(self, timing: Timing, images: int) -> Row:
-        """The row with the times of a call that takes so many images."""
-        low, high = timing.spread
-        return replace(
-            self,
-            warmup=timing.warmup,
-            rounds=len(timing.seconds),
-            median_s=timing.median,
-            min_s=low,
-            max_s=high,
-            images_per_s=images / timing.median,
-        )
-
     def pruned(self, schedule: Schedule) -> Row:
         """The row of the same model that drops patches; it is no longer equal to anything."""
-        kept = schedule.keep[-1]
-        return replace(self, prune=str(schedule), tokens=kept, max_error=None)
+        return replace(self, prune=str(schedule), tokens=schedule.keep[-1], max_error=None)
 
     def counted(self, gflop: float, machine: float) -> Row:
         """The timed row with its operations and the machine's rate."""
         rate = gflop / self.median_s
-        return replace(
-            self,
-            gflop=gflop,
-            gflop_per_s=rate,
-            machine_gflop_per_s=machine,
-            share=rate / machine,
-        )
+        own = {"gflop": gflop, "gflop_per_s": rate, "share": rate / machine}
+        return replace(self, machine_gflop_per_s=machine, **own)
 
-    def signed(self) -> Row:
-        """The row with versions, revision, machine and date."""
-        found = versions()
-        return replace(
-            self,
-            device_name=device_name(self.device),
-            python=found["python"],
+
+def timed_rows(
+    rows: Mapping[str, Row], timings: Mapping[str, Timing], images: int | None = None
+) -> dict[str, Row]:
+    """Rows with times, versions, date, and ratios to the forms "published" and "zero-shot".
+
+    Args:
+        rows: the conditions by key.
+        timings: by the same keys.
+        images: taken by one call; a batch by default.
+    """
+    found = {}
+    packages, date = versions(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for key, row in rows.items():
+        low, high = timings[key].spread
+        found[key] = replace(
+            row,
+            device_name=device_name(row.device),
+            warmup=timings[key].warmup,
+            rounds=len(timings[key].seconds),
+            median_s=timings[key].median,
+            min_s=low,
+            max_s=high,
+            images_per_s=(images or row.batch) / timings[key].median,
+            python=packages["python"],
             torch=torch.__version__,
-            torchvision=found["torchvision"],
-            dassl=found["dassl"],
-            clip=found["clip-anytorch"],
-            git=_git(),
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            torchvision=packages["torchvision"],
+            dassl=packages["dassl"],
+            clip=packages["clip-anytorch"],
+            git=git_revision(),
+            date=date,
         )
+    for name, key in (("speedup", "published"), ("against_zero_shot", "zero-shot")):
+        if key in found:
+            other = found[key].images_per_s
+            found = {k: replace(r, **{name: r.images_per_s / other}) for k, r in found.items()}
+    return found
 
 
 COLUMNS = [field.name for field in fields(Row)]
-# What two rows of the same measurement agree in.
+# Columns in which two rows of the same measurement agree.
 KEY = [*COLUMNS[: COLUMNS.index("workers") + 1], "note"]
 
 
@@ -129,16 +120,9 @@ def device_name(device: str) -> str:
     """The model of the GPU or of the processor."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-@cache
-def _git() -> str:
-    return git_revision()
+    text = CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -159,12 +143,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def append_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to a results.csv, which is made if need be.
-
-    Raises:
-        ValueError: see `read_rows`.
-    """
-    read_rows(path)
+    """Add rows to a results.csv, which is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     is_new = not path.is_file()

@@ -10,43 +10,32 @@ from rich.table import Table
 from lab.bench.rows import KEY
 from tools.results.cells import markdown_table
 
+WORD = "{}"  # the layout of words; they stand at the left of their column
+# Column of a row: its heading and layout.
 HEADINGS = {
-    "trainer": "trainer",
-    "form": "form",
-    "prune": "pruning",
-    "classes": "classes",
-    "batch": "batch",
-    "dtype": "dtype",
-    "workers": "workers",
-    "median_s": "seconds",
-    "spread": "min .. max",
-    "images_per_s": "images/s",
-    "speedup": "x published",
-    "against_zero_shot": "x zero-shot",
-    "extra_mb": "extra MB",
-    "gflop_per_s": "GFLOP/s",
-    "share": "of machine",
-    "max_error": "max. error",
-    "note": "note",
+    "trainer": ("trainer", WORD),
+    "form": ("form", WORD),
+    "prune": ("pruning", WORD),
+    "classes": ("classes", "{:.0f}"),
+    "batch": ("batch", "{:.0f}"),
+    "dtype": ("dtype", WORD),
+    "workers": ("workers", "{:.0f}"),
+    "median_s": ("seconds", "{:.3g}"),
+    "spread": ("min .. max", WORD),
+    "images_per_s": ("images/s", "{:.1f}"),
+    "speedup": ("x published", "{:.2f}"),
+    "against_zero_shot": ("x zero-shot", "{:.2f}"),
+    "extra_mb": ("extra MB", "{:,.0f}"),
+    "gflop_per_s": ("GFLOP/s", "{:,.0f}"),
+    "share": ("of machine", "{:.0%}"),
+    "max_error": ("max. error", "{:.1e}"),
+    "note": ("note", WORD),
 }
-FORMATS = {
-    "median_s": "{:.3g}",
-    "images_per_s": "{:.1f}",
-    "speedup": "{:.2f}",
-    "against_zero_shot": "{:.2f}",
-    "extra_mb": "{:,.0f}",
-    "gflop_per_s": "{:,.0f}",
-    "share": "{:.0%}",
-    "max_error": "{:.1e}",
-    "classes": "{:.0f}",
-    "batch": "{:.0f}",
-    "workers": "{:.0f}",
-}
-# What is said above a table, once, where it is the same in all its rows.
+WORDS = {heading for heading, layout in HEADINGS.values() if layout == WORD}
+# Stand above a table, once, where they are the same in all its rows.
 CONDITIONS = ["backbone", "image_size", "dtype", "device_name", "threads", "torch", "git"]
-WORDS = ("trainer", "form", "pruning", "dtype", "note")
-# What a narrow terminal does without, in this order; the Markdown table has it.
-LEAST = (
+# Left out of a narrow terminal's table, in this order; the Markdown table has them.
+OPTIONAL = (
     "note",
     "GFLOP/s",
     "min .. max",
@@ -62,6 +51,17 @@ TITLES = {
     "loader": "Passes of the training loader",
     "end2end": "Files to logits",
 }
+LEGEND = """\
+Seconds are the median of a step, a batch or a pass of the loader over interleaved rounds, with the
+fastest and the slowest round. "x published" and "x zero-shot" are how many times faster a form is
+than the published one (of the loader: than decoding every picture in every pass), and than
+zero-shot CLIP with its text features at hand, image for image. Extra MB: peak of tensor memory
+during a call, less what was there before. "Of machine" is the share of the rate that the same
+machine reaches in matrix products of the image tower's shapes and dtype, measured in the same
+rounds. The maximal error is that of our logits against the published ones, in float32, over the
+largest logit. The released Spotlighter is another method than ours, and pruning is not exact:
+neither is checked to be equal.
+"""
 
 
 def newest(frame: pd.DataFrame) -> pd.DataFrame:
@@ -70,18 +70,14 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows as strings under headings, without what is empty or a condition of them all."""
-    shown = frame.assign(
-        spread=[f"{a:.3g} .. {b:.3g}" for a, b in zip(frame.min_s, frame.max_s, strict=True)]
-    )
-    text = pd.DataFrame(index=frame.index)
-    for column, heading in HEADINGS.items():
+    """The rows as strings under headings, without empty columns and shared conditions."""
+    spread = [f"{a:.3g} .. {b:.3g}" for a, b in zip(frame.min_s, frame.max_s, strict=True)]
+    shown, text = frame.assign(spread=spread), pd.DataFrame(index=frame.index)
+    for column, (heading, layout) in HEADINGS.items():
         values = shown[column]
-        is_condition = column in CONDITIONS and values.nunique() == 1
-        if is_condition or values.isna().all() or (values == "").all():
-            continue
-        layout = FORMATS.get(column, "{}")
-        text[heading] = ["" if pd.isna(value) else layout.format(value) for value in values]
+        is_shared = column in CONDITIONS and values.nunique() == 1
+        if not (is_shared or values.isna().all() or (values == "").all()):
+            text[heading] = ["" if pd.isna(value) else layout.format(value) for value in values]
     return text
 
 
@@ -105,23 +101,18 @@ def to_rich(frame: pd.DataFrame, command: str, width: int | None = None) -> Tabl
         width: of the terminal; columns are left out until the table fits. None: all.
     """
     text = to_text(frame)
-    for name in LEAST:
+    for name in OPTIONAL:
         # A column takes its widest cell, a border and a blank on either side.
-        if width is None or sum(widest(text, column) + 3 for column in text) < width:
+        widths = [max(map(len, [column, *text[column]])) + 3 for column in text]
+        if width is None or sum(widths) < width:
             break
         text = text.drop(columns=name, errors="ignore")
     table = Table(title=TITLES[command], caption=conditions(frame))
     for name in text.columns:
-        justify = "left" if name in WORDS else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
+        table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=True)
     for row in text.itertuples(index=False):
         table.add_row(*row)
     return table
-
-
-def widest(text: pd.DataFrame, column: str) -> int:
-    """Characters of the widest cell, heading included."""
-    return max(map(len, [column, *text[column]]))
 
 
 def write_markdown(frame: pd.DataFrame, path: Path) -> None:
@@ -131,18 +122,4 @@ def write_markdown(frame: pd.DataFrame, path: Path) -> None:
     for (command, *_), rows in newest(frame).groupby(keys, sort=False, dropna=False):
         table = markdown_table(to_text(rows), disable_numparse=True)
         sections.append(f"## {TITLES[command]}\n\n{conditions(rows)}.\n\n{table}\n")
-    sections.append(LEGEND)
-    path.write_text("\n".join(sections), encoding="utf-8")
-
-
-LEGEND = """\
-Seconds are the median of a step, a batch or a pass of the loader over interleaved rounds, with the
-fastest and the slowest round. "x published" and "x zero-shot" are how many times faster a form is
-than the published one (of the loader: than decoding every picture in every pass), and than
-zero-shot CLIP with its text features at hand, image for image. Extra MB: peak of tensor memory
-during a call, less what was there before. "Of machine" is the share of the rate that the same
-machine reaches in matrix products of the image tower's shapes and dtype, measured in the same
-rounds. The maximal error is that of our logits against the published ones, in float32, over the
-largest logit. The released Spotlighter is another method than ours, and pruning is not exact:
-neither is checked to be equal.
-"""
+    path.write_text("\n".join([*sections, LEGEND]), encoding="utf-8")

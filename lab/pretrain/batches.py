@@ -1,9 +1,10 @@
-"""An endless, resumable stream of training batches, composed in a process of its own."""
+"""An endless, resumable stream of training batches, composed in a worker process."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -20,33 +21,19 @@ OPENMOJI_SHARE = 0.3  # of the pictures of a concept that OpenMoji draws
 
 
 class Batch(NamedTuple):
-    """Pictures of B different concepts, and a caption for each.
+    """Pictures of B different concepts, and a caption for each."""
 
-    Attributes:
-        pixels: (B, 3, 64, 64), normalised.
-        on_object: (B, 64) whether a patch shows the object.
-        tokens: (B, L) rows of the trained vocabulary.
-        ends: (B,) position of a caption's end token.
-        concepts: (B,) what is shown.
-    """
-
-    pixels: Float[Tensor, "B 3 64 64"]
-    on_object: Bool[Tensor, "B 64"]
-    tokens: Int[Tensor, "B L"]
-    ends: Int[Tensor, "B"]
+    pixels: Float[Tensor, "B 3 64 64"]  # normalised
+    on_object: Bool[Tensor, "B 64"]  # whether a patch shows the object
+    tokens: Int[Tensor, "B L"]  # rows of the trained vocabulary
+    ends: Int[Tensor, "B"]  # position of a caption's end token
     concepts: Int[Tensor, "B"]
 
 
 class BatchStream(IterableDataset[Batch]):
     """Composes batch after batch; batch n depends on the seed and on n only.
 
-    Args:
-        sprites: the drawings.
-        captioner: writes the captions.
-        weights: (concepts,) how often each concept is drawn, relatively.
-        batch_size: different concepts in a batch.
-        first_step: the batch to begin with.
-        seed: of everything random.
+    A batch shows `batch_size` different concepts, drawn by their relative frequencies `weights`.
     """
 
     def __init__(
@@ -68,13 +55,11 @@ class BatchStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
-        step = self.first_step
-        while True:
+        for step in count(self.first_step):
             yield self.compose(step)
-            step += 1
 
     def compose(self, step: int) -> Batch:
-        """Return batch number `step`."""
+        """Batch number `step`."""
         number = self.seed * 1_000_003 + step
         generator, rng = torch.Generator().manual_seed(number), random.Random(number)
         concepts = torch.multinomial(self.weights, self.batch_size, generator=generator)
@@ -99,8 +84,7 @@ class BatchStream(IterableDataset[Batch]):
 
 
 def prefetched(stream: BatchStream, workers: int = 1) -> Iterator[Batch]:
-    """Return the stream, composed ahead by a worker process (0 for none)."""
+    """The stream, composed ahead by one worker process; `workers` 0: by this process."""
     if workers == 0:
         return iter(stream)
-    loader = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6)
-    return iter(loader)
+    return iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6))

@@ -34,22 +34,21 @@ TEMPLATES = (
 
 
 class Captioner:
-    """Writes captions: the concept's names, in templates, now and then with a tag.
+    """Writes captions: a name of the concept in a template, sometimes with a tag.
 
     Args:
-        concepts: what may be asked for.
+        concepts: every concept that is drawn.
         other_names: further names by code point.
     """
 
     def __init__(self, concepts: list[Concept], other_names: dict[str, str]) -> None:
-        self.names = []
-        for concept in concepts:
-            names = {concept.name: None, other_names.get(concept.code_point, concept.name): None}
-            self.names.append(list(names))
+        self.names = [
+            list(dict.fromkeys([c.name, other_names.get(c.code_point, c.name)])) for c in concepts
+        ]
         self.tags = [concept.tags for concept in concepts]
 
     def write(self, concept: int, rng: random.Random) -> str:
-        """Return one caption of a concept."""
+        """One caption of a concept."""
         name = rng.choice(self.names[concept])
         if self.tags[concept] and rng.random() < TAG_SHARE:
             name = f"{name}, {rng.choice(self.tags[concept])}"
@@ -57,7 +56,7 @@ class Captioner:
         return template.format(name)
 
     def vocabulary(self) -> Int[Tensor, "V"]:
-        """Return the ids, ascending, of all tokens that a caption can hold (padding included)."""
+        """The ids, ascending, of all tokens that a caption can hold (padding included)."""
         texts = [template.format("") for template in (MAIN_TEMPLATE, *TEMPLATES)]
         texts += ["x, x"] + [text for texts in (*self.names, *self.tags) for text in texts]
         return torch.stack([tokenize(text) for text in texts]).unique()
@@ -65,5 +64,5 @@ class Captioner:
 
 @lru_cache(maxsize=200_000)
 def tokenize(text: str) -> Int[Tensor, "L"]:
-    """Return the byte-pair tokens of a caption, cut to `CONTEXT`."""
+    """The byte-pair tokens of a caption, cut to `CONTEXT`."""
     return clip.tokenize(text, context_length=CONTEXT, truncate=True)[0].long()

@@ -1,4 +1,4 @@
-"""The drawings and names that the tiny CLIP learns from: read from npm packages, rendered once.
+"""The drawings and names that the tiny CLIP is trained on: read from npm packages, rendered once.
 
 Six designers' emoji sets (Apache 2.0, MIT, CC BY 4.0) and OpenMoji (CC BY-SA 4.0); names and tags
 from emojibase-data (MIT). Users of the model need none of this.
@@ -7,11 +7,13 @@ from emojibase-data (MIT). Users of the model need none of this.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import re
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -42,7 +44,7 @@ CLOCK_FACES = range(0x1F550, 0x1F568)
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji: what it is called and what else is said of it."""
+    """One emoji: its name, and further words for it."""
 
     code_point: str
     name: str
@@ -51,24 +53,18 @@ class Concept:
 
 @dataclass
 class Sprites:
-    """Every drawing of every concept.
+    """Every drawing of every concept."""
 
-    Attributes:
-        pixels: (S, 4, 64, 64) uint8; colours already multiplied by opacity.
-        concept: (S,) index of the concept drawn.
-        is_openmoji: (S,) whether the drawing is OpenMoji's.
-    """
-
-    pixels: Tensor
-    concept: Tensor
-    is_openmoji: Tensor
+    pixels: Tensor  # (S, 4, 64, 64) uint8; colours already multiplied by opacity
+    concept: Tensor  # (S,) index of the concept drawn
+    is_openmoji: Tensor  # (S,) whether the drawing is OpenMoji's
 
 
 def fetch(folder: Path) -> None:
     """Download the packages that are missing from `folder`.
 
     Raises:
-        RuntimeError: npm is missing or could not fetch a package.
+        ChildProcessError: npm is missing or could not fetch a package.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {f"@iconify-json/{name}": version for name, version in SETS.items()}
@@ -80,7 +76,7 @@ def fetch(folder: Path) -> None:
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
             message = f"Could not fetch {name}@{version} with npm: {error}. Is npm installed?"
-            raise RuntimeError(message) from error
+            raise ChildProcessError(message) from error
 
 
 def _archive(folder: Path, name: str, version: str) -> Path:
@@ -93,7 +89,7 @@ def _read(folder: Path, name: str, version: str, member: str) -> Any:
 
 
 def read_concepts(folder: Path) -> list[Concept]:
-    """Return the emoji of one code point that depict something, in emojibase's order."""
+    """The emoji of one code point that depict something, in emojibase's order."""
     concepts = []
     for entry in _read(folder, "emojibase-data", EMOJIBASE, "en/data.json"):
         code = entry["hexcode"].removesuffix("-FE0F")
@@ -104,16 +100,17 @@ def read_concepts(folder: Path) -> list[Concept]:
 
 
 def load_sprites(folder: Path, concepts: list[Concept], cache: Path) -> Sprites:
-    """Return all drawings, rendered once into `cache`."""
+    """All drawings, rendered once into `cache`."""
     if not cache.exists():
-        sprites = _render_all(folder, concepts)
+        pixels, owners, openmoji = zip(*_drawings(folder, concepts), strict=True)
+        sprites = Sprites(torch.stack(pixels), torch.tensor(owners), torch.tensor(openmoji))
         cache.parent.mkdir(parents=True, exist_ok=True)
         torch.save(vars(sprites), cache)
     return Sprites(**torch.load(cache, weights_only=True))
 
 
-def _render_all(folder: Path, concepts: list[Concept]) -> Sprites:
-    pixels, owners, openmoji = [], [], []
+def _drawings(folder: Path, concepts: list[Concept]) -> Iterator[tuple[Tensor, int, bool]]:
+    """Pixels, index of the concept, and whether OpenMoji drew it."""
     for name, version in SETS.items():
         icons = _read(folder, f"@iconify-json/{name}", version, "icons.json")
         by_key = _icon_keys(icons, _read(folder, f"@iconify-json/{name}", version, "chars.json"))
@@ -121,24 +118,16 @@ def _render_all(folder: Path, concepts: list[Concept]) -> Sprites:
         for index, concept in enumerate(concepts):
             key = by_key.get(concept.code_point.lower()) or by_key.get(squash(concept.name))
             if key is not None:
-                pixels.append(_premultiplied(_render_svg(icons, key)))
-                owners.append(index)
-                openmoji.append(False)
                 found += 1
+                yield _premultiplied(_render_svg(icons, key)), index, False
         logger.info("%s: %d of %d concepts", name, found, len(concepts))
     for index, concept in enumerate(concepts):
-        try:
-            drawing = sprite(concept.code_point)
-        except ValueError:  # newer than the font
-            continue
-        pixels.append(_planes(drawing))
-        owners.append(index)
-        openmoji.append(True)
-    return Sprites(torch.stack(pixels), torch.tensor(owners), torch.tensor(openmoji))
+        with contextlib.suppress(ValueError):  # newer than the font
+            yield _planes(sprite(concept.code_point)), index, True
 
 
 def squash(name: str) -> str:
-    """Return a name reduced to letters and digits, to match spellings across sets."""
+    """A name reduced to letters and digits, to match spellings across sets."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -169,7 +158,7 @@ def _render_svg(icons: dict[str, Any], key: str) -> Image.Image:
 
 
 def _premultiplied(drawing: Image.Image) -> Tensor:
-    """Trim a drawing to its frame, fit it into a square; (4, 64, 64) uint8, premultiplied."""
+    """A drawing trimmed and fitted into a square; (4, 64, 64) uint8, premultiplied."""
     drawing = drawing.crop(drawing.getbbox())
     square = Image.new("RGBA", (max(drawing.size),) * 2)
     square.paste(drawing, tuple((max(drawing.size) - length) // 2 for length in drawing.size))

@@ -5,22 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from clip.model import CLIP
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lab.pretrain.asset import save_asset
 from lab.pretrain.batches import Batch, BatchStream, prefetched
 from lab.pretrain.captions import Captioner
-from lab.pretrain.evaluate import as_text, zero_shot
-from lab.pretrain.losses import PretrainingLoss
-from lab.pretrain.muon import Muon
-from lab.pretrain.settings import Settings, build_clip, learning_share
+from lab.pretrain.evaluate import zero_shot
+from lab.pretrain.model import PretrainingLoss, encode_image, encode_text
 from lab.pretrain.sources import Sprites
-from lab.pretrain.towers import encode_image, encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +29,53 @@ MAX_LOGIT_SCALE = 100.0
 AVERAGE_KEPT = 0.995  # of the running average, per step
 
 
-class Pretraining:
-    """Trains, checkpoints and exports.
+@dataclass(frozen=True)
+class Settings:
+    """The settings of the training."""
 
-    Args:
-        settings: the dials.
-        sprites: the drawings.
-        captioner: writes the captions.
-        weights: (concepts,) relative frequency of each concept.
-        folder: of checkpoint.pt, asset.pt and the log.
-    """
+    minutes: float = 60.0  # to train, over all resumptions; the learning rate follows the clock
+    batch_size: int = 192
+    vision_width: int = 128
+    vision_layers: int = 4
+    text_width: int = 128
+    text_layers: int = 4
+    joint: int = 128
+    muon_lr: float = 0.02
+    adam_lr: float = 0.0015
+    weight_decay: float = 0.02
+    save_minutes: float = 3.0  # between checkpoints, each with an asset and a validation
+    steps: int = 0  # stop after so many steps in this process; 0: no limit
+    seed: int = 0
+    workers: int = 1
+    compiled: bool = True
+    validate: bool = True
+
+
+def build_clip(settings: Settings, vocabulary: int) -> CLIP:
+    """An untrained CLIP of 64-pixel pictures and 8-pixel patches."""
+    model = CLIP(
+        embed_dim=settings.joint,
+        image_resolution=64,
+        vision_layers=settings.vision_layers,
+        vision_width=settings.vision_width,
+        vision_patch_size=8,
+        context_length=77,
+        vocab_size=vocabulary,
+        transformer_width=settings.text_width,
+        transformer_heads=settings.text_width // 64,
+        transformer_layers=settings.text_layers,
+    )
+    model.logit_scale.data.fill_(torch.tensor(1 / 0.07).log())  # as CLIP starts
+    return model
+
+
+def learning_share(progress: float) -> float:
+    """The share of the full learning rate: up within 1 %, level, down from 40 % on."""
+    return min(1.0, progress / 0.01 + 0.02, max(0.0, (1 - progress) / 0.6))
+
+
+class Pretraining:
+    """Trains on concepts of the given relative frequencies; `folder` has checkpoint and asset."""
 
     def __init__(
         self,
@@ -52,6 +87,7 @@ class Pretraining:
     ) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.folder = settings, folder
+        self.checkpoint = folder / "checkpoint.pt"
         self.stream = BatchStream(
             sprites, captioner, weights, settings.batch_size, seed=settings.seed
         )
@@ -63,24 +99,22 @@ class Pretraining:
         self._resume()
 
     def _optimisers(self) -> list[torch.optim.Optimizer]:
+        if not hasattr(torch.optim, "Muon"):
+            version = torch.__version__
+            raise ModuleNotFoundError(f"torch 2.9 or newer is needed for Muon, this is {version}")
         named = dict(self.loss.named_parameters())
         matrices = [p for name, p in named.items() if "resblocks" in name and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         rest = [p for p in named.values() if id(p) not in chosen]
-        dials = self.settings
+        muon, adam = self.settings.muon_lr, self.settings.adam_lr
         optimisers = [
-            Muon(matrices, lr=dials.muon_lr, weight_decay=dials.weight_decay),
-            torch.optim.AdamW(rest, lr=dials.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.Muon(matrices, lr=muon, weight_decay=self.settings.weight_decay),
+            torch.optim.AdamW(rest, lr=adam, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["full_lr"] = group["lr"]
         return optimisers
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the training can be taken up again."""
-        return self.folder / "checkpoint.pt"
 
     @property
     def progress(self) -> float:
@@ -98,7 +132,9 @@ class Pretraining:
             value, right = self._train_step(loss, next(batches))
             self.seconds += time.perf_counter() - started
             if self.step % 50 == 0:
-                self._log(value, right)
+                minutes, scale = self.seconds / 60, self.loss.model.logit_scale.exp().item()
+                shown = "step %d minute %.1f loss %.3f matched %.2f scale %.1f"
+                logger.info(shown, self.step, minutes, value, right, scale)
             if self.seconds - saved_at > 60 * self.settings.save_minutes:
                 rate = (self.step - saved_step) * self.settings.batch_size
                 logger.info("%.0f pictures/s", rate / (self.seconds - saved_at))
@@ -129,13 +165,6 @@ class Pretraining:
         )
         return value.item(), right.item()
 
-    def _log(self, value: float, right: float) -> None:
-        logger.info(
-            "step %d minute %.1f loss %.3f matched %.2f scale %.1f",
-            *(self.step, self.seconds / 60, value, right),
-            self.loss.model.logit_scale.exp().item(),
-        )
-
     def save(self) -> None:
         """Write the checkpoint and the asset, and log the validation accuracy."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,12 +178,16 @@ class Pretraining:
         partial = self.checkpoint.with_suffix(".part")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
-        save_asset(self.average.state_dict(), self.stream.vocabulary, self.folder / "asset.pt")
+        half = {name: weight.half() for name, weight in self.average.state_dict().items()}
+        asset = {"state_dict": half, "vocab_rows": self.stream.vocabulary}  # its trained rows only
+        torch.save(asset, self.folder / "asset.pt")
         if self.settings.validate:
-            logger.info("step %d zero-shot (val): %s", self.step, as_text(self.validate()))
+            table = self.validate().items()
+            texts = [f"{name} {row['base']:.1f}/{row['new']:.1f}" for name, row in table]
+            logger.info("step %d zero-shot (val): %s", self.step, ", ".join(texts))
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Return the zero-shot accuracy of the running average on validation pictures."""
+        """The zero-shot accuracy of the running average on validation pictures."""
         model, vocabulary = self.average, self.stream.vocabulary
 
         def text(ids: Tensor) -> Tensor:

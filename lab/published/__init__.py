@@ -1,8 +1,8 @@
-"""The published prompt tuners, slow and literal: for parity tests and as the baseline of speed.
+"""The published prompt tuners, slow and literal: for tests of parity and for the benchmark.
 
 Written from their papers and published behaviour on plain modules of OpenAI's `clip`: all 77
 positions, text encoded anew for every batch, prompts inserted block by block. Precision is that of
-the CLIP at hand; nothing is halved on the way. Nothing here is fit for use, only for comparison.
+the given CLIP. Use them for comparison only.
 """
 
 from lab.published.cocoop import PublishedCoCoOp

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,8 +13,6 @@ class PublishedCoCoOp(Published):
     """CoCoOp.
 
     Args:
-        clip: see `Published`.
-        class_names: see `Published`.
         learned: "ctx" (M, W) and "meta_net.linear1.weight" (D // 16, D), "meta_net.linear2.weight"
             (W, D // 16), each with its ".bias".
         prefix: placeholder of M words.
@@ -25,13 +22,8 @@ class PublishedCoCoOp(Published):
 
     def shift(self, features: Float[Tensor, "B D"]) -> Float[Tensor, "B W"]:
         """What each image adds to every learned word."""
-        weights = self.learned
-        hidden = F.linear(
-            features, weights["meta_net.linear1.weight"], weights["meta_net.linear1.bias"]
-        ).relu()  # (B, D // 16)
-        return F.linear(
-            hidden, weights["meta_net.linear2.weight"], weights["meta_net.linear2.bias"]
-        )
+        hidden = self.linear(features, "meta_net.linear1").relu()  # (B, D // 16)
+        return self.linear(hidden, "meta_net.linear2")
 
     def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
         """Scaled cosines, image by image; all prompts are formed before the loop."""

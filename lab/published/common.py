@@ -1,8 +1,9 @@
-"""What the published tuners share: both CLIP towers with seams for prompts, and the interface."""
+"""Both CLIP towers with learned prompts, and the interface of the published tuners."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from models.clip.load import import_clip
 
-Parts = dict[str, Tensor]
-"""The terms of a loss by name, weights included: they sum to the loss."""
+Loss = tuple[Tensor, dict[str, Tensor]]
+"""A loss, and its terms by name, weights included: they sum to the loss."""
 
 
 def normalise(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
@@ -20,14 +21,9 @@ def normalise(x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-def plain_name(name: str) -> str:
-    """A class name as it stands in a sentence."""
-    return name.replace("_", " ")
-
-
-def tokenised(names: Sequence[str], prefix: str) -> Int[Tensor, "C 77"]:
-    """Token ids of "prefix name."."""
-    return import_clip().tokenize([f"{prefix} {plain_name(name)}." for name in names])
+def tokenise(template: str, class_names: Sequence[str]) -> Int[Tensor, "C 77"]:
+    """Token ids of a sentence with {} for the class name."""
+    return import_clip().tokenize([template.format(n.replace("_", " ")) for n in class_names])
 
 
 def through_blocks(
@@ -93,39 +89,20 @@ def encode_image(
     return visual.ln_post(x[0]) @ visual.proj
 
 
-def encode_tokens(
-    clip: nn.Module, images: Float[Tensor, "B 3 S S"]
-) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B N"]]:
-    """All tokens of the last block, and what its class token attends to, mean of heads.
-
-    Differs from the published code, in its favour, in: the attention map and the projection of all
-    tokens are paid in the last block only, not in every one.
-
-    Returns:
-        The class token and N patches through ln_post and proj, not unit length; the attention of
-        the class token to the patches.
-    """
-    visual = clip.visual
-    *blocks, last = visual.transformer.resblocks
-    x = through_blocks(blocks, embed_image(visual, images), deep=(), start=0)  # (L, B, W)
-    normed = last.ln_1(x)
-    attended, attention = last.attn(normed, normed, normed, need_weights=True)  # (B, L, L)
-    x = x + attended
-    x = x + last.mlp(last.ln_2(x))
-    return visual.ln_post(x.permute(1, 0, 2)) @ visual.proj, attention[:, 0, 1:]
-
-
 class Published:
     """A published prompt tuner: start values in, logits and losses out.
 
     Args:
         clip: OpenAI's model; it is frozen in place, as the published trainers do.
         class_names: C names.
-        learned: start values by published key, without the prefix of the registered model; they
+        learned: start values by published key, without the prefix of the registered model. They
             are copied to `self.learned`, the leaf tensors that an optimiser takes.
-        prefix: words before the class name, of which a tuner learns the first; None for a tuner
-            without prompts of its own.
+        prefix: words before the class name, of which a tuner learns the first. A run without
+            CTX_INIT has "X X ... X", one X for each learned word. None: no prompts.
     """
+
+    adapter: ClassVar[str] = ""
+    """Key of a map on image features that is learned: convolution, batch norm, convolution."""
 
     def __init__(
         self,
@@ -141,13 +118,32 @@ class Published:
             key: value.detach().clone().requires_grad_() for key, value in learned.items()
         }
         if prefix is not None:
-            self.ids = tokenised(class_names, prefix).to(clip.token_embedding.weight.device)
+            ids = tokenise(f"{prefix} {{}}.", class_names)
+            self.ids = ids.to(clip.token_embedding.weight.device)
             self.embedded = clip.token_embedding(self.ids)  # (C, 77, W)
+        if self.adapter:
+            weight = learned[f"{self.adapter}.conv1.1.weight"].detach()
+            self.running_mean, self.running_var = torch.zeros_like(weight), torch.ones_like(weight)
 
     @property
     def scale(self) -> Tensor:
         """Factor of the cosines."""
         return self.clip.logit_scale.exp()
+
+    def linear(self, x: Float[Tensor, "R D1"], name: str) -> Float[Tensor, "R D2"]:
+        """A learned map with bias."""
+        return F.linear(x, self.learned[f"{name}.weight"], self.learned[f"{name}.bias"])
+
+    def adapt(self, x: Float[Tensor, "R D1"]) -> Float[Tensor, "R D2"]:
+        """The adapter on R rows, taken as R pictures of one pixel; all share the statistics."""
+        first, norm, last = (
+            [self.learned[f"{self.adapter}.conv1.{i}.{part}"] for part in ("weight", "bias")]
+            for i in (0, 1, 3)
+        )
+        x = F.conv2d(x[:, :, None, None], *first)  # (R, D2, 1, 1)
+        statistics = (self.running_mean, self.running_var)
+        x = F.batch_norm(x, *statistics, *norm, training=self.training, momentum=0.1)
+        return F.conv2d(x.relu(), *last).flatten(1)  # (R, D2)
 
     def deep(self, key: str, first: int) -> list[Tensor]:
         """Learned tensors key.format(first), key.format(first + 1), ... as far as there are."""
@@ -161,28 +157,24 @@ class Published:
         ctx = ctx.expand(len(self.embedded), -1, -1)  # (C, M, W)
         return torch.cat([self.embedded[:, :1], ctx, self.embedded[:, 1 + ctx.shape[1] :]], dim=1)
 
-    def text(self) -> Float[Tensor, "C D"]:
-        """Unit-length text features, where they do not depend on the image."""
-        raise NotImplementedError
+    def text(self, deep: Sequence[Float[Tensor, "M W"]] = ()) -> Float[Tensor, "C D"]:
+        """Unit-length text features of the learned context and of deep prompts."""
+        prompts = self.prompts(self.learned["ctx"])
+        return normalise(encode_prompts(self.clip, prompts, self.ids, deep))
 
     def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Unit-length image features."""
         return normalise(encode_image(self.clip, images))
 
-    def logits(
-        self, images: Float[Tensor, "B 3 S S"], text: Float[Tensor, "C D"] | None = None
-    ) -> Float[Tensor, "B C"]:
-        """Scaled cosines; `text` is what `text()` gives, for a caller that has it already."""
-        text = self.text() if text is None else text
-        return self.scale * self.image(images) @ text.t()
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+        """Scaled cosines."""
+        return self.scale * self.image(images) @ self.text().t()
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """The training loss, and its terms."""
         return total({"ce": F.cross_entropy(self.logits(images), labels)})
 
 
-def total(parts: Parts) -> tuple[Tensor, Parts]:
+def total(parts: dict[str, Tensor]) -> Loss:
     """The sum of a loss's terms, and the terms."""
     return sum(parts.values()), parts

@@ -1,12 +1,11 @@
-"""MaPLe: deep prompts of the text tower, and those of the image tower as their projections."""
+"""MaPLe: deep prompts of the text tower; those of the image tower are linear maps of them."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lab.published.common import Published, encode_image, encode_prompts, normalise
+from lab.published.common import Published, encode_image, normalise
 
 
 class PublishedMaPLe(Published):
@@ -16,8 +15,6 @@ class PublishedMaPLe(Published):
     M = 2, "of a" stays as it is at positions 3 and 4.
 
     Args:
-        clip: see `Published`.
-        class_names: see `Published`.
         learned: "ctx" (M, W), "proj.weight" (Wv, W) and, for depth J, J - 1 times
             "compound_prompts_text.i" (M, W), "compound_prompt_projections.i.weight" (Wv, W), each
             weight with its ".bias".
@@ -30,20 +27,15 @@ class PublishedMaPLe(Published):
         """Text prompts of blocks 1, 2, ..."""
         return self.deep("compound_prompts_text.{}", first=0)
 
-    def project(self, prompts: Float[Tensor, "M W"], name: str) -> Float[Tensor, "M Wv"]:
-        """Prompts of the image tower from those of the text tower."""
-        return F.linear(prompts, self.learned[f"{name}.weight"], self.learned[f"{name}.bias"])
-
     def text(self) -> Float[Tensor, "C D"]:
         """Unit-length text features."""
-        prompts = self.prompts(self.learned["ctx"])
-        return normalise(encode_prompts(self.clip, prompts, self.ids, self.compound()))
+        return super().text(self.compound())
 
     def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Unit-length image features."""
         deep = [
-            self.project(prompts, f"compound_prompt_projections.{i}")
+            self.linear(prompts, f"compound_prompt_projections.{i}")
             for i, prompts in enumerate(self.compound())
         ]
-        first = self.project(self.learned["ctx"], "proj")
+        first = self.linear(self.learned["ctx"], "proj")
         return normalise(encode_image(self.clip, images, first, deep))

@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lab.published.adapter import adapt, running_statistics
-from lab.published.common import Parts, Published, encode_image, normalise, total
-
-PROJECTOR = "VPT_image_trans"
+from lab.published.common import Loss, Published, encode_image, normalise, total
 
 
 class PublishedPromptKD(Published):
@@ -21,16 +18,18 @@ class PublishedPromptKD(Published):
 
     Args:
         clip: of the student; only its image tower and scale are used.
-        class_names: see `Published`; the teacher's, in its order.
+        class_names: the teacher's, in its order.
         learned: "image_encoder.VPT" (M, Wv), "image_encoder.transformer.resblocks.i.VPT_shallow"
             for blocks i = 1, 2, ..., and "VPT_image_trans.conv1.i.weight" and ".bias" for i = 0, 1,
-            3, see `lab.published.adapter`; the first weight is (D of the teacher, D, 1, 1).
+            3, see `Published.adapt`; the first weight is (D of the teacher, D, 1, 1).
         teacher: has logits(images) (B, C) and text() (C, D), unit length; it runs without gradient.
         temperature: of both softmaxes.
         kd_weight: factor of the loss.
 
     Source: Li et al., CVPR 2024, https://arxiv.org/abs/2403.02781
     """
+
+    adapter = "VPT_image_trans"
 
     def __init__(
         self,
@@ -46,38 +45,31 @@ class PublishedPromptKD(Published):
         self.teacher = teacher
         self.temperature = temperature
         self.kd_weight = kd_weight
-        self.running_mean, self.running_var = running_statistics(self.learned, PROJECTOR)
 
     def image(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Unit-length image features in the teacher's space."""
         deep = self.deep("image_encoder.transformer.resblocks.{}.VPT_shallow", first=1)
         x = encode_image(self.clip, images, self.learned["image_encoder.VPT"], deep)
-        statistics = (self.running_mean, self.running_var)
-        return normalise(adapt(x, self.learned, PROJECTOR, statistics, self.training))
+        return normalise(self.adapt(x))
 
     @torch.no_grad()
     def teach(
         self, images: Float[Tensor, "B 3 S S"]
     ) -> tuple[Float[Tensor, "C D"], Float[Tensor, "B C"]]:
-        """The teacher's text and logits; a `Published` teacher's text tower runs once for both."""
-        text = self.teacher.text()
-        known = {"text": text} if isinstance(self.teacher, Published) else {}
-        return text, self.teacher.logits(images, **known)
+        """The teacher's text and logits."""
+        return self.teacher.text(), self.teacher.logits(images)
 
-    def logits(
-        self, images: Float[Tensor, "B 3 S S"], rows: slice | None = None
-    ) -> Float[Tensor, "B C"]:
-        """Scaled cosines to the teacher's text, or to those `rows` of it.
+    def logits(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+        """Scaled cosines to the teacher's text.
 
         The whole teacher runs, although only its text is used: so does the published test.
         """
         text, _ = self.teach(images)
-        text = text if rows is None else text[rows]
         return self.scale * self.image(images) @ text.t()
 
     def loss(
         self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"] | None = None
-    ) -> tuple[Tensor, Parts]:
+    ) -> Loss:
         """Divergence from the teacher, mean over images and classes; labels are not used."""
         text, wanted = self.teach(images)
         logits = self.scale * self.image(images) @ text.t()  # (B, C)

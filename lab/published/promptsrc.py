@@ -10,16 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lab.published.common import (
-    Parts,
-    Published,
-    encode_image,
-    encode_prompts,
-    normalise,
-    plain_name,
-    total,
-)
-from models.clip.load import import_clip
+from lab.published.common import Loss, Published, encode_image, normalise, tokenise, total
 
 DEEP = "{}.transformer.resblocks.{{}}.VPT_shallow"
 
@@ -28,12 +19,9 @@ class PublishedVPT(Published):
     """Deep visual prompts beside fixed sentences.
 
     Args:
-        clip: see `Published`.
-        class_names: see `Published`.
         learned: "image_encoder.VPT" (Mv, Wv), and for blocks i = 1, 2, ...
             "image_encoder.transformer.resblocks.i.VPT_shallow" (Mv, Wv); none of them for a tower
             without prompts.
-        prefix: words before the class name.
 
     Source: Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119, as MaPLe compares with it
     """
@@ -53,8 +41,6 @@ class PublishedIVLP(PublishedVPT):
     """Independent vision-language prompts, the baseline of MaPLe and the start of PromptSRC.
 
     Args:
-        clip: see `Published`.
-        class_names: see `Published`.
         learned: those of `PublishedVPT`, "ctx" (M, W), and for blocks i = 1, 2, ...
             "text_encoder.transformer.resblocks.i.VPT_shallow" (M, W).
         prefix: placeholder of at least M words.
@@ -64,17 +50,13 @@ class PublishedIVLP(PublishedVPT):
 
     def text(self) -> Float[Tensor, "C D"]:
         """Unit-length text features."""
-        prompts = self.prompts(self.learned["ctx"])
-        deep = self.deep(DEEP.format("text_encoder"), first=1)
-        return normalise(encode_prompts(self.clip, prompts, self.ids, deep))
+        return Published.text(self, self.deep(DEEP.format("text_encoder"), first=1))
 
 
 class PublishedPromptSRC(PublishedIVLP):
     """PromptSRC.
 
     Args:
-        clip: see `Published`.
-        class_names: see `Published`.
         learned: see `PublishedIVLP`.
         templates: sentences with {} for the class name; their mean is what text is held close to.
         prefix: placeholder of at least M words.
@@ -98,11 +80,15 @@ class PublishedPromptSRC(PublishedIVLP):
         super().__init__(clip, class_names, learned, prefix=prefix)
         self.text_loss_weight = text_loss_weight
         self.image_loss_weight = image_loss_weight
-        self.frozen_text = mean_text(clip, class_names, templates)  # (C, D), not unit length
+        device = clip.token_embedding.weight.device
+        with torch.no_grad():
+            features = [  # (C, D) each, not unit length
+                clip.encode_text(tokenise(template, class_names).to(device))
+                for template in templates
+            ]
+        self.frozen_text = torch.stack(features, dim=1).mean(dim=1)  # (C, D), not unit length
 
-    def loss(
-        self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]
-    ) -> tuple[Tensor, Parts]:
+    def loss(self, images: Float[Tensor, "B 3 S S"], labels: Int[Tensor, " B"]) -> Loss:
         """Cross-entropy, and the distances to the frozen text, image and logits."""
         text, image = self.text(), self.image(images)
         logits = self.scale * image @ text.t()  # (B, C)
@@ -127,20 +113,7 @@ class PublishedPromptSRC(PublishedIVLP):
 
     @staticmethod
     def gpa_weights(mean: float, std: float, epochs: int) -> list[float]:
-        """What the state after epoch 1, 2, ... counts in the final one; they sum to 1."""
+        """Weights in the final average of the states after epochs 1, 2, ...; they sum to 1."""
         density = [math.exp(-0.5 * ((e - mean) / std) ** 2) for e in range(1, epochs + 1)]
         whole = sum(density)
         return [value / whole for value in density]
-
-
-@torch.no_grad()
-def mean_text(
-    clip: nn.Module, class_names: Sequence[str], templates: Sequence[str]
-) -> Float[Tensor, "C D"]:
-    """Mean over templates of CLIP's text features, unit length neither before nor after."""
-    features = []
-    for template in templates:
-        sentences = [template.format(plain_name(name)) for name in class_names]
-        ids = import_clip().tokenize(sentences).to(clip.token_embedding.weight.device)
-        features.append(clip.encode_text(ids))  # (C, D)
-    return torch.stack(features, dim=1).mean(dim=1)

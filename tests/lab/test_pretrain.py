@@ -12,11 +12,9 @@ import torch
 from lab.pretrain.batches import BatchStream
 from lab.pretrain.captions import Captioner, tokenize
 from lab.pretrain.compose import Composer
-from lab.pretrain.muon import orthogonalise
-from lab.pretrain.settings import Settings, build_clip, learning_share
+from lab.pretrain.model import encode_image, encode_text
 from lab.pretrain.sources import Concept, Sprites, squash
-from lab.pretrain.towers import encode_image, encode_text
-from lab.pretrain.training import Pretraining
+from lab.pretrain.training import Pretraining, Settings, build_clip, learning_share
 from models.clip.load import load_tiny_clip
 from tests.conftest import assert_close, in_dtype
 
@@ -155,11 +153,35 @@ def test_every_caption_is_within_the_vocabulary():
         assert torch.isin(tokenize(text), vocabulary).all(), text
 
 
-def test_orthogonalised_matrices_have_singular_values_near_one():
-    for shape in ((3, 32, 96), (2, 96, 32)):
-        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+def orthogonalised(x):
+    """Singular values near 1 by the quintic Newton-Schulz iteration, in float64."""
+    x = x.double() if len(x) <= len(x.T) else x.double().T
+    x = x / x.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32)])
+def test_muon_steps_along_the_orthogonalised_momentum_as_published(shape):
+    """Jordan et al., 2024: Nesterov momentum 0.95, decoupled decay, rate by the matrix's shape."""
+    param = torch.nn.Parameter(torch.randn(shape))
+    average = torch.zeros(shape)
+    optimiser = torch.optim.Muon([param], lr=0.02, weight_decay=0.02)
+    for _ in range(3):
+        before = param.detach().clone()
+        param.grad = torch.randn(shape)
+        optimiser.step()
+        average = 0.95 * average + 0.05 * param.grad
+        update = orthogonalised(0.05 * param.grad + 0.95 * average)
+        values = torch.linalg.svdvals(update)
         assert values.min() > 0.3
         assert values.max() < 1.5
+        update = update if update.shape == shape else update.T
+        expected = (1 - 0.02 * 0.02) * before - 0.02 * max(1, shape[0] / shape[1]) ** 0.5 * update
+        difference = (param - expected).norm() / (expected - before).norm()
+        assert difference < 0.02  # torch iterates in bfloat16
 
 
 def test_the_learning_rate_rises_stays_and_falls():

@@ -1,4 +1,4 @@
-"""Every tuner against its published formulation (tools/published): plain `clip` modules at 77
+"""Every tuner against its published formulation (lab/published): plain `clip` modules at 77
 positions, CoCoOp image by image, deep prompts layer by layer.
 """
 

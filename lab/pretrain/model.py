@@ -1,8 +1,8 @@
-"""The two towers of a `clip.model.CLIP`, run fast for training.
+"""The tiny CLIP in training: its two towers, run fast, and its loss.
 
-The parameters stay CLIP's own, under CLIP's names; only the arithmetic is arranged anew: batch
-first, patches dropped before the first layer (FLIP, Li et al., CVPR 2023), tokens of a short
-context. Without dropping, the results are CLIP's.
+The parameters stay those of a `clip.model.CLIP`; only the arithmetic is arranged anew: batch first,
+patches dropped before the first layer (FLIP, Li et al., CVPR 2023), a short context. Without
+dropping, the results are CLIP's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,45 @@ import torch.nn.functional as F
 from clip.model import CLIP, ResidualAttentionBlock
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from lab.pretrain.batches import Batch
+
+CLASS_WEIGHT = 1.0
+DENSE_WEIGHT = 0.2
+IGNORED = -100
+
+
+class PretrainingLoss(nn.Module):
+    """CLIP's loss, an auxiliary class head that is thrown away, and a dense term.
+
+    The dense term asks each patch that shows the object to prefer its own caption.
+    """
+
+    def __init__(self, model: CLIP, num_concepts: int) -> None:
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(model.visual.output_dim, num_concepts)
+
+    def forward(
+        self, batch: Batch, kept: Int[Tensor, "B K"] | None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The loss, and the share of pictures that choose their own caption (0-1)."""
+        tokens = encode_image(self.model, batch.pixels, kept)
+        embedded = self.model.token_embedding(batch.tokens)
+        text = F.normalize(encode_text(self.model, embedded, batch.ends), dim=-1)
+        scale = self.model.logit_scale.exp()
+        own = torch.arange(len(text))
+        logits = scale * F.normalize(tokens[:, 0], dim=-1) @ text.T
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        loss = loss + CLASS_WEIGHT * F.cross_entropy(self.head(tokens[:, 0]), batch.concepts)
+        on_object = batch.on_object if kept is None else batch.on_object.gather(1, kept)
+        dense = scale.detach() * F.normalize(tokens[:, 1:], dim=-1) @ text.T  # (B, K, B)
+        target = torch.where(on_object, own[:, None], IGNORED)
+        patch_loss = F.cross_entropy(
+            dense.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
+        ) / on_object.sum().clamp(min=1)
+        right = (logits.argmax(1) == own).float().mean()
+        return loss + DENSE_WEIGHT * patch_loss, right
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -39,13 +78,7 @@ def run_block(
 def encode_image(
     model: CLIP, pixels: Float[Tensor, "B 3 S S"], kept: Int[Tensor, "B K"] | None = None
 ) -> Float[Tensor, "B 1+K D"]:
-    """Return the projected class token and patch tokens, not of unit length.
-
-    Args:
-        model: the model.
-        pixels: normalised pictures.
-        kept: the patches that are shown to the tower; all by default.
-    """
+    """The projected class token and patch tokens, not of unit length; `kept`: patches to show."""
     visual = model.visual
     B, _, S, _ = pixels.shape
     P = visual.conv1.kernel_size[0]
@@ -67,7 +100,7 @@ def encode_image(
 def encode_text(
     model: CLIP, embedded: Float[Tensor, "B L W"], ends: Int[Tensor, "B"]
 ) -> Float[Tensor, "B D"]:
-    """Return the projected features of embedded captions, not of unit length.
+    """The projected features of captions, not of unit length.
 
     Args:
         model: the model.

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
-from dassl.config import get_cfg_default
 from torch import Tensor, nn
 
 from lab import published
 from lab.bench.backbones import Schedule
 from lab.bench.works import classifier, published_classifier
-from lab.published.common import Published
 from models.classifier import CLIPClassifier
 from models.clip.blocks import unit
+from models.clip.prune import TokenPruner
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
-from trainers import TRAINERS, extend_cfg
+from runs.config import default_config
+from trainers import TRAINERS
 from trainers.published import published_state
 from trainers.settings import Run
 from trainers.templates import DEFAULT, DIVERSE
 
-WORDS = "a photo of a"
+WORDS = "a photo of a"  # as the published forms begin by themselves
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 EXACT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TextRefiner")  # equal to the published form
 NAMES = (*EXACT, "Spotlighter")
@@ -40,9 +40,8 @@ MEMORY_SIZE = 25
 class Pair:
     """Both forms of a tuner on the same CLIP."""
 
-    name: str
     ours: nn.Module
-    published: Published
+    published: published.Published
 
 
 def settings_of(name: str, clip: nn.Module) -> dict[str, object]:
@@ -59,9 +58,8 @@ def settings_of(name: str, clip: nn.Module) -> dict[str, object]:
 
 
 def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPClassifier:
-    """A tuner as its trainer builds it, moved a little from its start."""
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    """A tuner as its trainer builds it; its learned tensors are moved a little."""
+    cfg = default_config()
     cfg.TRAINER.COOP.CTX_INIT = WORDS
     trainer = TRAINER[name]
     run = Run(cfg, SimpleNamespace(classnames=list(class_names)))
@@ -93,10 +91,11 @@ def with_head(base: CLIPClassifier, class_names: Sequence[str]) -> SpotlightedCL
 def build_ours(
     name: str, clip: nn.Module, class_names: Sequence[str], schedule: Schedule | None = None
 ) -> nn.Module:
-    """Our form on a CLIP; it drops patches if a schedule says so."""
+    """Our form on a CLIP; with a schedule it drops patches."""
     tuner = build_tuner("CoOp" if name == "Spotlighter" else name, clip, class_names)
     if schedule is not None:
-        tuner.prune(schedule.pruner(clip.visual).to(clip.logit_scale.device))
+        pruner = TokenPruner(**schedule._asdict(), width=clip.visual.conv1.out_channels)
+        tuner.prune(pruner.to(clip.logit_scale.device))
     return with_head(tuner, class_names) if name == "Spotlighter" else tuner
 
 
@@ -104,41 +103,35 @@ def build_pair(
     name: str, clip: nn.Module, class_names: Sequence[str], *, copies: bool = False
 ) -> Pair:
     """Both forms; they share CLIP, or ours has a copy that may be cast."""
-    own = copy.deepcopy(clip) if copies else clip
-    ours = build_ours(name, own, class_names)
+    ours = build_ours(name, copy.deepcopy(clip) if copies else clip, class_names)
     if name == "Spotlighter":
-        return Pair(name, ours, released(clip, class_names))
-    return Pair(name, ours, as_published(name, ours, clip, class_names))
+        return Pair(ours, released(clip, class_names))
+    return Pair(ours, as_published(name, ours, clip, class_names))
 
 
 def as_published(
     name: str, ours: nn.Module, clip: nn.Module, class_names: Sequence[str]
-) -> Published:
-    """The published form with what ours has learned."""
-    learned = published_state(ours.learned)
-    kind = getattr(published, f"Published{name}")
+) -> published.Published:
+    """The published form with the learned tensors of ours."""
+    options: dict[str, object] = {}
     if name == "PromptSRC":
-        return kind(clip, class_names, learned, templates=DIVERSE[:1])
-    options = {"prefix": WORDS}
+        options["templates"] = DIVERSE[:1]
     if name == "TextRefiner":
         options["memory_item"] = ours.learned.memory.slots
-    return kind(clip, class_names, learned, **options)
+    kind = getattr(published, f"Published{name}")
+    return kind(clip, class_names, published_state(ours.learned), **options)
 
 
-def released(clip: nn.Module, class_names: Sequence[str]) -> Published:
+def released(clip: nn.Module, class_names: Sequence[str]) -> published.Published:
     """The released Spotlighter with random weights; it is another method than ours."""
-    refiner = as_published(
-        "TextRefiner", build_tuner("TextRefiner", clip, class_names), clip, class_names
-    )
+    tuner = build_tuner("TextRefiner", clip, class_names)
+    refiner = as_published("TextRefiner", tuner, clip, class_names)
     slots, width = refiner.memory_item, clip.text_projection.shape[1]
-    parts = ("query", "key", "value", "out")
-    scale = width**-0.5
-    weights = {f"{part}.weight": scale * torch.randn(width, width) for part in parts}
-    biases = {f"{part}.bias": torch.zeros(width) for part in parts}
-    learned = refiner.learned | {n: v.to(slots) for n, v in (weights | biases).items()}
-    return published.PublishedSpotlighter(
-        clip, class_names, learned, memory_item=slots, prefix=WORDS
-    )
+    learned = dict(refiner.learned)
+    for part in ("query", "key", "value", "out"):
+        learned[f"{part}.weight"] = width**-0.5 * torch.randn(width, width).to(slots)
+        learned[f"{part}.bias"] = torch.zeros(width).to(slots)
+    return published.PublishedSpotlighter(clip, class_names, learned, memory_item=slots)
 
 
 def relative_error(pair: Pair, images: Tensor) -> float:
@@ -157,5 +150,5 @@ def require_equal(name: str, error: float) -> None:
     if not error <= TOLERANCE:  # also when it is no number
         raise ValueError(
             f"ours and the published {name} differ by {error:.1e} of the largest logit, and "
-            f"rounding explains {TOLERANCE:.0e}; their times say nothing until they agree"
+            f"rounding explains {TOLERANCE:.0e}; their times cannot be compared until they agree"
         )
