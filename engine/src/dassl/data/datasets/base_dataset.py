@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from dassl.data.datasets.fewshot import group_by, sample_shots
 from dassl.utils import check_availability
-from dassl.utils.download import download_and_unpack
 
 __all__ = ["DatasetBase", "Datum"]
 
@@ -175,10 +174,6 @@ class DatasetBase:
         """
         for domain in input_domains:
             check_availability(domain, self.domains, f"domain of {type(self).__name__}")
-
-    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive, from Google Drive if so said, and unpack it beside itself."""
-        download_and_unpack(url, dst, from_gdrive)
 
     def generate_fewshot_dataset(
         self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
