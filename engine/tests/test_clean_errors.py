@@ -98,18 +98,6 @@ def test_a_data_set_without_training_pictures():
         DatasetBase(train_x=[])
 
 
-def test_domains_that_do_not_exist():
-    class Domains(DatasetBase):
-        domains = ("photo", "sketch")
-
-    dataset = Domains(train_x=[Datum(__file__)])
-    dataset.check_input_domains(["photo"], ["sketch"])
-    with pytest.raises(ValueError, match=r"registered domain of Domains; .*\['photo', 'sketch'\]"):
-        dataset.check_input_domains(["photo"], ["art"])
-    with pytest.raises(ValueError, match="SOURCE_DOMAINS is empty"):
-        dataset.check_input_domains([], [])
-
-
 def test_views_without_a_transform(cfg):
     cfg.DATALOADER.K_TRANSFORMS = 2
     with pytest.raises(ValueError, match=r"K_TRANSFORMS is 2, but there is no transform"):

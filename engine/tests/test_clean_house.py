@@ -20,8 +20,7 @@ SURFACE = {
 
 IMPORTED = (
     "config data data.data_manager data.datasets data.datasets.base_dataset data.samplers "
-    "data.transforms data.transforms.transforms data.transforms.autoaugment "
-    "data.transforms.randaugment engine engine.trainer evaluation metrics metrics.distance "
+    "data.transforms engine engine.trainer evaluation metrics metrics.distance "
     "modeling optim optim.lr_scheduler optim.radam utils utils.tools utils.torchtools"
 )
 HOOKS = (

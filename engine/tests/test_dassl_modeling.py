@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from dassl.data.transforms import autoaugment, randaugment
 from dassl.engine import TRAINER_REGISTRY, SimpleNet, TrainerX, build_trainer
 from dassl.metrics import compute_distance_matrix
 from dassl.modeling import BACKBONE_REGISTRY, Backbone, build_backbone, build_head
 from dassl.optim.radam import RAdam
 from dassl.utils import download_url, init_network_weights
 from dassl.utils.torchtools import adjust_learning_rate, set_bn_to_eval
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -100,18 +98,6 @@ def test_a_learning_rate_by_epoch():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
     adjust_learning_rate(optimizer, 1.0, 40, linear_decay=True)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        *(autoaugment.ImageNetPolicy, autoaugment.CIFAR10Policy, autoaugment.SVHNPolicy),
-        *(randaugment.RandAugment, randaugment.RandAugment2, randaugment.RandAugmentFixMatch),
-    ],
-)
-def test_augmentations_under_upstreams_names(make):
-    picture = Image.linear_gradient("L").convert("RGB")
-    assert make()(picture).size == picture.size
 
 
 def test_a_file_is_downloaded(tmp_path):

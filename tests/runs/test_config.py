@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from dassl.data import samplers
+from dassl.data import samplers, transforms
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
-from dassl.data.transforms import transforms
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import lr_scheduler
 from dassl.optim.optimizer import _constructors
