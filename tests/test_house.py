@@ -16,11 +16,6 @@ SOURCES = [
 ]
 HEART = [p for p in SOURCES if p.relative_to(PROJECT).parts[0] in ("models", "trainers", "runs")]
 MODELS = [p for p in HEART if p.relative_to(PROJECT).parts[0] == "models"]
-# What tools may use beside SURFACE, of our own engine: upstream has no such modules.
-FOR_TOOLS = {
-    "dassl.utils.files": {"scratch_beside"},
-    "dassl.utils.unpack": {"is_archive", "unpack"},
-}
 # The public surface of the engine that project code may use.
 SURFACE = {
     "dassl.engine": {"TRAINER_REGISTRY", "TrainerX", "build_trainer"},
@@ -68,12 +63,11 @@ def test_device_and_widths_come_from_the_model(path):
 
 @pytest.mark.parametrize("path", [*SOURCES, PROJECT / "train.py"], ids=name)
 def test_only_public_names_of_the_engine_are_imported(path):
-    allowed = SURFACE | (FOR_TOOLS if "tools" in path.parts else {})
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             assert not any(alias.name.startswith("dassl") for alias in node.names)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dassl"):
-            assert {alias.name for alias in node.names} <= allowed.get(node.module, set())
+            assert {alias.name for alias in node.names} <= SURFACE.get(node.module, set())
 
 
 @pytest.mark.parametrize("path", MODELS, ids=name)

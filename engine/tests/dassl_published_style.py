@@ -6,7 +6,7 @@ import os.path as osp
 import torch
 import torch.nn as nn
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
-from dassl.engine import TRAINER_REGISTRY, TrainerX, TrainerXU
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import listdir_nohidden, load_checkpoint, load_pretrained_weights
@@ -142,20 +142,5 @@ class ToyPlain(TrainerX):
     def forward_backward(self, batch):
         image, label, _domain = self.parse_batch_train(batch)
         loss = F.cross_entropy(self.model(image), label)
-        self.model_backward_and_update(loss)
-        return {"loss": loss.item()}
-
-
-@TRAINER_REGISTRY.register()
-class ToySemi(TrainerXU):
-    def build_model(self):
-        self.model = CustomCLIP(self.dm.dataset.classnames).to(self.device)
-        self.optim = build_optimizer(self.model, self.cfg.OPTIM)
-        self.register_model("model", self.model, self.optim)
-        self.seen = []
-
-    def forward_backward(self, batch_x, batch_u):
-        self.seen.append((len(batch_x["img"]), len(batch_u["img"])))
-        loss = F.cross_entropy(self.model(batch_x["img"]), batch_x["label"])
         self.model_backward_and_update(loss)
         return {"loss": loss.item()}

@@ -20,9 +20,8 @@ SURFACE = {
 
 IMPORTED = (
     "config data data.data_manager data.datasets data.datasets.base_dataset data.samplers "
-    "data.transforms data.transforms.transforms data.transforms.autoaugment "
-    "data.transforms.randaugment engine engine.trainer evaluation metrics metrics.distance "
-    "modeling optim optim.lr_scheduler optim.radam utils utils.tools utils.torchtools"
+    "data.transforms engine engine.trainer evaluation metrics modeling optim optim.lr_scheduler "
+    "optim.radam utils utils.tools"
 )
 HOOKS = (
     "check_cfg build_data_loader build_model forward_backward model_inference parse_batch_train "

@@ -121,11 +121,10 @@ def test_repeat_fills_small_classes():
     assert [item.label for item in got] == [0, 0, 0, 1]
 
 
-def test_grouping_by_label_and_domain():
+def test_grouping_by_label():
     source = [Datum("0-0.png", label=i % 2, domain=i // 2) for i in range(4)]
     dataset = DatasetBase(train_x=source)
     assert dataset.split_dataset_by_label(source) == {0: source[::2], 1: source[1::2]}
-    assert dataset.split_dataset_by_domain(source) == {0: source[:2], 1: source[2:]}
 
 
 def test_build_dataset_takes_the_registered_class(cfg):

@@ -193,38 +193,6 @@ def test_the_rate_moves_once_an_epoch_where_epochs_differ_in_length(cfg):
     assert [rate for _, rate in seen] == [0.5**epoch for epoch in range(2, 8)]
 
 
-def test_labelled_and_unlabelled_batches_are_drawn_in_upstreams_order(cfg):
-    """Both loaders are begun before the first batch; three values are for training."""
-    cfg.TRAINER.NAME, cfg.DATASET.NAME, cfg.OPTIM.MAX_EPOCH = "ToySemi", "ToyColoursU", 1
-    cfg.DATALOADER.TRAIN_U.SAME_AS_X, cfg.DATALOADER.TRAIN_U.BATCH_SIZE = False, 2
-    cfg.TEST.NO_TEST = True
-    trainer, seen = build_trainer(cfg), []
-
-    def forward_backward(batch_x, batch_u):
-        image, label, unlabelled = trainer.parse_batch_train(batch_x, batch_u)
-        assert (len(image), len(label), len(unlabelled)) == (6, 6, 2)
-        seen.append((batch_x["index"].tolist(), batch_u["index"].tolist()))
-
-    trainer.forward_backward = forward_backward
-    set_random_seed(1)
-    trainer.run_epoch()
-    set_random_seed(1)
-    batches_x, batches_u, expected = iter(trainer.train_loader_x), iter(trainer.train_loader_u), []
-    for batch_x in batches_x:
-        if len(expected) == 2:  # batches of unlabelled pictures
-            batches_u = iter(trainer.train_loader_u)
-        expected.append((batch_x["index"].tolist(), next(batches_u)["index"].tolist()))
-    assert seen == expected
-
-
-@pytest.mark.parametrize(("count", "expected"), [("train_x", 3), ("train_u", 2)])
-def test_labelled_and_unlabelled_batches_come_together(cfg, count, expected):
-    cfg.TRAINER.NAME, cfg.DATASET.NAME = "ToySemi", "ToyColoursU"
-    cfg.TRAIN.COUNT_ITER, cfg.OPTIM.MAX_EPOCH = count, 1
-    cfg.DATALOADER.TRAIN_U.SAME_AS_X, cfg.DATALOADER.TRAIN_U.BATCH_SIZE = False, 2
-    assert trained(cfg).seen == [(6, 2)] * expected
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(cfg):
     trainer = build_trainer(cfg)
     with pytest.raises(FloatingPointError, match="NaN"):

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 logger = logging.getLogger(__name__)
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of a file system
 CHUNK = 2**20  # bytes
 ATTEMPTS = 5
 PAUSE = 2.0  # seconds between attempts

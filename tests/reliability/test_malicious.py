@@ -6,13 +6,13 @@ import json
 import os
 import pickle
 import re
+import shutil
 import tarfile
 import zipfile
 
 import pytest
 import torch
 from dassl.utils import load_checkpoint
-from dassl.utils.download import download_and_unpack
 
 from models.clip import load as loading
 from models.clip.fetch import digest_of
@@ -20,6 +20,7 @@ from runs.config import default_config
 from runs.identity import changed_settings
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
+from tools.data.prepare.unpack import unpack
 
 LAST = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
 
@@ -178,7 +179,7 @@ def test_an_archive_that_climbs_out(trace, tmp_path, witness, which, name):
     inside.mkdir()
     source = archives(tmp_path, name.format(trace))[which]
     with pytest.raises(ValueError, match="would be written outside") as met:
-        download_and_unpack(source.as_uri(), inside / source.name, from_gdrive=False)
+        unpack(shutil.move(source, inside / source.name), inside)
     assert [path.name for path in inside.iterdir()] == [source.name]  # not the good one either
     how = "with an absolute path" if name == "{}" else "that climbs out"
     if name != "a/../../trace":
@@ -196,7 +197,7 @@ def test_a_link_in_an_archive_leads_nowhere(trace, tmp_path, witness):
         member.size = 5
         archive.addfile(member, io.BytesIO(b"trace"))
     with pytest.raises(ValueError, match="is no file of the archive") as met:
-        download_and_unpack(path.as_uri(), inside / path.name, from_gdrive=False)
+        unpack(shutil.move(path, inside / path.name), inside)
     witness("malicious", "an archive with a link that leads out", str(met.value))
 
 
@@ -220,7 +221,7 @@ def test_a_chain_of_links_longer_than_a_path_leads_nowhere(trace, tmp_path, witn
         add("escape", tarfile.SYMTYPE, f"{below}{'l' * 254}/../trace")
         add("escape", tarfile.REGTYPE)
     with pytest.raises(ValueError, match=r"is refused: .*'escape' twice") as met:
-        download_and_unpack(path.as_uri(), inside / path.name, from_gdrive=False)
+        unpack(shutil.move(path, inside / path.name), inside)
     assert [path.name for path in inside.iterdir()] == [path.name]
     fault = "an archive with a chain of links longer than a path (CVE-2025-4517)"
     witness("malicious", fault, str(met.value))

@@ -227,7 +227,7 @@ def test_an_extremely_long_picture_takes_no_gigabytes(arguments, witness, monkey
 def test_the_middle_is_what_it_was_before(arguments):
     """Of a long picture, and no other is touched."""
     import torchvision.transforms as T
-    from dassl.data.transforms.augment import MiddleOfLongEdge
+    from dassl.data.transforms import MiddleOfLongEdge
 
     rng = np.random.default_rng(0)
     long = Image.fromarray(rng.integers(0, 255, (4, 600, 3)).astype(np.uint8))

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-from dassl.utils.download import download_and_unpack
 
 from datasets.emoji_files import STAMP_FILE, ensure_dataset
 from models.clip.fetch import digest_of, fetch
 from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
 from tests.reliability.test_system import ROOT_ONLY, sentence
+from tools.data.prepare.unpack import unpack
 from tools.sweeps.on_ray import require_listener
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -57,7 +57,8 @@ def test_of_many_processes_one_fetches_a_file(server, tmp_path, table, measured,
 
 
 def unpack_and_look(url, target):
-    download_and_unpack(url, target, from_gdrive=False)
+    fetch(url, target)
+    unpack(target, target.parent)
     assert all((target.parent / f"{n}").read_bytes() == b"1" * n for n in range(50))
 
 

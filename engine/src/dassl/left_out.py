@@ -1,4 +1,4 @@
-"""Modules and names of upstream that are left out; importing one says where it is."""
+"""Modules and names of upstream that are not here: importing one fails with a clear message."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MODULES", "NAMES", "refuse_modules", "refuse_names"]
-
-MODULES = (
+MODULES = [
     *(f"dassl.engine.{kind}" for kind in ("da", "dg", "ssl")),
     *(f"dassl.data.datasets.{kind}" for kind in ("da", "dg", "ssl")),
-    "dassl.modeling.ops",
-)
+]
 NAMES = {
     "dassl.engine": "AdaBN ADDA CDAC DAEL DANN M3SDA MCD MME SelfEnsembling SourceOnly CrossGrad "
-    "DAELDG DDAIG DomainMix Vanilla EntMin FixMatch MeanTeacher MixMatch SupBaseline",
+    "DAELDG DDAIG DomainMix Vanilla EntMin FixMatch MeanTeacher MixMatch SupBaseline TrainerXU "
+    "SimpleTrainer SimpleNet",
     "dassl.data.datasets": "CIFARSTL Digit5 DomainNet miniDomainNet Office31 OfficeHome VisDA17 "
     "CIFAR10C CIFAR100C DigitsDG DigitSingle OfficeHomeDG PACS VLCS Camelyon17 FMoW IWildCam "
     "CIFAR10 CIFAR100 STL10 SVHN",
@@ -31,7 +29,7 @@ def _refusal(name: str) -> str:
 
 
 class _Finder:
-    """The last finder that an import asks, where no other has found the module."""
+    """A finder that an import asks when no other has found the module."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
@@ -40,13 +38,13 @@ class _Finder:
 
 
 def refuse_modules() -> None:
-    """Have the import of a module in MODULES fail with a sentence that names upstream."""
+    """Make the import of a module in MODULES fail with a message that names upstream."""
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
 
 
 def refuse_names(module: str) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a module: its names in NAMES fail with such a sentence."""
+    """Return a ``__getattr__`` for a module that does the same for its names in NAMES."""
 
     def refuse(name: str) -> Any:
         if name in NAMES[module].split():

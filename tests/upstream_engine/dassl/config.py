@@ -1,17 +1,8 @@
-"""The default configuration."""
+"""The default configuration: our engine's, which has upstream's keys and values."""
 
 import runpy
 from pathlib import Path
 
 ENGINE = Path(__file__).parents[3] / "engine" / "src" / "dassl"
-cfg_default = runpy.run_path(str(ENGINE / "config" / "defaults.py"))["DEFAULTS"]
-
-
-def get_cfg_default():
-    return cfg_default.clone()
-
-
-def clean_cfg(cfg, trainer):
-    for key in list(cfg.TRAINER):
-        if key not in ("NAME", trainer.upper()):
-            cfg.TRAINER.pop(key)
+_ours = runpy.run_path(str(ENGINE / "config.py"))
+get_cfg_default, clean_cfg = _ours["get_cfg_default"], _ours["clean_cfg"]

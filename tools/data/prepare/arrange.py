@@ -6,14 +6,12 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from dassl.utils.files import scratch_beside
-from dassl.utils.unpack import is_archive, unpack
-
 from datasets.base import FewShotDataset, Published
 from datasets.division import CLASS_LIST, read_class_names
 from datasets.splits import read_json, read_split
 from tools.data.prepare.imagenet import sort_train, sort_val
 from tools.data.prepare.sources import Piece
+from tools.data.prepare.unpack import is_archive, scratch_beside, unpack
 
 CLASSES = 1000  # of ImageNet
 

@@ -6,12 +6,11 @@ import re
 import tarfile
 from pathlib import Path
 
-from dassl.utils.unpack import unpack
-
 from datasets.mat_file import read_mat
 from datasets.pictures import pictures_in
 from datasets.raw import look_up
 from datasets.splits import read_text
+from tools.data.prepare.unpack import unpack
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 

@@ -1,4 +1,4 @@
-"""From the config to the loaders of training, validation and test."""
+"""Loaders of training, validation and test pictures, built from the config."""
 
 from __future__ import annotations
 
@@ -10,35 +10,95 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
+import torchvision.transforms as T
 from dassl.data.datasets import Datum, build_dataset
 from dassl.data.samplers import build_sampler
-from dassl.data.transforms import INTERPOLATION_MODES, build_transform
-from dassl.data.wrapper import DatasetWrapper
+from dassl.data.transforms import build_transform, normalize, resize
 from dassl.utils import read_image
 from tabulate import tabulate
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
-__all__ = [
-    "INTERPOLATION_MODES",
-    "DataManager",
-    "DatasetWrapper",
-    "build_data_loader",
-    "build_dataset",
-    "build_sampler",
-    "build_transform",
-    "read_image",
-]
+__all__ = ["DataManager", "DatasetWrapper", "build_data_loader", "build_transform"]
 
 logger = logging.getLogger(__name__)
 
+Transform = Callable[[Any], Any]
+
+
+class DatasetWrapper(Dataset[dict[str, Any]]):
+    """Items with ``label``, ``domain``, ``impath``, ``index`` and the transformed picture.
+
+    The picture is ``img``; a list of transforms gives ``img``, ``img2``, ... With
+    DATALOADER.K_TRANSFORMS above 1 each of them is a list of that many training views. With
+    DATALOADER.RETURN_IMG0 the picture without augmentation is ``img0``.
+
+    Args:
+        cfg: The whole config.
+        data_source: The pictures.
+        transform: From a picture to a tensor, or several of them; none: the picture as it is.
+        is_train: For training; otherwise K_TRANSFORMS counts as 1.
+
+    Raises:
+        ValueError: If K_TRANSFORMS is above 1 and there is no transform.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        data_source: Sequence[Datum],
+        transform: Transform | Sequence[Transform] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.data_source = data_source
+        self.transform = transform
+        self.is_train = is_train
+        self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
+        self.return_img0 = cfg.DATALOADER.RETURN_IMG0
+        if self.k_tfm > 1 and transform is None:
+            raise ValueError(
+                f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat; "
+                "set it to 1 or choose INPUT.TRANSFORMS"
+            )
+        steps: list[Any] = [resize(cfg.INPUT), T.ToTensor()]
+        if "normalize" in cfg.INPUT.TRANSFORMS:
+            steps.append(normalize(cfg.INPUT))
+        self.to_tensor = T.Compose(steps)  # no augmentation
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        datum = self.data_source[idx]
+        item: dict[str, Any] = {
+            "label": datum.label,
+            "domain": datum.domain,
+            "impath": datum.impath,
+            "index": idx,
+        }
+        picture = read_image(datum.impath)
+        several = isinstance(self.transform, (list, tuple))
+        transforms: Any = self.transform if several else [self.transform]
+        for number, transform in enumerate(transforms, 1):
+            item["img" if number == 1 else f"img{number}"] = self._views(transform, picture)
+        if self.return_img0:
+            item["img0"] = self.to_tensor(picture)
+        return item
+
+    def _views(self, transform: Transform | None, picture: Any) -> Any:
+        if transform is None:
+            return picture
+        views = [transform(picture) for _ in range(self.k_tfm)]
+        return views[0] if self.k_tfm == 1 else views
+
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A loader whose order of pictures is the same whether its workers persist or not.
+    """A loader whose order of pictures does not depend on whether its workers persist.
 
     Each pass draws two numbers from torch's default generator: a seed for the workers, then one for
-    the order. Workers that persist would draw the first one only once, which changes the order
-    of all later passes; here it is drawn, and dropped, for them as well.
+    the order. Workers that persist would draw the first one only once, which changes the order of
+    all later passes. Here it is drawn, and dropped, for them as well.
     """
 
     _passes = 0
@@ -51,13 +111,10 @@ class Loader(DataLoader[dict[str, Any]]):
         return super().__iter__()
 
 
-def _end_where_a_batch_is_lost(worker: int) -> None:
-    """In a worker: end where a batch cannot be handed over, else the loader waits for it forever.
+def _exit_on_lost_batch(worker: int) -> None:
+    """In a worker: exit when a batch cannot be sent, else the loader waits for it forever.
 
     The exit code is the number of the system's error, which torch writes at the end: "... (24)".
-
-    Args:
-        worker: Its number; any.
     """
 
     def end(error: Exception, _: object) -> None:
@@ -81,9 +138,8 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
     """Build one loader.
 
     Order and augmentation depend on the seed and on NUM_WORKERS: torch's default generator orders
-    the pictures and seeds the Python, NumPy and torch generators of each worker. Without workers
-    order and augmentation draw from the same generators. The order is the same for any positive
-    number of workers; the augmentation is not.
+    the pictures and seeds the Python, NumPy and torch generators of each worker. The order is the
+    same for any positive number of workers; the augmentation is not.
 
     Args:
         cfg: The whole config.
@@ -101,20 +157,14 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
     """
     if not data_source:
         raise ValueError(f"{cfg.DATASET.NAME} has no pictures for this loader; got an empty list")
-    wrapper = DatasetWrapper if dataset_wrapper is None else dataset_wrapper
+    wrapper = dataset_wrapper or DatasetWrapper
     workers = cfg.DATALOADER.NUM_WORKERS
     return Loader(
         wrapper(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
-        sampler=build_sampler(
-            sampler_type,
-            data_source=data_source,
-            batch_size=batch_size,
-            n_domain=n_domain,
-            n_ins=n_ins,
-        ),
+        sampler=build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins),
         num_workers=workers,
-        worker_init_fn=_end_where_a_batch_is_lost,
+        worker_init_fn=_exit_on_lost_batch,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
         persistent_workers=workers > 0,
@@ -140,22 +190,19 @@ class DataManager:
         custom_tfm_test: Any = None,
         dataset_wrapper: Callable[..., Any] | None = None,
     ) -> None:
-        dataset = build_dataset(cfg)
-        given = custom_tfm_train is not None
-        self._tfm_train = custom_tfm_train if given else build_transform(cfg, is_train=True)
-        given = custom_tfm_test is not None
-        self._tfm_test = custom_tfm_test if given else build_transform(cfg, is_train=False)
         self._cfg = cfg
         self._wrapper = dataset_wrapper
-        self.dataset = dataset
-        self.train_loader_x = self._train_loader(dataset.train_x, "TRAIN_X")
-        self.train_loader_u = self._train_loader(dataset.train_u, "TRAIN_U")
-        self.val_loader = self._test_loader(dataset.val)
-        self.test_loader = self._test_loader(dataset.test)
+        self.dataset = dataset = build_dataset(cfg)
+        tfm_train = custom_tfm_train or build_transform(cfg, is_train=True)
+        tfm_test = custom_tfm_test or build_transform(cfg, is_train=False)
+        self.train_loader_x = self._loader(dataset.train_x, "TRAIN_X", tfm_train)
+        self.train_loader_u = self._loader(dataset.train_u, "TRAIN_U", tfm_train)
+        self.val_loader = self._loader(dataset.val, "TEST", tfm_test)
+        self.test_loader = self._loader(dataset.test, "TEST", tfm_test)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    def _train_loader(self, data_source: list[Datum] | None, node: str) -> Loader | None:
+    def _loader(self, data_source: list[Datum] | None, node: str, tfm: Any) -> Loader | None:
         if not data_source:
             return None
         settings = self._cfg.DATALOADER[node]
@@ -163,32 +210,19 @@ class DataManager:
             settings = self._cfg.DATALOADER.TRAIN_X
         return build_data_loader(
             self._cfg,
-            sampler_type=settings.SAMPLER,
-            data_source=data_source,
-            batch_size=settings.BATCH_SIZE,
-            n_domain=settings.N_DOMAIN,
-            n_ins=settings.N_INS,
-            tfm=self._tfm_train,
-            is_train=True,
-            dataset_wrapper=self._wrapper,
-        )
-
-    def _test_loader(self, data_source: list[Datum] | None) -> Loader | None:
-        if not data_source:
-            return None
-        return build_data_loader(
-            self._cfg,
-            sampler_type=self._cfg.DATALOADER.TEST.SAMPLER,
-            data_source=data_source,
-            batch_size=self._cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=self._tfm_test,
-            is_train=False,
+            settings.SAMPLER,
+            data_source,
+            settings.BATCH_SIZE,
+            n_domain=settings.get("N_DOMAIN", 0),
+            n_ins=settings.get("N_INS", 2),
+            tfm=tfm,
+            is_train=node != "TEST",
             dataset_wrapper=self._wrapper,
         )
 
     @property
     def num_classes(self) -> int:
-        """Largest training label plus 1."""
+        """Number of classes."""
         return int(self.dataset.num_classes)
 
     @property

@@ -1,4 +1,4 @@
-"""The order in which a loader visits its pictures."""
+"""Samplers: the order in which a loader reads its pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from dassl.data.datasets import Datum
+from dassl.data.datasets.base_dataset import Datum, group_by
 from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
@@ -29,18 +29,11 @@ SAMPLERS = (
 )
 
 
-def _indices_by(data_source: Sequence[Datum], attribute: str) -> dict[int, list[int]]:
-    groups: dict[int, list[int]] = {}
-    for index, item in enumerate(data_source):
-        groups.setdefault(getattr(item, attribute), []).append(index)
-    return groups
-
-
 class _OrderSampler(Sampler[int]):
-    """Visit the pictures in an order whose length may differ from pass to pass.
+    """A sampler whose passes may differ in length.
 
-    ``len`` is that of the pass that has begun; before the first one, of a trial that draws as a
-    pass does, as upstream.
+    ``len`` is that of the pass that has begun. Before the first pass it is that of a trial, which
+    draws as a pass does, as upstream.
     """
 
     def _order(self) -> list[int]:
@@ -55,8 +48,8 @@ class _OrderSampler(Sampler[int]):
         return self.length
 
 
-class _DomainSampler(_OrderSampler):
-    """Batches with the same number of pictures from each of some domains.
+class RandomDomainSampler(_OrderSampler):
+    """Batches with equally many pictures, drawn at random, of ``n_domain`` random domains.
 
     An epoch ends when one domain has too few pictures left.
 
@@ -70,7 +63,7 @@ class _DomainSampler(_OrderSampler):
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int = 0) -> None:
-        self.groups = _indices_by(data_source, "domain")
+        self.groups = group_by(range(len(data_source)), lambda i: data_source[i].domain)
         self.n_domain = n_domain if n_domain > 0 else len(self.groups)
         if self.n_domain > len(self.groups) or batch_size % self.n_domain != 0:
             raise ValueError(
@@ -87,7 +80,7 @@ class _DomainSampler(_OrderSampler):
         self.length = len(self._order())
 
     def _choose_domains(self) -> list[int]:
-        raise NotImplementedError
+        return random.sample(list(self.groups), self.n_domain)
 
     def _order(self) -> list[int]:
         left = {domain: list(group) for domain, group in self.groups.items()}
@@ -101,15 +94,8 @@ class _DomainSampler(_OrderSampler):
         return order
 
 
-class RandomDomainSampler(_DomainSampler):
-    """Batches from domains drawn at random, with pictures drawn at random."""
-
-    def _choose_domains(self) -> list[int]:
-        return random.sample(list(self.groups), self.n_domain)
-
-
-class SeqDomainSampler(_DomainSampler):
-    """Batches from all domains in order, with pictures drawn at random."""
+class SeqDomainSampler(RandomDomainSampler):
+    """Batches with equally many pictures, drawn at random, of all domains in order."""
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
         super().__init__(data_source, batch_size)
@@ -131,7 +117,7 @@ class RandomClassSampler(_OrderSampler):
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_ins: int) -> None:
-        self.groups = _indices_by(data_source, "label")
+        self.groups = group_by(range(len(data_source)), lambda i: data_source[i].label)
         self.n_ins = n_ins
         self.n_classes = batch_size // n_ins
         if not 1 <= self.n_classes <= len(self.groups):
@@ -168,13 +154,11 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler[int]:
-    """Build a sampler by name.
-
-    ``RandomSampler`` draws from torch's default generator, as upstream: the seed fixes the order.
+    """Build a sampler by name; ``cfg`` is not used.
 
     Args:
-        sampler_type: Name of the sampler.
-        cfg: Not used; it has its place in upstream's signature.
+        sampler_type: One of SAMPLERS. RandomSampler draws from torch's default generator.
+        cfg: Part of upstream's signature.
         data_source: The pictures.
         batch_size: Pictures per batch.
         n_domain: Domains per batch, of RandomDomainSampler; not positive: all.

@@ -1,17 +1,23 @@
-"""Trainers and where they are registered."""
+"""Trainers and their registry."""
 
-from dassl.engine.build import TRAINER_REGISTRY, build_trainer
-from dassl.engine.trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
+from typing import Any
+
+from dassl.engine.base import TrainerBase
+from dassl.engine.trainer import TrainerX
 from dassl.left_out import refuse_names
+from dassl.utils import Registry, build_registered
+from yacs.config import CfgNode
 
-__all__ = [
-    "TRAINER_REGISTRY",
-    "SimpleNet",
-    "SimpleTrainer",
-    "TrainerBase",
-    "TrainerX",
-    "TrainerXU",
-    "build_trainer",
-]
+__all__ = ["TRAINER_REGISTRY", "TrainerBase", "TrainerX", "build_trainer"]
 
+TRAINER_REGISTRY = Registry("TRAINER")
 __getattr__ = refuse_names(__name__)
+
+
+def build_trainer(cfg: CfgNode) -> Any:
+    """Build the trainer that ``cfg.TRAINER.NAME`` names.
+
+    Raises:
+        ValueError: If no trainer of that name is registered.
+    """
+    return build_registered(TRAINER_REGISTRY, "trainer", cfg.TRAINER.NAME, cfg.VERBOSE, cfg)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from dassl.utils import check_availability, load_checkpoint, save_checkpoint
-from dassl.utils.checkpoint import BEST, POINTER, load_strictly, resume_from_checkpoint
+from dassl.utils.torchtools import BEST, POINTER, load_strictly, resume_from_checkpoint
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,7 +20,7 @@ __all__ = ["TrainerBase"]
 
 logger = logging.getLogger(__name__)
 
-Names = str | Sequence[str] | None
+Names = str | Sequence[str] | None  # of registered models; None: all
 
 
 class TrainerBase:
@@ -43,7 +43,7 @@ class TrainerBase:
         optim: Optimizer | None = None,
         sched: LRScheduler | None = None,
     ) -> None:
-        """Take a model into care: mode, steps and checkpoints.
+        """Register a model, so that its mode, steps and checkpoints follow the training.
 
         Args:
             name: Its name, and that of its checkpoint folder.
@@ -89,12 +89,14 @@ class TrainerBase:
 
     # Steps
 
+    def _optimisers(self, names: Names) -> list[Optimizer]:
+        found = [self._optims[name] for name in self.get_model_names(names)]
+        return [optim for optim in found if optim is not None]
+
     def model_zero_grad(self, names: Names = None) -> None:
-        """Forget the gradients."""
-        for name in self.get_model_names(names):
-            optim = self._optims[name]
-            if optim is not None:
-                optim.zero_grad()
+        """Clear the gradients."""
+        for optim in self._optimisers(names):
+            optim.zero_grad()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
         """Refuse a loss that is not finite.
@@ -106,19 +108,17 @@ class TrainerBase:
             raise FloatingPointError("Loss is infinite or NaN!")
 
     def model_backward(self, loss: torch.Tensor) -> None:
-        """Compute gradients of a finite loss."""
+        """Compute the gradients of a finite loss."""
         self.detect_anomaly(loss)
         loss.backward()
 
     def model_update(self, names: Names = None) -> None:
         """Step the optimisers."""
-        for name in self.get_model_names(names):
-            optim = self._optims[name]
-            if optim is not None:
-                optim.step()
+        for optim in self._optimisers(names):
+            optim.step()
 
     def model_backward_and_update(self, loss: torch.Tensor, names: Names = None) -> None:
-        """Do one step: forget gradients, compute them, step the optimisers."""
+        """Clear the gradients, compute new ones and step the optimisers."""
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
@@ -132,8 +132,7 @@ class TrainerBase:
 
     def get_current_lr(self, names: Names = None) -> float:
         """Return the learning rate of the first parameter group of the first trained model."""
-        optims = [self._optims[name] for name in self.get_model_names(names)]
-        return next((float(o.param_groups[0]["lr"]) for o in optims if o is not None), 0.0)
+        return next((float(o.param_groups[0]["lr"]) for o in self._optimisers(names)), 0.0)
 
     # Checkpoints
 
@@ -177,11 +176,11 @@ class TrainerBase:
             logger.info("No checkpoint found, train from scratch")
             return 0
         logger.info("Found checkpoint at %s (will resume training)", directory)
-        epochs = [
-            resume_from_checkpoint(folder, self._models[name], self._optims[name], sched)
-            for (name, folder), sched in zip(folders.items(), self._scheds.values(), strict=True)
-        ]
-        return epochs[-1]
+        epoch = 0
+        for name, folder in folders.items():
+            parts = self._models[name], self._optims[name], self._scheds[name]
+            epoch = resume_from_checkpoint(folder, *parts)
+        return epoch
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load the parameters of every registered model.
@@ -213,7 +212,7 @@ class TrainerBase:
     # TensorBoard
 
     def init_writer(self, log_dir: str | Path) -> None:
-        """Open TensorBoard's file; without the package a line says so and nothing is written."""
+        """Open TensorBoard's file; without the package, log that nothing is written."""
         if self._writer is not None:
             return
         try:
@@ -228,7 +227,7 @@ class TrainerBase:
         """Close TensorBoard's file."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            with suppress(OSError):  # a full disk; what was measured stands in the results
+            with suppress(OSError):  # a full disk; the results do not depend on this file
                 writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
@@ -241,14 +240,12 @@ class TrainerBase:
             logger.warning("TensorBoard's file is no longer written: %s", error)
             self.close_writer()
 
-    # The order of the hooks
+    # Hooks, in their order
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Train from one epoch to another; ``before_train`` may move the start.
+        """Train from the epoch of one index up to, not including, that of another.
 
-        Args:
-            start_epoch: Index of the first epoch.
-            max_epoch: Number of epochs in all.
+        ``before_train`` may change ``self.start_epoch``.
         """
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
@@ -263,35 +260,15 @@ class TrainerBase:
     def before_train(self) -> None:
         """Prepare the training."""
 
-    def after_train(self) -> None:
-        """Finish the training."""
-
     def before_epoch(self) -> None:
         """Prepare an epoch."""
-
-    def after_epoch(self) -> None:
-        """Finish an epoch."""
 
     def run_epoch(self) -> None:
         """Train on all batches."""
         raise NotImplementedError
 
-    def test(self) -> float:
-        """Evaluate."""
-        raise NotImplementedError
+    def after_epoch(self) -> None:
+        """Finish an epoch."""
 
-    def parse_batch_train(self, *batch: Any) -> Any:
-        """Take what training needs out of a batch (of each loader)."""
-        raise NotImplementedError
-
-    def parse_batch_test(self, batch: Any) -> Any:
-        """Take what evaluation needs out of a batch."""
-        raise NotImplementedError
-
-    def forward_backward(self, *batch: Any) -> Any:
-        """Train on one batch (of each loader) and return its numbers by name."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Any) -> Any:
-        """Compute the scores of a batch."""
-        raise NotImplementedError
+    def after_train(self) -> None:
+        """Finish the training."""

@@ -12,25 +12,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 from yacs.config import CfgNode
 
-__all__ = [
-    "AVAI_SCHEDS",
-    "ConstantWarmupScheduler",
-    "LinearWarmupScheduler",
-    "build_lr_scheduler",
-]
+__all__ = ["ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
 
 AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 WARMUPS = ("constant", "linear")
 
 
-class _BaseWarmupScheduler(LRScheduler):
-    """Set the learning rate for some epochs, then leave it to another scheduler.
+class _WarmupScheduler(LRScheduler):
+    """Set the learning rate for ``warmup_epoch`` epochs, then leave it to the successor.
 
-    Args:
-        optimizer: The optimiser, with its full learning rate.
-        successor: Scheduler of the same optimiser that takes over.
-        warmup_epoch: Length of the warm-up in epochs.
-        last_epoch: Index of the last epoch; -1 at the start.
+    Both schedulers have the same optimiser.
     """
 
     def __init__(
@@ -83,16 +74,8 @@ class _BaseWarmupScheduler(LRScheduler):
         self.__dict__.update(state)
 
 
-class ConstantWarmupScheduler(_BaseWarmupScheduler):
-    """Warm up at one small learning rate.
-
-    Args:
-        optimizer: The optimiser, with its full learning rate.
-        successor: Scheduler of the same optimiser that takes over.
-        warmup_epoch: Length of the warm-up in epochs.
-        cons_lr: Learning rate during the warm-up.
-        last_epoch: Index of the last epoch; -1 at the start.
-    """
+class ConstantWarmupScheduler(_WarmupScheduler):
+    """Warm up at one learning rate, ``cons_lr``."""
 
     def __init__(
         self,
@@ -106,20 +89,12 @@ class ConstantWarmupScheduler(_BaseWarmupScheduler):
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[Any]:
-        """Return the constant for each group."""
+        """Return ``cons_lr`` for each group."""
         return [self.cons_lr for _ in self.base_lrs]
 
 
-class LinearWarmupScheduler(_BaseWarmupScheduler):
-    """Warm up from a small learning rate, then along LR x epoch / length.
-
-    Args:
-        optimizer: The optimiser, with its full learning rate.
-        successor: Scheduler of the same optimiser that takes over.
-        warmup_epoch: Length of the warm-up in epochs.
-        min_lr: Learning rate of the first epoch.
-        last_epoch: Index of the last epoch; -1 at the start.
-    """
+class LinearWarmupScheduler(_WarmupScheduler):
+    """Warm up at ``min_lr`` in the first epoch, then at LR x epoch / ``warmup_epoch``."""
 
     def __init__(
         self,
@@ -133,14 +108,23 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         super().__init__(optimizer, successor, warmup_epoch, last_epoch)
 
     def warmup_lr(self) -> list[Any]:
-        """Return the share of the full learning rate that the current epoch has reached."""
+        """Return the fraction of the full learning rate for the current epoch."""
         if self.last_epoch == 0:
             return [self.min_lr for _ in self.base_lrs]
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
-def _step_scheduler(optimizer: Optimizer, cfg: CfgNode) -> StepLR:
-    stepsize = cfg.STEPSIZE[-1] if isinstance(cfg.STEPSIZE, (list, tuple)) else cfg.STEPSIZE
+def _successor(optimizer: Optimizer, cfg: CfgNode) -> LRScheduler:
+    stepsize = cfg.STEPSIZE
+    if cfg.LR_SCHEDULER == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=cfg.MAX_EPOCH)
+    if cfg.LR_SCHEDULER == "multi_step":
+        if not isinstance(stepsize, (list, tuple)):
+            raise TypeError(
+                f"OPTIM.STEPSIZE of multi_step must be a list of epochs, got {stepsize!r}"
+            )
+        return MultiStepLR(optimizer, milestones=list(stepsize), gamma=cfg.GAMMA)
+    stepsize = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize
     if not isinstance(stepsize, int):
         raise TypeError(
             f"OPTIM.STEPSIZE of single_step must be a whole number of epochs, got {stepsize!r}"
@@ -148,19 +132,11 @@ def _step_scheduler(optimizer: Optimizer, cfg: CfgNode) -> StepLR:
     return StepLR(optimizer, step_size=stepsize if stepsize > 0 else cfg.MAX_EPOCH, gamma=cfg.GAMMA)
 
 
-def _multi_step_scheduler(optimizer: Optimizer, cfg: CfgNode) -> MultiStepLR:
-    if not isinstance(cfg.STEPSIZE, (list, tuple)):
-        raise TypeError(
-            f"OPTIM.STEPSIZE of multi_step must be a list of epochs, got {cfg.STEPSIZE!r}"
-        )
-    return MultiStepLR(optimizer, milestones=list(cfg.STEPSIZE), gamma=cfg.GAMMA)
-
-
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
     """Build the schedule that ``optim_cfg.LR_SCHEDULER`` names, with its warm-up.
 
     With WARMUP_RECOUNT the schedule counts its epochs from the end of the warm-up and so never
-    reaches its last ones; without, it counts from the start, though its first value is still LR.
+    reaches its last ones. Without, it counts from the start, though its first value is still LR.
 
     Args:
         optimizer: The optimiser, with its full learning rate.
@@ -171,22 +147,12 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
         TypeError: If STEPSIZE does not suit the schedule.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "schedule (OPTIM.LR_SCHEDULER)")
-    scheduler: LRScheduler
-    if optim_cfg.LR_SCHEDULER == "single_step":
-        scheduler = _step_scheduler(optimizer, optim_cfg)
-    elif optim_cfg.LR_SCHEDULER == "multi_step":
-        scheduler = _multi_step_scheduler(optimizer, optim_cfg)
-    else:
-        scheduler = CosineAnnealingLR(optimizer, T_max=optim_cfg.MAX_EPOCH)
-    if optim_cfg.WARMUP_EPOCH <= 0:
+    scheduler, warmup = _successor(optimizer, optim_cfg), optim_cfg.WARMUP_EPOCH
+    if warmup <= 0:
         return scheduler
     check_availability(optim_cfg.WARMUP_TYPE, WARMUPS, "warm-up (OPTIM.WARMUP_TYPE)")
     if not optim_cfg.WARMUP_RECOUNT:
-        scheduler.last_epoch = optim_cfg.WARMUP_EPOCH
+        scheduler.last_epoch = warmup
     if optim_cfg.WARMUP_TYPE == "constant":
-        return ConstantWarmupScheduler(
-            optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_CONS_LR
-        )
-    return LinearWarmupScheduler(
-        optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR
-    )
+        return ConstantWarmupScheduler(optimizer, scheduler, warmup, optim_cfg.WARMUP_CONS_LR)
+    return LinearWarmupScheduler(optimizer, scheduler, warmup, optim_cfg.WARMUP_MIN_LR)

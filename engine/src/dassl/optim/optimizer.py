@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Any
 
 from dassl.utils import check_availability
 from torch import nn, optim
 from yacs.config import CfgNode
 
-__all__ = ["AVAI_OPTIMS", "build_optimizer"]
+__all__ = ["build_optimizer"]
 
 logger = logging.getLogger(__name__)
 
-AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
-
-def _constructors(cfg: CfgNode) -> dict[str, Callable[..., optim.Optimizer]]:
-    betas = (cfg.ADAM_BETA1, cfg.ADAM_BETA2)
-    sgd = partial(
-        optim.SGD,
-        momentum=cfg.MOMENTUM,
-        dampening=cfg.SGD_DAMPNING,
-        nesterov=cfg.SGD_NESTEROV,
-    )
+def _constructors(cfg: CfgNode) -> dict[str, tuple[type[optim.Optimizer], dict[str, Any]]]:
+    """Return the class and the arguments of each optimiser, by name."""
+    betas = {"betas": (cfg.ADAM_BETA1, cfg.ADAM_BETA2)}
+    momentum = {"momentum": cfg.MOMENTUM}
+    sgd = {"dampening": cfg.SGD_DAMPNING, "nesterov": cfg.SGD_NESTEROV}
     return {
-        "adam": partial(optim.Adam, betas=betas),
-        "amsgrad": partial(optim.Adam, betas=betas, amsgrad=True),
-        "sgd": sgd,
-        "rmsprop": partial(optim.RMSprop, momentum=cfg.MOMENTUM, alpha=cfg.RMSPROP_ALPHA),
-        "radam": partial(optim.RAdam, betas=betas),
-        "adamw": partial(optim.AdamW, betas=betas),
+        "adam": (optim.Adam, betas),
+        "amsgrad": (optim.Adam, {**betas, "amsgrad": True}),
+        "sgd": (optim.SGD, {**momentum, **sgd}),
+        "rmsprop": (optim.RMSprop, {**momentum, "alpha": cfg.RMSPROP_ALPHA}),
+        "radam": (optim.RAdam, betas),
+        "adamw": (optim.AdamW, betas),
     }
 
 
@@ -69,18 +63,18 @@ def build_optimizer(
         TypeError: If STAGED_LR is on and ``model`` is not a module.
     """
     constructors = _constructors(optim_cfg)
-    check_availability(optim_cfg.NAME, AVAI_OPTIMS, "optimizer (OPTIM.NAME)")
+    check_availability(optim_cfg.NAME, constructors, "optimizer (OPTIM.NAME)")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             logger.warning("OPTIM.STAGED_LR is ignored, because param_groups are given")
     elif optim_cfg.STAGED_LR:
         if not isinstance(model, nn.Module):
             raise TypeError(
-                "OPTIM.STAGED_LR needs a module whose layers can be told apart, "
-                f"got {type(model).__name__}"
+                f"OPTIM.STAGED_LR needs a module with named layers, got {type(model).__name__}"
             )
         param_groups = _staged_groups(model, optim_cfg)
     else:
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
-    build = constructors[optim_cfg.NAME]
-    return build(param_groups, lr=optim_cfg.LR, weight_decay=optim_cfg.WEIGHT_DECAY)
+    kind, arguments = constructors[optim_cfg.NAME]
+    common = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    return kind(param_groups, **common, **arguments)

@@ -1,5 +1,5 @@
-"""RAdam and AdamW under upstream's name; they are torch's."""
+"""RAdam under upstream's name; it is torch's."""
 
-from torch.optim import AdamW, RAdam
+from torch.optim import RAdam
 
-__all__ = ["AdamW", "RAdam"]
+__all__ = ["RAdam"]

@@ -1,9 +1,9 @@
-"""Where the engine's lines go: through ``logging`` to the current standard output, and to a file.
+"""Log lines: through ``logging`` to the current standard output, and from there to a file.
 
-The logger "dassl" has one handler that looks ``sys.stdout`` up at each line. So a line reaches the
-terminal when nobody has configured logging, and reaches the log file as well once ``setup_logger``
-has put a tee in the place of ``sys.stdout``. It does not propagate: an application that puts a
-handler on the root logger sees each line once.
+The logger "dassl" has one handler, which looks up ``sys.stdout`` at each line. So a line reaches
+the terminal when nobody has configured logging, and the log file as well once ``setup_logger`` has
+replaced ``sys.stdout``. It does not propagate: an application that puts a handler on the root
+logger sees each line once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _CurrentStdoutHandler(logging.Handler):
 
 
 def attach_stdout_handler() -> None:
-    """Give the logger "dassl" its handler, once; a handler set before by the user is respected."""
+    """Give the logger "dassl" its handler, unless the user has set one before."""
     logger = logging.getLogger("dassl")
     if logger.handlers:
         return
@@ -42,26 +42,17 @@ def attach_stdout_handler() -> None:
 
 
 class Logger:
-    """A text stream that writes to the console and to a file.
+    """A text stream that writes to the console and to a new file; its folder is made if needed."""
 
-    Args:
-        fpath: File to write, made new (with its folder); none: console only.
-    """
-
-    def __init__(self, fpath: str | Path | None = None) -> None:
+    def __init__(self, fpath: str | Path) -> None:
         current = sys.stdout
         self.console: TextIO = current.console if isinstance(current, Logger) else current
-        self.file: TextIO | None = None
-        if fpath is not None:
-            Path(fpath).parent.mkdir(parents=True, exist_ok=True)
-            # Open for the run; a name that is not UTF-8 is escaped.
-            self.file = Path(fpath).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-
-    def __enter__(self) -> Logger:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
+        Path(fpath).parent.mkdir(parents=True, exist_ok=True)
+        self.file: TextIO | None = Path(fpath).open(  # noqa: SIM115 - open for the run
+            "w",
+            encoding="utf-8",
+            errors="backslashreplace",  # escapes a name that is not UTF-8
+        )
 
     def __getattr__(self, name: str) -> object:
         """Answer ``isatty``, ``encoding`` and the like as the console does."""
@@ -71,31 +62,31 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write a text to both."""
-        with self._going_on_without_console():
+        with self._console_may_fail():
             self.console.write(msg)
-        if self.file is not None:
-            with self._going_on_without_file():
+        with self._file_may_fail():
+            if self.file is not None:
                 self.file.write(msg)
         return len(msg)
 
     def flush(self) -> None:
         """Flush both, so that a killed run leaves a complete log."""
-        with self._going_on_without_console():
+        with self._console_may_fail():
             self.console.flush()
-        if self.file is not None:
-            with self._going_on_without_file():
+        with self._file_may_fail():
+            if self.file is not None:
                 self.file.flush()
 
     def close(self) -> None:
         """Close the file; the console stays open."""
-        if self.file is not None:
-            with self._going_on_without_file():
+        with self._file_may_fail():
+            if self.file is not None:
                 self.file.close()
-            self.file = None
+        self.file = None
 
     @contextmanager
-    def _going_on_without_console(self) -> Iterator[None]:
-        """A reader that has seen enough, as `head`, or a full disk, is no reason to lose a run."""
+    def _console_may_fail(self) -> Iterator[None]:
+        """Drop the console when it cannot be written: `head` has ended, or the disk is full."""
         try:
             yield
         except OSError:
@@ -104,8 +95,8 @@ class Logger:
             os.close(nowhere)
 
     @contextmanager
-    def _going_on_without_file(self) -> Iterator[None]:
-        """A log that cannot be written, as on a full disk, is no reason to lose a run."""
+    def _file_may_fail(self) -> Iterator[None]:
+        """Drop the file when it cannot be written, as on a full disk; the run goes on."""
         try:
             yield
         except OSError as error:

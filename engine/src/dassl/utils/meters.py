@@ -19,41 +19,28 @@ class AverageMeter:
 
     def __init__(self, ema: bool = False) -> None:
         self.ema = ema
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.val = 0.0
-        self.avg = 0.0
-        self.sum = 0.0
+        self.val = self.avg = self.sum = 0.0
         self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in a value that stands for ``n`` observations."""
+        """Add a value that stands for ``n`` observations."""
         if isinstance(val, torch.Tensor):
             val = val.item()
         self.val = val
         self.sum += val * n
         self.count += n
-        if self.ema:
-            self.avg = self.avg * 0.9 + val * 0.1
-        else:
-            self.avg = self.sum / self.count
+        self.avg = self.avg * 0.9 + val * 0.1 if self.ema else self.sum / self.count
 
 
 class MetricMeter:
-    """Averages by name; as a text, ``name value (average)`` for each.
-
-    Args:
-        delimiter: Text between two names.
-    """
+    """Averages by name; as text, ``name value (average)`` for each."""
 
     def __init__(self, delimiter: str = " ") -> None:
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Take in one value per name; nothing at all is accepted.
+        """Add one value per name; None adds nothing.
 
         Raises:
             TypeError: If it is not a mapping.

@@ -1,9 +1,9 @@
-"""A dictionary of classes that fills itself where they are defined."""
+"""Registries: classes and functions by name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dassl.utils.tools import check_availability
@@ -19,7 +19,7 @@ class Registry:
     Use ``@REGISTRY.register()`` above a class or function, or ``REGISTRY.register(obj)``.
 
     Args:
-        name: What is collected here, for messages.
+        name: What is registered here, for messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,16 +29,8 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return name in self._obj_map
 
-    def _do_register(self, name: str, obj: Any, force: bool) -> None:
-        if name in self._obj_map and not force:
-            raise KeyError(
-                f"{name!r} is already registered in {self._name}; "
-                "choose another name or pass force=True to replace it"
-            )
-        self._obj_map[name] = obj
-
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register a class or function under its ``__name__``.
+        """Register a class or function under its ``__name__``, and return it.
 
         Args:
             obj: The object; none: a decorator is returned.
@@ -48,16 +40,14 @@ class Registry:
             KeyError: If the name is taken and ``force`` is off.
         """
         if obj is None:
-            return self._decorator(force)
-        self._do_register(obj.__name__, obj, force)
+            return partial(self.register, force=force)
+        if obj.__name__ in self._obj_map and not force:
+            raise KeyError(
+                f"{obj.__name__!r} is already registered in {self._name}; "
+                "choose another name or pass force=True to replace it"
+            )
+        self._obj_map[obj.__name__] = obj
         return obj
-
-    def _decorator(self, force: bool) -> Callable[[Any], Any]:
-        def decorate(obj: Any) -> Any:
-            self._do_register(obj.__name__, obj, force)
-            return obj
-
-        return decorate
 
     def get(self, name: str) -> Any:
         """Return the object of a name.
@@ -79,7 +69,7 @@ class Registry:
 def build_registered(
     registry: Registry, kind: str, name: str, verbose: bool = True, *args: Any, **kwargs: Any
 ) -> Any:
-    """Build the object of a name.
+    """Build the object of a name from ``args`` and ``kwargs``.
 
     Args:
         registry: Where it is registered.

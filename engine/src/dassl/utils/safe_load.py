@@ -1,8 +1,8 @@
-"""Reading checkpoints without executing anything they name.
+"""Read checkpoints without executing anything they name.
 
 Upstream's checkpoints pickle a scheduler object, and with it an optimiser. ``torch.load`` with
-``weights_only=True`` refuses those. Here each class that such checkpoints name is answered with an
-inert stand-in of the same name, which only holds what the file says; then it becomes a dictionary.
+``weights_only=True`` refuses those. Here each class that such checkpoints name is replaced by an
+inert class of the same name, which only holds what the file says; then it becomes a dictionary.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ from torch.serialization import safe_globals
 __all__ = ["load_plain"]
 
 INERT_CLASSES = {
-    "dassl.optim.lr_scheduler": ("ConstantWarmupScheduler", "LinearWarmupScheduler"),
-    "dassl.optim.radam": ("RAdam", "PlainRAdam", "AdamW"),
-    "torch.optim.lr_scheduler": (
-        "CosineAnnealingLR",
-        "ExponentialLR",
-        "MultiStepLR",
-        "StepLR",
-    ),
-    "torch.optim.sgd": ("SGD",),
-    "torch.optim.adam": ("Adam",),
-    "torch.optim.adamw": ("AdamW",),
-    "torch.optim.radam": ("RAdam",),
-    "torch.optim.rmsprop": ("RMSprop",),
+    "dassl.optim.lr_scheduler": "ConstantWarmupScheduler LinearWarmupScheduler",
+    "dassl.optim.radam": "RAdam PlainRAdam AdamW",
+    "torch.optim.lr_scheduler": "CosineAnnealingLR ExponentialLR MultiStepLR StepLR",
+    "torch.optim.sgd": "SGD",
+    "torch.optim.adam": "Adam",
+    "torch.optim.adamw": "AdamW",
+    "torch.optim.radam": "RAdam",
+    "torch.optim.rmsprop": "RMSprop",
 }
 
 
@@ -42,26 +37,24 @@ class _Inert:
 
 
 def _empty_dict(*_: Any) -> dict[Any, Any]:
-    """Stand for ``collections.defaultdict``, which an optimiser keeps its state in."""
+    """Replace ``collections.defaultdict``, in which an optimiser keeps its state."""
     return {}
 
 
-# torch matches what a file names with "<__module__>.<__qualname__>" of what is allowed.
+# torch compares what a file names with "<__module__>.<__qualname__>" of what is allowed.
 _empty_dict.__module__ = "collections"
 _empty_dict.__name__ = _empty_dict.__qualname__ = "defaultdict"
 
-
-def _stand_in(module: str, name: str) -> type[_Inert]:
-    return type(name, (_Inert,), {"__module__": module})
-
-
 _ALLOWED: list[Any] = [dict, _empty_dict]
-for _module, _names in INERT_CLASSES.items():
-    _ALLOWED += [_stand_in(_module, _name) for _name in _names]
+_ALLOWED += [
+    type(name, (_Inert,), {"__module__": module})
+    for module, names in INERT_CLASSES.items()
+    for name in names.split()
+]
 
 
 def _plain(value: Any) -> Any:
-    """Turn stand-ins into dictionaries, without the optimiser that a scheduler points to."""
+    """Turn inert objects into dictionaries, without the optimiser that a scheduler points to."""
     if isinstance(value, _Inert):
         return {k: _plain(v) for k, v in vars(value).items() if k != "optimizer"}
     if isinstance(value, dict) and any(isinstance(v, (_Inert, dict)) for v in value.values()):
@@ -73,9 +66,8 @@ def _plain(value: Any) -> Any:
 def load_plain(fpath: str | Path) -> Any:
     """Read a file written by ``torch.save``, tensors on the CPU, without executing its content.
 
-    Args:
-        fpath: The file; tensors, numbers, texts and containers of them, and the scheduler objects
-            of upstream's checkpoints, which come back as dictionaries.
+    It may hold tensors, numbers, texts, containers of them, and the scheduler objects of upstream's
+    checkpoints, which come back as dictionaries.
 
     Raises:
         ValueError: If the file pickles anything else, is damaged, or is not a checkpoint.
@@ -87,13 +79,13 @@ def load_plain(fpath: str | Path) -> Any:
         try:
             with safe_globals(_ALLOWED):
                 content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a foreign file may make the reader stumble anywhere
+        except Exception as error:  # a foreign file may raise anything in the reader
             raise ValueError(_refusal(fpath, error)) from error
     return _plain(content)
 
 
 def _damage(file: BinaryIO) -> str | None:
-    """Say what of an archive differs from its checksum, which torch does not look at."""
+    """Return what is wrong with an archive; torch does not compare its checksums."""
     if file.read(4) != b"PK\3\4":
         return None  # written by a torch of long ago, or no checkpoint
     try:

@@ -1,4 +1,4 @@
-"""Files, names, seeds and a description of the machine."""
+"""Files, pictures, names, seeds and a description of the machine."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ __all__ = [
     "check_availability",
     "check_isfile",
     "collect_env_info",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
     "mkdir_if_missing",
     "read_image",
@@ -34,13 +32,10 @@ __all__ = [
     "write_json",
 ]
 
-
 logger = logging.getLogger(__name__)
 
 # Nothing else is decoded, whatever a file is called: Pillow hands PostScript to another program.
-FORMATS = {
-    *("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"),
-}
+FORMATS = {"JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF"}
 ORIENTATION = 0x0112  # EXIF tag
 MAX_8_BITS, MAX_16_BITS = 255, 65535
 
@@ -51,7 +46,7 @@ def mkdir_if_missing(dirname: str | Path) -> None:
 
 
 def check_isfile(fpath: str | Path) -> bool:
-    """Tell whether a file exists, and warn if it does not."""
+    """Return whether a file exists, and warn if it does not."""
     isfile = Path(fpath).is_file()
     if not isfile:
         warnings.warn(f"No file found at {fpath}", stacklevel=2)
@@ -59,12 +54,7 @@ def check_isfile(fpath: str | Path) -> bool:
 
 
 def listdir_nohidden(path: str | Path, sort: bool = False) -> list[str]:
-    """Return the names in a folder that do not start with a dot.
-
-    Args:
-        path: The folder.
-        sort: Sort the names; otherwise the file system's order.
-    """
+    """Return the names in a folder that do not start with a dot, in any order or sorted."""
     names = [entry.name for entry in Path(path).iterdir() if not entry.name.startswith(".")]
     return sorted(names) if sort else names
 
@@ -75,17 +65,14 @@ def read_json(fpath: str | Path) -> Any:
 
 
 def write_json(obj: Any, fpath: str | Path) -> None:
-    """Write a JSON file, indented by four, and the folder it lies in."""
+    """Write a JSON file, indented by four; its folder is made if it does not exist."""
     mkdir_if_missing(Path(fpath).parent)
     text = json.dumps(obj, indent=4, separators=(",", ": "))
     Path(fpath).write_text(text, encoding="utf-8")
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read a picture as RGB.
-
-    Of an animation the first frame counts. A picture is read as it is stored, not as its EXIF data
-    say that it should be shown.
+    """Read a picture as RGB: the first frame, as it is stored, whatever its EXIF orientation.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -94,17 +81,17 @@ def read_image(path: str | Path) -> Image.Image:
     if not Path(path).is_file():
         raise FileNotFoundError(f"No picture at {path}; check DATASET.ROOT and the split file")
     try:
-        Image.init()  # tells which formats this Pillow can decode
+        Image.init()  # fills OPEN with the formats that this Pillow can decode
         with Image.open(path, formats=sorted(FORMATS & Image.OPEN.keys())) as image:
             if image.getexif().get(ORIENTATION, 1) != 1:
                 _warn_of_orientation()
             return _eight_bits(image).convert("RGB")
-    except Exception as error:  # a decoder that is fed with broken bytes may raise anything
+    except Exception as error:  # a decoder may raise anything on broken bytes
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16 bits a pixel to 8; Pillow's own conversion cuts all above 255."""
+    """Scale 16 bits a channel to 8; Pillow's own conversion cuts all above 255."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     pixels = np.asarray(image)
@@ -131,23 +118,9 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
-def download_url(url: str, dst: str | Path) -> None:
-    """Download a file, with a bar of progress; the folder must exist."""
-    torch.hub.download_url_to_file(url, str(dst))
-
-
 def tolist_if_not(x: Any) -> list[Any]:
     """Return a list as it is and anything else as the one item of a list."""
     return x if isinstance(x, list) else [x]
-
-
-def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
-    """Return the string of ``b`` that is spelt most like ``a``, whatever the case of letters."""
-
-    def similarity(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, a.lower(), candidate.lower()).ratio()
-
-    return max(b, key=similarity, default=None)
 
 
 def check_availability(requested: str, available: Iterable[str], kind: str = "name") -> None:
@@ -165,8 +138,11 @@ def check_availability(requested: str, available: Iterable[str], kind: str = "na
     if requested in available:
         return
     requested = str(requested)
-    nearest = get_most_similar_str_to_a_from_b(requested, available)
-    hint = f'; did you mean "{nearest}"?' if nearest is not None else ""
+
+    def similarity(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, requested.lower(), candidate.lower()).ratio()
+
+    hint = f'; did you mean "{max(available, key=similarity)}"?' if available else ""
     raise ValueError(f'"{requested}" is not a registered {kind}; available: {available}{hint}')
 
 

@@ -1,52 +1,176 @@
-"""Helpers around torch models: device, parameters, checkpoints."""
+"""Checkpoints, which are written whole or not at all, and other helpers for models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+import io
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-from dassl.utils.checkpoint import (
-    load_checkpoint,
-    load_pretrained_weights,
-    resume_from_checkpoint,
-    save_checkpoint,
-)
-from dassl.utils.tools import check_availability
+from dassl.utils.safe_load import load_plain
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
-    "adjust_learning_rate",
     "choose_device",
     "count_num_param",
-    "init_network_weights",
     "load_checkpoint",
     "load_pretrained_weights",
-    "open_all_layers",
-    "open_specified_layers",
     "resume_from_checkpoint",
     "save_checkpoint",
-    "set_bn_to_eval",
 ]
 
+logger = logging.getLogger(__name__)
 
-def choose_device(use_cuda: bool = True) -> torch.device:
-    """Choose where to compute.
+BEST = "model-best.pth.tar"
+POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
+
+
+def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the ``module.`` that nn.DataParallel puts before each name."""
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
+
+
+def _write_atomically(content: bytes | memoryview, fpath: Path) -> None:
+    """Write a file whole or not at all, even if the machine stops in between."""
+    unfinished = fpath.with_name(f".{fpath.name}.{os.getpid()}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(fpath)
+        folder = os.open(fpath.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name is on the disk as well
+        finally:
+            os.close(folder)
+    except OSError as error:
+        error.filename = str(fpath)  # a failed write does not name the file
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_checkpoint(
+    state: Mapping[str, Any],
+    save_dir: str | Path,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write a checkpoint, and its name into the text file ``checkpoint`` beside it.
 
     Args:
-        use_cuda: Use an accelerator, if there is one: CUDA, else MPS.
+        state: At least ``state_dict`` and ``epoch`` (epochs done).
+        save_dir: Folder; made if it does not exist.
+        is_best: Write it as ``model-best.pth.tar`` as well.
+        remove_module_from_keys: Drop a leading ``module.`` from parameter names.
+        model_name: File name; empty: ``model.pth.tar-<epoch>``.
     """
-    if use_cuda and torch.cuda.is_available():
-        return torch.device("cuda")
-    if use_cuda and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    folder = Path(save_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = dict(state)
+    if remove_module_from_keys:
+        state["state_dict"] = _without_prefix(state["state_dict"])
+    fpath = folder / (model_name or f"model.pth.tar-{state['epoch']}")
+    packed = io.BytesIO()  # torch itself reports a full disk as an internal error
+    torch.save(state, packed)
+    _write_atomically(packed.getbuffer(), fpath)
+    logger.info("Checkpoint saved to %s", fpath)
+    _write_atomically(f"{fpath.name}\n".encode(), folder / POINTER)
+    if is_best:
+        _write_atomically(packed.getbuffer(), folder / BEST)
+
+
+def load_checkpoint(fpath: str | Path) -> Any:
+    """Read a checkpoint, tensors on the CPU; schedulers come back as dictionaries.
+
+    Raises:
+        ValueError: If no path is given, or the file is not a checkpoint, is damaged, or pickles
+            foreign objects.
+        FileNotFoundError: If there is no such file.
+    """
+    if not fpath:
+        raise ValueError("load_checkpoint needs the path of a file, got none")
+    if not Path(fpath).is_file():
+        raise FileNotFoundError(f'No checkpoint at "{fpath}"')
+    return load_plain(fpath)
+
+
+def load_strictly(model: nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
+    """Load parameters that must fit exactly; ``source`` is for the message.
+
+    Raises:
+        ValueError: If a name is missing or superfluous, or a shape differs.
+    """
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        problems = " ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise ValueError(f"{source} does not fit {type(model).__name__}: {problems}") from error
+
+
+def resume_from_checkpoint(
+    fdir: str | Path,
+    model: nn.Module,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+) -> int:
+    """Restore a model, its optimiser and its schedule from the newest checkpoint of a folder.
+
+    Returns:
+        The number of epochs done.
+
+    Raises:
+        FileNotFoundError: If the folder has no checkpoint.
+        ValueError: If the checkpoint does not fit.
+    """
+    pointer = Path(fdir) / POINTER
+    if not pointer.is_file():
+        raise FileNotFoundError(f'No text file "{POINTER}" in {fdir}; nothing to resume from')
+    fpath = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
+    logger.info("Loading checkpoint from %s", fpath)
+    checkpoint = load_checkpoint(fpath)
+    load_strictly(model, checkpoint["state_dict"], fpath)
+    if optimizer is not None and checkpoint.get("optimizer") is not None:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    if scheduler is not None and checkpoint.get("scheduler") is not None:
+        scheduler.load_state_dict(checkpoint["scheduler"])
+    epoch: int = checkpoint["epoch"]
+    logger.info("Previous epoch: %d", epoch)
+    return epoch
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
+    """Load the parameters that match in name and shape, and log which do not.
+
+    Args:
+        model: The model to fill.
+        weight_path: A checkpoint, or a file with parameters by name.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    found = _without_prefix(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    matched = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    discarded = [name for name in found if name not in matched]
+    if not matched:
+        logger.warning("Nothing in %s matches the model; it is left as it is", weight_path)
+        return
+    model.load_state_dict({**own, **matched})
+    logger.info("Loaded %d of %d layers from %s", len(matched), len(own), weight_path)
+    if discarded:
+        logger.warning("Discarded, because name or shape differ: %s", discarded)
 
 
 def count_num_param(
     model: nn.Module | None = None, params: Iterable[nn.Parameter] | None = None
 ) -> int:
-    """Count the numbers in a model, or in parameters.
+    """Count the scalars in a model, or in parameters.
 
     Raises:
         ValueError: If neither is given.
@@ -58,79 +182,10 @@ def count_num_param(
     return sum(p.numel() for p in params)
 
 
-def open_all_layers(model: nn.Module) -> None:
-    """Set the model to training mode and let every parameter learn."""
-    model.train()
-    model.requires_grad_(True)
-
-
-def open_specified_layers(model: nn.Module, open_layers: str | Iterable[str]) -> None:
-    """Let some child modules learn, and freeze the others in evaluation mode.
-
-    Args:
-        model: The model.
-        open_layers: Name or names of its direct children.
-
-    Raises:
-        ValueError: If a name is not that of a child.
-    """
-    if isinstance(model, nn.DataParallel):
-        model = model.module
-    names = {open_layers} if isinstance(open_layers, str) else set(open_layers)
-    children = dict(model.named_children())
-    for name in names:
-        check_availability(name, children, "layer of the model")
-    for name, child in children.items():
-        child.train(name in names)
-        child.requires_grad_(name in names)
-
-
-def set_bn_to_eval(m: nn.Module) -> None:
-    """Keep the running statistics of a layer of batch norm; use it with ``model.apply``."""
-    if "BatchNorm" in type(m).__name__:
-        m.eval()
-
-
-def adjust_learning_rate(
-    optimizer: torch.optim.Optimizer,
-    base_lr: float,
-    epoch: int,
-    stepsize: int = 20,
-    gamma: float = 0.1,
-    linear_decay: bool = False,
-    final_lr: float = 0,
-    max_epoch: int = 100,
-) -> None:
-    """Set the learning rate of an epoch: a step every ``stepsize`` epochs, or a line to the end."""
-    done = epoch / max_epoch
-    stepped = base_lr * gamma ** (epoch // stepsize)
-    for group in optimizer.param_groups:
-        group["lr"] = done * final_lr + (1 - done) * base_lr if linear_decay else stepped
-
-
-def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Draw the weights of convolutions and linear layers; biases are 0, norms 1 and 0.
-
-    Args:
-        model: The model to fill.
-        init_type: ``normal``, ``xavier``, ``kaiming`` or ``orthogonal``.
-        gain: Standard deviation of ``normal``, gain of ``xavier`` and ``orthogonal``.
-
-    Raises:
-        ValueError: If ``init_type`` is another one.
-    """
-    draws: dict[str, Callable[[torch.Tensor], object]] = {
-        "normal": partial(nn.init.normal_, mean=0.0, std=gain),
-        "xavier": partial(nn.init.xavier_normal_, gain=gain),
-        "kaiming": partial(nn.init.kaiming_normal_, a=0, mode="fan_in"),
-        "orthogonal": partial(nn.init.orthogonal_, gain=gain),
-    }
-    check_availability(init_type, draws, "init_type")
-    for layer in model.modules():
-        kind, weight = type(layer).__name__, getattr(layer, "weight", None)
-        drawn, norm = "Conv" in kind or "Linear" in kind, "Norm" in kind and "LayerNorm" not in kind
-        if weight is None or not (drawn or norm):
-            continue
-        draws[init_type](weight.data) if drawn else nn.init.ones_(weight.data)
-        if getattr(layer, "bias", None) is not None:
-            nn.init.zeros_(layer.bias.data)
+def choose_device(use_cuda: bool = True) -> torch.device:
+    """Choose the device: CUDA, else MPS, else CPU; always CPU if ``use_cuda`` is off."""
+    if use_cuda and torch.cuda.is_available():
+        return torch.device("cuda")
+    if use_cuda and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -1,9 +1,22 @@
-"""What a data set is and where data sets are registered."""
+"""Data sets and their registry."""
+
+from typing import Any
 
 from dassl.data.datasets.base_dataset import DatasetBase, Datum
-from dassl.data.datasets.build import DATASET_REGISTRY, build_dataset
 from dassl.left_out import refuse_names
+from dassl.utils import Registry, build_registered
+from yacs.config import CfgNode
 
 __all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "build_dataset"]
 
+DATASET_REGISTRY = Registry("DATASET")
 __getattr__ = refuse_names(__name__)
+
+
+def build_dataset(cfg: CfgNode) -> Any:
+    """Build the data set that ``cfg.DATASET.NAME`` names.
+
+    Raises:
+        ValueError: If no data set of that name is registered.
+    """
+    return build_registered(DATASET_REGISTRY, "dataset", cfg.DATASET.NAME, cfg.VERBOSE, cfg)

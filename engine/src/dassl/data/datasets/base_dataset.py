@@ -1,30 +1,38 @@
-"""One labelled picture, a data set of them, and few-shot sampling."""
+"""A labelled picture, a data set of them, and few-shot sampling."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-
-from dassl.data.datasets.fewshot import group_by, sample_shots
-from dassl.utils import check_availability
-from dassl.utils.download import download_and_unpack
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 __all__ = ["DatasetBase", "Datum"]
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+def group_by(items: Iterable[T], key: Callable[[T], int]) -> dict[int, list[T]]:
+    """Group items by a key; keys in the order of first appearance."""
+    groups: dict[int, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
 
 class Datum:
-    """One picture: where it lies and what it shows.
+    """One picture: its path, label, domain and class name.
 
-    The module path and the private names are those of upstream's pickled few-shot caches.
+    Upstream's pickled few-shot caches name this module and the private attributes.
 
     Args:
         impath: Path of the picture.
         label: Class, counted from 0.
         domain: Domain, counted from 0.
-        classname: The class in words.
+        classname: Name of the class.
 
     Raises:
         FileNotFoundError: If there is no file at the path.
@@ -67,7 +75,7 @@ class Datum:
 
     @property
     def classname(self) -> str:
-        """The class in words."""
+        """Name of the class."""
         return self._classname
 
 
@@ -85,7 +93,6 @@ class DatasetBase:
     """
 
     dataset_dir: str = ""  # folder under DATASET.ROOT
-    domains: Sequence[str] = ()  # names of all domains
 
     def __init__(
         self,
@@ -153,62 +160,41 @@ class DatasetBase:
         mapping = {label: mapping[label] for label in sorted(mapping)}
         return mapping, list(mapping.values())
 
-    def check_input_domains(
-        self, source_domains: Sequence[str], target_domains: Sequence[str]
-    ) -> None:
-        """Refuse domains that the data set does not have.
-
-        Raises:
-            ValueError: If a domain is missing, or no source domain is named.
-        """
-        if len(source_domains) == 0:
-            raise ValueError(
-                f"DATASET.SOURCE_DOMAINS is empty; name some of {list(self.domains)} for training"
-            )
-        self.is_input_domain_valid((*source_domains, *target_domains))
-
-    def is_input_domain_valid(self, input_domains: Sequence[str]) -> None:
-        """Refuse domains that the data set does not have.
-
-        Raises:
-            ValueError: If a domain is missing.
-        """
-        for domain in input_domains:
-            check_availability(domain, self.domains, f"domain of {type(self).__name__}")
-
-    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive, from Google Drive if so said, and unpack it beside itself."""
-        download_and_unpack(url, dst, from_gdrive)
-
     def generate_fewshot_dataset(
         self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
-    ) -> list[Datum] | tuple[list[Datum], ...] | list[list[Datum]]:
-        """Draw the same number of pictures for each class.
+    ) -> list[Datum] | Sequence[list[Datum]]:
+        """Draw the same number of pictures of each class, from each source in turn.
 
-        The draws come from Python's global generator, source by source, and within a source class
-        by class in the order of first appearance: this fixes the subsets of the literature.
+        One draw per class from Python's global generator, classes in the order of first appearance:
+        this fixes the few-shot subsets of the literature.
 
         Args:
             data_sources: Lists of pictures, each sampled on its own.
             num_shots: Pictures per class; below 1: the sources are returned as they are.
-            repeat: Draw with replacement where a class has fewer pictures than ``num_shots``;
-                otherwise such a class gives all it has.
+            repeat: Draw with replacement from a class with fewer pictures than ``num_shots``;
+                otherwise such a class gives all it has, without a draw.
 
         Returns:
-            The one list if there is one source, a sequence of lists otherwise.
+            A list of pictures for one source, a sequence of lists for several.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else data_sources
         logger.info("Creating a %d-shot dataset", num_shots)
-        output = [sample_shots(source, num_shots, repeat) for source in data_sources]
+        output = [self._sample_shots(source, num_shots, repeat) for source in data_sources]
         return output[0] if len(output) == 1 else output
+
+    def _sample_shots(self, source: list[Datum], num_shots: int, repeat: bool) -> list[Datum]:
+        drawn: list[Datum] = []
+        for members in self.split_dataset_by_label(source).values():
+            if len(members) >= num_shots:
+                drawn.extend(random.sample(members, num_shots))
+            elif repeat:
+                drawn.extend(random.choices(members, k=num_shots))
+            else:
+                drawn.extend(members)
+        return drawn
 
     @staticmethod
     def split_dataset_by_label(data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Group pictures by label, in the order of first appearance."""
-        return group_by(data_source, "label")
-
-    @staticmethod
-    def split_dataset_by_domain(data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
-        """Group pictures by domain; domains in the order of first appearance."""
-        return group_by(data_source, "domain")
+        return group_by(data_source, lambda item: item.label)

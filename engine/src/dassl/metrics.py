@@ -17,7 +17,7 @@ def compute_accuracy(
     """Compute the share of items whose label is among the k largest scores.
 
     Args:
-        output: Scores (B, C); of a tuple or list the first is meant.
+        output: Scores (B, C); of a tuple or list the first item is used.
         target: Labels (B,).
         topk: The values of k, each at most C.
 

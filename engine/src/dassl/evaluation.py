@@ -1,4 +1,4 @@
-"""Accuracy, macro F1, accuracy per class and the confusion matrix."""
+"""Evaluators and their registry: accuracy, macro F1, accuracy per class, confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,39 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dassl.evaluation.build import EVALUATOR_REGISTRY
+from dassl.utils import Registry, build_registered
 from yacs.config import CfgNode
 
-__all__ = ["Classification", "EvaluatorBase"]
+__all__ = ["EVALUATOR_REGISTRY", "Classification", "build_evaluator"]
 
 logger = logging.getLogger(__name__)
 
+EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
-class EvaluatorBase:
-    """What a trainer expects of an evaluator.
 
-    Args:
-        cfg: The whole config.
+def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
+    """Build the evaluator that ``cfg.TEST.EVALUATOR`` names; ``kwargs`` go to it.
+
+    Raises:
+        ValueError: If no evaluator of that name is registered.
     """
-
-    def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg
-
-    def reset(self) -> None:
-        """Forget what was seen."""
-        raise NotImplementedError
-
-    def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in the model's output and the ground truth of a batch."""
-        raise NotImplementedError
-
-    def evaluate(self) -> OrderedDict[str, float]:
-        """Return the results by name; the first one decides which model is best."""
-        raise NotImplementedError
+    registry, name = EVALUATOR_REGISTRY, cfg.TEST.EVALUATOR
+    return build_registered(registry, "evaluator", name, cfg.VERBOSE, cfg, **kwargs)
 
 
 @EVALUATOR_REGISTRY.register()
-class Classification(EvaluatorBase):
+class Classification:
     """Evaluate the class with the largest score.
 
     Args:
@@ -55,27 +44,27 @@ class Classification(EvaluatorBase):
     def __init__(
         self, cfg: CfgNode, lab2cname: dict[int, str] | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(cfg)
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise ValueError("TEST.PER_CLASS_RESULT needs class names, got lab2cname=None")
+        self.cfg = cfg
         self._lab2cname = lab2cname or {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Clear what was processed."""
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in the scores (B, C) and the labels (B,) of a batch."""
+        """Add the scores (B, C) and the labels (B,) of a batch."""
         self._y_true.extend(gt.tolist())
         self._y_pred.extend(mo.argmax(dim=1).tolist())
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Return, and log, percentages: accuracy, error_rate, macro_f1, perclass_accuracy.
+        """Return and log percentages: accuracy (first), error_rate and macro_f1.
 
-        Macro F1 is the mean over the labels present. The last one comes with
-        TEST.PER_CLASS_RESULT only. With TEST.COMPUTE_CMAT the confusion matrix is saved.
+        Macro F1 is the mean over the labels present. TEST.PER_CLASS_RESULT adds perclass_accuracy,
+        TEST.COMPUTE_CMAT saves the confusion matrix.
 
         Raises:
             ValueError: If nothing was processed.

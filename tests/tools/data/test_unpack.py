@@ -8,8 +8,9 @@ import tarfile
 import zipfile
 
 import pytest
-from dassl.utils import unpack as module
-from dassl.utils.unpack import is_archive, unpack
+
+from tools.data.prepare import unpack as module
+from tools.data.prepare.unpack import is_archive, unpack
 
 
 def add(archive, name, content=b"", kind=tarfile.REGTYPE, link=""):

@@ -1,11 +1,12 @@
-"""Unpacking archives that nobody has to trust.
+"""Unpack tar and zip archives from sources that are not trusted.
 
-The table of contents is checked as a whole before the first byte is written. What a link points to
-within the archive is written in its place, so that no link is ever made.
+The whole table of contents is checked before the first byte is written. A link within the archive
+becomes a copy of the file it points to, so no link is ever made.
 """
 
 from __future__ import annotations
 
+import glob
 import lzma
 import os
 import posixpath
@@ -13,6 +14,7 @@ import re
 import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,10 +22,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from dassl.utils.files import scratch_beside
 from tqdm import tqdm
 
-__all__ = ["is_archive", "unpack"]
+from models.clip.fetch import alone_with
 
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 CHUNK = 2**20  # bytes
@@ -35,6 +36,8 @@ LONGEST_LINK = 4096  # bytes, as Linux has it
 MOST_LINKS = 40  # that lead from one to the next
 KNOWN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
+Opened = tarfile.TarFile | zipfile.ZipFile
+
 
 class Entry(NamedTuple):
     """A member of an archive.
@@ -43,9 +46,9 @@ class Entry(NamedTuple):
         name: As the archive has it.
         kind: "file", "folder" or "link".
         size: Bytes.
-        member: What the library knows it by.
-        link: What it points to.
-        below: The folder that a link is relative to.
+        member: The library's object for it.
+        link: Where a link points to.
+        base: The folder that a link is relative to.
     """
 
     name: str
@@ -53,17 +56,17 @@ class Entry(NamedTuple):
     size: int
     member: Any
     link: str = ""
-    below: str = ""
+    base: str = ""
 
     @property
     def path(self) -> str:
-        """Where it goes, below the target."""
+        """Its path relative to the target folder."""
         return _normal(self.name)
 
     @property
-    def leads_to(self) -> str:
-        """What it points to, as a path in the archive."""
-        return _normal(posixpath.normpath(posixpath.join(self.below, self.link)))
+    def link_target(self) -> str:
+        """Where a link points to, as a path in the archive."""
+        return _normal(posixpath.normpath(posixpath.join(self.base, self.link)))
 
 
 def _normal(name: str) -> str:
@@ -75,18 +78,35 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (tarfile.is_tarfile(path) or zipfile.is_zipfile(path))
 
 
-def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
-    """Unpack a tar or zip archive; of one that is refused or broken nothing is left.
-
-    Args:
-        archive: The file, or an open one, as an archive within an archive.
-        into: A folder; files in it that the archive has, too, are replaced.
-        name: What to call an open file in messages.
+@contextmanager
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """Make a temporary folder beside a path; only one process has it at a time.
 
     Raises:
-        ValueError: If a member would lie or points outside ``into``, is no file and no folder, is
-            encrypted or packed in an unknown way; if there is more than can be meant, or than the
-            disk has room for; or if the file is no archive, or a broken one.
+        OSError: If the folder that the path lies in cannot be written to.
+    """
+    prefix = f".{target.name}.unfinished-"
+    with alone_with(target):
+        for left in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=prefix, ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name)
+
+
+def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
+    """Unpack a tar or zip archive; if it is refused or broken, nothing of it is left.
+
+    Args:
+        archive: A file, or an open one, such as an archive within an archive.
+        into: A folder; files in it that the archive also has are replaced.
+        name: What messages call an open file.
+
+    Raises:
+        ValueError: If the file is no archive or a broken one. If a member is outside `into`, points
+            outside it, is neither file nor folder, is encrypted or packed in an unknown way. If
+            there are too many bytes or members, or the disk has no room for them.
     """
     name = name or str(archive)
     try:
@@ -96,7 +116,7 @@ def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
                 content = scratch / "content"
                 content.mkdir()
                 _write(opened, entries, content, name)
-                _settle(content, into)
+                _merge(content, into)
     except BROKEN as error:
         raise ValueError(
             f"{name} is no archive, or an incomplete one; remove it and fetch it anew."
@@ -104,7 +124,7 @@ def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
 
 
 @contextmanager
-def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[tarfile.TarFile | zipfile.ZipFile, int]]:
+def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[Opened, int]]:
     with archive.open("rb") if isinstance(archive, Path) else nullcontext(archive) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -115,16 +135,14 @@ def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[tarfile.TarFile | zipfi
             yield opened, size
 
 
-def _checked(
-    opened: tarfile.TarFile | zipfile.ZipFile, name: str, size: int, into: Path
-) -> list[Entry]:
-    """The members of an archive, each path once; a link's size is that of its file."""
+def _checked(opened: Opened, name: str, size: int, into: Path) -> list[Entry]:
+    """Return the members of an archive, each path once; a link has the size of its file."""
     members = _of_tar(opened) if isinstance(opened, tarfile.TarFile) else _of_zip(opened)
     found = next(parent for parent in into.absolute().parents if parent.exists())
     most = min(max(ALWAYS_ALLOWED, MOST_TIMES * size), shutil.disk_usage(found).free)
     entries: dict[str, Entry] = {}
     try:
-        for entry in _within(members, most):
+        for entry in _bounded(members, most):
             _require_inside(entry, into)
             before = entries.setdefault(entry.path, entry)
             if "link" in (before.kind, entry.kind) and before is not entry:
@@ -132,13 +150,13 @@ def _checked(
             entries[entry.path] = entry
         plan = [_followed(entry, entries) for entry in entries.values()]
         _require_folders(entries)
-        return list(_within(plan, most))
+        return list(_bounded(plan, most))
     except ValueError as error:
         raise ValueError(f"{name} is refused: {error}.") from None
 
 
-def _within(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
-    """Yield entries as long as their number and size are within bounds."""
+def _bounded(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
+    """Yield entries; refuse too many, or more than `most` bytes in all."""
     total = 0
     for number, entry in enumerate(entries, 1):
         total += entry.size
@@ -157,8 +175,8 @@ def _of_tar(opened: tarfile.TarFile) -> Iterator[Entry]:
         if member.isdir():
             yield Entry(member.name, "folder", 0, member)
         elif member.issym() or member.islnk():
-            below = posixpath.dirname(member.name) if member.issym() else ""
-            yield Entry(member.name, "link", 0, member, member.linkname, below)
+            base = posixpath.dirname(member.name) if member.issym() else ""
+            yield Entry(member.name, "link", 0, member, member.linkname, base)
         elif member.isfile() and not member.issparse():
             yield Entry(member.name, "file", member.size, member)
         else:
@@ -187,8 +205,7 @@ def _of_zip(opened: zipfile.ZipFile) -> Iterator[Entry]:
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(f"{name!r} is neither file nor folder")
         else:
-            kind = "folder" if info.is_dir() else "file"
-            yield Entry(name, kind, info.file_size, info)
+            yield Entry(name, "folder" if info.is_dir() else "file", info.file_size, info)
 
 
 def _require_inside(entry: Entry, into: Path) -> None:
@@ -210,39 +227,34 @@ def _require_folders(entries: dict[str, Entry]) -> None:
 
 
 def _followed(entry: Entry, entries: dict[str, Entry]) -> Entry:
-    """A link, with the name in the archive and the size of the file that it leads to."""
+    """Return the entry; a link with the size and the name in the archive of its file."""
     end = entry
     for _ in range(MOST_LINKS):
         if end.kind != "link":
             break
-        end = entries.get(end.leads_to, end)
+        end = entries.get(end.link_target, end)
     if end.kind != "file" and entry.kind == "link":
         raise ValueError(
             f"{entry.name!r} is a link to {entry.link[:LONGEST_NAME]!r}, which is no file of the "
             "archive"
         )
-    return entry if end is entry else entry._replace(size=end.size, link=end.path, below="")
+    return entry if end is entry else entry._replace(size=end.size, link=end.path, base="")
 
 
-def _write(
-    opened: tarfile.TarFile | zipfile.ZipFile, entries: list[Entry], folder: Path, name: str
-) -> None:
-    links = [entry for entry in entries if entry.kind == "link"]
+def _write(opened: Opened, entries: list[Entry], folder: Path, name: str) -> None:
+    """Write files and folders, then a copy of its file for each link."""
     for entry in tqdm(entries, f"Unpacking {Path(name).name}", disable=None):
         path = folder / entry.path
-        if entry.kind == "folder":
-            path.mkdir(parents=True, exist_ok=True)
-        elif entry.kind == "file":
-            path.parent.mkdir(parents=True, exist_ok=True)
+        (path if entry.kind == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
+        if entry.kind == "file":
             with _content(opened, entry) as content, path.open("wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
-    for entry in links:
-        path = folder / entry.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / entry.leads_to, path)
+    for entry in entries:
+        if entry.kind == "link":
+            shutil.copyfile(folder / entry.link_target, folder / entry.path)
 
 
-def _content(opened: tarfile.TarFile | zipfile.ZipFile, entry: Entry) -> IO[bytes]:
+def _content(opened: Opened, entry: Entry) -> IO[bytes]:
     if isinstance(opened, zipfile.ZipFile):
         return opened.open(entry.member)
     found = opened.extractfile(entry.member)
@@ -250,10 +262,10 @@ def _content(opened: tarfile.TarFile | zipfile.ZipFile, entry: Entry) -> IO[byte
     return found
 
 
-def _settle(source: Path, target: Path) -> None:
-    """Move a file or folder to its place; folders that are there already take up what is new."""
+def _merge(source: Path, target: Path) -> None:
+    """Move a file or folder to its place; a folder that is there already gets what is new."""
     if source.is_dir() and target.is_dir():
         for entry in sorted(source.iterdir()):
-            _settle(entry, target / entry.name)
+            _merge(entry, target / entry.name)
     else:
         source.replace(target)

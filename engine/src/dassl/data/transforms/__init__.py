@@ -1,5 +1,0 @@
-"""From a picture to a tensor."""
-
-from dassl.data.transforms.transforms import INTERPOLATION_MODES, build_transform
-
-__all__ = ["INTERPOLATION_MODES", "build_transform"]
