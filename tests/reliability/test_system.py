@@ -11,7 +11,7 @@ import time
 import pytest
 
 from datasets.emoji_files import ensure_dataset
-from runs.files import sole_writer
+from runs.files import lock_folder
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
 
@@ -145,7 +145,7 @@ def test_two_runs_in_one_folder(start, holder, tmp_path, witness):
 
 
 def test_a_removed_lock_lets_no_second_run_in(start, tmp_path, witness):
-    with sole_writer(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         (tmp_path / "run" / ".lock").unlink()
         found = sentence(*start("CoOp", **OPTIONS))
     assert "though its file .lock was removed; wait for its end" in found
