@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from datasets.splits import read_text
 from runs.arguments import settings_given
-from runs.config_rules import flat, require_sound, rule_of
+from runs.config_rules import flat, registered, require_sound, rule_of
 
 NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # of yacs
 UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of a literal of Python
@@ -86,29 +86,22 @@ def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
     Raises:
         ValueError: names the flag and what it needs.
     """
-    name, resume, found = cfg.TRAINER.NAME, Path(cfg.RESUME), []
-    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
+    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
-    if not args.eval_only:
-        given = {"--model-dir": args.model_dir, "--load-epoch": args.load_epoch}
-        found += [
-            f"{flag} is read with --eval-only alone; add it, or leave {flag} out"
-            for flag, value in given.items()
-            if value not in (None, "")
-        ]
-    elif learns and not args.model_dir:
+    trains, resume, found = not args.eval_only and learns is not False, Path(cfg.RESUME), []
+    for flag, value in (("--model-dir", args.model_dir), ("--load-epoch", args.load_epoch)):
+        if value not in (None, "") and not args.eval_only:
+            found.append(f"{flag} is read with --eval-only alone; add it, or leave {flag} out")
+    if args.eval_only and learns and not args.model_dir:
         found.append(
-            f"--eval-only needs --model-dir, the folder of a run: without it, {name} is evaluated "
-            "untrained (the trainer ZeroshotCLIP evaluates CLIP as it is)"
+            f"--eval-only needs --model-dir, the folder of a run: {cfg.TRAINER.NAME} is untrained "
+            "without it (the trainer ZeroshotCLIP evaluates CLIP as it is)"
         )
-    if args.eval_only or learns is False:
-        files = {"MODEL.INIT_WEIGHTS": cfg.MODEL.INIT_WEIGHTS, "RESUME": cfg.RESUME}
-        found += [
-            f"{key} is read in training alone, and this run does not train"
-            for key, value in files.items()
-            if value
-        ]
-    elif cfg.RESUME and resume != Path(cfg.OUTPUT_DIR) and not [*resume.glob("*/model*.pth.tar*")]:
+    for key, value in (("MODEL.INIT_WEIGHTS", cfg.MODEL.INIT_WEIGHTS), ("RESUME", cfg.RESUME)):
+        if value and not trains:
+            found.append(f"{key} is read in training alone, and this run does not train")
+    elsewhere = cfg.RESUME and resume != Path(cfg.OUTPUT_DIR)
+    if trains and elsewhere and not any(resume.glob("*/model*.pth.tar*")):
         found.append(f"--resume {cfg.RESUME} holds no checkpoint to go on from")
     if found:
         raise ValueError("; ".join(found))

@@ -13,7 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.transforms import INTERPOLATION_MODES
+from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from runs.arguments import FLAG_OF
@@ -46,33 +48,28 @@ class Rule(NamedTuple):
     expected: str
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number, and not True or False."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def is_list(value: Any) -> bool:
     """Whether it is a list or a tuple."""
     return isinstance(value, (list, tuple))
 
 
-def _range(least: float, most: float) -> str:
-    if most < math.inf:
-        return f" from {least:g} to {most:.10g}"
-    return f" from {least:g} on" if least > -math.inf else ""
-
-
-def number(least: float = -math.inf, most: float = math.inf, *, below: float = math.inf) -> Rule:
-    """One finite number from `least` to `most`, and below `below`."""
-    limit = f", below {below:g}" if below < math.inf else ""
-    expected = f"a number{_range(least, most)}{limit}"
-    return Rule(lambda v: is_number(v) and least <= v <= most and v < below, expected)
+def number(
+    least: float = -math.inf,
+    most: float = math.inf,
+    name: str = "number",
+    types: tuple[type, ...] = (int, float),
+) -> Rule:
+    """One finite number from `least` to `most`; True and False are none."""
+    limits = f"from {least:g} to {most:.10g}" if most < math.inf else f"from {least:g} on"
+    return Rule(
+        lambda v: type(v) in types and least <= v <= most and math.isfinite(v),
+        f"a {name} {limits}" if least > -math.inf else f"a {name}",
+    )
 
 
 def whole(least: int = 0, most: int = MOST) -> Rule:
     """One whole number from `least` to `most`."""
-    expected = f"a whole number{_range(least, most)}"
-    return Rule(lambda v: type(v) is int and least <= v <= most, expected)
+    return number(least, most, "whole number", (int,))
 
 
 def numbers(count: int | None, each: Rule) -> Rule:
@@ -98,6 +95,7 @@ def only(default: Any) -> Rule:
 
 FLAG = Rule(lambda v: type(v) is bool, "True or False")
 TEXT = Rule(lambda v: isinstance(v, str) and "\0" not in v, "a text")
+FRACTION = number(0, 1)
 PATH_IN_UTF8 = Rule(  # TensorBoard writes to no other
     lambda v: TEXT.fits(v) and v.encode("utf-8", "replace").decode() == v, "a path in UTF-8"
 )
@@ -112,81 +110,71 @@ WORDS = Rule(
     ),
     'words without { and }, as "a photo of a", or ""',
 )
-CROP_SCALE = Rule(
+SCALES = Rule(
     lambda v: numbers(2, number(1e-6, 1)).fits(v) and v[0] <= v[1],
     "2 numbers from 1e-06 to 1, the smaller one first",
 )
 ODD = Rule(lambda v: whole(1, 999).fits(v) and v % 2 == 1, "odd, from 1 to 999")
-EPOCHS = Rule(
-    lambda v: numbers(None, whole(-1)).fits(v) and len(v) > 0, "epochs, as (30,) or (30, 60)"
+EPOCHS = Rule(lambda v: numbers(None, whole(-1)).fits(v) and v, "epochs, as (30,) or (30, 60)")
+TRANSFORM_LIST = Rule(
+    lambda v: is_list(v) and all(name in TRANSFORMS for name in v),
+    f"a list of {', '.join(TRANSFORMS)}",
 )
 
 _RULES: tuple[tuple[Rule, str], ...] = (
-    (
-        FLAG,
-        "USE_CUDA VERBOSE DATALOADER.SKIP_UNREADABLE MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS "
-        "MODEL.ALLOW_MISMATCH OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT TEST.PER_CLASS_RESULT "
-        "TEST.COMPUTE_CMAT TEST.NO_TEST",
-    ),
-    (
-        TEXT,
-        "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME MODEL.INIT_WEIGHTS MODEL.BACKBONE.NAME "
-        "MODEL.BACKBONE.WEIGHTS MODEL.COMPILE TEST.EVALUATOR TRAINER.NAME",
-    ),
     (PATH_IN_UTF8, "OUTPUT_DIR"),
-    (ONE_LINE, "DATASET.LABEL"),
+    (TEXT, "RESUME CONFIG_NAME"),
     (whole(-1, 2**32 - 1), "SEED"),
+    (FLAG, "USE_CUDA VERBOSE"),
     (numbers(2, whole(1, 10_000)), "INPUT.SIZE"),
     (choice(["auto", "upright", "stored"]), "INPUT.EXIF"),
     (choice(INTERPOLATION_MODES), "INPUT.INTERPOLATION"),
-    (
-        Rule(
-            lambda v: is_list(v) and all(name in TRANSFORMS for name in v),
-            f"a list of {', '.join(TRANSFORMS)}",
-        ),
-        "INPUT.TRANSFORMS",
-    ),
+    (TRANSFORM_LIST, "INPUT.TRANSFORMS"),
     (numbers(3, number()), "INPUT.PIXEL_MEAN"),
     (numbers(3, number(1e-6)), "INPUT.PIXEL_STD"),
     (whole(0, 10_000), "INPUT.CROP_PADDING"),
-    (CROP_SCALE, "INPUT.RRCROP_SCALE"),
+    (SCALES, "INPUT.RRCROP_SCALE"),
     (whole(0, 1000), "INPUT.CUTOUT_N"),
+    (whole(), "INPUT.CUTOUT_LEN"),
     (whole(0, 100), "INPUT.RANDAUGMENT_N"),
     (whole(0, 30), "INPUT.RANDAUGMENT_M"),
+    (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
     (number(0, 0.5), "INPUT.COLORJITTER_H"),
+    (FRACTION, "INPUT.RGS_P INPUT.GB_P"),
     (ODD, "INPUT.GB_K"),
     (number(), "INPUT.GN_MEAN"),
-    (
-        number(0),
-        "INPUT.GN_STD INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S MODEL.PRUNE.MIX "
-        "OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR",
-    ),
-    (
-        number(0, 1),
-        "INPUT.RGS_P INPUT.GB_P OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA",
-    ),
-    (
-        whole(),
-        "INPUT.CUTOUT_LEN DATALOADER.TRAIN_X.N_DOMAIN DATALOADER.CACHE_MB MODEL.TEXT_CHUNK "
-        "TRAIN.KEEP_CHECKPOINTS",
-    ),
-    (
-        whole(1),
-        "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TRAIN_X.N_INS DATALOADER.TEST.BATCH_SIZE "
-        "OPTIM.MAX_EPOCH TRAIN.PRINT_FREQ",
-    ),
-    (whole(-1), "DATASET.NUM_SHOTS OPTIM.WARMUP_EPOCH TRAIN.CHECKPOINT_FREQ"),
+    (TEXT, "DATASET.ROOT DATASET.NAME"),
+    (ONE_LINE, "DATASET.LABEL"),
+    (whole(-1), "DATASET.NUM_SHOTS"),
     (choice(SUBSETS), "DATASET.SUBSAMPLE_CLASSES"),
+    (FLAG, "DATALOADER.SKIP_UNREADABLE"),
+    (whole(), "DATALOADER.CACHE_MB DATALOADER.TRAIN_X.N_DOMAIN"),
     (whole(0, MOST_WORKERS), "DATALOADER.NUM_WORKERS"),
+    (whole(1), "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TEST.BATCH_SIZE DATALOADER.TRAIN_X.N_INS"),
     (choice(SAMPLERS), "DATALOADER.TRAIN_X.SAMPLER"),
     (choice(["SequentialSampler"]), "DATALOADER.TEST.SAMPLER"),
+    (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
+    (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
+    (whole(), "MODEL.TEXT_CHUNK"),
     (numbers(None, whole()), "MODEL.PRUNE.AT MODEL.PRUNE.KEEP"),
+    (number(0), "MODEL.PRUNE.MIX"),
     (choice(OPTIMISERS), "OPTIM.NAME"),
-    (number(0, below=1), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
     (choice(SCHEDULERS), "OPTIM.LR_SCHEDULER"),
+    (number(0), "OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
+    (FRACTION, "OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
+    (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
+    (FLAG, "OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
     (EPOCHS, "OPTIM.STEPSIZE"),
+    (whole(1), "OPTIM.MAX_EPOCH"),
+    (whole(-1), "OPTIM.WARMUP_EPOCH"),
     (choice(WARMUPS), "OPTIM.WARMUP_TYPE"),
+    (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    (whole(-1), "TRAIN.CHECKPOINT_FREQ"),
+    (whole(), "TRAIN.KEEP_CHECKPOINTS"),
+    (whole(1), "TRAIN.PRINT_FREQ"),
     (choice(["off", "offline", "online"]), "TRAIN.WANDB"),
+    (TEXT, "TEST.EVALUATOR TRAINER.NAME"),
+    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST"),
     (choice(["val", "test"]), "TEST.SPLIT"),
     (choice(["last_step", "best_val"]), "TEST.FINAL_MODEL"),
     (choice(["base2novel", "cross"]), "TRAINER.MODAL"),
@@ -252,7 +240,7 @@ def rule_of(key: str, default: Any) -> Rule:
         return RULES[key]
     if key.rpartition(".")[2] == "CTX_INIT":
         return WORDS
-    if is_list(default) and default and all(map(is_number, default)):
+    if is_list(default) and default and all(map(number().fits, default)):
         return numbers(len(default), number())
     by_type = {bool: FLAG, int: whole(), float: number(), str: TEXT}
     return by_type.get(type(default), Rule(lambda v: v is not None, "a value, not None"))
@@ -310,19 +298,19 @@ def require_sound(cfg: CfgNode, defaults: Values) -> None:
         raise ValueError("; ".join(wrong))
 
 
+def registered(registry: Any, name: str) -> Any:
+    """The class of a trainer or data set by its name; None where there is none."""
+    return registry.get(name) if name in registry.registered_names() else None
+
+
 def _may_read_all(cfg: CfgNode) -> bool:
     """Whether trainer or data set is not built on this project's, and may read all of Dassl."""
-    from dassl.data.datasets import DATASET_REGISTRY
-    from dassl.engine import TRAINER_REGISTRY
-
     import datasets
 
-    trainers, data_sets = TRAINER_REGISTRY, DATASET_REGISTRY
-    is_known = cfg.TRAINER.NAME in trainers.registered_names()
-    if is_known and not hasattr(trainers.get(cfg.TRAINER.NAME), "settings_class"):
-        return True
-    is_known = cfg.DATASET.NAME in data_sets.registered_names()
-    return is_known and not issubclass(data_sets.get(cfg.DATASET.NAME), datasets.FewShotDataset)
+    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
+    data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)
+    is_own = trainer is None or hasattr(trainer, "settings_class")
+    return not is_own or not (data_set is None or issubclass(data_set, datasets.FewShotDataset))
 
 
 def _contradictions(values: Values) -> list[str]:
@@ -352,15 +340,16 @@ def _missing(values: Values) -> list[str]:
     if backend:
         import torch._dynamo
 
-        known = torch._dynamo.list_backends(exclude_tags=None)
-        if backend not in known:
-            found.append(f"MODEL.COMPILE must be one of {', '.join(known)}, got {backend!r}")
-    package = None if mode == "off" else find_spec("wandb")
-    if mode != "off" and not (package and package.origin):  # without: a mere folder of that name
-        found.append(
-            f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
-            "pip install -r requirements-wandb.txt"
-        )
+        rule = choice(torch._dynamo.list_backends(exclude_tags=None))
+        if not rule.fits(backend):
+            found.append(f"MODEL.COMPILE must be {rule.expected}, got {backend!r}")
+    if mode != "off":
+        package = find_spec("wandb")
+        if package is None or not package.origin:  # without: a mere folder of that name
+            found.append(
+                f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
+                "pip install -r requirements-wandb.txt"
+            )
     if (start := values["MODEL.INIT_WEIGHTS"]) and not Path(start).exists():
         found.append(f"MODEL.INIT_WEIGHTS {start} is neither a checkpoint nor the folder of a run")
     return found
