@@ -44,15 +44,6 @@ KEYS_INSTEAD = {
 }
 
 
-class KeyInstead(argparse.Action):
-    """Refuses a flag that is a config key here, and names the key."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        """Refuse it."""
-        flag = self.option_strings[0]
-        parser.error(f"{flag} is a config key here: {KEYS_INSTEAD[flag]}; give it as KEY VALUE")
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags; `opts` has what follows them."""
     parser = argparse.ArgumentParser(
@@ -71,12 +62,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for flag, meaning in SWITCHES.items():
         add(flag, action="store_true", help=meaning)
     for flag in KEYS_INSTEAD:
-        add(flag, action=KeyInstead, help=argparse.SUPPRESS)
+        add(flag, help=argparse.SUPPRESS)
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for flag, key in KEYS_INSTEAD.items():
+        if value_of(args, flag) is not None:
+            parser.error(f"{flag} is a config key here: {key}; give it as KEY VALUE")
+    return args
+
+
+def value_of(args: argparse.Namespace, flag: str) -> Any:
+    """What a flag was given."""
+    return vars(args)[flag[2:].replace("-", "_")]
 
 
 def settings_given(args: argparse.Namespace) -> dict[str, Any]:
     """The values of flags that set a config key, by the key."""
-    values = {key: vars(args)[flag[2:].replace("-", "_")] for flag, (key, _) in SETTINGS.items()}
+    values = {key: value_of(args, flag) for flag, (key, _) in SETTINGS.items()}
     return {key: value for key, value in values.items() if value not in (None, "")}

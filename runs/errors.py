@@ -43,10 +43,7 @@ PATTERNS = {
     r"DefaultCPUAllocator|bad_alloc|[Cc]annot allocate memory|not enough memory": HOST,
     r"can't start new thread|Thread creation failed|temporarily unavailable": THREADS,
 }
-NUMBERS = {
-    **{errno.EMFILE: FILES, errno.ENFILE: FILES},
-    **{errno.ENOMEM: HOST, errno.EAGAIN: THREADS},
-}
+NUMBERS = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOMEM: HOST, errno.EAGAIN: THREADS}
 
 
 def shortage(error: BaseException) -> str:
@@ -99,5 +96,5 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"no permission for {where}; change its owner or mode, or choose another folder"
     if error.errno == errno.EROFS:
-        return f"{where} lies on a read-only file system; choose another --output-dir"
+        return f"{where} lies on a read-only file system; choose another folder"
     return f"{error.strerror}: {where}"

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
 
 PROJECT_LOGGERS = ("trainers", "models", "runs", "inference", "datasets")
 
@@ -32,15 +31,3 @@ def log_to_stdout(level: int) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
-
-
-@contextlib.contextmanager
-def quiet(name: str = "dassl", level: int = logging.WARNING) -> Iterator[None]:
-    """Have a logger, by default the engine's, print nothing below a level meanwhile."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

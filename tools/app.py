@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
-from runs.logs import quiet
+from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
 LOOPBACK = "127.0.0.1"

@@ -24,7 +24,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
 from datasets.folder import Folder, holds_classes
 from runs.errors import USER_ERRORS
-from runs.logs import quiet
+from runs.quiet import quiet
 from tools.data.check.pictures import Pictures, examine
 from tools.data.check.rules import (
     Finding,
@@ -138,7 +138,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
+    with quiet("datasets", level=logging.ERROR):  # what the loaders warn of is among the findings
         findings = report(choose(args.datasets, args.root.expanduser()), args)
     for finding in findings:
         print(finding.text(args.show))

@@ -6,7 +6,7 @@ import io
 import tempfile
 from pathlib import Path
 
-from runs.logs import quiet
+from runs.quiet import quiet
 from tools.results.figures import Picture, data_uri
 
 
