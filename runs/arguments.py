@@ -47,6 +47,7 @@ KEYS_INSTEAD = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The flags; `opts` has what follows them."""
     parser = argparse.ArgumentParser(
+        usage="python train.py [flags] [KEY VALUE ...]",
         description="Train or evaluate a prompt tuner for CLIP.",
         epilog=__doc__[__doc__.index("Example:") :],
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,7 +1,7 @@
 """Which values each config key may have, and which keys a run reads.
 
-`RULES` has a rule for each key. Keys of a trainer's own node are the exception: the type of the
-default gives their rule (`rule_of`), and `Settings.problems` checks the rest.
+`RULES` has all keys but those of the trainers' own nodes: the type of their default gives their
+rule (`rule_of`), and `Settings.problems` checks the rest.
 """
 
 from __future__ import annotations
@@ -181,8 +181,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
 )
 RULES: dict[str, Rule] = {key: rule for rule, keys in _RULES for key in keys.split()}
 
-# Keys of Dassl that no trainer and no data set of this project reads; they keep their default. A
-# trainer or data set that is not built on ours may read them.
+# Keys of Dassl that no trainer and no data set of this project reads: they keep their default.
 UNREAD = (
     *("INPUT.NO_TRANSFORM", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS"),
     *("DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.ALL_AS_UNLABELED"),

@@ -34,10 +34,10 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 @contextmanager
 def lock_folder(directory: str | Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made, until the block or the process ends.
+    """Make a folder, and keep other runs out of it until the block or the process ends.
 
     Two things are locked: the file `.lock`, which names the process, and the folder itself, because
-    the file can be removed. Files that a killed run has not finished are removed.
+    the file can be removed. Unfinished files of a killed run are removed.
 
     Raises:
         BlockingIOError: another run writes there.
@@ -47,8 +47,7 @@ def lock_folder(directory: str | Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _naming(folder):
         opened = (folder / LOCK).open("a+", encoding="utf-8")
-    handle = os.open(folder, os.O_RDONLY)
-    _held.add(handle)
+    _held.add(handle := os.open(folder, os.O_RDONLY))
     try:
         with opened as file:
             _lock(folder, file, handle)
@@ -66,7 +65,7 @@ def lock_folder(directory: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Have an error of the system name a path: a failed write does not say where."""
+    """Add a path to an error of the system, which for a failed write names none."""
     try:
         yield
     except OSError as error:
@@ -75,7 +74,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path, file: TextIO, handle: int) -> None:
-    """Lock the file and the folder, or say which run has."""
+    """Lock the file and the folder, or name the run that has locked them."""
     try:
         # A lock of the process, not of the open file: workers that outlive it do not keep it.
         fcntl.lockf(file, EXCLUSIVE)
@@ -97,7 +96,7 @@ def _require_free(error: OSError, taken: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, even if the machine stops meanwhile."""
+    """Write a file whole or not at all, even if the machine stops."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
         with _naming(path):
@@ -112,7 +111,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Force to the disk which files a folder holds, where the file system can do so."""
+    """Force the entries of a folder to the disk, where the file system can do so."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
