@@ -88,11 +88,6 @@ def choice(names: Iterable[str]) -> Rule:
     return Rule(lambda v: isinstance(v, str) and v in known, f"one of {', '.join(known)}")
 
 
-def only(default: Any) -> Rule:
-    """The default alone, of a key that nothing reads."""
-    return Rule(lambda v: v == default and v is not None, f"{default!r}: nothing here reads it")
-
-
 FLAG = Rule(lambda v: type(v) is bool, "True or False")
 TEXT = Rule(lambda v: isinstance(v, str) and "\0" not in v, "a text")
 FRACTION = number(0, 1)
@@ -237,6 +232,8 @@ def rule_of(key: str, default: Any) -> Rule:
     """The rule of a key; in a trainer's node that of its type, and words for its CTX_INIT."""
     if key in RULES:
         return RULES[key]
+    if key in UNREAD:
+        return Rule(lambda v: v == default, f"{default!r}: nothing here reads it")
     if key.rpartition(".")[2] == "CTX_INIT":
         return WORDS
     if is_list(default) and default and all(map(number().fits, default)):
@@ -284,13 +281,11 @@ def require_sound(cfg: CfgNode, defaults: Values) -> None:
         ValueError: names every key that has a value it cannot have.
     """
     values = flat(cfg)
-    rules = {key: rule_of(key, defaults[key]) for key in values if key not in UNREAD}
-    if not _may_read_all(cfg):
-        rules |= {key: only(defaults[key]) for key in UNREAD}
+    unchecked = UNREAD if _may_read_all(cfg) else ()
     wrong = [
         f"{key}{FLAG_OF.get(key, '')} must be {rule.expected}, got {values[key]!r}"
-        for key, rule in rules.items()
-        if not rule.fits(values[key])
+        for key, default in defaults.items()
+        if key not in unchecked and not (rule := rule_of(key, default)).fits(values[key])
     ]
     wrong = wrong or [*_contradictions(values), *_missing(values)]
     if wrong:
@@ -308,8 +303,9 @@ def _may_read_all(cfg: CfgNode) -> bool:
 
     trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)
-    is_own = trainer is None or hasattr(trainer, "settings_class")
-    return not is_own or not (data_set is None or issubclass(data_set, datasets.FewShotDataset))
+    others_trainer = trainer is not None and not hasattr(trainer, "settings_class")
+    others_data = data_set is not None and not issubclass(data_set, datasets.FewShotDataset)
+    return others_trainer or others_data
 
 
 def _contradictions(values: Values) -> list[str]:
