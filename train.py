@@ -88,14 +88,14 @@ def main() -> int:
     """Run. The exit code is 2 for an error that the user can mend, and 1 for any other."""
     make_streams_ready()
     args = parse_args()
-    threading.excepthook = lambda met: say(
+    threading.excepthook = lambda met: to_stderr(
         f"a thread has stopped ({met.exc_value}); the run goes on without it"
     )  # as TensorBoard's, where a disk is full
     raise_at_sigterm()
     try:
         run(args)
     except KeyboardInterrupt as stopped:
-        say(f"interrupted; {what_now(stopped) or 'nothing was written'}")
+        to_stderr(f"interrupted; {what_now(stopped) or 'nothing was written'}")
         return exit_code_of(stopped)
     except Exception as error:
         if args.debug:
@@ -113,12 +113,12 @@ def report(error: Exception) -> int:
     said = explain(error)
     if not said:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        say(f"error: not foreseen: {what}; --debug shows where")
+        to_stderr(f"error: not foreseen: {what}; --debug shows where")
         return 1
     if shortage(error) and (left := what_now(error)):  # by now the run's files are closed
         said = f"{said}; {left}"
     if not getattr(error, "said_by_main", False):  # of several processes, one prints
-        say(f"error: {said}")
+        to_stderr(f"error: {said}")
     return 2
 
 
@@ -132,7 +132,7 @@ def what_now(error: BaseException) -> str:
     return what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
 
 
-def say(what: str) -> None:
+def to_stderr(what: str) -> None:
     """A line on stderr, which may be closed by now."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"train.py: {what}\n")
