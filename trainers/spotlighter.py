@@ -78,12 +78,12 @@ class SpotlighterSettings(Settings):
             new=self.NEW,
         )
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults() + self.head_options().faults()
+        found = super().problems() + self.head_options().problems()
         if self.BASE not in BASES:
             found.append(f"BASE must be one of {', '.join(BASES)}, got {self.BASE!r}")
-        return found + self.below(0, "BALANCE", "DISTILL", "LR_MULT")
+        return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
 @TRAINER_REGISTRY.register()

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from models.clip.load import VOCABULARY, available_backbones, import_clip, load_clip
-from models.clip.prune import schedule_faults
+from models.clip.prune import schedule_problems
 
 PROJECT = Path(__file__).parents[2]
 RECOMMENDED = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1_pruned.yaml"
@@ -69,8 +69,8 @@ def parse_schedule(text: str) -> Schedule:
         raise ScheduleError(
             f"a schedule is written BLOCK:PATCHES, as 1:32,2:12; got {text!r}"
         ) from None
-    if faults := schedule_faults(at, keep):
-        raise ScheduleError(f"schedule {text}: {'; '.join(faults)}")
+    if problems := schedule_problems(at, keep):
+        raise ScheduleError(f"schedule {text}: {'; '.join(problems)}")
     return Schedule(at, keep)
 
 

@@ -33,7 +33,7 @@ class HeadOptions:
     tokens: str = "value"
     new: str = "inherit"
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Everything that is wrong with these options, a sentence each."""
         choices = (
             ("HEAD", self.head, HEADS),
