@@ -23,8 +23,8 @@ if str(ROOT) not in sys.path:
 
 import torch  # noqa: E402
 
+from datasets.emoji_pictures import DOMAINS  # noqa: E402
 from datasets.emoji_sets import PICTURES_PER_CLASS, code_points  # noqa: E402
-from datasets.emoji_sprites import DOMAINS  # noqa: E402
 from lab.pretrain.captions import Captioner  # noqa: E402
 from lab.pretrain.evaluate import zero_shot_of  # noqa: E402
 from lab.pretrain.settings import Settings  # noqa: E402
