@@ -1,16 +1,17 @@
-"""Pictures in class folders, names of classes, division into training, validation and test.
+"""Class folders, names of classes, and division into training, validation and test.
 
-What is divided here is divided by a generator of its own, so it is the same everywhere; upstream
-divides by the run's seed and the file system's order, so no published split can be made again.
+Classes are divided by a generator of their own, the same way everywhere. Upstream divides by the
+run's seed and the file system's order, so its splits cannot be made again.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.datasets import Datum
 
 from datasets.pictures import find, folders_in, shown
 from datasets.splits import Item, Splits, read_text
@@ -32,8 +33,8 @@ def read_class_names(path: Path) -> dict[str, str]:
         ValueError: a folder has two lines.
     """
     classes: dict[str, str] = {}
-    for line in read_text(path).splitlines():
-        folder, _, name = line.strip().partition("\t" if "\t" in line.strip() else " ")
+    for line in map(str.strip, read_text(path).splitlines()):
+        folder, _, name = line.partition("\t" if "\t" in line else " ")
         if folder in classes:
             raise ValueError(f"{path} has two lines for the folder {folder}; remove one.")
         if folder:
@@ -43,18 +44,15 @@ def read_class_names(path: Path) -> dict[str, str]:
 
 def items_of(paths: Iterable[Path], label: int, class_name: str) -> list[Datum]:
     """Return an item for each picture of a class."""
-    return [Item(impath=str(path), label=label, classname=class_name) for path in paths]
+    return [Item(path, label, classname=class_name) for path in paths]
 
 
 def pictures_by_class(
     folder: Path, names: Iterable[str], left_out: LeftOut
 ) -> dict[str, list[Path]]:
-    """Return the pictures of class folders, and note the files that are not used.
+    """Return the pictures of the class folders `names` in `folder`.
 
-    Args:
-        folder: holds the class folders.
-        names: of the class folders.
-        left_out: gets what lies there and is not used, by the reason.
+    Unused files are added to `left_out`, by the reason.
     """
     found = {}
     for name in names:
@@ -65,7 +63,7 @@ def pictures_by_class(
 
 
 def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
-    """Note files that are not used, each once."""
+    """Note unused files, each once."""
     known = left_out.setdefault(why, [])
     known.extend(sorted({*paths} - {*known}))
 
@@ -80,14 +78,13 @@ def divide_folders(
 
     Args:
         folder: holds the class folders.
-        left_out: gets what lies there and is not used, by the reason.
+        left_out: unused files are added to it, by the reason.
         ignored: folders that are no classes.
         names: class names of folders that are named otherwise.
 
     Raises:
         ValueError: the only folder holds the class folders.
     """
-    names = names or {}
     folders = [name for name in folders_in(folder) if name not in ignored]
     found = {n: p for n, p in pictures_by_class(folder, folders, left_out).items() if p}
     if len(found) == 1 and not find(folder / (only := min(found)), deep=False).pictures:
@@ -95,11 +92,21 @@ def divide_folders(
             f"{folder} holds one folder, {only}, with folders of pictures in it; if those are the "
             "classes, move them up."
         )
-    classes = [(names.get(name, shown(name)), paths) for name, paths in found.items()]
-    every = [
-        item for label, (name, paths) in enumerate(classes) for item in items_of(paths, label, name)
-    ]
-    return divide(every)._replace(class_names=[name for name, _ in classes])
+    class_names = [(names or {}).get(name, shown(name)) for name in found]
+    items = []
+    for label, paths in enumerate(found.values()):
+        items += items_of(paths, label, class_names[label])
+    return divide(items)._replace(class_names=class_names)
+
+
+def _shuffled_classes(items: Iterable[Datum]) -> Iterator[list[Datum]]:
+    classes = defaultdict(list)
+    for item in items:
+        classes[item.label].append(item)
+    generator = random.Random(SPLIT_SEED)
+    for members in classes.values():
+        generator.shuffle(members)
+        yield members
 
 
 def divide(items: Iterable[Datum]) -> Splits:
@@ -107,10 +114,8 @@ def divide(items: Iterable[Datum]) -> Splits:
 
     A class of one picture is for training, of two for training and test.
     """
-    generator = random.Random(SPLIT_SEED)
     splits = Splits([], [], [])
-    for members in DatasetBase.split_dataset_by_label(items).values():
-        generator.shuffle(members)
+    for members in _shuffled_classes(items):
         total = len(members)
         train = max(1, min(round(total * SHARES[0]), total - 2))
         val = min(round(total * SHARES[1]), max(0, total - train - 1))
@@ -122,11 +127,9 @@ def divide(items: Iterable[Datum]) -> Splits:
 
 def hold_out(trainval: Iterable[Datum], test: list[Datum]) -> Splits:
     """Set a fifth of each class's training items apart for validation, at random."""
-    generator = random.Random(SPLIT_SEED)
-    train, val = [], []
-    for members in DatasetBase.split_dataset_by_label(trainval).values():
-        generator.shuffle(members)
+    splits = Splits([], [], test)
+    for members in _shuffled_classes(trainval):
         count = round(len(members) * VAL_SHARE)
-        val.extend(members[:count])
-        train.extend(members[count:])
-    return Splits(train, val, test)
+        splits.val.extend(members[:count])
+        splits.train.extend(members[count:])
+    return splits

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dassl.utils.unpack import unpack
 
+from datasets.benchmarks import look_up
 from datasets.mat_file import read_mat
-from datasets.pictures import pictures_in
-from datasets.raw import look_up
+from datasets.pictures import find
 from datasets.splits import read_text
 
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -51,7 +51,7 @@ def sort_val(archive: Path, scratch: Path) -> Path:
     wnids = read_wnids(data / "meta.mat")
     truth = data / "ILSVRC2012_validation_ground_truth.txt"
     labels = read_text(truth).split()
-    pictures = pictures_in(heap)
+    pictures = find(heap).pictures
     if len(pictures) != len(labels):
         raise ValueError(
             f"{archive} holds {len(pictures)} pictures, but {devkit} has labels for {len(labels)}."
