@@ -285,12 +285,12 @@ def test_turned_pictures_are_counted(tmp_path, check, sound):
     stored_turned(tmp_path / "mine" / "cat" / "turned.jpg")
     code, out = check(root=tmp_path / "mine")
     assert code == 0
-    assert "1 picture whose EXIF data call for a turn, turned upright (INPUT.EXIF auto)" in out
+    assert "1 picture with an EXIF rotation flag, which is followed; INPUT.EXIF stored ignores it" in out
     folder = sound("OxfordPets")
     stored_turned(folder / "images" / "Abyssinian_1.jpg")
     code, out = check("OxfordPets")
     assert code == 0
-    assert "1 picture whose EXIF data call for a turn, read as they are stored" in out
+    assert "1 picture with an EXIF rotation flag, which is ignored, as in CoOp" in out
 
 
 def test_a_name_that_is_no_utf8_is_printed_escaped(tmp_path):
