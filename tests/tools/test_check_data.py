@@ -285,12 +285,13 @@ def test_turned_pictures_are_counted(tmp_path, check, sound):
     stored_turned(tmp_path / "mine" / "cat" / "turned.jpg")
     code, out = check(root=tmp_path / "mine")
     assert code == 0
-    assert "1 picture with an EXIF rotation flag, which is followed; INPUT.EXIF stored ignores it" in out
+    turned = "1 picture with an EXIF rotation flag, which is"
+    assert f"{turned} followed; INPUT.EXIF stored ignores it" in out
     folder = sound("OxfordPets")
     stored_turned(folder / "images" / "Abyssinian_1.jpg")
     code, out = check("OxfordPets")
     assert code == 0
-    assert "1 picture with an EXIF rotation flag, which is ignored, as in CoOp" in out
+    assert f"{turned} ignored, as in CoOp; INPUT.EXIF upright follows it" in out
 
 
 def test_a_name_that_is_no_utf8_is_printed_escaped(tmp_path):

@@ -1,4 +1,4 @@
-"""What each data set consists of, and where it comes from: the table in sources.yaml, typed."""
+"""The files of each data set and their addresses: the table in sources.yaml, typed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ COLLECTION = "https://huggingface.co/zhengli97/prompt_learning_dataset"
 
 
 class Piece(NamedTuple):
-    """One file to get, and what becomes of it.
+    """One file to get.
 
     Attributes:
-        file: its name; an archive, or a file that is put into the data set's folder as it is.
+        file: its name; an archive, or a file that goes into the data set's folder as it is.
         moves: (path in the archive, path in the data set's folder); an archive may lie within.
             In the table: `holds`, a list where both are the same.
         url: where it is fetched from.
         drive: its id on Google Drive, where it is fetched from unless a mirror is named.
         md5: checksum.
         where: pages or addresses to get it from by hand.
-        dead: addresses that are often named and do not answer any more.
-        raw: needed for a missing split file only.
+        dead: addresses that are often named and no longer answer.
+        raw: needed only without the split file.
         sorter: "train" or "val" of ImageNet, whose archives need sorting into folders.
     """
 
@@ -48,19 +48,18 @@ class Piece(NamedTuple):
         return tuple(filter(None, (self.url, drive, *self.where)))
 
 
-def read_piece(entry: dict[str, Any]) -> Piece:
-    """Return the piece that an entry of the table describes."""
+def read_sources() -> dict[str, tuple[Piece, ...]]:
+    """Return the pieces of each data set."""
+    table = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
+    return {name: tuple(map(_read_piece, entries)) for name, entries in table.items()}
+
+
+def _read_piece(entry: dict[str, Any]) -> Piece:
     holds = entry.pop("holds", ())
     moves = holds.items() if isinstance(holds, dict) else ((path, path) for path in holds)
     where = (COLLECTION if place == "collection" else place for place in entry.pop("where", ()))
     dead = entry.pop("dead", ())
     return Piece(moves=tuple(moves), where=tuple(where), dead=tuple(dead), **entry)
-
-
-def read_sources() -> dict[str, tuple[Piece, ...]]:
-    """Return the pieces of each data set."""
-    table = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
-    return {name: tuple(map(read_piece, entries)) for name, entries in table.items()}
 
 
 def collected(dataset_dir: str) -> str:
