@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,22 +30,11 @@ class Published(NamedTuple):
 class FewShotDataset(DatasetBase):
     """A classification data set with a split file, few-shot subsets and base/new classes.
 
-    A data set is declared by class attributes. One that reads its own files overrides `read_raw`,
+    Class attributes declare a data set. One that reads its own files overrides `read_raw`,
     one that makes its own pictures `prepare`. Both may use `self.folder` (ROOT/dataset_dir),
     `self.image_folder` and `self.split_path`.
 
     Attributes:
-        dataset_dir: folder under DATASET.ROOT.
-        image_dir: folder under `dataset_dir` that the paths of the split file start from.
-        split_file: JSON file under `dataset_dir`, see `datasets.splits.read_split`; "" for none.
-        raw_files: files under `dataset_dir` that `read_raw` reads, for a missing split file.
-        subset_dir: folder under `dataset_dir` for few-shot subsets; "" caches none.
-        template: sentence for zero-shot CLIP, {} is the class name.
-        published: counts of the literature.
-        labels_by_folder: labels follow the sorted names of the folders that hold the pictures.
-        test_only: there are no training items; the test's stand in for them.
-        upright: pictures are turned as their EXIF data say, where INPUT.EXIF leaves it open.
-        own_data: the user's own; two such data sets may have one name, and paths and labels alike.
         left_out: unused files among the pictures, by the reason.
         all_class_names: names of all classes by label, whatever subset a run has.
         digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
@@ -63,17 +50,17 @@ class FewShotDataset(DatasetBase):
             classes), or DATASET.SUBSAMPLE_CLASSES is unknown.
     """
 
-    dataset_dir = ""
-    image_dir = ""
-    split_file = ""
-    raw_files: tuple[str, ...] = ()
-    subset_dir = "split_fewshot"
-    template = "a photo of a {}."
+    dataset_dir = ""  # folder under DATASET.ROOT; the next four are below it
+    image_dir = ""  # what the paths of the split file start from
+    split_file = ""  # see `datasets.splits.read_split`
+    raw_files: tuple[str, ...] = ()  # what `read_raw` reads where the split file is missing
+    subset_dir = "split_fewshot"  # for few-shot subsets; "" caches none
+    template = "a photo of a {}."  # for zero-shot CLIP
     published: Published | None = None
-    labels_by_folder = False
-    test_only = False
-    own_data = False
-    upright = False
+    labels_by_folder = False  # labels follow the sorted names of the folders with the pictures
+    test_only = False  # the test items stand in for training items
+    own_data = False  # the user's own: two such data sets may have equal names, paths and labels
+    upright = False  # pictures are turned as their EXIF data say, where INPUT.EXIF is auto
 
     def __init__(self, cfg: Any) -> None:
         self.left_out: dict[str, list[Path]] = {}
@@ -113,7 +100,6 @@ class FewShotDataset(DatasetBase):
             raise ValueError(f"{type(self).__name__} has no test pictures {where}.")
 
     def _warn(self) -> None:
-        """Warn of classes without a training picture and of unused files."""
         name, names = type(self).__name__, self._classnames
         filled = {item.label for item in self.train_x}
         empty = [class_name for label, class_name in enumerate(names) if label not in filled]
@@ -177,26 +163,27 @@ class FewShotDataset(DatasetBase):
         the seed alone, and restores the global generator, so a run is the same whether the subset
         was cached or not. A negative seed draws another subset each time, never cached.
         """
-        if seed < 0:
-            return self._draw(splits, shots)
-        if not self.subset_dir:
-            with seeded(seed):
-                return self._draw(splits, shots)
+        if seed < 0 or not self.subset_dir:
+            return self._draw(splits, shots, seed)
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
         origin = fingerprint(splits, self.image_folder)
         stored = read_subset(cache, self.image_folder, origin, splits)
         subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored
         if subset is None:
-            with seeded(seed):
-                subset = self._draw(splits, shots)
+            subset = self._draw(splits, shots, seed)
         if subset is not stored:
             write_subset(cache, subset, self.image_folder, origin)
         return splits._replace(train=subset.train, val=subset.val)
 
-    def _draw(self, splits: Splits, shots: int) -> Splits:
+    def _draw(self, splits: Splits, shots: int, seed: int) -> Splits:
+        state = random.getstate()
+        if seed >= 0:
+            random.seed(seed)
         # Training before validation: this order makes "seed 1" the seed 1 of the literature.
         train = self.generate_fewshot_dataset(splits.train, num_shots=shots)
         val = self.generate_fewshot_dataset(splits.val, num_shots=min(shots, MAX_VAL_SHOTS))
+        if seed >= 0:
+            random.setstate(state)
         return splits._replace(train=cast("list[Datum]", train), val=cast("list[Datum]", val))
 
 
@@ -211,14 +198,3 @@ def require_folder(folder: Path, dataset: str) -> None:
             f"{dataset} was looked for in {folder}, which is not a folder. Name the folder that "
             "holds the data sets with --root; docs/datasets.md shows the layout below it."
         )
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's global generator inside the block and restore its state behind it."""
-    state = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(state)

@@ -14,38 +14,37 @@ from typing import Any, ClassVar
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published
-from datasets.division import divide, divide_folders, hold_out, items_of
+from datasets.division import divide, hold_out, read_class_folders, require_pictures
 from datasets.mat_file import read_mat
-from datasets.pictures import class_folders
+from datasets.pictures import class_folders, shown
 from datasets.splits import SPLITS, Item, Splits, read_json, read_text
+
+Classes = dict[Any, Any]  # label or name by what stands for the class in a list
 
 
 class FolderBenchmark(FewShotDataset):
-    """A benchmark whose pictures lie in class folders.
-
-    Attributes:
-        ignored: folders that are no classes.
-        renamed: class names of folders that are named otherwise.
-    """
+    """A benchmark whose pictures lie in class folders."""
 
     labels_by_folder = True
-    ignored: tuple[str, ...] = ()
-    renamed: ClassVar[Mapping[str, str]] = {}
+    ignored: tuple[str, ...] = ()  # folders that are no classes
+    renamed: ClassVar[Mapping[str, str]] = {}  # class names of folders that are named otherwise
 
     def read_raw(self) -> Splits:
-        """Divide the class folders."""
-        return divide_folders(self.image_folder, self.left_out, self.ignored, self.renamed)
+        """Divide the pictures of each class folder; labels follow the sorted folders."""
+        folders = [name for name in class_folders(self.image_folder) if name not in self.ignored]
+        require_pictures(self.image_folder, folders, "move them up")
+        classes = {name: self.renamed.get(name, shown(name)) for name in folders}
+        items = read_class_folders(self.image_folder, classes, self.left_out)
+        return divide(items)._replace(class_names=list(classes.values()))
 
 
 class ListBenchmark(FewShotDataset):
-    """A benchmark with lists of pictures: training and test, or training, validation and test.
+    """A benchmark with lists of pictures.
 
-    Attributes:
-        lists: the last entries of `raw_files`; without a list for validation, a fifth of each
-            class's training pictures is held out.
+    Of two lists, training and test, a fifth of the first is held out for validation.
     """
 
-    lists: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()  # the last of `raw_files`: training, validation perhaps, test
 
     def read_raw(self) -> Splits:
         """Parse the lists."""
@@ -56,11 +55,11 @@ class ListBenchmark(FewShotDataset):
         train, val, test = items
         return Splits(train, val, test, list(classes))
 
-    def read_classes(self) -> dict[Any, Any]:
-        """Return what stands for each class in the lists, and its label or name."""
+    def read_classes(self) -> Classes:
+        """Return the classes."""
         return {}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Yield the items of a list."""
         raise NotImplementedError
 
@@ -94,7 +93,7 @@ class OxfordPets(ListBenchmark):
     published = Published(classes=37, train=2944, val=736, test=3669)
     template = "a photo of a {}, a type of pet."
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse "Abyssinian_100 1 1 1"."""
         for picture, label, *_ in read_rows(path, "picture class species breed"):
             breed = picture.rpartition("_")[0].lower()
@@ -111,13 +110,13 @@ class StanfordCars(ListBenchmark):
     raw_files = ("devkit/cars_meta.mat", *lists)
     published = Published(classes=196, train=6509, val=1635, test=8041)
 
-    def read_classes(self) -> dict[Any, Any]:
+    def read_classes(self) -> Classes:
         """Return class name by number; the year moves to the front."""
         names = read_mat(self.folder / self.raw_files[0], "class_names", str)
         parts = [name.rpartition(" ") for name in names]
         return {n: f"{year} {model}" for n, (model, _, year) in enumerate(parts, start=1)}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse the fields class and fname."""
         pictures = self.folder / ("cars_train" if "train" in path.name else "cars_test")
         for row in read_mat(path, "annotations", {"class": int, "fname": str}):
@@ -142,7 +141,7 @@ class OxfordFlowers(FewShotDataset):
         items = []
         for number, label in enumerate(read_mat(path, "labels", int), start=1):
             picture = self.image_folder / f"image_{number:05d}.jpg"
-            items += items_of([picture], label - 1, look_up(names, str(label), path))
+            items.append(Item(picture, label - 1, 0, look_up(names, str(label), path)))
         return divide(items)
 
 
@@ -169,12 +168,12 @@ class FGVCAircraft(ListBenchmark):
     published = Published(classes=100, train=3334, val=3333, test=3333)
     template = "a photo of a {}, a type of aircraft."
 
-    def read_classes(self) -> dict[Any, Any]:
+    def read_classes(self) -> Classes:
         """Return label by variant: its line number."""
         lines = read_text(self.folder / "variants.txt").splitlines()
         return {name.strip(): label for label, name in enumerate(lines)}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse "0056978 Boeing 717"."""
         for picture, name in read_rows(path, "picture variant"):
             yield Item(self.image_folder / f"{picture}.jpg", look_up(classes, name, path), 0, name)
@@ -191,12 +190,12 @@ class SUN397(ListBenchmark):
     raw_files = ("ClassName.txt", *lists)
     published = Published(classes=397, train=15_880, val=3970, test=19_850)
 
-    def read_classes(self) -> dict[Any, Any]:
+    def read_classes(self) -> Classes:
         """Return label by class, as "k/kennel/indoor"."""
         rows = read_rows(self.folder / "ClassName.txt", "class")
         return {name.strip("/"): label for label, (name,) in enumerate(rows)}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse "/k/kennel/indoor/sun_aaa.jpg"; its class name is "indoor kennel"."""
         for (picture,) in read_rows(path, "picture"):
             place = picture.strip("/").rpartition("/")[0]
@@ -216,11 +215,11 @@ class DescribableTextures(ListBenchmark):
     published = Published(classes=47, train=2820, val=1128, test=1692)
     template = "{} texture."
 
-    def read_classes(self) -> dict[Any, Any]:
+    def read_classes(self) -> Classes:
         """Return label by class folder."""
         return {name: label for label, name in enumerate(class_folders(self.image_folder))}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse "banded/banded_0002.jpg"."""
         for (picture,) in read_rows(path, "picture"):
             name = picture.partition("/")[0]
@@ -261,12 +260,12 @@ class UCF101(ListBenchmark):
     published = Published(classes=101, train=7639, val=1898, test=3783)
     template = "a photo of a person doing {}."
 
-    def read_classes(self) -> dict[Any, Any]:
+    def read_classes(self) -> Classes:
         """Return label by action."""
         path = self.folder / self.raw_files[0]
         return {name: to_label(number, path) for number, name in read_rows(path, "number class")}
 
-    def read_list(self, path: Path, classes: dict[Any, Any]) -> Iterator[Datum]:
+    def read_list(self, path: Path, classes: Classes) -> Iterator[Datum]:
         """Parse "ApplyLipstick/v_ApplyLipstick_g08_c01.avi"."""
         for row in read_rows(path, "video"):
             action, _, video = row[0].split()[0].partition("/")
@@ -276,11 +275,7 @@ class UCF101(ListBenchmark):
 
 
 def read_rows(path: Path, form: str) -> list[list[str]]:
-    """Return the words of each line of a list; the last word takes the rest of its line.
-
-    Args:
-        path: the list.
-        form: what a line holds, a name for each word, as "picture class".
+    """Return the words of each line of a list, as many as `form` has; the last takes the rest.
 
     Raises:
         ValueError: a line has fewer words.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dassl.data.datasets import Datum
 
-from datasets.pictures import find, folders_in, shown
+from datasets.pictures import find, folders_in
 from datasets.splits import Item, Splits, read_text
 
 LeftOut = dict[str, list[Path]]  # by the reason
@@ -26,7 +26,7 @@ VAL_SHARE = 0.2  # of train where only a test is set apart
 def read_class_names(path: Path) -> dict[str, str]:
     """Return class name by folder, in the order of the file.
 
-    A line is "n01440764 tench". A folder with a space in its name is set apart by a tab; a line of
+    A line is "n01440764 tench", with a tab after a folder that has a space in its name. A line of
     one word is a folder that is named after its class.
 
     Raises:
@@ -42,24 +42,21 @@ def read_class_names(path: Path) -> dict[str, str]:
     return classes
 
 
-def items_of(paths: Iterable[Path], label: int, class_name: str) -> list[Datum]:
-    """Return an item for each picture of a class."""
-    return [Item(path, label, classname=class_name) for path in paths]
+def read_class_folders(folder: Path, classes: dict[str, str], left_out: LeftOut) -> list[Datum]:
+    """Return the pictures of class folders, and add unused files to `left_out`.
 
-
-def pictures_by_class(
-    folder: Path, names: Iterable[str], left_out: LeftOut
-) -> dict[str, list[Path]]:
-    """Return the pictures of the class folders `names` in `folder`.
-
-    Unused files are added to `left_out`, by the reason.
+    Labels count `classes` (class name by folder), with pictures or without.
     """
-    found = {}
-    for name in names:
-        found[name], others = find(folder / name)
-        leave_out(left_out, "files of another kind", others)
+    items: list[Datum] = []
+    labels = {name: label for label, name in enumerate(classes)}
+    for name in dict.fromkeys([*classes, *folders_in(folder)]):
+        pictures, others = find(folder / name)
+        if name in classes:
+            items += [Item(path, labels[name], classname=classes[name]) for path in pictures]
+        if name in classes or not pictures:
+            leave_out(left_out, "files of another kind", others)
     leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
-    return found
+    return items
 
 
 def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
@@ -68,35 +65,17 @@ def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
     known.extend(sorted({*paths} - {*known}))
 
 
-def divide_folders(
-    folder: Path,
-    left_out: LeftOut,
-    ignored: Iterable[str] = (),
-    names: Mapping[str, str] | None = None,
-) -> Splits:
-    """Divide the pictures of each class folder; labels follow the sorted folders.
-
-    Args:
-        folder: holds the class folders.
-        left_out: unused files are added to it, by the reason.
-        ignored: folders that are no classes.
-        names: class names of folders that are named otherwise.
+def require_pictures(folder: Path, names: list[str], cure: str) -> None:
+    """Refuse a single class folder `names` in `folder` that has folders instead of pictures.
 
     Raises:
-        ValueError: the only folder holds the class folders.
+        ValueError: with `cure`, what to do.
     """
-    folders = [name for name in folders_in(folder) if name not in ignored]
-    found = {n: p for n, p in pictures_by_class(folder, folders, left_out).items() if p}
-    if len(found) == 1 and not find(folder / (only := min(found)), deep=False).pictures:
+    if len(names) == 1 and not find(folder / names[0], deep=False).pictures:
         raise ValueError(
-            f"{folder} holds one folder, {only}, with folders of pictures in it; if those are the "
-            "classes, move them up."
+            f"{folder} holds one folder, {names[0]}, with folders of pictures in it; if those are "
+            f"the classes, {cure}."
         )
-    class_names = [(names or {}).get(name, shown(name)) for name in found]
-    items = []
-    for label, paths in enumerate(found.values()):
-        items += items_of(paths, label, class_names[label])
-    return divide(items)._replace(class_names=class_names)
 
 
 def _shuffled_classes(items: Iterable[Datum]) -> Iterator[list[Datum]]:

@@ -14,12 +14,12 @@ from datasets.base import FewShotDataset
 from datasets.division import (
     CLASS_LIST,
     divide,
-    items_of,
     leave_out,
-    pictures_by_class,
+    read_class_folders,
     read_class_names,
+    require_pictures,
 )
-from datasets.pictures import find, folders_in, shown
+from datasets.pictures import class_folders, find, folders_in, shown
 from datasets.splits import SPLITS, Item, Splits, read_text
 
 UNDIVIDED = ""  # stands for a split where none is named
@@ -105,15 +105,16 @@ class Folder(FewShotDataset):
 
     def _read_folders(self, listed: Iterable[str]) -> BySplit:
         parts = self._parts()
-        items: BySplit = {split: [] for split in parts}
+        items: BySplit = {}
         empty: list[Path] = []
         for split, part in parts.items():
-            for name, pictures in pictures_by_class(part, folders_in(part), self.left_out).items():
-                items[split] += items_of(pictures, 0, shown(name))
-                empty += [] if pictures else [part / name]
+            classes = {name: shown(name) for name in class_folders(part)}
+            items[split] = read_class_folders(part, classes, self.left_out)
+            empty += [part / name for name in folders_in(part) if name not in classes]
         keys = _keys(items) | {*listed}
         if UNDIVIDED in parts:
-            self._require_classes(keys)
+            names = folders_in(self.folder) if len(keys) == 1 else []
+            require_pictures(self.folder, names, f"take --root {self.folder / ''.join(names)}")
         else:
             others = {self.folder / name for name in folders_in(self.folder)} - {*parts.values()}
             beside = [path for folder in sorted(others) for path in find(folder).pictures]
@@ -138,16 +139,6 @@ class Folder(FewShotDataset):
                 )
             parts[split] = self.folder / name
         return parts or {UNDIVIDED: self.folder}
-
-    def _require_classes(self, keys: set[str]) -> None:
-        """Refuse a root whose only folder holds the class folders."""
-        names = folders_in(self.folder)
-        inner = self.folder / names[0] if len(names) == 1 and len(keys) == 1 else None
-        if inner and not find(inner, deep=False).pictures:
-            raise ValueError(
-                f"{self.folder} holds one folder, {inner.name}, with folders of pictures in it; if "
-                f"those are the classes, take --root {inner}."
-            )
 
 
 def _keys(items: BySplit) -> set[str]:

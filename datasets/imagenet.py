@@ -14,8 +14,8 @@ from __future__ import annotations
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import CLASS_LIST, items_of, pictures_by_class, read_class_names
-from datasets.pictures import class_folders, folders_in
+from datasets.division import CLASS_LIST, read_class_folders, read_class_names
+from datasets.pictures import class_folders
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset
 
@@ -42,11 +42,9 @@ class ImageNet(FewShotDataset):
         return splits
 
     def read_pictures(self, part: str, classes: dict[str, str]) -> list[Datum]:
-        """Return the pictures of all class folders, labelled by the order of `classes`.
+        """Return the pictures in the class folders of `image_folder`/`part`.
 
-        Args:
-            part: the folder of `image_folder` that holds the class folders; "" for itself.
-            classes: class name by class folder; one without pictures keeps its label.
+        Labels count `classes` (class name by folder), with pictures or without.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -60,11 +58,7 @@ class ImageNet(FewShotDataset):
                 f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
                 "the folder, or add a line with it and its class name."
             )
-        names = dict.fromkeys([*classes, *folders_in(folder)])
-        found = pictures_by_class(folder, names, self.left_out)
-        items: list[Datum] = []
-        for label, (name, class_name) in enumerate(classes.items()):
-            items += items_of(found[name], label, class_name)
+        items = read_class_folders(folder, classes, self.left_out)
         unused = (path for paths in self.left_out.values() for path in paths)
         if not items and (loose := [path for path in unused if path.parent == folder]):
             raise ValueError(

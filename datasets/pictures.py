@@ -64,26 +64,17 @@ MAX_8_BITS, MAX_16_BITS = 255, 65535
 
 
 class Found(NamedTuple):
-    """The files of a folder and of all folders below it, sorted.
+    """The files of a folder and of all folders below it, sorted."""
 
-    Attributes:
-        pictures: files with the suffix of a picture.
-        others: all other files.
-    """
-
-    pictures: list[Path]
+    pictures: list[Path]  # by their suffixes
     others: list[Path]
 
 
 def find(folder: Path, *, deep: bool = True) -> Found:
-    """Find the pictures of a folder; none where there is no folder.
+    """Find the pictures of a folder, and of those below it if `deep`; none without a folder.
 
     Hidden files, system folders and output folders of runs do not count. Links are followed, but a
     folder that is reached twice is read once.
-
-    Args:
-        folder: where to look.
-        deep: also look in the folders below.
     """
     found = Found([], [])
     for path in _files(folder, deep) if folder.is_dir() else ():

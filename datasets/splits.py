@@ -37,16 +37,12 @@ class Item(Datum):
 
 
 class Splits(NamedTuple):
-    """Items for training, validation (may be empty) and testing, and the names of the classes.
-
-    Attributes:
-        class_names: by label; needed only where a class has no picture.
-    """
+    """Items for training, validation (may be empty) and testing."""
 
     train: list[Datum]
     val: list[Datum]
     test: list[Datum]
-    class_names: Sequence[str] = ()
+    class_names: Sequence[str] = ()  # by label; needed only where a class has no picture
 
     def names(self) -> list[str]:
         """Return the class names by label, classes without a picture included.
@@ -123,9 +119,8 @@ def write_json(path: Path, content: Any) -> None:
 def read_split(path: Path, image_folder: Path) -> Splits:
     """Read a split file in the format of Zhou et al. (CoOp).
 
-    Args:
-        path: JSON, {"train": [[path, label, class name], ...], "val": ..., "test": ...}.
-        image_folder: what the paths in the file are relative to.
+    It is JSON: {"train": [[path below image_folder, label, class name], ...], "val": ...,
+    "test": ...}, and perhaps "class_names" and ORIGIN.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -180,11 +175,7 @@ def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> 
 
 
 def parse_entries(entries: Any, image_folder: Path, source: Path) -> list[Datum]:
-    """Turn [[path, label, class name], ...] into items.
-
-    Raises:
-        ValueError: an entry has another form; `source` is named.
-    """
+    """Turn [[path, label, class name], ...] into items; errors name `source`."""
     items: list[Datum] = []
     for entry in entries:
         match entry:

@@ -27,12 +27,9 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
 
 
 def digest(splits: Splits, image_folder: Path, *, with_sizes: bool = False) -> str:
-    """Return 12 hexadecimal digits of all paths, labels and class names of a data set.
+    """Return 12 hexadecimal digits of all paths below `image_folder`, labels and class names.
 
-    Args:
-        splits: all its items.
-        image_folder: what their paths start from; where it lies does not count.
-        with_sizes: include the sizes of the files.
+    `with_sizes` includes the sizes of the files.
     """
     parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
     items = (*splits.train, *splits.val, *splits.test) if with_sizes else ()
@@ -63,16 +60,10 @@ def picture_digest(items: Iterable[Datum]) -> str:
 
 
 def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
-    """Read a few-shot subset (without test items).
-
-    Args:
-        cache: its file.
-        image_folder: what its paths start from.
-        origin: `fingerprint` of `splits`.
-        splits: what it must have been drawn from.
+    """Read a few-shot subset (without test items); `origin` is the `fingerprint` of `splits`.
 
     Returns:
-        None where there is no such subset, or it does not fit the splits; a warning says why.
+        None where there is no such file, or it was not drawn from `splits`; a warning says why.
     """
     if not cache.is_file():
         return None
@@ -110,7 +101,7 @@ class _DatumUnpickler(pickle.Unpickler):
     """Reads `Datum` and plain containers; a pickle that names anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return `Datum` for upstream's name of it."""
+        """Return `Datum`, by upstream's name of it."""
         if (module, name) == ("dassl.data.datasets.base_dataset", "Datum"):
             return Datum
         raise pickle.UnpicklingError(f"it names {module}.{name}, which may run code")
