@@ -31,23 +31,14 @@ from tools.shared.dataset_names import benchmarks, find_name
 
 
 class Preparation(NamedTuple):
-    """A data set that is prepared.
+    """Puts the pieces of one data set in their places."""
 
-    Attributes:
-        name: DATASET.NAME.
-        dataset: its class.
-        folder: of the data set.
-        archives: the user's archives; others are fetched to here.
-        mirror: address of a folder with split files and class lists; empty for Google Drive.
-        keep: keep fetched archives after unpacking.
-    """
-
-    name: str
+    name: str  # DATASET.NAME
     dataset: type[FewShotDataset]
-    folder: Path
-    archives: Path
-    mirror: str
-    keep: bool
+    folder: Path  # of the data set
+    archives: Path  # the user's archives; others are fetched to here
+    mirror: str  # address of a folder with split files and class lists; "" for Google Drive
+    keep: bool  # fetched archives, after unpacking
 
     def run(self) -> list[Piece]:
         """Put every piece in its place; returns those to get by hand."""

@@ -238,6 +238,14 @@ def test_own_pictures_are_checked(tmp_path, check):
     assert f"{tmp_path}/test/cat/bad.png cannot be read as a picture: " in out
 
 
+def test_a_table_of_own_pictures_is_checked(tmp_path, check):
+    class_folders(tmp_path, ["bee", "cat"])
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in tmp_path.rglob("*.jpg")]
+    text(tmp_path / "my.csv", ["path,label", *rows])
+    code, out = check(root=tmp_path / "my.csv")
+    assert (code, out.splitlines()[-1]) == (0, "No fault found")
+
+
 def stored_turned(path, orientation=6):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation

@@ -54,13 +54,7 @@ def put(piece: Piece, source: Path, folder: Path) -> None:
 
 
 def is_whole(archive: Path, dataset_dir: str, piece: Piece) -> bool:
-    """Return whether an archive is a zip of a data set's whole folder; the name alone may deceive.
-
-    Args:
-        archive: the file.
-        dataset_dir: name of the data set's folder.
-        piece: one that it should hold, unpacked.
-    """
+    """Return whether an archive is a zip of a data set's whole folder, with the piece unpacked."""
     if not zipfile.is_zipfile(archive):
         return False
     with zipfile.ZipFile(archive) as opened:

@@ -26,20 +26,12 @@ CHUNK = 1024  # pictures that are waited for at a time
 
 
 class Subject(NamedTuple):
-    """A data set with all its classes and pictures.
+    """A data set with all its classes and pictures."""
 
-    Attributes:
-        name: DATASET.NAME.
-        dataset: as its loader reads it.
-        splits: its items by split, without an empty validation split, and without training items
-            that only stand in for the test's.
-        origin: how the split was made here; "" for the published one.
-    """
-
-    name: str
+    name: str  # DATASET.NAME
     dataset: FewShotDataset
-    splits: dict[str, list[Datum]]
-    origin: str
+    splits: dict[str, list[Datum]]  # without empty ones
+    origin: str  # how the split was made here; "" for the published one
 
     def empty_classes(self, split: str) -> list[str]:
         """Return the classes without a picture in a split."""
@@ -49,35 +41,21 @@ class Subject(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What was found in the files.
-
-    Attributes:
-        missing: paths without a file.
-        unreadable: what is wrong with a file, by path.
-        digests: of the content of each file, by path; empty after a quick look.
-        turned: paths of pictures with an EXIF rotation flag.
-    """
+    """What was found in the files, by path."""
 
     missing: set[str]
-    unreadable: dict[str, str]
-    digests: dict[str, bytes]
-    turned: set[str]
+    unreadable: dict[str, str]  # what is wrong
+    digests: dict[str, bytes]  # of the content; empty after a quick look
+    turned: set[str]  # those with an EXIF rotation flag
 
 
 class Finding(NamedTuple):
-    """A fault or a note.
-
-    Attributes:
-        what: a sentence.
-        which: files or classes it is about.
-        note: whether results are sound in spite of it.
-        unused: number of files that are left out.
-    """
+    """A fault, or a note, which leaves results sound."""
 
     what: str
-    which: Sequence[str] = ()
+    which: Sequence[str] = ()  # files or classes
     note: bool = False
-    unused: int = 0
+    unused: int = 0  # number of files that are left out
 
     def text(self, name: str, most: int) -> str:
         """Return the lines to print for the data set `name`, with at most `most` entries."""
@@ -99,29 +77,21 @@ def open_subject(name: str, root: Path) -> Subject:
     cfg.DATASET.NAME, cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = name, str(root), "all"
     cfg.VERBOSE = False
     dataset = build_dataset(cfg)
-    splits = dict(zip(SPLITS, (dataset.train_x, dataset.val or [], dataset.test), strict=True))
-    if dataset.test_only:
-        del splits["train"]
-    if not splits["val"]:
-        del splits["val"]
+    train = [] if dataset.test_only else dataset.train_x  # else they stand in for the test's
+    parts = zip(SPLITS, (train, dataset.val, dataset.test), strict=True)
+    splits = {split: items for split, items in parts if items}
     origin = ""
-    if dataset.split_path.is_file():
-        origin = str(read_json(dataset.split_path).get(ORIGIN, ""))
-    elif dataset.split_file:
+    if dataset.split_file:
         origin = "made from the data set's own lists, and not kept"
+        if dataset.split_path.is_file():
+            origin = str(read_json(dataset.split_path).get(ORIGIN, ""))
     if origin and isinstance(dataset, FolderBenchmark):
         dataset.read_raw()  # fills left_out, which the split file does not hold
     return Subject(name, dataset, splits, origin)
 
 
 def examine(subject: Subject, workers: int, *, quick: bool) -> Pictures:
-    """Look at every picture.
-
-    Args:
-        subject: the data set.
-        workers: threads that read.
-        quick: only look whether the files are there.
-    """
+    """Decode every picture in so many threads; `quick` only looks whether the files are there."""
     found = Pictures(set(), {}, {}, set())
     paths = list(dict.fromkeys(i.impath for items in subject.splits.values() for i in items))
     if quick:

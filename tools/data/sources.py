@@ -11,30 +11,18 @@ COLLECTION = "https://huggingface.co/zhengli97/prompt_learning_dataset"
 
 
 class Piece(NamedTuple):
-    """One file to get.
-
-    Attributes:
-        file: its name; an archive, or a file that goes into the data set's folder as it is.
-        moves: (path in the archive, path in the data set's folder); an archive may lie within.
-            In the table: `holds`, a list where both are the same.
-        url: where it is fetched from.
-        drive: its id on Google Drive, where it is fetched from unless a mirror is named.
-        md5: checksum.
-        where: pages or addresses to get it from by hand.
-        dead: addresses that are often named and no longer answer.
-        raw: needed only without the split file.
-        sorter: "train" or "val" of ImageNet, whose archives need sorting into folders.
-    """
+    """One file to get: an archive, or a file that goes into the data set's folder as it is."""
 
     file: str
-    moves: tuple[tuple[str, str], ...] = ()
-    url: str = ""
-    drive: str = ""
+    # (path in the archive, path in the data set's folder); an archive may lie within.
+    moves: tuple[tuple[str, str], ...] = ()  # `holds` in the table, a list where both are the same
+    url: str = ""  # where it is fetched from
+    drive: str = ""  # its id on Google Drive, where it is fetched from unless a mirror is named
     md5: str = ""
-    where: tuple[str, ...] = ()
-    dead: tuple[str, ...] = ()
-    raw: bool = False
-    sorter: str = ""
+    where: tuple[str, ...] = ()  # pages or addresses to get it from by hand
+    dead: tuple[str, ...] = ()  # addresses that are often named and no longer answer
+    raw: bool = False  # needed only without the split file
+    sorter: str = ""  # "train" or "val" of ImageNet, whose archives need sorting into folders
 
     @property
     def gives(self) -> tuple[str, ...]:
