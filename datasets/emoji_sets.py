@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +35,6 @@ def code_points() -> dict[str, str]:
     return {name: code for classes in _table().values() for name, code in classes.items()}
 
 
-@lru_cache(maxsize=512)
-def _others(name: str) -> tuple[str, ...]:
-    return tuple(code for other, code in code_points().items() if other != name)
-
-
 def picture_rng(*key: str | int) -> Generator:
     """Return the generator of the picture named by `key`, the same on every machine."""
     digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
@@ -57,5 +52,5 @@ def draw_picture(set_name: str, domain: str, split: str, class_name: str, index:
         index: of the picture within its split and class, from 0.
     """
     rng = picture_rng(set_name, domain, split, class_name, index)
-    code_point = code_points()[class_name]
-    return render_picture(code_point, rng, domain=domain, others=_others(class_name))
+    others = tuple(code for name, code in code_points().items() if name != class_name)
+    return render_picture(code_points()[class_name], rng, domain=domain, others=others)
