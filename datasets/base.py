@@ -188,11 +188,7 @@ class FewShotDataset(DatasetBase):
 
 
 def require_folder(folder: Path, dataset: str) -> None:
-    """Refuse a data set whose folder does not exist.
-
-    Raises:
-        FileNotFoundError: naming the folder and what to do.
-    """
+    """Refuse a data set whose folder does not exist."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{dataset} was looked for in {folder}, which is not a folder. Name the folder that "

@@ -275,11 +275,7 @@ class UCF101(ListBenchmark):
 
 
 def read_rows(path: Path, form: str) -> list[list[str]]:
-    """Return the words of each line of a list, as many as `form` has; the last takes the rest.
-
-    Raises:
-        ValueError: a line has fewer words.
-    """
+    """Return the words of each line of a list, as many as `form` has; the last takes the rest."""
     count = len(form.split())
     rows = [line.split(maxsplit=count - 1) for line in read_text(path).splitlines()]
     for row in filter(None, rows):
@@ -289,22 +285,14 @@ def read_rows(path: Path, form: str) -> list[list[str]]:
 
 
 def look_up(table: Mapping[Any, Any], key: Any, path: Path) -> Any:
-    """Return the entry of a class that the list at `path` names.
-
-    Raises:
-        ValueError: the table has no such class.
-    """
+    """Return the entry of a class that the list at `path` names; refuse an unknown class."""
     if key not in table:
         raise ValueError(f"{path} names the class {key!r}, which the list of classes does not.")
     return table[key]
 
 
 def to_label(word: str, path: Path) -> int:
-    """Return the label, from 0, of a class that is counted from 1.
-
-    Raises:
-        ValueError: the word is no such number.
-    """
+    """Return the label, from 0, of a class number, from 1; refuse other words."""
     if not word.isdecimal() or int(word) < 1:
         raise ValueError(f"{path} has {word!r} where the number of a class, from 1, is expected.")
     return int(word) - 1

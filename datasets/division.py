@@ -66,11 +66,7 @@ def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
 
 
 def require_pictures(folder: Path, names: list[str], cure: str) -> None:
-    """Refuse a single class folder `names` in `folder` that has folders instead of pictures.
-
-    Raises:
-        ValueError: with `cure`, what to do.
-    """
+    """Refuse a single class folder that has folders instead of pictures; `cure` is what to do."""
     if len(names) == 1 and not find(folder / names[0], deep=False).pictures:
         raise ValueError(
             f"{folder} holds one folder, {names[0]}, with folders of pictures in it; if those are "

@@ -52,11 +52,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=2048)
 def sprite(code_point: str, domain: str = "colour") -> Image.Image:
-    """Return the drawing of an emoji: square, as large as its frame, colours times opacity.
-
-    Raises:
-        ValueError: the font draws nothing for this code point.
-    """
+    """Return the drawing of an emoji: square, as large as its frame, colours times opacity."""
     side = 2 * SPRITE_SIZE
     image = Image.new("RGBA", (side, side))
     at = (SPRITE_SIZE // 8, SPRITE_SIZE // 8)

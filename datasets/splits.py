@@ -218,9 +218,6 @@ def subsample_classes(splits: Splits, subset: str) -> Splits:
 
     Classes without a picture count. A slash takes a half of a half: training on "base/base" and
     validating on "base/new" chooses settings without touching new classes.
-
-    Raises:
-        ValueError: `subset` is none of all, base, new.
     """
     subset, _, inner = subset.partition("/")
     if inner:

@@ -48,11 +48,7 @@ def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
 
 
 def choose(words: Sequence[str], root: Path) -> list[str]:
-    """Return the names of the data sets to check: those named, or those in `root`.
-
-    Raises:
-        ValueError: there is no such data set, or `root` holds none.
-    """
+    """Return the names of the data sets to check: those named, or those in `root`."""
     if words:
         return [find_name(word) for word in words]
     there = [name for name, cls in benchmarks().items() if (root / cls.dataset_dir).is_dir()]

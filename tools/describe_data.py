@@ -46,7 +46,7 @@ def sources() -> Iterator[list[str]]:
     """Return the lines of the table of sources."""
     for name, pieces in read_sources().items():
         for piece in pieces:
-            file = f"`{piece.file}`" + " (raw)" * piece.raw
+            file = f"`{piece.file}`{' (raw)' if piece.raw else ''}"
             yield [name, file, how(piece), "; ".join(piece.dead)]
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
 from models.clip.fetch import require_checksum
-from tools.data.arrange import is_whole, missing_parts, put, put_whole, require_content
+from tools.data.arrange import in_place, is_whole, put, put_whole, require_content
 from tools.data.download import download
 from tools.data.sources import COLLECTION, Piece, collected, read_sources
 from tools.shared.command_line import parser_of, reports_user_errors
@@ -44,19 +44,20 @@ class Preparation(NamedTuple):
         """Put every piece in its place; returns those to get by hand."""
         pieces = read_sources()[self.name]
         whole = self.find(collected(self.dataset.dataset_dir))
-        lacking = any(missing_parts(piece, self.folder) for piece in pieces)
-        if lacking and whole is not None and is_whole(whole, self.folder.name, pieces[0]):
+        complete = all(in_place(piece, self.folder) for piece in pieces)
+        if whole and not complete and is_whole(whole, self.folder.name, pieces[0]):
             print(f"{self.name}: unpacking {whole}")
             put_whole(whole, self.folder)
         left = []
         for piece in pieces:
             state = "in place"
-            if missing_parts(piece, self.folder):
+            if not in_place(piece, self.folder):
                 try:
                     state = "done" if self.get(piece) else "missing"
                 except OSError as error:  # of one server; go on with the others
                     state = f"missing. {error}"
-            left += [piece] * state.startswith("missing")
+            if state.startswith("missing"):
+                left.append(piece)
             print(f"{self.name}: {', '.join(piece.gives)}: {state}")
         has_split = self.dataset.split_file and (self.folder / self.dataset.split_file).is_file()
         return [piece for piece in left if not (piece.raw and has_split)]
@@ -98,7 +99,8 @@ class Preparation(NamedTuple):
         """Return the files to get, their addresses, and addresses not to try."""
         lines = [f"\n{self.name}: get these files and repeat the command with --archives FOLDER:"]
         for piece in left:
-            lines.append(f"  {piece.file}{' (only without the split file)' * piece.raw}")
+            need = " (only without the split file)" if piece.raw else ""
+            lines.append(f"  {piece.file}{need}")
             lines += [f"    from {place}" for place in piece.places]
             lines += [f"    dead: {address}" for address in piece.dead]
             lines += [f"    MD5 {piece.md5}"] if piece.md5 else []

@@ -23,9 +23,9 @@ CLASSES = 1000  # of ImageNet
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 
-def missing_parts(piece: Piece, folder: Path) -> list[str]:
-    """Return what a piece gives and the folder lacks."""
-    return [path for path in piece.gives if not _is_there(folder / path)]
+def in_place(piece: Piece, folder: Path) -> bool:
+    """Return whether a data set's folder has all that a piece gives."""
+    return all(_is_there(folder / path) for path in piece.gives)
 
 
 def _is_there(path: Path) -> bool:
@@ -37,9 +37,6 @@ def put(piece: Piece, source: Path, folder: Path) -> None:
     """Unpack an archive, or copy a file, into a data set's folder; existing parts stay.
 
     It is unpacked beside its place and then moved, so that what has its name is complete.
-
-    Raises:
-        ValueError: the archive is refused, broken, or holds something else.
     """
     with scratch_beside(folder) as scratch:
         if not piece.moves:
@@ -96,11 +93,7 @@ def _dig(scratch: Path, inside: str, source: Path) -> Path:
 
 
 def require_content(dataset: type[FewShotDataset], path: Path) -> None:
-    """Refuse a split file or a class list with other content, as a server's error page.
-
-    Raises:
-        ValueError: the file has not the published form or counts.
-    """
+    """Refuse a split file or a class list with other content, as a server's error page."""
     fault = ""
     try:
         if path.name == CLASS_LIST:
@@ -119,11 +112,7 @@ def require_content(dataset: type[FewShotDataset], path: Path) -> None:
 
 
 def sort_train(archive: Path, scratch: Path) -> Path:
-    """Unpack ImageNet's tar of a tar for each class; returns the folder of the class folders.
-
-    Raises:
-        ValueError: a member is no tar file, or the archive is broken.
-    """
+    """Unpack ImageNet's tar of a tar for each class; returns the folder of the class folders."""
     folder = scratch / "train"
     with tarfile.open(archive) as outer:
         for member in outer:
@@ -139,9 +128,7 @@ def sort_train(archive: Path, scratch: Path) -> Path:
 def sort_val(archive: Path, scratch: Path) -> Path:
     """Unpack ImageNet's validation pictures into class folders, with the development kit's labels.
 
-    Raises:
-        FileNotFoundError: the kit does not lie beside the archive.
-        ValueError: the kit has labels for another number of pictures, or of other classes.
+    Returns the folder of the class folders. The kit must lie beside the archive.
     """
     devkit = archive.with_name(f"{DEVKIT}.tar.gz")
     if not devkit.is_file():

@@ -67,12 +67,7 @@ class Finding(NamedTuple):
 
 
 def open_subject(name: str, root: Path) -> Subject:
-    """Read a data set with all its classes and pictures.
-
-    Raises:
-        FileNotFoundError: it is not where expected.
-        ValueError: one of its files is malformed.
-    """
+    """Read a data set with all its classes and pictures."""
     cfg = get_cfg_default()
     cfg.DATASET.NAME, cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = name, str(root), "all"
     cfg.VERBOSE = False

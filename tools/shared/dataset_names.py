@@ -21,11 +21,7 @@ def benchmarks() -> dict[str, type[FewShotDataset]]:
 
 
 def find_name(word: str) -> str:
-    """Return the name of a data set from its name or its yaml's stem, in any case of letters.
-
-    Raises:
-        ValueError: there is none; the message lists the known ones.
-    """
+    """Return the name of a data set from its name or its yaml's stem, in any case of letters."""
     known = {key.lower(): name for name, stem in yaml_stems().items() for key in (name, stem)}
     if word.lower() not in known:
         names = ", ".join(sorted(set(known.values())))
