@@ -120,8 +120,8 @@ def test_other_counts_than_the_published_are_faults(sound, check):
     path.write_text(json.dumps(split))
     code, out = check("dtd")
     assert code == 1
-    assert "FAULT: DescribableTextures: test: 7 pictures listed, published are 8" in out
-    assert "FAULT: DescribableTextures: train: 9 pictures listed, published are 8" in out
+    assert "FAULT: DescribableTextures: test: 7 pictures listed, 8 are published" in out
+    assert "FAULT: DescribableTextures: train: 9 pictures listed, 8 are published" in out
     assert "FAULT: DescribableTextures: train: 1 picture listed twice" in out
 
 
@@ -130,7 +130,7 @@ def test_another_number_of_classes_is_a_fault(sound, check):
     shutil.rmtree(folder / "imagenet-r" / "n01443537")
     code, out = check("imagenet_r")
     assert code == 1
-    assert "FAULT: ImageNetR: 1 classes, published are 2" in out
+    assert "FAULT: ImageNetR: 1 classes, 2 are published" in out
 
 
 @pytest.mark.parametrize("name", ["ImageNet", "ImageNetV2"])
@@ -144,7 +144,7 @@ def test_empty_classes_are_faults(name, sound, check):
     code, out = check(name)
     assert code == 1
     assert f"FAULT: {name}: test: 1 of 3 classes without a picture\n    goldfish" in out
-    assert f"{name}: test: 20 pictures listed, published are 30" in out
+    assert f"{name}: test: 20 pictures listed, 30 are published" in out
 
 
 def test_another_order_of_classes_is_a_fault(sound, check):
@@ -215,8 +215,8 @@ def test_the_true_counts_are_asked_of_the_true_names(tmp_path, check):
     plant("FGVCAircraft", tmp_path)
     code, out = check()
     assert code == 1
-    assert "FGVCAircraft: 2 classes, published are 100" in out
-    assert "FGVCAircraft: train: 8 pictures listed, published are 3,334" in out
+    assert "FGVCAircraft: 2 classes, 100 are published" in out
+    assert "FGVCAircraft: train: 8 pictures listed, 3,334 are published" in out
 
 
 def test_nothing_there_says_where_it_looked(tmp_path, check):

@@ -180,14 +180,14 @@ def check_counts(subject: Subject) -> Iterator[Finding]:
     if published is None:
         return
     if classes != published.classes:
-        yield Finding(f"{classes} classes, published are {published.classes}")
+        yield Finding(f"{classes} classes, {published.classes} are published")
     if subject.origin:
         yield Finding(f"the split is not the published one: {subject.origin}", note=True)
         return
     for split in SPLITS:
         items, expected = subject.splits.get(split, ()), getattr(published, split)
         if len(items) != expected:
-            yield Finding(f"{split}: {some(items)} listed, published are {expected:,}")
+            yield Finding(f"{split}: {some(items)} listed, {expected:,} are published")
 
 
 def check_duplicates(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
