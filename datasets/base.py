@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +12,7 @@ from dassl.data.datasets import DatasetBase, Datum
 
 from datasets.pictures import what_is_left
 from datasets.splits import Splits, read_split, subsample_classes, write_split
-from datasets.subsets import digest, fingerprint, read_pickled_subset, read_subset, write_subset
+from datasets.subsets import cached_subset, digest
 
 logger = logging.getLogger(__name__)
 
@@ -159,20 +160,15 @@ class FewShotDataset(DatasetBase):
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
         """Return the subset cached for these shots and this seed, or draw and cache it.
 
-        One that upstream has cached, as a pickle, is preferred. The draw depends on the split and
-        the seed alone, and restores the global generator, so a run is the same whether the subset
-        was cached or not. A negative seed draws another subset each time, never cached.
+        The draw depends on the split and the seed alone, and restores the global generator, so a
+        run is the same whether the subset was cached or not. A negative seed draws another subset
+        each time, never cached.
         """
+        draw = partial(self._draw, splits, shots, seed)
         if seed < 0 or not self.subset_dir:
-            return self._draw(splits, shots, seed)
+            return draw()
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
-        origin = fingerprint(splits, self.image_folder)
-        stored = read_subset(cache, self.image_folder, origin, splits)
-        subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored
-        if subset is None:
-            subset = self._draw(splits, shots, seed)
-        if subset is not stored:
-            write_subset(cache, subset, self.image_folder, origin)
+        subset = cached_subset(cache, splits, self.image_folder, draw)
         return splits._replace(train=subset.train, val=subset.val)
 
     def _draw(self, splits: Splits, shots: int, seed: int) -> Splits:

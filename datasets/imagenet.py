@@ -72,16 +72,21 @@ class ImageNetVariant(ImageNet):
     """Another test set for ImageNet's classes, never trained on."""
 
     test_only = True
+    with_folder = False  # only the classes with a folder count
 
     def read_raw(self) -> Splits:
         """Return all pictures as the test; as training items they name the classes."""
-        classes = self.find_classes(read_class_names(self.folder / CLASS_LIST))
+        classes = self.read_classes()
+        if self.with_folder:
+            require_folder(self.image_folder, type(self).__name__)
+            there = set(class_folders(self.image_folder, classes))
+            classes = {folder: name for folder, name in classes.items() if folder in there}
         items = self.read_pictures("", classes)
         return Splits(items, [], items, list(classes.values()))
 
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return class name by folder, of those in classnames.txt that the data set has."""
-        return classes
+    def read_classes(self) -> dict[str, str]:
+        """Return class name by folder."""
+        return read_class_names(self.folder / CLASS_LIST)
 
 
 @DATASET_REGISTRY.register()
@@ -93,32 +98,24 @@ class ImageNetSketch(ImageNetVariant):
     published = Published(classes=1000, train=0, val=0, test=50_889)
 
 
-class ImageNetPart(ImageNetVariant):
-    """A variant with some of the classes: those that have a folder."""
-
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return the classes whose folder is there, in the order of classnames.txt."""
-        require_folder(self.image_folder, type(self).__name__)
-        found = set(class_folders(self.image_folder, classes))
-        return {folder: name for folder, name in classes.items() if folder in found}
-
-
 @DATASET_REGISTRY.register()
-class ImageNetA(ImageNetPart):
+class ImageNetA(ImageNetVariant):
     """Pictures of 200 classes that ResNets get wrong (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-adversarial"
     image_dir = "imagenet-a"
     published = Published(classes=200, train=0, val=0, test=7500)
+    with_folder = True
 
 
 @DATASET_REGISTRY.register()
-class ImageNetR(ImageNetPart):
+class ImageNetR(ImageNetVariant):
     """Renditions of 200 classes: paintings, toys, tattoos (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-rendition"
     image_dir = "imagenet-r"
     published = Published(classes=200, train=0, val=0, test=30_000)
+    with_folder = True
 
 
 @DATASET_REGISTRY.register()
@@ -130,6 +127,6 @@ class ImageNetV2(ImageNetVariant):
     published = Published(classes=1000, train=0, val=0, test=10_000)
     labels_by_folder = False  # "10" comes before "2"
 
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return class name by folder; folder n belongs to line n of classnames.txt."""
-        return {str(label): name for label, name in enumerate(classes.values())}
+    def read_classes(self) -> dict[str, str]:
+        """Return class name by folder: the line number in classnames.txt, from 0."""
+        return {str(label): name for label, name in enumerate(super().read_classes().values())}

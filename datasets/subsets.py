@@ -7,7 +7,7 @@ import json
 import logging
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,24 @@ def picture_digest(items: Iterable[Datum]) -> str:
     return total.hexdigest()[:12]
 
 
-def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
-    """Read a few-shot subset (without test items); `origin` is the `fingerprint` of `splits`.
+def cached_subset(
+    cache: Path, splits: Splits, image_folder: Path, draw: Callable[[], Splits]
+) -> Splits:
+    """Return the few-shot subset in a file, or draw and cache it.
 
-    Returns:
-        None where there is no such file, or it was not drawn from `splits`; a warning says why.
+    One that upstream has cached, as a pickle, is preferred.
     """
+    origin = fingerprint(splits, image_folder)
+    stored = _read_subset(cache, image_folder, origin, splits)
+    subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored or draw()
+    if subset is not stored:
+        train, val = (to_entries(items, image_folder) for items in (subset.train, subset.val))
+        write_json(cache, {"drawn_from": origin, "train": train, "val": val})
+    return subset
+
+
+def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
+    """Read a few-shot subset (without test items); None and a warning unless it fits `splits`."""
     if not cache.is_file():
         return None
     try:
@@ -89,12 +101,6 @@ def _require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None
         if not left[entry]:
             raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
         left[entry] -= 1
-
-
-def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:
-    """Write a few-shot subset; a folder that cannot be written to is no error."""
-    train, val = (to_entries(items, image_folder) for items in (subset.train, subset.val))
-    write_json(cache, {"drawn_from": origin, "train": train, "val": val})
 
 
 class _DatumUnpickler(pickle.Unpickler):
