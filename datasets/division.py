@@ -1,18 +1,19 @@
-"""Pictures in class folders, names of classes, division into training, validation and test.
+"""Class folders, names of classes, and division into training, validation and test.
 
-What is divided here is divided by a generator of its own, so it is the same everywhere; upstream
-divides by the run's seed and the file system's order, so no published split can be made again.
+Classes are divided by a generator of their own, the same way everywhere. Upstream divides by the
+run's seed and the file system's order, so its splits cannot be made again.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.datasets import Datum
 
-from datasets.pictures import find, folders_in, shown
+from datasets.pictures import find, folders_in
 from datasets.splits import Item, Splits, read_text
 
 LeftOut = dict[str, list[Path]]  # by the reason
@@ -25,15 +26,15 @@ VAL_SHARE = 0.2  # of train where only a test is set apart
 def read_class_names(path: Path) -> dict[str, str]:
     """Return class name by folder, in the order of the file.
 
-    A line is "n01440764 tench". A folder with a space in its name is set apart by a tab; a line of
+    A line is "n01440764 tench", with a tab after a folder that has a space in its name. A line of
     one word is a folder that is named after its class.
 
     Raises:
         ValueError: a folder has two lines.
     """
     classes: dict[str, str] = {}
-    for line in read_text(path).splitlines():
-        folder, _, name = line.strip().partition("\t" if "\t" in line.strip() else " ")
+    for line in map(str.strip, read_text(path).splitlines()):
+        folder, _, name = line.partition("\t" if "\t" in line else " ")
         if folder in classes:
             raise ValueError(f"{path} has two lines for the folder {folder}; remove one.")
         if folder:
@@ -41,65 +42,46 @@ def read_class_names(path: Path) -> dict[str, str]:
     return classes
 
 
-def items_of(paths: Iterable[Path], label: int, class_name: str) -> list[Datum]:
-    """Return an item for each picture of a class."""
-    return [Item(impath=str(path), label=label, classname=class_name) for path in paths]
+def read_class_folders(folder: Path, classes: dict[str, str], left_out: LeftOut) -> list[Datum]:
+    """Return the pictures of class folders, and add unused files to `left_out`.
 
-
-def pictures_by_class(
-    folder: Path, names: Iterable[str], left_out: LeftOut
-) -> dict[str, list[Path]]:
-    """Return the pictures of class folders, and note the files that are not used.
-
-    Args:
-        folder: holds the class folders.
-        names: of the class folders.
-        left_out: gets what lies there and is not used, by the reason.
+    Labels count `classes` (class name by folder), with pictures or without.
     """
-    found = {}
-    for name in names:
-        found[name], others = find(folder / name)
-        leave_out(left_out, "files of another kind", others)
+    items: list[Datum] = []
+    labels = {name: label for label, name in enumerate(classes)}
+    for name in dict.fromkeys([*classes, *folders_in(folder)]):
+        pictures, others = find(folder / name)
+        if name in classes:
+            items += [Item(path, labels[name], classname=classes[name]) for path in pictures]
+        if name in classes or not pictures:
+            leave_out(left_out, "files of another kind", others)
     leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
-    return found
+    return items
 
 
 def leave_out(left_out: LeftOut, why: str, paths: Iterable[Path]) -> None:
-    """Note files that are not used, each once."""
+    """Note unused files, each once."""
     known = left_out.setdefault(why, [])
     known.extend(sorted({*paths} - {*known}))
 
 
-def divide_folders(
-    folder: Path,
-    left_out: LeftOut,
-    ignored: Iterable[str] = (),
-    names: Mapping[str, str] | None = None,
-) -> Splits:
-    """Divide the pictures of each class folder; labels follow the sorted folders.
-
-    Args:
-        folder: holds the class folders.
-        left_out: gets what lies there and is not used, by the reason.
-        ignored: folders that are no classes.
-        names: class names of folders that are named otherwise.
-
-    Raises:
-        ValueError: the only folder holds the class folders.
-    """
-    names = names or {}
-    folders = [name for name in folders_in(folder) if name not in ignored]
-    found = {n: p for n, p in pictures_by_class(folder, folders, left_out).items() if p}
-    if len(found) == 1 and not find(folder / (only := min(found)), deep=False).pictures:
+def require_pictures(folder: Path, names: list[str], cure: str) -> None:
+    """Refuse a single class folder that has folders instead of pictures; `cure` is what to do."""
+    if len(names) == 1 and not find(folder / names[0], deep=False).pictures:
         raise ValueError(
-            f"{folder} holds one folder, {only}, with folders of pictures in it; if those are the "
-            "classes, move them up."
+            f"{folder} holds one folder, {names[0]}, with folders of pictures in it; if those are "
+            f"the classes, {cure}."
         )
-    classes = [(names.get(name, shown(name)), paths) for name, paths in found.items()]
-    every = [
-        item for label, (name, paths) in enumerate(classes) for item in items_of(paths, label, name)
-    ]
-    return divide(every)._replace(class_names=[name for name, _ in classes])
+
+
+def _shuffled_classes(items: Iterable[Datum]) -> Iterator[list[Datum]]:
+    classes = defaultdict(list)
+    for item in items:
+        classes[item.label].append(item)
+    generator = random.Random(SPLIT_SEED)
+    for members in classes.values():
+        generator.shuffle(members)
+        yield members
 
 
 def divide(items: Iterable[Datum]) -> Splits:
@@ -107,10 +89,8 @@ def divide(items: Iterable[Datum]) -> Splits:
 
     A class of one picture is for training, of two for training and test.
     """
-    generator = random.Random(SPLIT_SEED)
     splits = Splits([], [], [])
-    for members in DatasetBase.split_dataset_by_label(items).values():
-        generator.shuffle(members)
+    for members in _shuffled_classes(items):
         total = len(members)
         train = max(1, min(round(total * SHARES[0]), total - 2))
         val = min(round(total * SHARES[1]), max(0, total - train - 1))
@@ -122,11 +102,9 @@ def divide(items: Iterable[Datum]) -> Splits:
 
 def hold_out(trainval: Iterable[Datum], test: list[Datum]) -> Splits:
     """Set a fifth of each class's training items apart for validation, at random."""
-    generator = random.Random(SPLIT_SEED)
-    train, val = [], []
-    for members in DatasetBase.split_dataset_by_label(trainval).values():
-        generator.shuffle(members)
+    splits = Splits([], [], test)
+    for members in _shuffled_classes(trainval):
         count = round(len(members) * VAL_SHARE)
-        val.extend(members[:count])
-        train.extend(members[count:])
-    return Splits(train, val, test)
+        splits.val.extend(members[:count])
+        splits.train.extend(members[count:])
+    return splits

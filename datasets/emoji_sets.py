@@ -1,23 +1,22 @@
-"""What the seven emoji data sets consist of: their classes, splits and pictures."""
+"""The seven emoji data sets: their classes, splits and pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 from numpy.random import Generator
 
-from datasets.emoji_pictures import render_picture
+from datasets.emoji_pictures import Picture, render_picture
 
 SETS = ("animals", "food", "travel", "objects", "wear", "faces", "nature")
 PICTURES_PER_CLASS = {"train": 80, "val": 16, "test": 100}  # train: 16 shots for 5 seeds
 
 
-@lru_cache(maxsize=1)
+@cache
 def _table() -> dict[str, dict[str, str]]:
     """Return class name -> code point for each set; the order is the order of labels."""
     path = Path(__file__).with_name("emoji_classes.json")
@@ -30,29 +29,20 @@ def class_names(set_name: str) -> list[str]:
     return list(_table()[set_name])
 
 
-@lru_cache(maxsize=1)
+@cache
 def code_points() -> dict[str, str]:
     """Return the code point of every class of every set, by name."""
     return {name: code for classes in _table().values() for name, code in classes.items()}
 
 
-@lru_cache(maxsize=512)
-def _others(name: str) -> tuple[str, ...]:
-    return tuple(code for other, code in code_points().items() if other != name)
-
-
 def picture_rng(*key: str | int) -> Generator:
-    """Return the generator of the picture named by `key`, equal on every machine and run."""
+    """Return the generator of the picture named by `key`, the same on every machine."""
     digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def draw_picture(
-    set_name: str, domain: str, split: str, class_name: str, index: int
-) -> tuple[UInt8[np.ndarray, "64 64 3"], Bool[np.ndarray, "64"]]:
-    """Return a picture of the benchmark and which of its patches show the object.
-
-    Every picture has a generator of its own, so the result depends on the arguments only.
+def draw_picture(set_name: str, domain: str, split: str, class_name: str, index: int) -> Picture:
+    """Return a picture of the benchmark and its mask; both depend on the arguments only.
 
     Args:
         set_name: one of `SETS`.
@@ -62,6 +52,5 @@ def draw_picture(
         index: of the picture within its split and class, from 0.
     """
     rng = picture_rng(set_name, domain, split, class_name, index)
-    return render_picture(
-        _table()[set_name][class_name], rng, domain=domain, others=_others(class_name)
-    )
+    others = tuple(code for name, code in code_points().items() if name != class_name)
+    return render_picture(code_points()[class_name], rng, domain=domain, others=others)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
@@ -14,37 +14,23 @@ from datasets.base import FewShotDataset
 from datasets.division import (
     CLASS_LIST,
     divide,
-    items_of,
     leave_out,
-    pictures_by_class,
+    read_class_folders,
     read_class_names,
+    require_pictures,
 )
-from datasets.pictures import find, folders_in, shown
+from datasets.pictures import class_folders, find, folders_in, shown
 from datasets.splits import SPLITS, Item, Splits, read_text
 
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
 WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **{"train": "train", "training": "train"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
 }  # what folders and tables call a split
 
-
-class Found(NamedTuple):
-    """What a root holds.
-
-    Attributes:
-        items: by split; their class name is the folder or label that stands for the class.
-        keys: all such folders or labels, with a picture in some split or named by a class list.
-    """
-
-    items: dict[str, list[Datum]]
-    keys: set[str]
+BySplit = dict[str, list[Datum]]  # the class name of an item is its folder or label
 
 
 @DATASET_REGISTRY.register()
@@ -58,9 +44,9 @@ class Folder(FewShotDataset):
     - ROOT is a CSV file with the columns path, label and perhaps split (train, val or test). Paths
       start from its folder, a label is a class name or a key of classnames.txt.
 
-    Classes are the folders that hold a picture (or the labels), sorted, unless classnames.txt
-    beside them says what there is, in which order, under which name: "folder class name" a line,
-    see `read_class_names`. Pictures are turned upright, unless INPUT.EXIF says otherwise.
+    Classes are the folders that hold a picture (or the labels), sorted. A classnames.txt beside
+    them gives other classes, order and names instead: "folder class name" a line, see
+    `read_class_names`. Pictures are turned upright, unless INPUT.EXIF says otherwise.
 
     Raises:
         FileNotFoundError: ROOT is neither a folder nor a CSV file.
@@ -79,32 +65,35 @@ class Folder(FewShotDataset):
             self.table, self.folder = self.folder, self.folder.parent
             self.image_folder = self.folder
 
-    def name_of_root(self) -> str:
-        """The name of the folder, or of the CSV file without its suffix, in printable letters."""
+    def default_name(self) -> str:
+        """Return the name of the folder, or of the CSV file without its suffix, printable."""
         name = (self.folder.name if self.table is None else self.table.stem) or type(self).__name__
         return "".join(letter if letter.isprintable() else "_" for letter in name)
 
-    def default_label(self) -> str:
-        """The name of the root and six digits of the digest: two folders may have one name."""
-        return f"{self.own_name}-{self.digest[:6]}"
-
-    def read_splits(self) -> Splits:
-        """Return the pictures; training items are the test's where there is a test alone."""
+    def read_raw(self) -> Splits:
+        """Return the pictures; the test's stand in for missing training pictures."""
         path = self.folder / CLASS_LIST
         listed = read_class_names(path) if path.is_file() else {}
-        try:
-            found = self._read_folders(listed) if self.table is None else read_table(self.table)
-        except csv.Error as error:
-            raise ValueError(f"{self.table} is no CSV file ({error}).") from None
-        if not any(found.items.values()):
+        items = read_table(self.table) if self.table else self._read_folders(listed)
+        if not any(items.values()):
             raise ValueError(
                 f"No pictures in {self.table or self.folder}; expected <class>/picture.jpg, or "
                 "train/, val/ and test/ with such folders."
             )
-        names = self._names_by_key(found.keys, listed)
-        splits = {split: name_classes(items, names) for split, items in found.items.items()}
+        names = listed or _default_names(items)
+        labels = {key: label for label, key in enumerate(names)}
+        if unknown := sorted(_keys(items) - labels.keys()):
+            raise ValueError(
+                f"{self.folder / CLASS_LIST} lacks the class {unknown[0]!r}; add a line with it "
+                "and its name, a tab in between if it has a space."
+            )
+        splits: BySplit = {
+            split: [Item(i.impath, labels[i.classname], 0, names[i.classname]) for i in found]
+            for split, found in items.items()
+        }
+        class_names = list(names.values())
         if UNDIVIDED in splits:
-            return divide(splits[UNDIVIDED])._replace(class_names=list(names.values()))
+            return divide(splits[UNDIVIDED])._replace(class_names=class_names)
         train, val, test = (splits.get(split, []) for split in SPLITS)
         if not test:
             raise ValueError(
@@ -112,44 +101,31 @@ class Folder(FewShotDataset):
                 "to have the pictures divided."
             )
         self.test_only = not train
-        return Splits(train or test, val, test, list(names.values()))
+        return Splits(train or test, val, test, class_names)
 
-    def _names_by_key(self, keys: set[str], listed: dict[str, str]) -> dict[str, str]:
-        """Return class name by folder or label, in the order of the labels."""
-        if not listed:
-            whole = all(key.isdecimal() for key in keys)  # 2 before 10
-            return {key: key for key in sorted(keys, key=int if whole else str)}
-        if unknown := sorted(keys - set(listed)):
-            raise ValueError(
-                f"{self.folder / CLASS_LIST} lacks the class {unknown[0]!r}; add a line with it "
-                "and its name, a tab in between if it has a space."
-            )
-        return listed
-
-    def _read_folders(self, listed: dict[str, str]) -> Found:
+    def _read_folders(self, listed: Iterable[str]) -> BySplit:
         parts = self._parts()
-        found = Found({split: [] for split in parts}, set(listed))
+        items: BySplit = {}
         empty: list[Path] = []
         for split, part in parts.items():
-            folders = pictures_by_class(part, folders_in(part), self.left_out)
-            for name, pictures in folders.items():
-                found.items[split].extend(items_of(pictures, 0, shown(name)))
-                empty += [] if pictures else [part / name]
-        found.keys.update(item.classname for items in found.items.values() for item in items)
+            classes = {name: shown(name) for name in class_folders(part)}
+            items[split] = read_class_folders(part, classes, self.left_out)
+            empty += [part / name for name in folders_in(part) if name not in classes]
+        keys = _keys(items) | {*listed}
         if UNDIVIDED in parts:
-            self._require_classes(found)
+            names = folders_in(self.folder) if len(keys) == 1 else []
+            require_pictures(self.folder, names, f"take --root {self.folder / ''.join(names)}")
         else:
-            leave_out(self.left_out, "pictures beside the splits", self._beside(parts))
-        no_class = [folder for folder in empty if shown(folder.name) not in found.keys]
+            others = {self.folder / name for name in folders_in(self.folder)} - {*parts.values()}
+            beside = [path for folder in sorted(others) for path in find(folder).pictures]
+            beside += find(self.folder, deep=False).pictures
+            leave_out(self.left_out, "pictures beside the splits", beside)
+        no_class = [folder for folder in empty if shown(folder.name) not in keys]
         leave_out(self.left_out, "folders without a picture", no_class)
-        return found
+        return items
 
     def _parts(self) -> dict[str, Path]:
-        """Return the folder of each split, or the root as the one that is not divided.
-
-        Raises:
-            ValueError: two folders are one split.
-        """
+        """Return the folder of each split, or the root as the one that is not divided."""
         parts: dict[str, Path] = {}
         for name in folders_in(self.folder):
             split = WORDS.get(name.lower())
@@ -164,59 +140,45 @@ class Folder(FewShotDataset):
             parts[split] = self.folder / name
         return parts or {UNDIVIDED: self.folder}
 
-    def _require_classes(self, found: Found) -> None:
-        """Refuse a root whose only folder holds the class folders.
 
-        Raises:
-            ValueError: naming the folder to use.
-        """
-        names = folders_in(self.folder)
-        inner = self.folder / names[0] if len(names) == 1 and len(found.keys) == 1 else None
-        if inner and not find(inner, deep=False).pictures:
-            raise ValueError(
-                f"{self.folder} holds one folder, {inner.name}, with folders of pictures in it; if "
-                f"those are the classes, take --root {inner}."
-            )
-
-    def _beside(self, parts: dict[str, Path]) -> list[Path]:
-        others = {self.folder / name for name in folders_in(self.folder)} - {*parts.values()}
-        below = [path for folder in sorted(others) for path in find(folder).pictures]
-        return [*below, *find(self.folder, deep=False).pictures]
+def _keys(items: BySplit) -> set[str]:
+    return {item.classname for found in items.values() for item in found}
 
 
-def read_table(path: Path) -> Found:
+def _default_names(items: BySplit) -> dict[str, str]:
+    """Return the folders or labels as names, sorted; whole numbers by value."""
+    keys = _keys(items)
+    whole = all(key.isdecimal() for key in keys)  # 2 before 10
+    return {key: key for key in sorted(keys, key=int if whole else str)}
+
+
+def read_table(path: Path) -> BySplit:
     """Read a CSV file of pictures.
 
     Raises:
-        ValueError: the header or a line has another form.
+        ValueError: the file is no CSV file, or the header or a line has another form.
     """
-    found = Found({}, set())
+    items: BySplit = defaultdict(list)
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
-    columns = list(reader.fieldnames or ())
+    try:
+        columns = list(reader.fieldnames or ())
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV file ({error}).") from None
     if not {"path", "label"} <= set(columns):
         raise ValueError(
             f"{path} begins with {','.join(columns)!r}; expected path,label or path,label,split."
         )
-    for row in reader:
+    for line, row in rows:
         picture, label, word = ((row.get(key) or "").strip() for key in COLUMNS)
         split = WORDS.get(word.lower()) if "split" in columns else UNDIVIDED
         if not picture or not label or split is None:
             raise ValueError(
-                f"Line {reader.line_num} of {path} has path {picture!r}, label {label!r}, "
+                f"Line {line} of {path} has path {picture!r}, label {label!r}, "
                 f"split {word!r}; expected a path, a label and one of {', '.join(SPLITS)}."
             )
-        found.items.setdefault(split, []).extend(items_of([path.parent / picture], 0, label))
-        found.keys.add(label)
-    return found
-
-
-def name_classes(items: Iterable[Datum], names: dict[str, str]) -> list[Datum]:
-    """Return the items, named by the key of their class, with its label and its name."""
-    labels = {key: label for label, key in enumerate(names)}
-    return [
-        Item(impath=i.impath, label=labels[i.classname], classname=names[i.classname])
-        for i in items
-    ]
+        items[split].append(Item(path.parent / picture, 0, classname=label))
+    return items
 
 
 def holds_classes(root: Path) -> bool:

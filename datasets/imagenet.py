@@ -1,24 +1,21 @@
-"""ImageNet and its four variants: one folder a class, named by classnames.txt.
+"""ImageNet and its four variants: one folder for each class, named by classnames.txt.
 
 None of them has a validation split: `val` is empty, so that nothing can be chosen on the test
-pictures. Pictures are read in the order of their names; upstream reads them in the file system's
-order, so its few-shot subsets of ImageNet differ from machine to machine, and ours from them. Where
-upstream has left its list of pictures (preprocessed.pkl), its order is taken.
+pictures. Pictures are read in the order of their names. Upstream reads them in the file system's
+order, so its few-shot subsets of ImageNet differ from machine to machine; its list of pictures
+(preprocessed.pkl), where there is one, fixes the order.
 
-The classes are the lines of classnames.txt in their order, for A and R those of them that have a
-folder; a class whose folder is missing or empty keeps its place. For a part of ImageNet's classes,
-cut classnames.txt down.
+Labels count the lines of classnames.txt, for A and R those with a folder; a class whose folder is
+missing or empty keeps its place. For a part of ImageNet's classes, cut classnames.txt down.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import CLASS_LIST, LeftOut, items_of, pictures_by_class, read_class_names
-from datasets.pictures import class_folders, folders_in
+from datasets.division import CLASS_LIST, read_class_folders, read_class_names
+from datasets.pictures import class_folders
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset
 
@@ -34,37 +31,62 @@ class ImageNet(FewShotDataset):
     published = Published(classes=1000, train=1_281_167, val=0, test=50_000)
     labels_by_folder = True
 
-    def read_splits(self) -> Splits:
+    def read_raw(self) -> Splits:
         """Return train and test."""
         classes = read_class_names(self.folder / CLASS_LIST)
-        train, val = self.image_folder / "train", self.image_folder / "val"
-        names = list(classes.values())
-        items = [read_pictures(folder, classes, self.left_out) for folder in (train, val)]
-        splits = Splits(items[0], [], items[1], names)
+        train, val = (self.read_pictures(part, classes) for part in ("train", "val"))
+        splits = Splits(train, [], val, list(classes.values()))
         listed = read_pickled_subset(self.folder / LISTING, splits)
-        if listed is not None and len(listed.train) == len(splits.train):
+        if listed is not None and len(listed.train) == len(train):
             return splits._replace(train=listed.train)
         return splits
 
+    def read_pictures(self, part: str, classes: dict[str, str]) -> list[Datum]:
+        """Return the pictures in the class folders of `image_folder`/`part`.
 
-class ImageNetVariant(FewShotDataset):
-    """Another test set for ImageNet's classes; its pictures stand in for the training items.
+        Labels count `classes` (class name by folder), with pictures or without.
 
-    No picture is ever trained on: the training items only tell the engine the class names.
-    """
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: a folder has no class, or pictures lie outside class folders only.
+        """
+        folder = self.image_folder / part
+        require_folder(folder, "ImageNet or a variant")
+        unknown = [name for name in class_folders(folder) if name not in classes]
+        if unknown:
+            raise ValueError(
+                f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
+                "the folder, or add a line with it and its class name."
+            )
+        items = read_class_folders(folder, classes, self.left_out)
+        unused = (path for paths in self.left_out.values() for path in paths)
+        if not items and (loose := [path for path in unused if path.parent == folder]):
+            raise ValueError(
+                f"{folder} holds pictures, as {loose[0].name}, but no class folders with pictures; "
+                "tools/prepare_data.py ImageNet sorts them into folders."
+            )
+        return items
+
+
+class ImageNetVariant(ImageNet):
+    """Another test set for ImageNet's classes, never trained on."""
 
     test_only = True
-    labels_by_folder = True
+    with_folder = False  # only the classes with a folder count
 
-    def read_splits(self) -> Splits:
-        """Return all pictures as the test."""
-        classes = self.find_classes(read_class_names(self.folder / CLASS_LIST))
-        items = read_pictures(self.image_folder, classes, self.left_out)
+    def read_raw(self) -> Splits:
+        """Return all pictures as the test; as training items they name the classes."""
+        classes = self.read_classes()
+        if self.with_folder:
+            require_folder(self.image_folder, type(self).__name__)
+            there = set(class_folders(self.image_folder, classes))
+            classes = {folder: name for folder, name in classes.items() if folder in there}
+        items = self.read_pictures("", classes)
         return Splits(items, [], items, list(classes.values()))
 
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return class name by folder, of those in classnames.txt that the data set has."""
-        return classes
+    def read_classes(self) -> dict[str, str]:
+        """Return class name by folder."""
+        return read_class_names(self.folder / CLASS_LIST)
 
 
 @DATASET_REGISTRY.register()
@@ -76,75 +98,35 @@ class ImageNetSketch(ImageNetVariant):
     published = Published(classes=1000, train=0, val=0, test=50_889)
 
 
-class ImageNetPart(ImageNetVariant):
-    """A variant with some of the classes: those that have a folder."""
-
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return the classes whose folder is there, in the order of classnames.txt."""
-        require_folder(self.image_folder, type(self).__name__)
-        found = set(class_folders(self.image_folder, classes))
-        return {folder: name for folder, name in classes.items() if folder in found}
-
-
 @DATASET_REGISTRY.register()
-class ImageNetA(ImageNetPart):
+class ImageNetA(ImageNetVariant):
     """Pictures of 200 classes that ResNets get wrong (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-adversarial"
     image_dir = "imagenet-a"
     published = Published(classes=200, train=0, val=0, test=7500)
+    with_folder = True
 
 
 @DATASET_REGISTRY.register()
-class ImageNetR(ImageNetPart):
+class ImageNetR(ImageNetVariant):
     """Renditions of 200 classes: paintings, toys, tattoos (Hendrycks et al., 2021)."""
 
     dataset_dir = "imagenet-rendition"
     image_dir = "imagenet-r"
     published = Published(classes=200, train=0, val=0, test=30_000)
+    with_folder = True
 
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetVariant):
-    """Pictures collected anew for the 1000 classes (Recht et al., 2019); folders 0, 1, ..., 999."""
+    """New pictures of the 1000 classes (Recht et al., 2019), in folders 0, 1, ..., 999."""
 
     dataset_dir = "imagenetv2"
     image_dir = "imagenetv2-matched-frequency-format-val"
     published = Published(classes=1000, train=0, val=0, test=10_000)
     labels_by_folder = False  # "10" comes before "2"
 
-    def find_classes(self, classes: dict[str, str]) -> dict[str, str]:
-        """Return class name by folder; folder n belongs to line n of classnames.txt."""
-        return {str(label): name for label, name in enumerate(classes.values())}
-
-
-def read_pictures(folder: Path, classes: dict[str, str], left_out: LeftOut) -> list[Datum]:
-    """Return the pictures of all class folders, labelled by the order of `classes`.
-
-    Args:
-        folder: holds the class folders.
-        classes: class name by class folder; one without pictures keeps its label.
-        left_out: gets what lies there and is not used, by the reason.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is a folder of no class, or there are pictures outside class folders only.
-    """
-    require_folder(folder, "ImageNet or a variant")
-    unknown = [name for name in class_folders(folder) if name not in classes]
-    if unknown:
-        raise ValueError(
-            f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
-            "the folder, or add a line with it and its class name."
-        )
-    found = pictures_by_class(folder, [*classes, *set(folders_in(folder)) - set(classes)], left_out)
-    items = []
-    for label, (name, class_name) in enumerate(classes.items()):
-        items += items_of(found[name], label, class_name)
-    loose = [path for paths in left_out.values() for path in paths if path.parent == folder]
-    if not items and loose:
-        raise ValueError(
-            f"{folder} holds pictures, as {loose[0].name}, but no class folders with pictures; "
-            "tools/prepare_data.py ImageNet sorts them into folders."
-        )
-    return items
+    def read_classes(self) -> dict[str, str]:
+        """Return class name by folder: the line number in classnames.txt, from 0."""
+        return {str(label): name for label, name in enumerate(super().read_classes().values())}

@@ -13,7 +13,7 @@ from typing import Any
 
 Kind = type[int] | type[str]
 WORDS = {int: "a whole number", str: "a text"}
-SECONDS, BYTES = 120, 8 * 2**30  # that the reader may take
+SECONDS, BYTES = 120, 8 * 2**30  # limits of the reader
 
 
 def read_mat(path: Path, variable: str, kind: Kind | Mapping[str, Kind]) -> list[Any]:
@@ -22,7 +22,7 @@ def read_mat(path: Path, variable: str, kind: Kind | Mapping[str, Kind]) -> list
     Args:
         path: the file.
         variable: its name.
-        kind: what each entry is, or what the fields of each entry are.
+        kind: of each entry, or of the fields of each entry.
 
     Returns:
         Numbers or texts, or for entries with fields a dictionary each.
@@ -35,30 +35,26 @@ def read_mat(path: Path, variable: str, kind: Kind | Mapping[str, Kind]) -> list
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         found = subprocess.run(command, capture_output=True, timeout=SECONDS, env=environment)
-        answer = json.loads(found.stdout)
+        entries, fault = json.loads(found.stdout)
     except subprocess.TimeoutExpired:
-        answer = {"error": f"it took more than {SECONDS} s"}
+        fault = f"it took more than {SECONDS} s"
     except ValueError:  # it died before it could answer
-        answer = {"error": f"it is damaged, its reader ended with code {found.returncode}"}
-    if "error" in answer:
-        raise ValueError(f"{path} cannot be read as a MATLAB file ({answer['error']}).")
-    if "entries" not in answer:
+        fault = f"it is damaged, its reader ended with code {found.returncode}"
+    if fault:
+        raise ValueError(f"{path} cannot be read as a MATLAB file ({fault}).")
+    if entries is None:
         raise ValueError(f"{path} lacks the variable {variable!r}; is it the right file?")
-    entries, where = answer["entries"], f"{path}, {variable}, entry"
-    return [checked(entry, kind, f"{where} {n}") for n, entry in enumerate(entries, start=1)]
+    where = f"{path}, {variable}, entry"
+    return [_checked(entry, kind, f"{where} {n}") for n, entry in enumerate(entries, start=1)]
 
 
-def checked(value: Any, kind: Kind | Mapping[str, Kind], where: str) -> Any:
-    """Return a value as what it must be.
-
-    Raises:
-        ValueError: it is something else.
-    """
+def _checked(value: Any, kind: Kind | Mapping[str, Kind], where: str) -> Any:
+    """Return a value of a kind; refuse another."""
     if isinstance(kind, Mapping):
         fields = value if isinstance(value, dict) else {}
         if missing := [name for name in kind if name not in fields]:
             raise ValueError(f"{where} lacks the field {missing[0]!r}; is it the right file?")
-        return {name: checked(fields[name], k, f"{where}, {name}") for name, k in kind.items()}
+        return {name: _checked(fields[name], k, f"{where}, {name}") for name, k in kind.items()}
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not kind:
@@ -66,39 +62,32 @@ def checked(value: Any, kind: Kind | Mapping[str, Kind], where: str) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Return a value of scipy's reader as JSON has it."""
     if hasattr(value, "_fieldnames"):
-        return {name: plain(getattr(value, name)) for name in value._fieldnames}
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
+        return {name: _plain(getattr(value, name)) for name in value._fieldnames}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
-def answer_of(path: str, variable: str) -> dict[str, Any]:
-    """Return the entries of a variable, or what is wrong."""
+def _read(path: str, variable: str) -> tuple[list[Any] | None, str]:
+    """Return the entries of a variable, None if there is none, and what is wrong."""
     import numpy as np
     from scipy.io import loadmat
 
     try:
         content = loadmat(path, squeeze_me=True, struct_as_record=False, variable_names=[variable])
         if variable not in content:
-            return {}
-        return {"entries": [plain(entry) for entry in np.atleast_1d(content[variable]).ravel()]}
+            return None, ""
+        return [_plain(entry) for entry in np.atleast_1d(content[variable]).ravel()], ""
     except Exception as error:  # a reader that is fed with other bytes may raise anything
-        return {"error": " ".join(f"{error}".split())[:200] or type(error).__name__}
+        return None, " ".join(f"{error}".split())[:200] or type(error).__name__
 
 
-def main() -> None:
-    """Answer in JSON, within bounds of memory."""
+if __name__ == "__main__":
     sys.path.pop(0)  # this folder
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(json.dumps(answer_of(*sys.argv[1:]), default=str))
-
-
-if __name__ == "__main__":
-    main()
+    sys.stdout.write(json.dumps(_read(*sys.argv[1:]), default=str))

@@ -1,7 +1,4 @@
-"""Pictures in files: which files are pictures, which folders are classes, and how one is opened.
-
-The whole project finds and opens pictures here, so all of it gives the same answer.
-"""
+"""The one place that finds and opens pictures: suffixes, class folders, decoding."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ with contextlib.suppress(ImportError):  # requirements-heic.txt
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-Image.init()  # tells which formats this Pillow can decode
+Image.init()  # loads the formats that this Pillow can decode
 
 KINDS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -67,62 +64,48 @@ MAX_8_BITS, MAX_16_BITS = 255, 65535
 
 
 class Found(NamedTuple):
-    """The files of a folder and of all folders below it, sorted.
+    """The files of a folder and of all folders below it, sorted."""
 
-    Attributes:
-        pictures: files with the suffix of a picture.
-        others: all other files.
-    """
-
-    pictures: list[Path]
+    pictures: list[Path]  # by their suffixes
     others: list[Path]
 
 
 def find(folder: Path, *, deep: bool = True) -> Found:
-    """Find the pictures of a folder.
+    """Find the pictures of a folder, and of those below it if `deep`; none without a folder.
 
-    Hidden files, system folders and output folders of runs do not count. Links are followed; a
-    folder that is reached twice is read once, and one above `folder` not at all.
-
-    Args:
-        folder: where to look; nothing is found where there is no folder.
-        deep: also look in the folders below.
+    Hidden files, system folders and output folders of runs do not count. Links are followed, but a
+    folder that is reached twice is read once.
     """
     found = Found([], [])
-    for path in _files(folder, _above(folder), deep) if folder.is_dir() else ():
-        (found.pictures if is_picture(path) else found.others).append(path)
+    for path in _files(folder, deep) if folder.is_dir() else ():
+        (found.pictures if _is_picture(path) else found.others).append(path)
     return found
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether a file has the suffix of a picture that can be decoded here."""
+def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _number(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
-    return state.st_dev, state.st_ino
-
-
-def _above(folder: Path) -> set[tuple[int, int]]:
-    """Return the folders above one: a link to them would bring the pictures of other classes."""
-    return {_number(parent) for parent in folder.absolute().parents}
-
-
-def _files(folder: Path, seen: set[tuple[int, int]], deep: bool) -> Iterator[Path]:
-    number = _number(folder)
-    if number in seen:
+def _files(folder: Path, deep: bool, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    if seen is None:  # a link to a folder above would bring the pictures of other classes
+        seen = {_number(parent) for parent in folder.absolute().parents}
+    if _number(folder) in seen:
         return
-    seen.add(number)
+    seen.add(_number(folder))
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         path = folder / entry.name
         if entry.is_dir():
             if deep and not _is_foreign(path):
-                yield from _files(path, seen, deep)
+                yield from _files(path, deep, seen)
         elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
             yield path
+
+
+def _number(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -136,30 +119,19 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders right in a folder, sorted, but for foreign ones."""
+    """Return the names of the folders right in a folder, sorted, without foreign ones."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir())
     return [name for name in names if not _is_foreign(folder / name)]
 
 
 def class_folders(folder: Path, named: Collection[str] = ()) -> list[str]:
-    """Return the names of the class folders in a folder, sorted.
-
-    Args:
-        folder: holds the class folders.
-        named: folders that are classes without a picture, too.
-    """
-    return [name for name in folders_in(folder) if name in named or has_picture(folder / name)]
-
-
-def has_picture(folder: Path) -> bool:
-    """Return whether there is a picture in a folder or below it."""
-    return any(map(is_picture, _files(folder, _above(folder), deep=True)))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and below it, sorted."""
-    return find(folder).pictures
+    """Return the names of the folders that hold a picture, sorted, and of those in `named`."""
+    return [
+        name
+        for name in folders_in(folder)
+        if name in named or any(map(_is_picture, _files(folder / name, deep=True)))
+    ]
 
 
 def what_is_left(reason: str, paths: Sequence[Path]) -> str:
@@ -184,11 +156,11 @@ def shown(text: object) -> str:
 def open_picture(
     source: str | Path | IO[bytes], upright: bool = False, mode: str = "RGB"
 ) -> Image.Image:
-    """Open and decode a picture.
+    """Open and decode a picture; of an animation the first frame.
 
-    Of an animation the first frame alone is decoded. Where the EXIF data call for a turn,
-    `info["turned"]` of the picture is "upright" if it was turned and "stored" if not, else "".
-    A TIFF is always upright; so is a HEIC file, of which `info` says nothing.
+    Where the EXIF data call for a turn, `info["turned"]` of the picture is "upright" if it was
+    turned and "stored" if not, else "". A TIFF is always upright; so is a HEIC file, of which
+    `info` says nothing.
 
     Args:
         source: a path, or an open file.
@@ -211,19 +183,17 @@ def open_picture(
             left = _orientation(image)  # of a TIFF nothing: Pillow has turned it
             picture = _eight_bits(image)
             picture = picture if picture.mode == mode else picture.convert(mode)
+    except UnidentifiedImageError as error:
+        what = "it is of no format that is read here, or it is damaged"
+        raise ValueError(f"{name} cannot be read as a picture: {what}") from error
     except Exception as error:  # a decoder that is fed with broken bytes may raise anything
-        raise ValueError(f"{name} cannot be read as a picture: {shown(_reason(error))}") from error
+        what = shown(str(error) or type(error).__name__)
+        raise ValueError(f"{name} cannot be read as a picture: {what}") from error
     if upright and left in TURNS:
         picture = picture.transpose(TURNS[left])
     how = "upright" if upright or left not in TURNS else "stored"
     picture.info[TURNED] = how if called_for in TURNS else ""
     return picture
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is of no format that is read here, or it is damaged"
-    return str(error) or type(error).__name__
 
 
 def _require_bounded(image: Image.Image) -> None:

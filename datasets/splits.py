@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,25 +26,23 @@ ORIGIN = "origin"  # key of a split file that was made here; published files lac
 class Item(Datum):
     """A picture whose file is looked for when it is read, not before.
 
-    So a missing one is named where it is needed, or listed beside all others by the check of data.
+    So the reader of a missing one names it, and the check of data lists all of them.
     """
 
-    def __init__(self, impath: str, label: int, domain: int = 0, classname: str = "") -> None:
-        self._impath, self._label = impath, label
-        self._domain, self._classname = domain, classname
+    def __init__(
+        self, impath: str | Path, label: int, domain: int = 0, classname: str = ""
+    ) -> None:
+        self._impath = str(impath)
+        self._label, self._domain, self._classname = label, domain, classname
 
 
 class Splits(NamedTuple):
-    """Items for training, validation (may be empty) and testing, and what the classes are.
-
-    Attributes:
-        class_names: by label; empty where the items say it all, given where a class has no picture.
-    """
+    """Items for training, validation (may be empty) and testing."""
 
     train: list[Datum]
     val: list[Datum]
     test: list[Datum]
-    class_names: Sequence[str] = ()
+    class_names: Sequence[str] = ()  # by label; needed only where a class has no picture
 
     def names(self) -> list[str]:
         """Return the class names by label, classes without a picture included.
@@ -53,9 +52,9 @@ class Splits(NamedTuple):
         """
         if self.class_names:
             return list(self.class_names)
-        items = (*self.test, *self.val, *self.train)  # the training items' names count most
+        items = (*self.test, *self.val, *self.train)  # the last name of a label counts
         found = {item.label: item.classname for item in items}
-        for label in range(max(found, default=-1)):
+        for label in range(len(found)):
             if label not in found:
                 raise ValueError(
                     f"No picture has the label {label}, so its class has no name; "
@@ -63,15 +62,9 @@ class Splits(NamedTuple):
                 )
         return [found[label] for label in sorted(found)]
 
-    def map(self, change: Any) -> Splits:
-        """Return the splits with a function applied to each of the three lists."""
-        return self._replace(**{name: change(getattr(self, name)) for name in SPLITS})
-
 
 def read_text(path: Path) -> str:
-    """Return the content of a text that a user gives: a list, a table, a split file.
-
-    A byte order mark is dropped, and lines end as they do everywhere.
+    """Return the content of a user's text file, without a byte order mark, lines ended alike.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -83,77 +76,19 @@ def read_text(path: Path) -> str:
             "where they come from."
         )
     content = path.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(
-            f"The file {path} is no text in UTF-8, but in UTF-16; save it anew with the encoding "
-            "UTF-8."
-        )
     try:
         text = content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        found = ", but in UTF-16" if utf_16 else f" ({error})"
         raise ValueError(
-            f"The file {path} is no text in UTF-8 ({error}); save it anew with that encoding."
+            f"The file {path} is no text in UTF-8{found}; save it anew with the encoding UTF-8."
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_split(path: Path, image_folder: Path) -> Splits:
-    """Read a split file in the format of Zhou et al. (CoOp).
-
-    Args:
-        path: JSON, {"train": [[path, label, class name], ...], "val": ..., "test": ...}.
-        image_folder: what the paths in the file are relative to.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, lacks a split, has no training items, a malformed entry,
-            or too few class names.
-    """
-    content = read_json(path)
-    lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
-    if not lists or not all(isinstance(entries, list) for entries in lists):
-        raise ValueError(f"The split file {path} must hold three lists: {', '.join(SPLITS)}.")
-    names = content.get("class_names") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"The split file {path} has class_names that are no list of names.")
-    train, val, test = (parse_entries(entries, image_folder, path) for entries in lists)
-    splits = Splits(train, val, test, names)
-    if not splits.train:
-        raise ValueError(f"The split file {path} lists no training pictures.")
-    if names and len(names) <= max(item.label for items in splits[:3] for item in items):
-        raise ValueError(f"The split file {path} has labels beyond its {len(names)} class_names.")
-    tell_contradictions(splits, path)
-    if ORIGIN in content:
-        logger.warning("%s is not the published split: %s", path, content[ORIGIN])
-    return splits
-
-
-def tell_contradictions(splits: Splits, path: Path) -> None:
-    """Warn of the first label with two names and of the first picture that is listed twice."""
-    items = (*splits.train, *splits.val, *splits.test)
-    names = dict(enumerate(splits.class_names))
-    for item in items:
-        if names.setdefault(item.label, item.classname) != item.classname:
-            logger.warning(
-                "%s calls label %d both %r and %r; a label stands for one class, so check the "
-                "split. %r is used",
-                *(path, item.label, names[item.label], item.classname),
-                splits.names()[item.label],
-            )
-            break
-    seen: set[str] = set()
-    for item in items:
-        if item.impath in seen:
-            logger.warning(
-                "%s lists %s twice; a picture belongs in one split, once, so check the split",
-                *(path, item.impath),
-            )
-            break
-        seen.add(item.impath)
-
-
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file that belongs to a data set.
+    """Return the content of a JSON file of a data set.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -163,12 +98,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"The file {path} is not valid JSON ({error}).") from None
-
-
-def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> None:
-    """Write a split file that upstream can read, too, and that says where it comes from."""
-    lists = {name: to_entries(getattr(splits, name), image_folder) for name in SPLITS}
-    write_json(path, {ORIGIN: origin, "class_names": splits.names()} | lists)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -187,18 +116,71 @@ def write_json(path: Path, content: Any) -> None:
         logger.info("Not kept for the next run: cannot write %s (%s).", path, error)
 
 
-def parse_entries(entries: Any, image_folder: Path, source: Path) -> list[Datum]:
-    """Turn [[path, label, class name], ...] into items.
+def read_split(path: Path, image_folder: Path) -> Splits:
+    """Read a split file in the format of Zhou et al. (CoOp).
+
+    It is JSON: {"train": [[path below image_folder, label, class name], ...], "val": ...,
+    "test": ...}, and perhaps "class_names" and ORIGIN.
 
     Raises:
-        ValueError: an entry has another form; `source` is named.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no JSON, lacks a split, has no training items, a malformed entry,
+            or too few class names.
     """
+    content = read_json(path)
+    lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
+    if not lists or not all(isinstance(entries, list) for entries in lists):
+        raise ValueError(f"The split file {path} must hold three lists: {', '.join(SPLITS)}.")
+    names = content.get("class_names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"The split file {path} has class_names that are no list of names.")
+    train, val, test = (parse_entries(entries, image_folder, path) for entries in lists)
+    if not train:
+        raise ValueError(f"The split file {path} lists no training pictures.")
+    if names and len(names) <= max(item.label for item in (*train, *val, *test)):
+        raise ValueError(f"The split file {path} has labels beyond its {len(names)} class_names.")
+    splits = Splits(train, val, test, names)
+    _warn_of_contradictions(splits, path)
+    if ORIGIN in content:
+        logger.warning("%s is not the published split: %s", path, content[ORIGIN])
+    return splits
+
+
+def _warn_of_contradictions(splits: Splits, path: Path) -> None:
+    """Warn of the first label with two names and of the first picture that is listed twice."""
+    items = (*splits.train, *splits.val, *splits.test)
+    names = dict(enumerate(splits.class_names))
+    for item in items:
+        if names.setdefault(item.label, item.classname) != item.classname:
+            logger.warning(
+                "%s calls label %d both %r and %r; a label stands for one class, so check the "
+                "split. %r is used",
+                *(path, item.label, names[item.label], item.classname),
+                splits.names()[item.label],
+            )
+            break
+    for picture, count in Counter(item.impath for item in items).items():
+        if count > 1:
+            logger.warning(
+                "%s lists %s twice; a picture belongs in one split, once, so check the split",
+                *(path, picture),
+            )
+            break
+
+
+def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> None:
+    """Write a split file, readable by upstream too, that tells its origin."""
+    lists = {name: to_entries(getattr(splits, name), image_folder) for name in SPLITS}
+    write_json(path, {ORIGIN: origin, "class_names": splits.names()} | lists)
+
+
+def parse_entries(entries: Any, image_folder: Path, source: Path) -> list[Datum]:
+    """Turn [[path, label, class name], ...] into items; errors name `source`."""
     items: list[Datum] = []
     for entry in entries:
         match entry:
             case [str(path), int(label), str(class_name)] if label >= 0:
-                impath = str(image_folder / path)
-                items.append(Item(impath=impath, label=label, classname=class_name))
+                items.append(Item(image_folder / path, label, classname=class_name))
             case _:
                 raise ValueError(
                     f"{source} has a malformed entry: got {entry!r}, "
@@ -232,13 +214,10 @@ def select_labels(labels: Iterable[int], subset: str) -> list[int]:
 
 
 def subsample_classes(splits: Splits, subset: str) -> Splits:
-    """Keep the items of a class subset, labelled anew from 0; `all` leaves everything as it is.
+    """Keep the items of a class subset, with labels from 0; `all` keeps everything as it is.
 
-    Classes without a picture count. A half of a half is written with a slash: training
-    on "base/base" and validating on "base/new" chooses settings without touching new classes.
-
-    Raises:
-        ValueError: `subset` is none of all, base, new.
+    Classes without a picture count. A slash takes a half of a half: training on "base/base" and
+    validating on "base/new" chooses settings without touching new classes.
     """
     subset, _, inner = subset.partition("/")
     if inner:
@@ -247,20 +226,14 @@ def subsample_classes(splits: Splits, subset: str) -> Splits:
     selected = select_labels(range(len(names)), subset)
     if subset == "all":
         return splits
-    new_labels = {label: position for position, label in enumerate(selected)}
-    kept = splits.map(lambda items: relabel(items, new_labels))
-    return kept._replace(class_names=[names[label] for label in selected])
+    labels = {label: position for position, label in enumerate(selected)}
+    train, val, test = (_relabel(items, labels) for items in splits[:3])
+    return Splits(train, val, test, [names[label] for label in selected])
 
 
-def relabel(items: Iterable[Datum], new_labels: dict[int, int]) -> list[Datum]:
-    """Return the items whose label is a key of `new_labels`, with the label it maps to."""
+def _relabel(items: Iterable[Datum], labels: dict[int, int]) -> list[Datum]:
     return [
-        Item(
-            impath=item.impath,
-            label=new_labels[item.label],
-            domain=item.domain,
-            classname=item.classname,
-        )
+        Item(item.impath, labels[item.label], item.domain, item.classname)
         for item in items
-        if item.label in new_labels
+        if item.label in labels
     ]

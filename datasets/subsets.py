@@ -1,4 +1,4 @@
-"""Few-shot subsets on disk: ours as JSON with relative paths, upstream's pickles read with care."""
+"""Few-shot subsets on disk (JSON, and the pickles of upstream), and digests of data sets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import logging
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from dassl.data.datasets import Datum
 
-from datasets.splits import SPLITS, Splits, parse_entries, to_entries, write_json
+from datasets.splits import Splits, parse_entries, to_entries, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,34 +27,30 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
 
 
 def digest(splits: Splits, image_folder: Path, *, with_sizes: bool = False) -> str:
-    """Return 12 hexadecimal digits of all paths, labels and class names of a data set.
+    """Return 12 hexadecimal digits of all paths below `image_folder`, labels and class names.
 
-    Args:
-        splits: all its items.
-        image_folder: what their paths start from; where it lies does not count.
-        with_sizes: the sizes of the files count, too.
+    `with_sizes` includes the sizes of the files.
     """
     parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
-    items = [item for name in SPLITS for item in getattr(splits, name)] if with_sizes else []
-    content = json.dumps([*parts, splits.names(), *map(size_of, items)])
+    items = (*splits.train, *splits.val, *splits.test) if with_sizes else ()
+    content = json.dumps([*parts, splits.names(), *map(_size, items)])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def size_of(item: Datum) -> int:
+def _size(item: Datum) -> int:
     """Bytes of a picture's file; 0 where there is none."""
     path = Path(item.impath)
     return path.stat().st_size if path.is_file() else 0
 
 
 def picture_digest(items: Iterable[Datum]) -> str:
-    """Return 12 hexadecimal digits of what pictures hold, in their order.
+    """Return 12 hexadecimal digits of the content of pictures, in their order.
 
-    The content counts, and of more than MAX_READ bytes only the sizes, because reading them would
-    take long. Folders and times do not count: a copy has the same digest. A missing picture counts
-    as one without content.
+    Of more than MAX_READ bytes only the sizes count. Folders and times do not count, so a copy has
+    the same digest. A missing picture counts as an empty one.
     """
     items = list(items)
-    sizes = [size_of(item) for item in items]
+    sizes = [_size(item) for item in items]
     total = hashlib.sha256(json.dumps(sizes).encode())
     if sum(sizes) <= MAX_READ:
         for item, size in zip(items, sizes, strict=True):
@@ -63,18 +59,24 @@ def picture_digest(items: Iterable[Datum]) -> str:
     return total.hexdigest()[:12]
 
 
-def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
-    """Read a few-shot subset (without test items).
+def cached_subset(
+    cache: Path, splits: Splits, image_folder: Path, draw: Callable[[], Splits]
+) -> Splits:
+    """Return the few-shot subset in a file, or draw and cache it.
 
-    Args:
-        cache: its file.
-        image_folder: what its paths start from.
-        origin: `fingerprint` of `splits`.
-        splits: what it must have been drawn from.
-
-    Returns:
-        None where there is no such subset, or it does not fit the splits; a warning says why.
+    One that upstream has cached, as a pickle, is preferred.
     """
+    origin = fingerprint(splits, image_folder)
+    stored = _read_subset(cache, image_folder, origin, splits)
+    subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored or draw()
+    if subset is not stored:
+        train, val = (to_entries(items, image_folder) for items in (subset.train, subset.val))
+        write_json(cache, {"drawn_from": origin, "train": train, "val": val})
+    return subset
+
+
+def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
+    """Read a few-shot subset (without test items); None and a warning unless it fits `splits`."""
     if not cache.is_file():
         return None
     try:
@@ -83,21 +85,16 @@ def read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) ->
             raise ValueError("the split has changed since it was drawn")
         train = parse_entries(content["train"], image_folder, cache)
         val = parse_entries(content["val"], image_folder, cache)
-        require_drawn_from(train, splits.train)
-        require_drawn_from(val, splits.val)
+        _require_drawn_from(train, splits.train)
+        _require_drawn_from(val, splits.val)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("The few-shot subset %s is drawn anew: %s.", cache, error)
         return None
     return Splits(train, val, [])
 
 
-def require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
-    """Refuse a subset that these items do not hold.
-
-    Raises:
-        ValueError: a picture is not among the items, stands there with another label or class
-            name, or is listed twice.
-    """
+def _require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
+    """Refuse a subset with an item that is not among `items`, or with one item twice."""
     left = Counter((item.impath, item.label, item.classname) for item in items)
     for item in subset:
         entry = (item.impath, item.label, item.classname)
@@ -106,25 +103,11 @@ def require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
         left[entry] -= 1
 
 
-def write_subset(cache: Path, subset: Splits, image_folder: Path, origin: str) -> None:
-    """Write a few-shot subset; a folder that cannot be written to is no error."""
-    content = {
-        "drawn_from": origin,
-        "train": to_entries(subset.train, image_folder),
-        "val": to_entries(subset.val, image_folder),
-    }
-    write_json(cache, content)
-
-
-class DatumUnpickler(pickle.Unpickler):
+class _DatumUnpickler(pickle.Unpickler):
     """Reads `Datum` and plain containers; a pickle that names anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return `Datum` for upstream's name of it.
-
-        Raises:
-            pickle.UnpicklingError: another object is named.
-        """
+        """Return `Datum`, by upstream's name of it."""
         if (module, name) == ("dassl.data.datasets.base_dataset", "Datum"):
             return Datum
         raise pickle.UnpicklingError(f"it names {module}.{name}, which may run code")
@@ -133,8 +116,8 @@ class DatumUnpickler(pickle.Unpickler):
 def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
     """Read the pictures that upstream drew or listed, {"train": [Datum, ...], "val": ...}.
 
-    Its paths are absolute, often those of another machine: each stands for the picture of the split
-    that shares its end, class folder and file name at least, and its label.
+    Its paths are absolute, often of another machine. Each stands for the picture of the split with
+    the same class folder, file name and label.
 
     Returns:
         None where there is no such file, or it does not fit this data set.
@@ -143,9 +126,9 @@ def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
         return None
     try:
         with cache.open("rb") as file:
-            content = DatumUnpickler(file).load()
-        train = match_items(content["train"], splits.train)
-        val = match_items(content.get("val", []), splits.val)
+            content = _DatumUnpickler(file).load()
+        train = _match(content["train"], splits.train)
+        val = _match(content.get("val", []), splits.val)
     except Exception as error:  # a broken pickle may raise anything
         logger.warning("Upstream's list of pictures %s is not used: %s.", cache, error)
         return None
@@ -153,15 +136,11 @@ def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
     return Splits(train, val, [])
 
 
-def match_items(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]:
-    """Return the items that have the label, class folder and file name of the pickled ones.
+def _match(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]:
+    """Return the items with the label, class folder and file name of the pickled ones."""
 
-    Raises:
-        ValueError: a pickled item has no counterpart.
-    """
-
-    def key(item: Datum) -> tuple[int, tuple[str, ...]]:
-        return item.label, tuple(item.impath.replace("\\", "/").rsplit("/", 2)[-2:])
+    def key(item: Datum) -> tuple[Any, ...]:
+        return item.label, *item.impath.replace("\\", "/").rsplit("/", 2)[-2:]
 
     known = {key(item): item for item in items}
     found = []

@@ -1,4 +1,4 @@
-"""Write the generated part of docs/datasets.md from the declarations of the loaders.
+"""Write the generated part of docs/datasets.md from the declarations of the data sets.
 
 Usage:
     python tools/describe_data.py
@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/describe_data.py`
 from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
-from tools.data.prepare.sources import COLLECTION, Piece, collected, read_sources
+from tools.data.sources import COLLECTION, Piece, collected, read_sources
 from tools.shared.command_line import parser_of
 from tools.shared.dataset_names import benchmarks, yaml_stems
 
@@ -28,70 +28,62 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def code(folder: str, paths: Iterable[str]) -> str:
-    """Return paths below a data set's folder as code."""
-    return ", ".join(f"`{folder}/{path}`" for path in paths)
-
-
 def layout(name: str, cls: type[FewShotDataset]) -> list[str]:
     """Return a data set's line of the layout."""
     listed = (cls.split_file,) if cls.split_file else cls.raw_files or (CLASS_LIST,)
     raw = cls.raw_files if cls.split_file else ()
+    pictures = f"{cls.image_dir}/" if cls.image_dir else ""
     return [
         yaml_stems()[name],
         name,
-        code(cls.dataset_dir, [f"{cls.image_dir}/" if cls.image_dir else ""]),
-        code(cls.dataset_dir, listed),
+        f"`{cls.dataset_dir}/{pictures}`",
+        ", ".join(f"`{cls.dataset_dir}/{path}`" for path in listed),
         ", ".join(f"`{path}`" for path in raw),
     ]
-
-
-def counts(name: str, cls: type[FewShotDataset]) -> list[str]:
-    """Return a data set's line of the counts."""
-    return [name, *(f"{count:,}" if count else "" for count in cls.published or ())]
-
-
-def source(piece: Piece) -> list[str]:
-    """Return a piece's cells of the table of sources: its file, how it is had, what is dead."""
-    if piece.drive:
-        how = f"fetched from [Google Drive]({piece.places[0]}) or `--mirror`"
-    elif piece.url:
-        how = f"fetched from {piece.url}"
-    else:
-        places = ("the collection" if place == COLLECTION else place for place in piece.where)
-        how = "by hand: " + "; ".join(places)
-    return [f"`{piece.file}`" + (" (raw)" if piece.raw else ""), how, "; ".join(piece.dead)]
 
 
 def sources() -> Iterator[list[str]]:
     """Return the lines of the table of sources."""
     for name, pieces in read_sources().items():
         for piece in pieces:
-            yield [name, *source(piece)]
+            file = f"`{piece.file}`{' (raw)' if piece.raw else ''}"
+            yield [name, file, how(piece), "; ".join(piece.dead)]
+
+
+def how(piece: Piece) -> str:
+    """Return how to get a piece."""
+    if piece.drive:
+        return f"fetched from [Google Drive]({piece.places[0]}) or `--mirror`"
+    if piece.url:
+        return f"fetched from {piece.url}"
+    places = ("the collection" if place == COLLECTION else place for place in piece.where)
+    return "by hand: " + "; ".join(places)
 
 
 def generated() -> str:
     """Return the generated part."""
     found = benchmarks()
-    tested = {name: cls for name, cls in found.items() if cls.test_only}
-    trained = {name: cls for name, cls in found.items() if not cls.test_only}
-    head = ("yaml", "name", "pictures", "what says who is who", "else made from")
+    head = ("yaml", "name", "pictures", "classes and labels from", "if missing, made from")
+    trained = (layout(name, cls) for name, cls in found.items() if not cls.test_only)
+    tested = (layout(name, cls)[:4] for name, cls in found.items() if cls.test_only)
+    counts = (
+        [name, *(f"{count:,}" if count else "" for count in cls.published or ())]
+        for name, cls in found.items()
+    )
     zips = sorted(collected(cls.dataset_dir) for name, cls in found.items() if name != "ImageNet")
     return "\n".join(
         [
             "### Layout of the eleven benchmarks\n",
-            table(head, (layout(*pair) for pair in trained.items())),
+            table(head, trained),
             "### Layout of ImageNet's variants (test only)\n",
-            table(head[:4], (layout(*pair)[:4] for pair in tested.items())),
+            table(head[:4], tested),
             "### Published counts\n",
-            table(
-                ("name", "classes", "train", "val", "test"),
-                (counts(*pair) for pair in found.items()),
-            ),
+            table(("name", "classes", "train", "val", "test"), counts),
             "### Where the files come from\n",
             table(("name", "file", "how", "dead addresses"), sources()),
             f"The collection is {COLLECTION}: {', '.join(f'`{name}`' for name in zips)}, each the "
-            "whole folder of a data set.\nFiles marked (raw) are read for want of a split file.\n",
+            "whole folder of a data set.\nFiles marked (raw) are needed only without the split "
+            "file.\n",
         ]
     )
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-DEFAULT = "a photo of a {}."
+from dassl.data.datasets import DATASET_REGISTRY
 
-DATASET_TEMPLATES = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "UCF101": "a photo of a person doing {}.",
-}
+from datasets import FewShotDataset
+
+DEFAULT = FewShotDataset.template
 
 # The 7 of CLIP's 80 ImageNet templates that its authors selected.
 SELECTED = (
@@ -92,8 +86,10 @@ DIVERSE = (
 
 
 def template(dataset: str) -> str:
-    """The one template of a data set."""
-    return DATASET_TEMPLATES.get(dataset, DEFAULT)
+    """The template of a data set; that of another project's data set is DEFAULT."""
+    if dataset not in DATASET_REGISTRY.registered_names():
+        return DEFAULT
+    return str(getattr(DATASET_REGISTRY.get(dataset), "template", DEFAULT))
 
 
 def ensemble(dataset: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.emoji_sprites import SPRITE_SIZE, sprite
+from datasets.emoji_pictures import SPRITE_SIZE, sprite
 from datasets.pictures import open_picture
 
 logger = logging.getLogger(__name__)

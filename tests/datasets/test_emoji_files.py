@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 
 from datasets import emoji_files
-from datasets.emoji import EmojiFood, EmojiFoodLineart
 from datasets.emoji_files import ensure_dataset, load_masks
 from datasets.emoji_sets import class_names, draw_picture
 from tests.datasets.trees import picture
@@ -129,11 +129,12 @@ def test_a_damaged_file_of_masks_is_said_to_be_damaged(made, tmp_path):
 
 
 def test_each_domain_has_its_own_folder():
-    assert (EmojiFood.dataset_dir, EmojiFood.split_file) == (
+    food, lineart = map(DATASET_REGISTRY.get, ("EmojiFood", "EmojiFoodLineart"))
+    assert (food.dataset_dir, food.split_file) == (
         "emoji_food",
         "split_zhou_EmojiFood.json",
     )
-    assert (EmojiFoodLineart.dataset_dir, EmojiFoodLineart.domain) == (
+    assert (lineart.dataset_dir, lineart.domain) == (
         "emoji_food_lineart",
         "lineart",
     )

@@ -8,9 +8,9 @@ from datasets.emoji_pictures import (
     Clutter,
     patch_mask,
     render_picture,
+    sprite,
 )
 from datasets.emoji_sets import SETS, class_names, code_points, draw_picture, picture_rng
-from datasets.emoji_sprites import sprite
 
 CLEAN = Clutter(blobs=0, fragments=0, occlusion=0, noise=0, turn=0, hue=0)
 

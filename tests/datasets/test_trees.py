@@ -8,8 +8,8 @@ import pytest
 import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
+from datasets.benchmarks import read_rows
 from datasets.mat_file import read_mat
-from datasets.raw import read_rows
 from datasets.splits import ORIGIN
 from tests.datasets.config import build, flat
 from tests.datasets.trees import TREES, WITH_SPLIT_FILE, class_folders, plant, text

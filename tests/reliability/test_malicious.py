@@ -20,7 +20,7 @@ from runs.config import default_config
 from runs.identity import changed_settings
 from tests.reliability.conftest import PROJECT
 from tests.reliability.runs import OPTIONS
-from tools.data.prepare.unpack import unpack
+from tools.data.unpack import unpack
 
 LAST = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
 

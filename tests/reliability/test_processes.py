@@ -19,7 +19,7 @@ from models.clip.fetch import digest_of, fetch
 from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
 from tests.reliability.test_system import ROOT_ONLY, sentence
-from tools.data.prepare.unpack import unpack
+from tools.data.unpack import unpack
 from tools.sweeps.on_ray import require_listener
 
 CONTENT = random.Random(0).randbytes(300_000)

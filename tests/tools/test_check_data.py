@@ -120,8 +120,8 @@ def test_other_counts_than_the_published_are_faults(sound, check):
     path.write_text(json.dumps(split))
     code, out = check("dtd")
     assert code == 1
-    assert "FAULT: DescribableTextures: test: 7 pictures listed, published are 8" in out
-    assert "FAULT: DescribableTextures: train: 9 pictures listed, published are 8" in out
+    assert "FAULT: DescribableTextures: test: 7 pictures listed, 8 are published" in out
+    assert "FAULT: DescribableTextures: train: 9 pictures listed, 8 are published" in out
     assert "FAULT: DescribableTextures: train: 1 picture listed twice" in out
 
 
@@ -130,7 +130,7 @@ def test_another_number_of_classes_is_a_fault(sound, check):
     shutil.rmtree(folder / "imagenet-r" / "n01443537")
     code, out = check("imagenet_r")
     assert code == 1
-    assert "FAULT: ImageNetR: 1 classes, published are 2" in out
+    assert "FAULT: ImageNetR: 1 classes, 2 are published" in out
 
 
 @pytest.mark.parametrize("name", ["ImageNet", "ImageNetV2"])
@@ -144,7 +144,7 @@ def test_empty_classes_are_faults(name, sound, check):
     code, out = check(name)
     assert code == 1
     assert f"FAULT: {name}: test: 1 of 3 classes without a picture\n    goldfish" in out
-    assert f"{name}: test: 20 pictures listed, published are 30" in out
+    assert f"{name}: test: 20 pictures listed, 30 are published" in out
 
 
 def test_another_order_of_classes_is_a_fault(sound, check):
@@ -215,8 +215,8 @@ def test_the_true_counts_are_asked_of_the_true_names(tmp_path, check):
     plant("FGVCAircraft", tmp_path)
     code, out = check()
     assert code == 1
-    assert "FGVCAircraft: 2 classes, published are 100" in out
-    assert "FGVCAircraft: train: 8 pictures listed, published are 3,334" in out
+    assert "FGVCAircraft: 2 classes, 100 are published" in out
+    assert "FGVCAircraft: train: 8 pictures listed, 3,334 are published" in out
 
 
 def test_nothing_there_says_where_it_looked(tmp_path, check):
@@ -236,6 +236,14 @@ def test_own_pictures_are_checked(tmp_path, check):
     assert code == 1
     assert "FAULT: Folder: train: 1 of 3 classes without a picture\n    ant" in out
     assert f"{tmp_path}/test/cat/bad.png cannot be read as a picture: " in out
+
+
+def test_a_table_of_own_pictures_is_checked(tmp_path, check):
+    class_folders(tmp_path, ["bee", "cat"])
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in tmp_path.rglob("*.jpg")]
+    text(tmp_path / "my.csv", ["path,label", *rows])
+    code, out = check(root=tmp_path / "my.csv")
+    assert (code, out.splitlines()[-1]) == (0, "No fault found")
 
 
 def stored_turned(path, orientation=6):
@@ -285,12 +293,13 @@ def test_turned_pictures_are_counted(tmp_path, check, sound):
     stored_turned(tmp_path / "mine" / "cat" / "turned.jpg")
     code, out = check(root=tmp_path / "mine")
     assert code == 0
-    assert "1 picture whose EXIF data call for a turn, turned upright (INPUT.EXIF auto)" in out
+    turned = "1 picture with an EXIF rotation flag, which is"
+    assert f"{turned} followed; INPUT.EXIF stored ignores it" in out
     folder = sound("OxfordPets")
     stored_turned(folder / "images" / "Abyssinian_1.jpg")
     code, out = check("OxfordPets")
     assert code == 0
-    assert "1 picture whose EXIF data call for a turn, read as they are stored" in out
+    assert f"{turned} ignored, as in CoOp; INPUT.EXIF upright follows it" in out
 
 
 def test_a_name_that_is_no_utf8_is_printed_escaped(tmp_path):

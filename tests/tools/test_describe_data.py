@@ -1,7 +1,7 @@
 """The page on data sets says what the loaders and the tools do."""
 
 from tests.datasets.trees import TREES
-from tools.data.prepare.sources import read_sources
+from tools.data.sources import read_sources
 from tools.describe_data import BEGIN, END, PAGE, generated, page
 
 

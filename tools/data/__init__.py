@@ -1,1 +1,1 @@
-"""tools/data."""
+"""Checking, downloading and arranging data sets; the commands are tools/*_data.py."""

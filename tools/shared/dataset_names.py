@@ -1,11 +1,10 @@
-"""The names of the data sets that were published, as a command line takes them."""
+"""Names of the data sets on a command line."""
 
 from __future__ import annotations
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-import datasets  # noqa: F401  (registers the data sets)
-from datasets.base import FewShotDataset
+from datasets import FewShotDataset
 from tools.sweeps.names import CONFIGS, dataset_name, stems
 
 
@@ -22,13 +21,9 @@ def benchmarks() -> dict[str, type[FewShotDataset]]:
 
 
 def find_name(word: str) -> str:
-    """Return the name of a data set from its name or its yaml's stem, in any case of letters.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
+    """Return the name of a data set from its name or its yaml's stem, in any case of letters."""
     known = {key.lower(): name for name, stem in yaml_stems().items() for key in (name, stem)}
     if word.lower() not in known:
         names = ", ".join(sorted(set(known.values())))
-        raise ValueError(f"{word!r} is no data set; there are {names}.")
+        raise ValueError(f"{word!r} is no data set; choose one of {names}.")
     return known[word.lower()]

@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from tools.data.prepare import unpack as module
-from tools.data.prepare.unpack import is_archive, unpack
+from tools.data import unpack as module
+from tools.data.unpack import is_archive, unpack
 
 
 def add(archive, name, content=b"", kind=tarfile.REGTYPE, link=""):

@@ -13,7 +13,7 @@ from datasets.base import Published
 from tests.datasets.config import build, flat
 from tests.datasets.trees import PER_CLASS, TREES, WNIDS, class_folders, class_list, plant, text
 from tools import prepare_data
-from tools.data.prepare.sources import COLLECTION, read_sources
+from tools.data.sources import COLLECTION, read_sources
 from tools.shared.dataset_names import benchmarks, find_name
 
 SOURCES = read_sources()
@@ -74,7 +74,7 @@ def packed(tmp_path, monkeypatch):
         counts = [len(part or []) for part in (dataset.train_x, dataset.val, dataset.test)]
         cls = benchmarks()[name]
         monkeypatch.setattr(cls, "published", Published(len(tree.class_names), *counts))
-        monkeypatch.setattr("tools.data.prepare.arrange.CLASSES", len(WNIDS))
+        monkeypatch.setattr("tools.data.arrange.CLASSES", len(WNIDS))
         pieces = []
         for piece in SOURCES[name]:
             pack_piece(piece, planted, archives)
@@ -204,7 +204,7 @@ def test_a_server_that_fails_does_not_keep_the_rest_waiting(packed, tmp_path, se
 @pytest.mark.parametrize("name", [name for name in TREES if name not in FETCHED])
 def test_the_rest_is_said_exactly(name, tmp_path, capsys, server, monkeypatch):
     """What to get from where, what is dead; with the class lists and split files on a mirror."""
-    monkeypatch.setattr("tools.data.prepare.arrange.content_fault", lambda dataset, path: "")
+    monkeypatch.setattr(prepare_data, "require_content", lambda dataset, path: None)
     for piece in SOURCES[name]:
         if piece.drive:
             server.files[piece.file] = b"served"
@@ -227,7 +227,7 @@ def test_what_a_split_is_made_from_is_asked_for_without_a_split_file(tmp_path, c
     assert prepare(tmp_path, "StanfordCars", "--mirror", server.url()) == 1
     out = capsys.readouterr().out
     assert "split_zhou_StanfordCars.json: missing." in out
-    assert "car_devkit.tgz (only for want of the split file)" in out
+    assert "car_devkit.tgz (only without the split file)" in out
     assert "from https://drive.google.com/file/d/1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT/view" in out
 
 
@@ -278,7 +278,7 @@ def ilsvrc(tmp_path, monkeypatch):
     class_list(archives)
     table = {"ImageNet": tuple(piece._replace(md5="") for piece in SOURCES["ImageNet"])}
     monkeypatch.setattr(prepare_data, "read_sources", lambda: table)
-    monkeypatch.setattr("tools.data.prepare.arrange.CLASSES", len(WNIDS))
+    monkeypatch.setattr("tools.data.arrange.CLASSES", len(WNIDS))
     return archives, {name: path.parent.name for name, path in names.items()}
 
 
@@ -320,7 +320,7 @@ def test_class_lists_of_the_variants_come_from_imagenet(packed, tmp_path):
 def test_names_and_stems_are_understood_and_others_listed(tmp_path, capsys):
     assert find_name("dtd") == find_name("describabletextures") == "DescribableTextures"
     assert prepare(tmp_path, "Caltech") == 2
-    assert "'Caltech' is no data set; there are Caltech101, " in capsys.readouterr().err
+    assert "'Caltech' is no data set; choose one of Caltech101, " in capsys.readouterr().err
     assert prepare(tmp_path, "folder") == 2
     assert "Folder needs no preparation; those that do: Caltech101, " in capsys.readouterr().err
 

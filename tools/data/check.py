@@ -1,0 +1,234 @@
+"""Problems of a data set that would spoil a result, and notes; for tools/check_data.py."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from dassl.config import get_cfg_default
+from dassl.data.datasets import Datum, build_dataset
+from rich.console import Console
+from rich.progress import track
+
+from datasets.base import FewShotDataset
+from datasets.benchmarks import FolderBenchmark
+from datasets.pictures import TURNED, open_picture, shown, what_is_left
+from datasets.splits import ORIGIN, SPLITS, read_json
+from runs.faults import sentence
+
+CHUNK = 1024  # pictures that are waited for at a time
+
+
+class Subject(NamedTuple):
+    """A data set with all its classes and pictures."""
+
+    name: str  # DATASET.NAME
+    dataset: FewShotDataset
+    splits: dict[str, list[Datum]]  # without empty ones
+    origin: str  # how the split was made here; "" for the published one
+
+    def empty_classes(self, split: str) -> list[str]:
+        """Return the classes without a picture in a split."""
+        filled = {item.label for item in self.splits[split]}
+        names = enumerate(self.dataset.classnames)
+        return [name for label, name in names if label not in filled]
+
+
+class Pictures(NamedTuple):
+    """What was found in the files, by path."""
+
+    missing: set[str]
+    unreadable: dict[str, str]  # what is wrong
+    digests: dict[str, bytes]  # of the content; empty after a quick look
+    turned: set[str]  # those with an EXIF rotation flag
+
+
+class Finding(NamedTuple):
+    """A fault, or a note, which leaves results sound."""
+
+    what: str
+    which: Sequence[str] = ()  # files or classes
+    note: bool = False
+    unused: int = 0  # number of files that are left out
+
+    def text(self, name: str, most: int) -> str:
+        """Return the lines to print for the data set `name`, with at most `most` entries."""
+        lines = [f"{'note' if self.note else 'FAULT'}: {name}: {self.what}"]
+        lines += [f"    {shown(entry)}" for entry in self.which[:most]]
+        if len(self.which) > most:
+            lines.append(f"    and {len(self.which) - most} more (--show)")
+        return "\n".join(lines)
+
+
+def open_subject(name: str, root: Path) -> Subject:
+    """Read a data set with all its classes and pictures."""
+    cfg = get_cfg_default()
+    cfg.DATASET.NAME, cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = name, str(root), "all"
+    cfg.VERBOSE = False
+    dataset = build_dataset(cfg)
+    train = [] if dataset.test_only else dataset.train_x  # else they stand in for the test's
+    parts = zip(SPLITS, (train, dataset.val, dataset.test), strict=True)
+    splits = {split: items for split, items in parts if items}
+    origin = ""
+    if dataset.split_file:
+        origin = "made from the data set's own lists, and not kept"
+        if dataset.split_path.is_file():
+            origin = str(read_json(dataset.split_path).get(ORIGIN, ""))
+    if origin and isinstance(dataset, FolderBenchmark):
+        dataset.read_raw()  # fills left_out, which the split file does not hold
+    return Subject(name, dataset, splits, origin)
+
+
+def examine(subject: Subject, workers: int, *, quick: bool) -> Pictures:
+    """Decode every picture in so many threads; `quick` only looks whether the files are there."""
+    found = Pictures(set(), {}, {}, set())
+    paths = list(dict.fromkeys(i.impath for items in subject.splits.values() for i in items))
+    if quick:
+        found.missing.update(path for path in paths if not Path(path).is_file())
+        return found
+
+    def decode(path: str) -> None:
+        try:
+            if open_picture(path).info[TURNED]:
+                found.turned.add(path)
+            found.digests[path] = hashlib.sha256(Path(path).read_bytes()).digest()
+        except FileNotFoundError:
+            found.missing.add(path)
+        except (OSError, ValueError) as error:
+            found.unreadable[path] = sentence(error)
+
+    chunks = [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
+    bar = {"console": Console(stderr=True), "disable": not sys.stderr.isatty()}
+    with ThreadPoolExecutor(workers) as pool:
+        for chunk in track(chunks, f"Reading {subject.name}", **bar):
+            list(pool.map(decode, chunk))
+    return found
+
+
+def check(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Find all faults and notes of a data set."""
+    yield from check_pictures(subject, pictures)
+    yield from check_classes(subject)
+    yield from check_order(subject)
+    yield from check_counts(subject)
+    yield from check_duplicates(subject, pictures)
+    yield from check_left_out(subject)
+    yield from check_turned(subject, pictures)
+
+
+def some(things: Sized, word: str = "picture") -> str:
+    """Return a number and what it counts, as "1 picture" or "2 pictures"."""
+    return f"{len(things):,} {word}{'' if len(things) == 1 else 's'}"
+
+
+def check_pictures(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Find pictures that are missing or cannot be decoded, split by split."""
+    for split, items in subject.splits.items():
+        paths = dict.fromkeys(item.impath for item in items)
+        if missing := [path for path in paths if path in pictures.missing]:
+            yield Finding(f"{split}: {some(missing)} missing", missing)
+        broken = [pictures.unreadable[path] for path in paths if path in pictures.unreadable]
+        if broken:
+            yield Finding(f"{split}: {some(broken)} unreadable", broken)
+
+
+def check_classes(subject: Subject) -> Iterator[Finding]:
+    """Find classes without pictures, labels with several names, and names with several labels."""
+    class_names = subject.dataset.classnames
+    for split in subject.splits:
+        if empty := subject.empty_classes(split):
+            what = f"{split}: {len(empty)} of {len(class_names)} classes without a picture"
+            yield Finding(what, empty, note=split == "val")
+    labels = defaultdict(set)
+    for items in subject.splits.values():
+        for item in items:
+            if item.classname != class_names[item.label]:
+                labels[item.label] |= {item.classname, class_names[item.label]}
+    if labels:
+        which = [f"{label}: {', '.join(sorted(names))}" for label, names in sorted(labels.items())]
+        yield Finding(f"{some(labels, 'label')} with more than one class name", which)
+    same = [name for name, count in Counter(class_names).items() if count > 1]
+    if same:
+        what = f"{some(same, 'class name')} of several labels, which prompts cannot tell apart"
+        yield Finding(what, same, note=True)
+
+
+def check_order(subject: Subject) -> Iterator[Finding]:
+    """Find labels that do not follow the folders of the pictures, where they should."""
+    if not subject.dataset.labels_by_folder:
+        return
+    folders: dict[int, str] = {}
+    for items in subject.splits.values():
+        for item in items:
+            folders.setdefault(item.label, Path(item.impath).parent.name)
+    names = [folders[label] for label in sorted(folders)]
+    if names != sorted(names):
+        first = next(a for a, b in zip(names, sorted(names), strict=True) if a != b)
+        what = "classes are not in the published order, so base and new classes are others"
+        yield Finding(what, [f"the first folder out of place is {first}"])
+
+
+def check_counts(subject: Subject) -> Iterator[Finding]:
+    """Compare the numbers of classes and pictures with the published ones."""
+    published, classes = subject.dataset.published, len(subject.dataset.classnames)
+    if published is None:
+        return
+    if classes != published.classes:
+        yield Finding(f"{classes} classes, {published.classes} are published")
+    if subject.origin:
+        yield Finding(f"the split is not the published one: {subject.origin}", note=True)
+        return
+    for split in SPLITS:
+        items, expected = subject.splits.get(split, ()), getattr(published, split)
+        if len(items) != expected:
+            yield Finding(f"{split}: {some(items)} listed, {expected:,} are published")
+
+
+def check_duplicates(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Find pictures that are in two splits, by path and by content, and twice in one.
+
+    Files of equal content are no fault of a published split: published results have them, too.
+    """
+    published = subject.dataset.published is not None and not subject.origin
+    for split, items in subject.splits.items():
+        counts = Counter(item.impath for item in items)
+        if twice := sorted(path for path, count in counts.items() if count > 1):
+            yield Finding(f"{split}: {some(twice)} listed twice", twice)
+    for one, other in combinations(subject.splits, 2):
+        first, second = ({i.impath for i in subject.splits[split]} for split in (one, other))
+        if both := sorted(first & second):
+            yield Finding(f"{some(both)} both in {one} and in {other}", both)
+        known = {pictures.digests[path]: path for path in first if path in pictures.digests}
+        pairs = [
+            f"{known[digest]} = {path}"
+            for path in sorted(second - first)
+            if (digest := pictures.digests.get(path)) in known
+        ]
+        if pairs:
+            what = f"{some(pairs)} of {other} with the content of one of {one}"
+            yield Finding(what, pairs, note=published)
+
+
+def check_left_out(subject: Subject) -> Iterator[Finding]:
+    """Report unused files among the pictures."""
+    for reason, paths in subject.dataset.left_out.items():
+        if paths:
+            files = sum(not path.is_dir() for path in paths)
+            what = f"left out: {what_is_left(reason, paths)}"
+            yield Finding(what, list(map(str, paths)), note=True, unused=files)
+
+
+def check_turned(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Report pictures with an EXIF rotation flag, and whether it is followed."""
+    if pictures.turned:
+        done = "which is ignored, as in CoOp; INPUT.EXIF upright follows it"
+        if subject.dataset.upright:
+            done = "which is followed; INPUT.EXIF stored ignores it"
+        what = f"{some(pictures.turned)} with an EXIF rotation flag, {done}"
+        yield Finding(what, sorted(pictures.turned), note=True)
