@@ -20,7 +20,7 @@ from datasets.base import FewShotDataset
 from datasets.benchmarks import FolderBenchmark
 from datasets.pictures import TURNED, open_picture, shown, what_is_left
 from datasets.splits import ORIGIN, SPLITS, read_json
-from runs.faults import sentence
+from runs.errors import sentence
 
 CHUNK = 1024  # pictures that are waited for at a time
 
