@@ -12,12 +12,12 @@ from runs.processes import read_results
 from tools.sweeps import names
 from tools.sweeps.protocols import Job, learns_nothing
 
-BESIDE = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
+AT_TEST = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
 OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")
 
 
 def require_own(jobs: Sequence[Job], project: Path) -> None:
-    """Refuse to take the results of other runs for those of these jobs, or to write over them.
+    """Refuse to use, or to write over, results of other runs in the folders of these jobs.
 
     Raises:
         ValueError: names the first such folder, and in what the runs differ.
@@ -31,7 +31,7 @@ def require_own(jobs: Sequence[Job], project: Path) -> None:
 
 
 def differences(job: Job, project: Path) -> list[str]:
-    """In what the run that left its results in a job's folder differs from the job.
+    """Return in what a job differs from the run that left its results in the job's folder.
 
     Nothing is compared where there are no results, or no config beside them.
 
@@ -41,6 +41,7 @@ def differences(job: Job, project: Path) -> list[str]:
     folder = project / job.folder
     if not all((folder / name).is_file() for name in ("results.json", "config.yaml")):
         return []
+    import trainers  # noqa: F401  (registers the trainers, with their keys)
     from runs.config import build_config, read_run_config
     from runs.identity import default_settings
     from train import parse_args
@@ -51,15 +52,17 @@ def differences(job: Job, project: Path) -> list[str]:
     own = names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT)
     if (digest := read_results(folder).get("data")) and own:
         before["data"], now["data"] = digest, own
-    keys = sorted({*before, *now})
-    pairs = [[values.get(key, usual.get(key)) for values in (before, now)] for key in keys]
-    differ = [(key, *pair) for key, pair in zip(keys, pairs, strict=True) if pair[0] != pair[1]]
-    return [f"{key} {one} there, {other} here" for key, one, other in differ]
+    found = []
+    for key in sorted({*before, *now}):
+        one, other = (values.get(key, usual.get(key)) for values in (before, now))
+        if one != other:
+            found.append(f"{key} {one} there, {other} here")
+    return found
 
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Have relative paths begin in a folder; `contextlib.chdir` is new in Python 3.11."""
+    """Resolve relative paths from a folder; `contextlib.chdir` is new in Python 3.11."""
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -69,12 +72,11 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 def compared(cfg: Any) -> dict[str, Any]:
-    """The values of a config that must be those of a job."""
+    """Return the values of a config that must be those of a job."""
     from runs.config_rules import flat
     from runs.identity import NAMED, changed_settings, nodes_of
 
     values = flat(cfg)
-    found = {key: values[key] for key in (*NAMED, *BESIDE)}
-    found |= changed_settings(cfg, nodes_of(cfg))
+    found = {key: values[key] for key in (*NAMED, *AT_TEST)} | changed_settings(cfg, nodes_of(cfg))
     ignored = OF_TRAINING if learns_nothing(cfg.TRAINER.NAME) else ()
     return {key: value for key, value in found.items() if not key.startswith(ignored)}
