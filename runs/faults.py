@@ -93,5 +93,5 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"no permission for {where}; change its owner or mode, or choose another folder"
     if error.errno == errno.EROFS:
-        return f"{where} lies on a read-only file system; choose another --output-dir"
+        return f"{where} lies on a read-only file system; choose another folder"
     return f"{error.strerror}: {where}"

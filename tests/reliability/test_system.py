@@ -72,7 +72,7 @@ def test_a_small_and_a_read_only_file_system(namespace, arguments, tmp_path, wit
     witness("system", "a file system of 100 kB is full", found)
     assert go("new/run", TRAIN__KEEP_CHECKPOINTS=1)[0] == 0
     found = sentence(*go("frozen/run"))
-    assert "lies on a read-only file system; choose another --output-dir" in found
+    assert "lies on a read-only file system; choose another folder" in found
     witness("system", "the output folder is on a read-only mount", found)
 
 

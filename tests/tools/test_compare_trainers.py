@@ -85,7 +85,7 @@ def test_other_settings_are_a_trainer_of_their_own(root):
     write_run(root, "CoOp", "A", 1, {"base": 9, "new": 9}, settings={"TRAINER.COOP.N_CTX": 4})
     trainers = paired.read_trainers(root)
     assert set(trainers) == {"Spotlighter", "CoOp, N_CTX 16", "CoOp, N_CTX 4"}
-    assert len(trainers["CoOp, N_CTX 16"].rows) == 4
+    assert len(trainers["CoOp, N_CTX 16"]) == 4
 
 
 def test_two_configs_of_one_name_are_refused(root):

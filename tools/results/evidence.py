@@ -9,19 +9,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-PREDICTIONS = "predictions.csv"
+from tools.results.read import read_predictions
+
 WORST = 10  # classes in a confusion matrix
 
 
 class Evidence(NamedTuple):
-    """A run, its results as written, and its config."""
+    """A run, its results as written but for the class names, and its config.
+
+    `settings` says in words how the run differs from others of its trainer and config.
+    """
 
     folder: Path
     record: dict[str, Any]
-    """Without the class names."""
     config: str
     settings: str
-    """What tells the run from others of its trainer and config, in words."""
 
     @property
     def versions(self) -> str:
@@ -30,14 +32,17 @@ class Evidence(NamedTuple):
 
 
 def read_evidence(run: Mapping[str, Any]) -> Evidence:
-    """Add its config to a run of `read_results`; one that is missing is said to be so."""
-    path = Path(run["folder"]) / "config.yaml"
+    """Add its config to a run of `read_results`; "none" if it is missing."""
+    path = Path(run["path"]) / "config.yaml"
     config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
     return Evidence(path.parent, run["record"], config, run["settings"])
 
 
 def config_keys(config: str) -> dict[str, str]:
-    """Values of a config as it is written, by dotted key; lines of a list belong to its key."""
+    """Return the values of a config as written, by dotted key; lines of a list join their key.
+
+    It reads thousands of configs in the time of a few with a parser of YAML.
+    """
     found: dict[str, str] = {}
     above: list[tuple[int, str]] = []  # indentation and name of the keys around a line
     for line in config.splitlines():
@@ -55,30 +60,30 @@ def config_keys(config: str) -> dict[str, str]:
     return found
 
 
-def told_configs(runs: Sequence[Evidence]) -> list[str]:
-    """Of each run its config: whole for the first of a trainer, and how the others differ from it.
+def short_configs(runs: Sequence[Evidence]) -> list[str]:
+    """Return the config of each run: whole for the first of a trainer, else what differs from it.
 
     So a page of thousands of runs stays small.
     """
     firsts: dict[str, tuple[Evidence, dict[str, str]]] = {}
-    told = []
+    texts = []
     for run in runs:
         keys = config_keys(run.config)
         first, others = firsts.setdefault(run.record["trainer"], (run, keys))
         if first is run or not keys:
-            told.append(run.config)
+            texts.append(run.config)
             continue
         lines = [
             f"{key}: {keys.get(key, '(is not there)')}"
             for key in {**others, **keys}
             if keys.get(key) != others.get(key)
         ]
-        told.append("\n".join([f"# as the config of {first.folder}, but for:", *lines]))
-    return told
+        texts.append("\n".join([f"# as the config of {first.folder}, but for:", *lines]))
+    return texts
 
 
 def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
-    """Of the classes that are recognised worst, the shares in percent taken for which class.
+    """Return the shares in percent that the worst classes of some runs were taken for.
 
     Args:
         runs: on the same classes, as of several seeds; their pictures are added.
@@ -91,8 +96,9 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     for run in runs:
         record = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
         names = record.get("class_names")
-        if (run.folder / PREDICTIONS).is_file() and names:
-            found.append(read_predictions(run.folder / PREDICTIONS, names))
+        if names and (run.folder / "predictions.csv").is_file():
+            pairs = read_predictions(run.folder, len(names))
+            found.append(pairs.map(list(names).__getitem__).astype(str))
     if not found:
         return None
     pairs = pd.concat(found)
@@ -104,38 +110,17 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
     return rows[columns]
 
 
-def read_predictions(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Names of the true and of the predicted class of each picture.
-
-    Raises:
-        ValueError: the file holds no labels of these classes.
-    """
-    try:
-        pairs = pd.read_csv(path, usecols=["label", "predicted"], dtype=int)
-        if not pairs.isin(range(len(names))).all(axis=None):
-            raise ValueError(f"labels beyond the {len(names)} classes")
-        return pairs.map(list(names).__getitem__).astype(str)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not say what was predicted: {error}") from error
-
-
 def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
-    """Loss and batch accuracy of each epoch, as TensorBoard was told; None if it was told nothing.
+    """Return loss and batch accuracy (`acc`) by epoch from TensorBoard's files; None without them.
 
     Args:
         folder: of a run.
-        epochs: that it trained.
-
-    Returns:
-        Columns epoch (from 1), loss and acc, the means over the steps of an epoch.
+        epochs: that it trained; the curve is the mean over the steps of each, from 1.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    if (
-        not isinstance(epochs, int)
-        or epochs < 1
-        or not any((folder / "tensorboard").glob("events*"))
-    ):
+    files = (folder / "tensorboard").glob("events*")
+    if not isinstance(epochs, int) or epochs < 1 or not any(files):
         return None
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     if not {"train/loss", "train/acc"} <= set(events.Tags()["scalars"]):
@@ -147,9 +132,5 @@ def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
         }
     )
     steps = (curve.index.max() + 1) / epochs  # of an epoch
-    return (
-        curve.groupby((curve.index // steps).astype(int) + 1)
-        .mean()
-        .rename_axis("epoch")
-        .reset_index()
-    )
+    epoch = (curve.index // steps).astype(int) + 1
+    return curve.groupby(epoch).mean().rename_axis("epoch").reset_index()
