@@ -1,9 +1,4 @@
-r"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh call it.
-
-Usage:
-    python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR] \
-        [--target-root DIR]
-"""
+"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh call it."""
 
 from __future__ import annotations
 
@@ -104,26 +99,21 @@ def carry_out(job: Job) -> int:
     return process.wait()
 
 
-def fail(message: str) -> int:
-    """Print an error; returns the exit code."""
-    print(message, file=sys.stderr)
-    return 2
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs in order; stops at the first that fails, with its exit code."""
     args = parse_arguments(arguments)
     hear_sigterm()
+    jobs = None
     try:
         jobs = jobs_of(args)
-    except ValueError as error:
-        return fail(f"{args.protocol}: {error}.\n\n{args.help}")
-    except OSError as error:
-        return fail(f"{args.protocol}: error: {' '.join(str(error).split())}")
-    try:
         require_own(jobs, names.PROJECT)
     except (ValueError, OSError) as error:
-        return fail(f"{args.protocol}: error: {' '.join(str(error).split())}")
+        if jobs is None and isinstance(error, ValueError):  # of the arguments
+            message = f"{error}.\n\n{args.help}"
+        else:
+            message = f"error: {' '.join(str(error).split())}"
+        print(f"{args.protocol}: {message}", file=sys.stderr)
+        return 2
     for job in jobs:
         if job.is_done(names.PROJECT):
             print(f"{job.name}: done, see {job.folder}", flush=True)

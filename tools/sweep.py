@@ -50,14 +50,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--output", type=Path, default=Path("output/sweep"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--serial", action="store_true", help="without Ray, one job at a time")
-    where.add_argument(
-        "--processes",
-        type=whole(1),
-        nargs="?",
-        const=os.cpu_count() or 1,
-        metavar="N",
-        help="without Ray, N jobs at a time (as many as there are cores)",
-    )
+    cores = {"nargs": "?", "const": os.cpu_count() or 1, "metavar": "N", "type": whole(1)}
+    where.add_argument("--processes", **cores, help="without Ray, N jobs at a time (all cores)")
     where.add_argument("--address", help='of a Ray cluster, as "auto"')
     add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     add("--gpus", type=float, help="GPUs for each job on Ray, as 0.5 (1 where there are any)")
@@ -83,14 +77,14 @@ def run(args: argparse.Namespace) -> int:
     if not schedule.left():
         print(f"all {len(schedule.jobs)} jobs were done before")
         return 0
-    bars = Bars(schedule, launch.project)
+    bars = Bars(schedule)
     with bars.progress:
         if args.serial or args.processes:
             workers = LocalWorkers(launch, args.processes or 1)
         else:
             workers = RayWorkers(launch, args.address, args.gpus)
         schedule.run(workers, bars)
-    return show_failures(schedule, launch.project)
+    return show_failures(schedule)
 
 
 @reports_user_errors

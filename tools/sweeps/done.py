@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,7 @@ OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")
 
 
 def require_own(jobs: Sequence[Job], project: Path) -> None:
-    """Refuse to use, or to write over, results of other runs in the folders of these jobs.
-
-    Raises:
-        ValueError: names the first such folder, and in what the runs differ.
-    """
+    """Refuse to use, or to write over, results of other runs in the folders of these jobs."""
     for job in jobs:
         if found := differences(job, project):
             raise ValueError(
@@ -31,13 +25,7 @@ def require_own(jobs: Sequence[Job], project: Path) -> None:
 
 
 def differences(job: Job, project: Path) -> list[str]:
-    """Return in what a job differs from the run that left its results in the job's folder.
-
-    Nothing is compared where there are no results, or no config beside them.
-
-    Raises:
-        ValueError: the config is damaged, or the job's own is refused.
-    """
+    """Return in what a job differs from the run that left results and config in its folder."""
     folder = project / job.folder
     if not all((folder / name).is_file() for name in ("results.json", "config.yaml")):
         return []
@@ -46,8 +34,10 @@ def differences(job: Job, project: Path) -> list[str]:
     from runs.identity import default_settings
     from train import parse_args
 
-    with working_in(project):
-        there, here = read_run_config(folder), build_config(parse_args(list(job.words)))
+    args = parse_args(list(job.words))
+    args.config_file = str(project / args.config_file)
+    args.dataset_config_file = str(project / args.dataset_config_file)
+    there, here = read_run_config(folder), build_config(args)
     before, now, usual = compared(there), compared(here), default_settings()
     own = names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT)
     if (digest := read_results(folder).get("data")) and own:
@@ -58,17 +48,6 @@ def differences(job: Job, project: Path) -> list[str]:
         if one != other:
             found.append(f"{key} {one} there, {other} here")
     return found
-
-
-@contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """Resolve relative paths from a folder; `contextlib.chdir` is new in Python 3.11."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def compared(cfg: Any) -> dict[str, Any]:

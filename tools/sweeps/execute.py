@@ -20,23 +20,17 @@ PATIENCE = 10  # seconds that a job has to end after it was asked to
 
 @dataclass(frozen=True)
 class Launch:
-    """How a job is started.
+    """How a job is started."""
 
-    Attributes:
-        threads: of each process, fixed: results depend on it in the last digits.
-        processes: more than 1: that many, a GPU each, by torchrun.
-        project: folder of train.py.
-    """
-
-    threads: int = 1
-    processes: int = 1
-    project: Path = names.PROJECT
+    threads: int = 1  # of each process, fixed: results depend on it in the last digits
+    processes: int = 1  # more than 1: that many, a GPU each, by torchrun
+    project: Path = names.PROJECT  # folder of train.py
 
     def command(self, job: Job) -> list[str]:
         """Return the job as a command line."""
-        torchrun = ("-m", "torch.distributed.run", "--standalone")
-        several = (*torchrun, "--nproc-per-node", str(self.processes))
-        return [sys.executable, *(several if self.processes > 1 else ()), "train.py", *job.words]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        several = [*torchrun, str(self.processes)] if self.processes > 1 else []
+        return [sys.executable, *several, "train.py", *job.words]
 
     def start(self, job: Job) -> subprocess.Popen:
         """Start the job in a process group of its own, behind `guard`; it writes to its log."""
@@ -79,10 +73,6 @@ class LocalWorkers:
     def __init__(self, launch: Launch, places: int = 1) -> None:
         self.launch, self.places = launch, places
         self.running: dict[Job, subprocess.Popen] = {}
-
-    def has_room(self) -> bool:
-        """Whether another job may start."""
-        return len(self.running) < self.places
 
     def start(self, job: Job) -> None:
         """Start a job."""

@@ -15,22 +15,14 @@ TEACHER, TEACHER_KEY = "PromptSRC", "TRAINER.PROMPTKD.TEACHER_DIR"
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep runs over.
-
-    Attributes:
-        trainers: each TRAINER or TRAINER:CONFIG.
-        datasets: stems; the sources of xd and dg.
-        shots: (): those of each protocol.
-        targets: of xd and dg; (): those of each source.
-        opts: KEY VALUE pairs for every job.
-    """
+    """What a sweep runs over; see `Cell`."""
 
     protocols: tuple[str, ...]
-    trainers: tuple[str, ...]
+    trainers: tuple[str, ...]  # each TRAINER or TRAINER:CONFIG
     datasets: tuple[str, ...]
     output: Path
     seeds: tuple[int, ...] = (1,)
-    shots: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()  # those of each protocol
     targets: tuple[str, ...] = ()
     root: str = "data"
     target_root: str = ""
@@ -77,14 +69,9 @@ class Grid:
 
 
 def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
-    """Draw the embedded data sets that are missing, so that no two jobs draw the same.
-
-    Args:
-        used: roots, relative to the project, and stems.
-        project: the project's folder.
-    """
-    folders = [project / root / name for root, name in used if is_embedded(name)]
-    missing = [folder for folder in folders if not folder.is_dir()]
+    """Draw the missing ones of embedded data sets (roots, stems), so that no two jobs do."""
+    embedded = [project / root / name for root, name in used if is_embedded(name)]
+    missing = [folder for folder in embedded if not folder.is_dir()]
     if not missing:
         return
     from dassl.data.datasets import DATASET_REGISTRY

@@ -38,34 +38,21 @@ def is_embedded(dataset: str) -> bool:
 
 @cache
 def read_data(name: str, root: Path, label: str = "") -> Any:
-    """Build a data set for its label and digest.
-
-    Args:
-        name: DATASET.NAME.
-        root: DATASET.ROOT.
-        label: DATASET.LABEL; "" for the data's own.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged.
-    """
+    """Build a data set for its label and digest, from DATASET.NAME, .ROOT and .LABEL."""
     from dassl.config import get_cfg_default
     from dassl.data.datasets import build_dataset
 
     import datasets  # noqa: F401  (registers the data sets)
 
     cfg = get_cfg_default()
-    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, name, str(root)
-    cfg.DATASET.LABEL = label
+    cfg.VERBOSE, cfg.DATASET.LABEL = False, label
+    cfg.DATASET.NAME, cfg.DATASET.ROOT = name, str(root)
     return build_dataset(cfg)
 
 
 @cache
 def digest_of(name: str, root: Path) -> str:
-    """Return the digest of a data set; "" where it is missing or would take long to read.
-
-    The user's own pictures are read, and benchmarks that have a split file.
-    """
+    """Return the digest of own pictures, or of a benchmark with a split file; "" of others."""
     from dassl.data.datasets import DATASET_REGISTRY
 
     import datasets  # noqa: F401  (registers the data sets)

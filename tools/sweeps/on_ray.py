@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 
@@ -30,11 +31,7 @@ def attempt(job: Job, launch: Launch) -> int:
 
 
 def require_listener(address: str) -> None:
-    """Refuse an address where Ray does not listen; Ray itself would wait for minutes.
-
-    Raises:
-        ConnectionError: nothing answers there, or something else does.
-    """
+    """Refuse an address where Ray does not listen; Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return  # as "auto"
@@ -57,11 +54,9 @@ class RayWorkers:
         launch: how a job is started.
         address: of a cluster, as "auto"; None for one of this machine alone.
         gpus: of each job, fractions allowed; None: `launch.processes` if the cluster has any.
-
-    Raises:
-        ModuleNotFoundError: Ray is not installed.
-        ConnectionError: no cluster at that address.
     """
+
+    places = math.inf  # Ray queues jobs itself
 
     def __init__(self, launch: Launch, address: str | None, gpus: float | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -89,10 +84,6 @@ class RayWorkers:
         task = ray.remote(num_cpus=launch.threads * launch.processes, num_gpus=gpus, max_retries=0)
         self.ray, self.task, self.launch = ray, task(attempt), launch
         self.running: dict[Job, object] = {}
-
-    def has_room(self) -> bool:
-        """Ray queues jobs itself."""
-        return True
 
     def start(self, job: Job) -> None:
         """Hand a job to Ray."""

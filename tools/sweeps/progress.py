@@ -27,15 +27,10 @@ EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 
 
 class Bars:
-    """One bar for the sweep and one for each running job.
+    """One bar for the sweep and one for each running job."""
 
-    Args:
-        schedule: whose jobs are shown.
-        project: folder that the jobs' folders lie below.
-    """
-
-    def __init__(self, schedule: Schedule, project: Path) -> None:
-        self.project = project
+    def __init__(self, schedule: Schedule) -> None:
+        self.project = schedule.project
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -109,16 +104,12 @@ def show_plan(schedule: Schedule, launch: Launch) -> None:
     print(f"{len(schedule.jobs)} jobs, {len(schedule.states)} done")
 
 
-def show_failures(schedule: Schedule, project: Path) -> int:
-    """Print what failed, with the end of its log, and how many jobs were skipped for it.
-
-    Returns:
-        The exit code: 1 if anything failed.
-    """
+def show_failures(schedule: Schedule) -> int:
+    """Print what failed, with the end of its log, and how many jobs need it; returns 1, or 0."""
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     failed = [job for job, state in schedule.states.items() if state is State.FAILED]
     for job in failed:
-        log = project / job.log
+        log = schedule.project / job.log
         tail = "\n".join(read_log(log).splitlines()[-15:]) or "(no output)"
         console.print(f"failed: {job.name}: {schedule.reasons[job]}; the end of {log}:\n{tail}")
     skipped = list(schedule.states.values()).count(State.SKIPPED)

@@ -28,19 +28,12 @@ CONTEXT = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT":
 
 @dataclass(frozen=True)
 class Job:
-    """One call of train.py.
-
-    Attributes:
-        name: for people.
-        folder: where it writes; no two jobs share one.
-        words: arguments of train.py.
-        needs: folders of the jobs that must be done before.
-    """
+    """One call of train.py."""
 
     name: str
-    folder: Path
+    folder: Path  # where it writes; no two jobs share one
     words: tuple[str, ...]
-    needs: tuple[Path, ...] = ()
+    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before
 
     @property
     def log(self) -> Path:
@@ -54,29 +47,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a grid.
-
-    Attributes:
-        dataset: stem of its yaml; the source of xd and dg.
-        config: stem of the trainer's yaml; "" for the protocol's default.
-        targets: stems, of xd and dg; () for the protocol's default.
-        target_root: folder of the targets' data; "" for that of the source.
-        opts: KEY VALUE pairs for train.py.
-        needs: folders of jobs that its training needs, as a teacher's.
-    """
+    """One cell of a grid. Data sets and configs are stems of their yaml files."""
 
     protocol: str
     trainer: str
-    dataset: str
+    dataset: str  # the source of xd and dg
     seed: int
     shots: int
     output: Path
-    config: str = ""
+    config: str = ""  # the protocol's default
     root: str = "data"
-    targets: tuple[str, ...] = ()
-    target_root: str = ""
-    opts: tuple[str, ...] = ()
-    needs: tuple[Path, ...] = ()
+    targets: tuple[str, ...] = ()  # of xd and dg; (): the protocol's default
+    target_root: str = ""  # folder of the targets' data; "": that of the source
+    opts: tuple[str, ...] = ()  # KEY VALUE pairs for train.py
+    needs: tuple[Path, ...] = ()  # folders of jobs that its training needs, as a teacher's
 
     @property
     def given(self) -> dict[str, str]:
@@ -126,11 +110,7 @@ def default_targets(protocol: str, source: str) -> tuple[str, ...]:
 
 
 def plan(cell: Cell) -> list[Job]:
-    """Return the jobs of one cell; the first one trains.
-
-    Raises:
-        ValueError: see `Cell.resolved`.
-    """
+    """Return the jobs of one cell; the first one trains. Raises as `Cell.resolved`."""
     cell = cell.resolved()
     seed, data = f"seed{cell.seed}", _data_level(cell)
     if cell.protocol == "base2new":

@@ -33,13 +33,7 @@ class State(Enum):
 
 
 class Schedule:
-    """The jobs of a sweep and what became of them.
-
-    Args:
-        jobs: all that belong together.
-        retries: further attempts after one that failed.
-        project: folder that the jobs' folders lie below.
-    """
+    """The jobs of a sweep, below the folder `project`, and what became of them."""
 
     def __init__(self, jobs: Sequence[Job], retries: int, project: Path) -> None:
         self.jobs, self.retries, self.project = list(jobs), retries, project
@@ -76,10 +70,11 @@ class Schedule:
 
     def _start_ready(self, workers: LocalWorkers | RayWorkers, bars: Bars) -> None:
         for job in self.left():
+            free = len(workers.running) < workers.places
             found = [self.states.get(other) for other in self.needed(job)]
             if State.FAILED in found or State.SKIPPED in found:
                 self._close(job, State.SKIPPED, bars)
-            elif None not in found and job not in workers.running and workers.has_room():
+            elif None not in found and job not in workers.running and free:
                 bars.start(job)
                 workers.start(job)
 
