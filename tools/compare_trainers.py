@@ -34,17 +34,11 @@ SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trai
 
 
 class Pair(NamedTuple):
-    """Both halves of a run on one data set with one seed.
+    """Both halves of a run on one data set with one seed."""
 
-    Attributes:
-        row: COLUMNS and git.
-        right: whether each picture was right, by half.
-        tested: digests of the data (None: unknown) and labels of the pictures, of both halves.
-    """
-
-    row: dict[str, object]
-    right: dict[str, np.ndarray]
-    tested: tuple[object, ...]
+    row: dict[str, object]  # COLUMNS and git
+    right: dict[str, np.ndarray]  # whether each picture was right, by half
+    tested: tuple[object, ...]  # digests of the data (None: unknown) and labels, of both halves
 
 
 Runs = dict[tuple[str, int], Pair]  # of one trainer, by data set and seed
@@ -54,11 +48,8 @@ def read_pair(name: str, base: dict[str, Any], new: dict[str, Any]) -> Pair:
     """Read both halves of a run."""
     predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
     row = {
-        "trainer": name,
-        "dataset": base["dataset"],
-        "seed": base["seed"],
-        "base": base["accuracy"],
-        "new": new["accuracy"],
+        **{"trainer": name, "dataset": base["dataset"], "seed": base["seed"]},
+        **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
         "learned_parameters": base["learned_parameters"],
@@ -79,11 +70,7 @@ def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
 
 
 def read_trainers(root: Path) -> dict[str, Runs]:
-    """Return all trainers below a folder; runs without their half on new classes are left out.
-
-    Raises:
-        ValueError: there is no finished run, or two configs have one name here.
-    """
+    """Return all trainers below a folder; runs without their half on new classes are left out."""
     runs = [run for run in load_runs(root) if "record" in run and run["source"] == run["dataset"]]
     base, new = (
         {tuple(run[key] for key in KEY): run for run in runs if run["classes"] == half}
@@ -110,11 +97,7 @@ def frame_of(runs: Runs) -> pd.DataFrame:
 
 
 def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
-    """Return the data sets of both trainers, and the seeds that both have on all of them.
-
-    Raises:
-        ValueError: they were tested on other pictures.
-    """
+    """Return the data sets of both trainers, and the seeds that both have on all of them."""
     cells = sorted(ours.keys() & other.keys())
     for cell in cells:
         pairs = zip(ours[cell].tested, other[cell].tested, strict=True)

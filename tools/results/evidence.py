@@ -15,15 +15,12 @@ WORST = 10  # classes in a confusion matrix
 
 
 class Evidence(NamedTuple):
-    """A run, its results as written but for the class names, and its config.
-
-    `settings` says in words how the run differs from others of its trainer and config.
-    """
+    """A run, its results and config as written."""
 
     folder: Path
-    record: dict[str, Any]
+    record: dict[str, Any]  # without the class names
     config: str
-    settings: str
+    settings: str  # what tells it from others of its trainer and config, in words
 
     @property
     def versions(self) -> str:
@@ -39,10 +36,7 @@ def read_evidence(run: Mapping[str, Any]) -> Evidence:
 
 
 def config_keys(config: str) -> dict[str, str]:
-    """Return the values of a config as written, by dotted key; lines of a list join their key.
-
-    It reads thousands of configs in the time of a few with a parser of YAML.
-    """
+    """Return the values of a config as written, by dotted key; much faster than parsing YAML."""
     found: dict[str, str] = {}
     above: list[tuple[int, str]] = []  # indentation and name of the keys around a line
     for line in config.splitlines():
@@ -61,10 +55,7 @@ def config_keys(config: str) -> dict[str, str]:
 
 
 def short_configs(runs: Sequence[Evidence]) -> list[str]:
-    """Return the config of each run: whole for the first of a trainer, else what differs from it.
-
-    So a page of thousands of runs stays small.
-    """
+    """Return the config of each run: of the first of a trainer whole, else what differs from it."""
     firsts: dict[str, tuple[Evidence, dict[str, str]]] = {}
     texts = []
     for run in runs:
@@ -73,24 +64,17 @@ def short_configs(runs: Sequence[Evidence]) -> list[str]:
         if first is run or not keys:
             texts.append(run.config)
             continue
-        lines = [
-            f"{key}: {keys.get(key, '(is not there)')}"
-            for key in {**others, **keys}
-            if keys.get(key) != others.get(key)
-        ]
+        differ = [key for key in {**others, **keys} if keys.get(key) != others.get(key)]
+        lines = [f"{key}: {keys.get(key, '(is not there)')}" for key in differ]
         texts.append("\n".join([f"# as the config of {first.folder}, but for:", *lines]))
     return texts
 
 
 def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
-    """Return the shares in percent that the worst classes of some runs were taken for.
+    """Return the shares in percent that the WORST classes of some runs were taken for.
 
-    Args:
-        runs: on the same classes, as of several seeds; their pictures are added.
-
-    Returns:
-        (WORST true classes, at most 2 WORST predicted classes: these, and what they are taken for
-        most); None where no run left its predictions.
+    Columns are these classes, and at most as many that they are taken for most. The runs, as of
+    several seeds, have the same classes. None where no run left its predictions.
     """
     found = []
     for run in runs:
@@ -111,12 +95,7 @@ def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
 
 
 def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
-    """Return loss and batch accuracy (`acc`) by epoch from TensorBoard's files; None without them.
-
-    Args:
-        folder: of a run.
-        epochs: that it trained; the curve is the mean over the steps of each, from 1.
-    """
+    """Return a run's mean loss and batch accuracy (acc) by epoch, or None, from TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     files = (folder / "tensorboard").glob("events*")
@@ -125,12 +104,8 @@ def training_curve(folder: Path, epochs: int) -> pd.DataFrame | None:
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     if not {"train/loss", "train/acc"} <= set(events.Tags()["scalars"]):
         return None
-    curve = pd.DataFrame(
-        {
-            name: {event.step: event.value for event in events.Scalars(f"train/{name}")}
-            for name in ("loss", "acc")
-        }
-    )
+    scalars = {name: events.Scalars(f"train/{name}") for name in ("loss", "acc")}
+    curve = pd.DataFrame({n: {e.step: e.value for e in found} for n, found in scalars.items()})
     steps = (curve.index.max() + 1) / epochs  # of an epoch
     epoch = (curve.index // steps).astype(int) + 1
     return curve.groupby(epoch).mean().rename_axis("epoch").reset_index()

@@ -25,18 +25,12 @@ MIN_RADAR = 3  # axes
 
 @dataclass
 class Part:
-    """A section of the page.
-
-    Attributes:
-        caption: settings that are the same in all rows.
-        headings: words, and whether numbers stand below them.
-        rows: cells: what is shown, and what it is sorted by.
-    """
+    """A section of the page."""
 
     title: str
-    caption: str = ""
-    headings: list[tuple[str, bool]] = field(default_factory=list)
-    rows: list[list[tuple[str, Any]]] = field(default_factory=list)
+    caption: str = ""  # settings that are the same in all rows
+    headings: list[tuple[str, bool]] = field(default_factory=list)  # and whether of numbers
+    rows: list[list[tuple[str, Any]]] = field(default_factory=list)  # cells: text, sorting key
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -44,11 +38,11 @@ class Part:
 def build_page(
     rows: pd.DataFrame, runs: list[dict[str, Any]], title: str, root: str, overlays: int
 ) -> str:
-    """Return the page.
+    """Return the page of the rows of `pair_runs` and the runs of `load_runs`.
 
     Args:
-        rows: of `pair_runs`.
-        runs: of `load_runs`; those with a results.json are shown one by one.
+        rows: a row for each seed.
+        runs: those with a results.json are shown one by one.
         title: of the page.
         root: folder of all data sets, if it was moved; for the overlays.
         overlays: data sets whose kept patches are drawn, at most.
@@ -99,10 +93,7 @@ def section_part(section: Section) -> Part:
 
 
 def labels(summary: pd.DataFrame) -> pd.Series:
-    """Return the trainer of each row, with config and settings where they tell rows apart.
-
-    A config is named where a trainer has several on one data set with as many shots.
-    """
+    """Return the trainer of each row, with its config and settings where several are compared."""
     trainer = summary["trainer"]
     configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
     several = configs[configs > 1].index.get_level_values("trainer")

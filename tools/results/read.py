@@ -24,12 +24,10 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
-BESIDE = {
-    **{"data": None, "weights": None},
-    **{"split": "test", "epoch": "final", "settings": "known"},
-}
+BESIDE = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
 
-ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
+PERCENT = r"([\.\deE+-]+)%"
+ACCURACY = rf"\* accuracy: {PERCENT}"
 CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
 SEED = r"seed_?(?P<seed>\d+)$"
 DATASET = r"(?P<dataset>[^/]+)"
@@ -67,13 +65,10 @@ def read_runs(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read one results.json; a run without a source was trained on its own data set.
-
-    `record` is its content but the class names, which thousands of runs share.
+    """Read one results.json; `record` is its content but the class names, of which many are equal.
 
     Raises:
-        ValueError: it is no JSON, or a field is missing or of the wrong type; or nothing was
-            trained although the trainer learns.
+        ValueError: a field is missing or of the wrong type, or a trainer that learns did not train.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     given = content if isinstance(content, dict) else {}
@@ -104,11 +99,7 @@ def is_valid(field: str, value: Any) -> bool:
 
 
 def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a results.json; earlier versions left them to the config beside it.
-
-    Raises:
-        ValueError: they are no mapping of keys to plain values.
-    """
+    """Return the settings of a results.json; earlier versions left them to the config beside it."""
     found = record.get("settings", {})
     if "settings" not in record and (path.parent / "config.yaml").is_file():
         import trainers  # noqa: F401  (registers the trainers, with their keys)
@@ -127,7 +118,6 @@ def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:
     """Return the columns label and predicted of a run's predictions.csv, whole numbers.
 
     Raises:
-        FileNotFoundError: the run left none.
         ValueError: the file holds no labels, or labels beyond the number of classes.
     """
     path = folder / "predictions.csv"
@@ -145,10 +135,6 @@ def read_logs(folder: Path) -> list[dict[str, Any]]:
 
     PromptKD tests both halves in its training: its validation pictures are those of the base
     classes, its test pictures those of the new ones.
-
-    Raises:
-        ValueError: the folder has no known layout, or no log ends with an accuracy; or the run is
-            one of this project and not done.
     """
     if (folder / "config.yaml").exists():  # this project leaves results.json, too
         raise ValueError("the run did not finish")
@@ -157,24 +143,17 @@ def read_logs(folder: Path) -> list[dict[str, Any]]:
     if run["trainer"] != "PromptKD" or run["classes"] != "base":
         return [run | {"accuracy": accuracy}]
     halves = {"base": last_on(log, "val"), "new": last_on(log, "test")}
-    return [
-        run | {"classes": classes, "accuracy": found}
-        for classes, found in halves.items()
-        if found is not None
-    ]
+    known = {classes: found for classes, found in halves.items() if found is not None}
+    return [run | {"classes": classes, "accuracy": found} for classes, found in known.items()]
 
 
 def place_of(folder: Path) -> dict[str, Any]:
-    """Return what the folder of a log says of its run.
-
-    Raises:
-        ValueError: it has no known layout, or stands below base2new without saying which classes.
-    """
+    """Return what the folder of a log says of its run."""
     path = folder.absolute().as_posix()
-    matches = (layout.search(path) for layout in LAYOUTS)
-    where = next((match.groupdict() for match in matches if match), None)
-    if where is None:
+    match = next(filter(None, (layout.search(path) for layout in LAYOUTS)), None)
+    if match is None:
         raise ValueError("its folder does not say trainer, data set and seed")
+    where = match.groupdict()
     classes = HALVES.get(where.get("half") or "", "all")
     if classes == "all" and OF_HALVES.search(path):
         raise ValueError("its folder does not say whether it tests base or new classes")
@@ -196,11 +175,7 @@ def name_of(stem: str) -> str:
 
 
 def newest_log(folder: Path, keyword: str = "accuracy") -> tuple[str, float]:
-    """Return the newest finished log of a folder, and its final accuracy or other percentage.
-
-    Raises:
-        ValueError: no log ends with one.
-    """
+    """Return the newest finished log of a folder, and its final accuracy or other percentage."""
     for path in sorted(folder.glob("log.txt*"), reverse=True):
         text = path.read_text("utf-8", "replace")
         if (found := read_accuracy(text, keyword)) is not None:
@@ -218,13 +193,13 @@ def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
     trains = re.search(r"^epoch \[", log, re.MULTILINE)
     end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
     match = re.search(end, log, re.MULTILINE)
-    result = re.compile(rf"\* {re.escape(keyword)}: ([\.\deE+-]+)%")
-    found = result.findall(log, match.end()) if match else []
+    result = rf"\* {re.escape(keyword)}: {PERCENT}"
+    found = re.findall(result, log[match.end() :]) if match else []
     return float(found[-1]) if found else None
 
 
 def last_on(log: str, split: str) -> float | None:
     """Return the last accuracy in percent that a log reports on a split; None if there is none."""
     parts = [part for part in log.split("Evaluate on the *")[1:] if part.startswith(split)]
-    found = [match for part in parts if (match := ACCURACY.search(part))]
-    return float(found[-1].group(1)) if found else None
+    found = [match[1] for part in parts if (match := re.search(ACCURACY, part))]
+    return float(found[-1]) if found else None

@@ -51,10 +51,9 @@ def load_runs(root: Path) -> list[dict[str, Any]]:
 
 
 def name_settings(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs with `settings` in words, as "N_CTX 16, CSC True"; "" where none differ.
+    """Return the runs with those settings in words that differ in GROUPS, as "CSC True, N_CTX 16".
 
-    Named are those that differ between runs of one trainer and config; a digest of the data is
-    named where it differs between runs on one data set. Settings in words stay.
+    It is "" where none differ; settings that are words already stay.
     """
     runs = list(runs)
     known = [run.get("settings") or {} for run in runs]
@@ -142,7 +141,7 @@ def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def is_shift(source: str, target: str) -> bool:
-    """Whether a data set is a domain shift: its name begins with its source's, as ImageNetV2."""
+    """Whether a data set is a domain shift: its name begins with the source's, as ImageNetV2."""
     return target != source and target.lower().startswith(source.lower())
 
 
@@ -162,10 +161,9 @@ def split_sections(rows: pd.DataFrame) -> list[Section]:
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each group: means over seeds, and standard deviations as base_std.
+    """Return one row for each group: means over `seeds` seeds, and deviations as base_std.
 
-    One seed has no standard deviation; a seed without a score is left out of that score's mean.
-    `seeds` is the number of seeds.
+    One seed has no deviation; a seed without a score is left out of that score's mean.
     """
     groups = rows.groupby(GROUP)
     summary = groups[[*CLASSES, *EFFORT]].mean()
@@ -178,10 +176,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_datasets(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each trainer: means over the data sets.
-
-    A score is missing where the trainer lacks it on one of the table's data sets.
-    """
+    """Return means over the data sets, missing where a trainer lacks one of the table's."""
     scores = [*CLASSES, "hm_mean"]
     groups = summary.groupby([name for name in GROUP if name not in ("source", "dataset")])
     average = groups[[*scores, *EFFORT]].mean()

@@ -24,11 +24,7 @@ OUR_NAMES = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures", "CLIP"
 
 
 def read_published() -> pd.DataFrame:
-    """Return the published table.
-
-    Raises:
-        ValueError: the file does not hold such a table.
-    """
+    """Return the published table."""
     columns = {"dataset": str, "method": str, "base": float, "new": float, "hm": float}
     try:
         return pd.read_csv(PUBLISHED, usecols=list(columns), dtype=columns)
@@ -37,10 +33,7 @@ def read_published() -> pd.DataFrame:
 
 
 def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return a summary with the published rows of its data sets among its own.
-
-    The published average is added only to averages over the same data sets.
-    """
+    """Return a summary with the published rows of its data sets; their average only beside all."""
     figures = read_published().replace({"dataset": OUR_NAMES, "method": OUR_NAMES})
     benchmarks = set(figures["dataset"]) - {"Average"}
     wanted = set(summary["dataset"]) - {AVERAGE}
@@ -64,10 +57,9 @@ def format_score(mean: float, deviation: float) -> str:
 
 
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return a summary as strings, without columns of classes that no run tested.
+    """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what a run lacks is missing. Settings are a column
-    where runs differ in some.
+    What the literature does not print is empty, what a run lacks is missing.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
     if not text["settings"].any():
