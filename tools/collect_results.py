@@ -25,18 +25,10 @@ from rich.measure import Measurement
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
-from tools.results import tables
+from tools.results import rows, tables
 from tools.results.cells import csv_frame
 from tools.results.read import EFFORT
-from tools.results.rows import (
-    COLUMNS,
-    Section,
-    load_runs,
-    order_rows,
-    pair_runs,
-    split_sections,
-    with_average,
-)
+from tools.results.rows import COLUMNS
 from tools.shared.command_line import parser_of, reports_user_errors
 
 FILE_WIDTH = 200  # characters
@@ -48,23 +40,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add = parser.add_argument
     add("root", type=Path, help="folder below which results are looked for")
     add("--csv", type=Path, help="write one row for each seed to this file")
-    add(
-        "--columns",
-        nargs="+",
-        choices=COLUMNS,
-        default=COLUMNS,
-        metavar="NAME",
-        help=f"columns of the CSV, out of {', '.join(COLUMNS)}",
-    )
+    names = {"nargs": "+", "metavar": "NAME", "choices": COLUMNS, "default": COLUMNS}
+    add("--columns", **names, help=f"columns of the CSV, out of {', '.join(COLUMNS)}")
     add("--markdown", type=Path, help="write the tables to this file")
     add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
     add("--published", action="store_true", help="add the published figures of the literature")
     return parser.parse_args(arguments)
 
 
-def text_of(section: Section, published: bool) -> pd.DataFrame:
+def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
     """Return the table of a section as strings, with the published figures if asked for."""
-    summary = with_average(section)
+    summary = rows.with_average(section)
     if published and "hm" in section.scores:
         summary = tables.beside_published(summary)
     return tables.to_text(summary)
@@ -88,12 +74,12 @@ def write(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the tables; returns 1 if nothing was found."""
     args = parse_arguments(arguments)
-    runs = load_runs(args.root)
+    runs = rows.load_runs(args.root)
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)
         return 1
-    rows = pair_runs(runs)
-    texts = {s.title: text_of(s, args.published) for s in split_sections(rows)}
+    seeds = rows.pair_runs(runs)
+    texts = {s.title: text_of(s, args.published) for s in rows.split_sections(seeds)}
     console = Console()
     if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
         console = Console(width=FILE_WIDTH)
@@ -105,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if path:
             write(path, "\n".join(form(text, title) for title, text in texts.items()))
     if args.csv:
-        frame = csv_frame(order_rows(rows)[args.columns])
+        frame = csv_frame(rows.order_rows(seeds)[args.columns])
         write(args.csv, frame.to_csv(index=False, float_format="%.4f"))
     return 0
 

@@ -59,35 +59,21 @@ def as_picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
     return embed
 
 
-def deviations(summary: pd.DataFrame, score: str) -> np.ndarray:
-    """Return the standard deviations of a score over seeds; 0 where there are none."""
-    found = summary.get(f"{score}_std", pd.Series(0.0, summary.index))
-    return found.fillna(0.0).to_numpy(float)
-
-
 @as_picture
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
-    rows, thick = len(summary), 0.8 / len(scores)
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.17 * rows * (len(scores) + 1)))
-    place = np.arange(rows)
-    for i, score in enumerate(scores):
-        axes.barh(
-            place + (i - (len(scores) - 1) / 2) * thick,
-            summary[score].to_numpy(float),
-            thick,
-            xerr=deviations(summary, score),
-            error_kw={"elinewidth": 1},
-            color=SCORE_COLOURS[score],
-            label=HEADINGS.get(score, score),
-        )
-    axes.set_yticks(place, summary["label"])
+    size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))
+    errors = summary[[f"{score}_std" for score in scores]].fillna(0).to_numpy(float).T
+    style = {"color": [SCORE_COLOURS[score] for score in scores], "error_kw": {"elinewidth": 1}}
+    values = summary.set_index("label")[list(scores)].rename(columns=HEADINGS)
+    axes = values.plot.barh(figsize=size, width=0.8, xerr=errors, legend=False, **style)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("accuracy, percent; mean and standard deviation over seeds")
+    axes.set_ylabel("")
     if len(scores) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    return figure
+    return axes.figure
 
 
 @as_picture
@@ -97,16 +83,10 @@ def shot_curves(summary: pd.DataFrame) -> Figure:
     shots = sorted(summary["shots"].unique())
     groups = summary.groupby("label", sort=False)
     for colour, (label, rows) in zip(cycle(COLOURS), groups, strict=False):
-        ordered = rows.sort_values("shots")
-        axes.errorbar(
-            [shots.index(value) for value in ordered["shots"]],
-            ordered["all"].to_numpy(float),
-            deviations(ordered, "all"),
-            color=colour,
-            marker="o",
-            capsize=3,
-            label=label,
-        )
+        points = rows.sort_values("shots")
+        places, errors = [shots.index(n) for n in points["shots"]], points["all_std"].fillna(0)
+        style = {"color": colour, "marker": "o", "capsize": 3, "label": label}
+        axes.errorbar(places, points["all"], errors, **style)
     axes.set_xticks(range(len(shots)), shots)
     axes.set_xlabel("training pictures a class")
     axes.set_ylabel("accuracy, percent")
