@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,32 +33,26 @@ COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_param
 SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
 
 
-class Pair(NamedTuple):
-    """Both halves of a run on one data set with one seed."""
+def read_pair(name: str, base: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return COLUMNS and git of both halves of a run, and what is known of its pictures.
 
-    row: dict[str, object]  # COLUMNS and git
-    right: dict[str, np.ndarray]  # whether each picture was right, by half
-    tested: tuple[object, ...]  # digests of the data (None: unknown) and labels, of both halves
-
-
-Runs = dict[tuple[str, int], Pair]  # of one trainer, by data set and seed
-
-
-def read_pair(name: str, base: dict[str, Any], new: dict[str, Any]) -> Pair:
-    """Read both halves of a run."""
+    `right` says of each picture whether it was right, by half; `tested` holds the digests of the
+    data (None: unknown) and the labels of both halves.
+    """
     predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
-    row = {
+    right = [(found.label == found.predicted).to_numpy() for found in predictions]
+    labels = [found.label.to_numpy().tobytes() for found in predictions]
+    digests = [run["record"].get("data") for run in (base, new)]
+    return {
         **{"trainer": name, "dataset": base["dataset"], "seed": base["seed"]},
         **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
         "learned_parameters": base["learned_parameters"],
         "git": str(base["record"].get("git")),
+        "right": dict(zip(HALVES, right, strict=True)),
+        "tested": (*digests, *labels),
     }
-    right = [(found.label == found.predicted).to_numpy() for found in predictions]
-    labels = [found.label.to_numpy().tobytes() for found in predictions]
-    digests = [run["record"].get("data") for run in (base, new)]
-    return Pair(row, dict(zip(HALVES, right, strict=True)), (*digests, *labels))
 
 
 def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
@@ -69,40 +63,35 @@ def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
     return ", ".join(filter(None, (name, run["settings"], shots)))
 
 
-def read_trainers(root: Path) -> dict[str, Runs]:
-    """Return all trainers below a folder; runs without their half on new classes are left out."""
+def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
+    """Return by trainer a row of `read_pair` for each data set and seed that has both halves."""
     runs = [run for run in load_runs(root) if "record" in run and run["source"] == run["dataset"]]
     base, new = (
         {tuple(run[key] for key in KEY): run for run in runs if run["classes"] == half}
         for half in HALVES
     )
     several = len({run["shots"] for run in (*base.values(), *new.values())}) > 1
-    found: dict[str, Runs] = {}
-    for key, run in base.items():
-        if key not in new:
-            continue
-        name, cell = name_of(run, with_shots=several), (run["dataset"], run["seed"])
-        trainer = found.setdefault(name, {})
-        if cell in trainer:
-            raise ValueError(f"two runs of {name} on {cell[0]}, seed {cell[1]}, as {run['path']}")
-        trainer[cell] = read_pair(name, run, new[key])
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for key in (key for key in base if key in new):
+        run = base[key]
+        cell = (name_of(run, with_shots=several), run["dataset"], run["seed"])
+        if cell in found:
+            words = "two runs of {} on {}, seed {}".format(*cell)
+            raise ValueError(f"{words}, as {run['path']}")
+        found[cell] = read_pair(cell[0], run, new[key])
     if not found:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    return found
+    rows = pd.DataFrame(found.values()).set_index(["dataset", "seed"], drop=False)
+    return dict(iter(rows.rename_axis([None, None]).groupby("trainer", sort=False)))
 
 
-def frame_of(runs: Runs) -> pd.DataFrame:
-    """Return a row for each data set and seed."""
-    return pd.DataFrame([pair.row for pair in runs.values()])
-
-
-def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
+def common(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[list[str], list[int]]:
     """Return the data sets of both trainers, and the seeds that both have on all of them."""
-    cells = sorted(ours.keys() & other.keys())
+    cells = sorted(ours.index.intersection(other.index))
     for cell in cells:
-        pairs = zip(ours[cell].tested, other[cell].tested, strict=True)
+        pairs = zip(ours.tested[cell], other.tested[cell], strict=True)
         if any(a != b and None not in (a, b) for a, b in pairs):
-            names = " and ".join(str(runs[cell].row["trainer"]) for runs in (ours, other))
+            names = " and ".join(runs.trainer[cell] for runs in (ours, other))
             raise ValueError(
                 f"{names} were tested on other pictures of {cell[0]}, seed {cell[1]}, so they "
                 "cannot be compared picture by picture; choose a folder with runs on the same data"
@@ -124,14 +113,14 @@ def score(
     return np.array([means["base"].mean(), means["new"].mean(), hm.mean()])
 
 
-def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
+def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str, object]:
     """Return mean difference and its interval for base, new and harmonic mean."""
     sets, seeds = common(ours, other)
     if not seeds:
         return {"data sets": len(sets), "seeds": 0}
 
-    def stacked(runs: Runs, half: str) -> np.ndarray:  # (data sets, seeds, pictures)
-        return np.stack([[runs[one, seed].right[half] for seed in seeds] for one in sets])
+    def stacked(runs: pd.DataFrame, half: str) -> np.ndarray:  # (data sets, seeds, pictures)
+        return np.stack([[runs.right[one, seed][half] for seed in seeds] for one in sets])
 
     try:
         hits = [{half: stacked(runs, half) for half in HALVES} for runs in (ours, other)]
@@ -156,23 +145,22 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
     return {"data sets": len(sets), "seeds": len(seeds)} | found
 
 
-def worst_new(ours: Runs, others: dict[str, Runs]) -> str:
+def worst_new(ours: pd.DataFrame, others: list[pd.DataFrame]) -> str:
     """Return the data set on which new classes lose most to the better of the others, by means."""
-    own, *means = (frame_of(r).groupby("dataset").new.mean() for r in (ours, *others.values()))
+    own, *means = (runs.groupby("dataset").new.mean() for runs in (ours, *others))
     gap = (own - pd.concat(means, axis=1).max(axis=1)).dropna()
     return f"{gap.idxmin()} {gap.min():+.2f}"
 
 
-def means(trainers: dict[str, Runs]) -> pd.DataFrame:
+def means(trainers: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return means over data sets and seeds, with the standard deviation of the seeds' means."""
     rows = []
     for name, runs in trainers.items():
-        frame = frame_of(runs)
-        by_seed = frame.groupby("seed")[list(SCORES)].mean()
+        by_seed = runs.groupby("seed")[list(SCORES)].mean()
         mean, deviation = by_seed.mean(), by_seed.std(ddof=POPULATION)
-        counts = {"data sets": frame.dataset.nunique(), "seeds": len(by_seed)}
+        counts = {"data sets": runs.dataset.nunique(), "seeds": len(by_seed)}
         cells = {name: f"{mean[name]:.2f} ± {deviation[name]:.2f}" for name in SCORES}
-        learned = f"{int(frame.learned_parameters.max()):,}"
+        learned = f"{int(runs.learned_parameters.max()):,}"
         rows.append({"trainer": name, **counts, **cells, "learned parameters": learned})
     return pd.DataFrame(rows)
 
@@ -195,14 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in others.items()]
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        rows = pd.concat(map(frame_of, trainers.values()))
+        rows = pd.concat(trainers.values())[[*COLUMNS, "git"]]
         csv_frame(rows.round(dict.fromkeys(SCORES, 2))).to_csv(args.csv, index=False)
     print(markdown_table(means(trainers)), "\n")
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
     print(markdown_table(pd.DataFrame(against)))
-    baselines = {name: r for name, r in others.items() if name in ("ZeroshotCLIP", "CoOp")}
+    baselines = [name for name in others if name in ("ZeroshotCLIP", "CoOp")]
     if baselines:
-        worst = worst_new(ours, baselines)
+        worst = worst_new(ours, [others[name] for name in baselines])
         print(f"\nNew classes, least against the better of {' and '.join(baselines)}: {worst}")
     return 0
 
