@@ -34,20 +34,14 @@ class Launch:
 
     def start(self, job: Job) -> subprocess.Popen:
         """Start the job in a process group of its own, behind `guard`; it writes to its log."""
-        folder = self.project / job.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        needs = [str(self.project / need) for need in job.needs]
-        gate = [sys.executable, guard.__file__, str(os.getpid()), str(folder), *needs, "--"]
+        folders = [str(self.project / folder) for folder in (job.folder, *job.needs)]
+        Path(folders[0]).mkdir(parents=True, exist_ok=True)
+        gate = [sys.executable, guard.__file__, str(os.getpid()), *folders, "--"]
+        options = {"cwd": self.project, "start_new_session": True, "stdin": subprocess.DEVNULL}
+        options["env"] = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with (self.project / job.log).open("w") as log:
-            return subprocess.Popen(
-                [*gate, *self.command(job)],
-                cwd=self.project,
-                env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen([*gate, *self.command(job)], **options, **streams)
 
 
 class Ended(NamedTuple):

@@ -7,17 +7,9 @@ import shlex
 import time
 from pathlib import Path
 
+from rich import progress as shown
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from tools.sweeps.execute import Launch
 from tools.sweeps.protocols import Job
@@ -31,18 +23,15 @@ class Bars:
 
     def __init__(self, schedule: Schedule) -> None:
         self.project = schedule.project
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        self.progress = shown.Progress(
+            *(shown.TextColumn("{task.description}"), shown.BarColumn()),
+            *(shown.MofNCompleteColumn(), shown.TimeElapsedColumn()),
+            *(shown.TextColumn("left"), shown.TimeRemainingColumn()),
             speed_estimate_period=3600,  # seconds: jobs take minutes
         )
         self.total, self.finished = len(schedule.jobs), len(schedule.states)
         self.whole = self.progress.add_task("all jobs", total=self.total, completed=self.finished)
-        self.bars: dict[Job, TaskID | None] = {}
+        self.bars: dict[Job, shown.TaskID | None] = {}
         self.since: dict[Job, float] = {}
 
     def start(self, job: Job) -> None:
