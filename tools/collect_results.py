@@ -52,7 +52,7 @@ def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
     """Return the table of a section as strings, with the published figures if asked for."""
     summary = rows.with_average(section)
     if published and "hm" in section.scores:
-        summary = tables.beside_published(summary)
+        summary = tables.with_published(summary)
     return tables.to_text(summary)
 
 

@@ -39,7 +39,7 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
 
 
 def require_one_experiment(paths: list[Path]) -> None:
-    """Refuse runs that differ in more than the seed, as far as their results.json tell."""
+    """Refuse runs whose results.json differ in more than the seed."""
     first, *others = name_settings(read_results(p) for p in paths if p.is_file()) or [{}]
     names = [name for name in (*KEY, "classes") if name != "seed"]
     for other in others:
@@ -68,7 +68,7 @@ def summarise(folder: Path, *, ci95: bool, keyword: str) -> float:
 
 
 def print_mean(keyword: str, mean: float, rest: str = "") -> None:
-    """Print a mean in percent, and the error beside an accuracy."""
+    """Print a mean in percent; for an accuracy, the error too."""
     print(f"* {keyword}: {mean:.2f}%{rest}")
     if keyword == "accuracy":
         print(f"* error: {100 - mean:.2f}%{rest}")

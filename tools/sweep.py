@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     where.add_argument("--address", help='of a Ray cluster, as "auto"')
     add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     add("--gpus", type=float, help="GPUs for each job on Ray, as 0.5 (1 where there are any)")
-    add("--torchrun", type=whole(1), default=1, metavar="N", help="N processes a job, a GPU each")
+    add("--torchrun", type=whole(1), default=1, metavar="N", help="N processes for each job")
     add("--retries", type=whole(0), default=1, help="further attempts at a job that failed (1)")
     add("--dry-run", action="store_true", help="print the jobs, run none")
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="for train.py")

@@ -1,4 +1,4 @@
-"""What a run's folder holds beside its results: config, confusion, training curves."""
+"""Read the other files of a run: config, confusion, training curves."""
 
 from __future__ import annotations
 

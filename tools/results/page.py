@@ -17,7 +17,7 @@ from tools.results.figures import Picture
 from tools.results.overlays import spotlights
 from tools.results.read import CLASSES
 from tools.results.rows import AVERAGE, Section, split_sections, trainer_rank, with_average
-from tools.results.tables import HEADINGS, NAMES, beside_published, to_text, without_constants
+from tools.results.tables import HEADINGS, NAMES, to_text, with_published, without_constants
 
 HERE = Path(__file__).parent
 MIN_RADAR = 3  # axes
@@ -69,7 +69,7 @@ def section_part(section: Section) -> Part:
     scores = [name for name in CLASSES if name in section.scores]
     shown = summary = with_average(section)
     if "hm" in section.scores:
-        scores, shown = [*scores, "hm_mean"], beside_published(summary)
+        scores, shown = [*scores, "hm_mean"], with_published(summary)
     part = Part(section.title)
     text, part.caption = without_constants(to_text(shown))
     part.headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]

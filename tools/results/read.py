@@ -24,7 +24,7 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
-BESIDE = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
+NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
 
 PERCENT = r"([\.\deE+-]+)%"
 ACCURACY = rf"\* accuracy: {PERCENT}"
@@ -79,7 +79,7 @@ def read_results(path: Path) -> dict[str, Any]:
             raise ValueError(f"{field} is {value!r:.60}")
     if run["learned_parameters"] and given.get("epoch") == 0:
         raise ValueError("nothing was trained (epoch 0), although its trainer learns")
-    settings = {key: given.get(key) or BESIDE[key] for key in ("data", "weights", "split")}
+    settings = {key: given.get(key) or NO_KEYS[key] for key in ("data", "weights", "split")}
     if given.get("epoch_chosen_by") == "load_epoch":
         settings["epoch"] = given.get("epoch")
     settings |= settings_of(path, given)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tools.results.read import BESIDE, CLASSES, EFFORT, GROUP, KEY, read_runs
+from tools.results.read import CLASSES, EFFORT, GROUP, KEY, NO_KEYS, read_runs
 from tools.sweeps.names import default_rows
 
 SCORES = [*CLASSES, "hm"]  # percent
@@ -96,8 +96,8 @@ def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> dict[s
 
 def default_of(key: str) -> Any:
     """Return the value of a setting that a run does not name."""
-    if key in BESIDE:
-        return BESIDE[key]
+    if key in NO_KEYS:
+        return NO_KEYS[key]
     import trainers  # noqa: F401  (registers the trainers, with their keys)
     from runs.identity import default_settings
 

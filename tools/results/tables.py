@@ -1,4 +1,4 @@
-"""Tables of results: for the terminal, Markdown and LaTeX, beside the published figures."""
+"""Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_published() -> pd.DataFrame:
         raise ValueError(f"{PUBLISHED} is not a table of {', '.join(columns)}: {error}") from error
 
 
-def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
+def with_published(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary with the published rows of its data sets; their average only beside all."""
     figures = read_published().replace({"dataset": OUR_NAMES, "method": OUR_NAMES})
     benchmarks = set(figures["dataset"]) - {"Average"}

@@ -1,4 +1,4 @@
-"""Data sets, trainers and configs by name, as the files in configs/ say."""
+"""Data sets, trainers and configs by name, as configs/ lists them."""
 
 from __future__ import annotations
 
