@@ -13,7 +13,7 @@ that of a population (n). Tables over trainers and data sets come from tools/col
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,11 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:
         raise ValueError(f"no finished log.txt in the folders of {folder}")
-    require_one_experiment([log.with_name("results.json") for log in found])
+    require_one_experiment(log.with_name("results.json") for log in found)
     return found
 
 
-def require_one_experiment(paths: list[Path]) -> None:
+def require_one_experiment(paths: Iterable[Path]) -> None:
     """Refuse runs whose results.json differ in more than the seed."""
     first, *others = name_settings(read_results(p) for p in paths if p.is_file()) or [{}]
     names = [name for name in (*KEY, "classes") if name != "seed"]

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = args.output or args.results / "report.html"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
-    print(f"The page: {output}")
+    print(f"Wrote {output}")
     return 0
 
 
