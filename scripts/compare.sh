@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Trainers side by side in one table:
+# Run trainers on data sets, then make a table and an HTML report:
 #   bash scripts/compare.sh [DATASET ...] [--root DIR]        (default: emoji_animals emoji_food)
-# Environment: TRAINERS, a list of TRAINER or TRAINER:CONFIG (all; PromptKD learns from PromptSRC);
-# PROTOCOLS, of base2new fewshot zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the
-# folder of all data sets (data); OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine,
-# without Ray); OPTS, further settings, as OPTS="OPTIM.MAX_EPOCH 5". What is done is not repeated.
+# Environment: TRAINERS, a list of TRAINER or TRAINER:CONFIG (all of configs/trainers/defaults.yaml,
+# and Spotlighter on four bases; PromptKD learns from PromptSRC); PROTOCOLS, of base2new fewshot
+# zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the folder of all data sets (data);
+# OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine, without Ray); OPTS, further
+# settings, as OPTS="OPTIM.MAX_EPOCH 5". Runs that are done are not repeated.
 #
 # Example:
 #   TRAINERS="CoOp Spotlighter" SEEDS="1 2 3" bash scripts/compare.sh emoji_faces
@@ -21,10 +22,9 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 [[ ${#datasets[@]} -gt 0 ]] || datasets=(emoji_animals emoji_food)
-on_bases="Spotlighter:tiny_emoji_cocoop Spotlighter:tiny_emoji_maple
-Spotlighter:tiny_emoji_promptsrc Spotlighter:tiny_emoji_promptkd"
-all="ZeroshotCLIP ZeroshotCLIP2 CoOp CoCoOp MaPLe IVLP VPT PromptSRC PromptKD TextRefiner Spotlighter"
-read -r -d '' -a trainers <<<"${TRAINERS:-$all $on_bases}" || true
+all=$(sed -n 's/^\([A-Za-z0-9]*\):.*/\1/p' configs/trainers/defaults.yaml)
+on_bases=$(printf ' Spotlighter:tiny_emoji_%s' cocoop maple promptsrc promptkd)
+read -r -d '' -a trainers <<<"${TRAINERS:-$all$on_bases}" || true
 read -r -a protocols <<<"${PROTOCOLS:-base2new}"
 read -r -a seeds <<<"${SEEDS:-1}"
 read -r -a opts <<<"${OPTS:-}"

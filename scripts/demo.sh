@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Spotlighter beside CoOp and zero-shot CLIP, from base to new classes, on the embedded benchmark:
+# Compare Spotlighter, CoOp and zero-shot CLIP from base to new classes on the embedded benchmark:
 #   bash scripts/demo.sh [DATASET ...]          (default: emoji_animals emoji_food)
-# Environment: SEEDS, as SEEDS="1 2 3" (1). What is done is not repeated; remove output/demo to
-# begin anew.
+# Environment: SEEDS, as SEEDS="1 2 3" (1). Runs that are done are not repeated; remove output/demo
+# to start again.
 #
 # Example:
 #   SEEDS="1 2 3" bash scripts/demo.sh emoji_faces
@@ -15,7 +15,7 @@ read -r -a seeds <<<"${SEEDS:-1}"
 output=output/demo
 spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
 
-echo "A few minutes; where a data set is new, its pictures are drawn first."
+echo "This takes a few minutes. The pictures of a new data set are drawn first."
 TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output setup_run bash scripts/compare.sh "$@"
 setup_run python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
-echo "What Spotlighter looked at is in $output/spotlight.png."
+echo "The patches that Spotlighter kept are drawn in $output/spotlight.png."

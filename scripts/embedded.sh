@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The whole embedded comparison: every trainer on every embedded data set, 3 seeds, from base to new
-# classes and from each data set to the others, in one table and one page:
+# Run the whole embedded comparison: all trainers on all embedded data sets, 3 seeds, from base to
+# new classes and from each data set to the others, with one table and one HTML report:
 #   bash scripts/embedded.sh
-# Many hours on a few cores. It may be stopped at any time: the same command goes on from there.
+# It takes many hours on a few cores. Stop it at any time; the same command goes on from there.
 # Environment: as scripts/compare.sh, which it calls; ADDRESS=auto spreads it over a Ray cluster.
 #
 # Example:

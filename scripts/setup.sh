@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# Make an environment ready and put it first on PATH; the other scripts begin with it:
+# Set up an environment and put it first on PATH; the other scripts begin with it:
 #   source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run|dev ["$@"]
 # "run" installs requirements.txt, "dev" requirements-dev.txt. An active environment (VIRTUAL_ENV or
-# CONDA_PREFIX) is used; otherwise .venv is made. A second call
-# does nothing if the environment is up to date. With the script's own arguments behind it, --help
-# prints the comment that the script begins with.
+# CONDA_PREFIX) is used; otherwise .venv is made. A second call does nothing if the environment is
+# up to date. --help among a script's own arguments ("$@") prints the comment at its top.
 #
 # Example:
 #   bash scripts/setup.sh run
@@ -37,7 +36,7 @@ setup_is_recent() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
-# What the stamp holds: this clone, and the content of every file that decides what is installed.
+# Print what the stamp must hold: this clone, and checksums of what decides the installation.
 setup_wanted() {
   pwd
   cksum requirements*.txt constraints.txt engine/pyproject.toml
@@ -93,8 +92,8 @@ setup_environment() {
   export PATH="$env/bin:$PATH"
 }
 
-# Run a command that ends together with the script: by SIGTERM, and where setpriv is (Linux) by
-# SIGKILL, too. Ctrl-C reaches it from the terminal.
+# Run a command that ends together with the script: by SIGTERM, and with setpriv (Linux) by SIGKILL,
+# too. Ctrl-C reaches it from the terminal.
 setup_run() {
   local pid status=0
   if setpriv --pdeathsig TERM true 2>/dev/null; then

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Check style and types, audit what is installed, and run the tests in random order (the seed is
-# printed; -p no:randomly for the usual order). Arguments go to pytest, and then nothing is audited.
+# Check style, types and imports, audit the installed packages, and run the tests in random order
+# (the seed is printed; -p no:randomly for the usual order). Arguments go to pytest; with arguments,
+# nothing is audited.
 #
 # Example:
 #   bash scripts/test.sh -k fewshot -x
@@ -8,8 +9,8 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev "$@"
 
-# Tell known vulnerabilities; where the index that knows them is out of reach, say so. Neither is a
-# fault of the code, so the tests go on.
+# Report known vulnerabilities, or that the index is out of reach. The tests run all the same:
+# neither is an error of the code.
 audit() {
   local found status=0
   found=$(python -m pip_audit --skip-editable --progress-spinner off --timeout 10 2>&1) || status=$?

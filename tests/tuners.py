@@ -26,7 +26,7 @@ SETTINGS = {
     "TextRefiner": {"MEMORY_SIZE": 7},
 }
 BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
-TUNERS = ("CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "PromptKD", "TextRefiner")
+TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
 
 
 def make_run(class_names):

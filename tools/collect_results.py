@@ -1,4 +1,4 @@
-"""Collect the results of runs into tables: mean, spread and harmonic mean over seeds.
+"""Collect the results of runs into tables: mean, deviation and harmonic mean over seeds.
 
 Usage:
     python tools/collect_results.py output
@@ -7,8 +7,8 @@ Usage:
 Every results.json below ROOT is read, and every log.txt that has no results.json beside it; such
 logs must lie in the folders that CoOp and its relatives write. Runs on base and on new classes are
 paired by trainer, data set, config, settings, shots and seed. Runs of one config that differ in
-settings, data or weights are rows of their own, and the column `settings` says what differs. There
-is a table a protocol.
+settings, data or weights are rows of their own, and the column `settings` says what differs. Each
+protocol has a table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,25 +25,10 @@ from rich.measure import Measurement
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
+from tools.results import rows, tables
 from tools.results.cells import csv_frame
 from tools.results.read import EFFORT
-from tools.results.rows import (
-    COLUMNS,
-    Section,
-    load_runs,
-    order_rows,
-    pair_runs,
-    split_sections,
-    with_average,
-)
-from tools.results.tables import (
-    beside_published,
-    published_table,
-    to_latex,
-    to_markdown,
-    to_rich,
-    to_text,
-)
+from tools.results.rows import COLUMNS
 from tools.shared.command_line import parser_of, reports_user_errors
 
 FILE_WIDTH = 200  # characters
@@ -52,82 +37,62 @@ FILE_WIDTH = 200  # characters
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_of(__doc__)
-    parser.add_argument("root", type=Path, help="folder below which results are looked for")
-    parser.add_argument("--csv", type=Path, help="write one row a seed to this file")
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        choices=COLUMNS,
-        default=COLUMNS,
-        metavar="NAME",
-        help=f"columns of the CSV, out of {', '.join(COLUMNS)}",
-    )
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
-    parser.add_argument("--latex", type=Path, help="the same as LaTeX, for the package booktabs")
-    parser.add_argument(
-        "--published", action="store_true", help="set the literature's figures beside ours"
-    )
+    add = parser.add_argument
+    add("root", type=Path, help="folder below which results are looked for")
+    add("--csv", type=Path, help="write one row for each seed to this file")
+    names = {"nargs": "+", "metavar": "NAME", "choices": COLUMNS, "default": COLUMNS}
+    add("--columns", **names, help=f"columns of the CSV, out of {', '.join(COLUMNS)}")
+    add("--markdown", type=Path, help="write the tables to this file")
+    add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
+    add("--published", action="store_true", help="add the published figures of the literature")
     return parser.parse_args(arguments)
 
 
-def text_of(section: Section, published: bool) -> pd.DataFrame:
-    """The table of a section as strings, with the published figures if they are asked for."""
-    summary = with_average(section)
-    return to_text(beside_published(summary) if published and "hm" in section.scores else summary)
-
-
-def wide_console() -> Console:
-    """The terminal; what is none, and says no width, takes tables of any."""
-    console = Console()
-    known = console.is_terminal or "COLUMNS" in os.environ
-    return console if known else Console(width=FILE_WIDTH)
+def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
+    """Return the table of a section as strings, with the published figures if asked for."""
+    summary = rows.with_average(section)
+    if published and "hm" in section.scores:
+        summary = tables.with_published(summary)
+    return tables.to_text(summary)
 
 
 def fitting(text: pd.DataFrame, title: str, console: Console) -> Table:
-    """A table that is not cut: without speed and size where the terminal is too narrow."""
-    table = to_rich(text, title)
+    """Return a table that is not cut: without speed and size where the terminal is too narrow."""
+    table = tables.to_rich(text, title)
     if Measurement.get(console, console.options, table).minimum <= console.width:
         return table
-    return to_rich(text.drop(columns=EFFORT), title)
+    return tables.to_rich(text.drop(columns=EFFORT), title)
 
 
-def write(path: Path | None, texts: dict[str, pd.DataFrame], form: Callable) -> None:
-    """Write the tables in one of the forms, if a file is named."""
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tables = [form(text, title) for title, text in texts.items()]
-        path.write_text("\n".join(tables), encoding="utf-8")
+def write(path: Path, text: str) -> None:
+    """Write a file, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print and write the tables; returns 1 if nothing was found, 2 if a file fails."""
+    """Print and write the tables; returns 1 if nothing was found."""
     args = parse_arguments(arguments)
-    runs = load_runs(args.root)
+    runs = rows.load_runs(args.root)
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)
         return 1
-    try:
-        return show(args, pair_runs(runs))
-    except OSError as error:
-        print(f"collect_results: error: {error}", file=sys.stderr)
-        return 2
-
-
-def show(args: argparse.Namespace, rows: pd.DataFrame) -> int:
-    """Print the tables and write those that files are named for; returns the exit code."""
-    texts = {s.title: text_of(s, args.published) for s in split_sections(rows)}
-    console = wide_console()
+    seeds = rows.pair_runs(runs)
+    texts = {s.title: text_of(s, args.published) for s in rows.split_sections(seeds)}
+    console = Console()
+    if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
+        console = Console(width=FILE_WIDTH)
     for title, text in texts.items():
         console.print(fitting(text, title, console))
     if args.published:
-        console.print(published_table())
-    write(args.markdown, texts, to_markdown)
-    write(args.latex, texts, to_latex)
+        console.print(tables.published_table())
+    for path, form in ((args.markdown, tables.to_markdown), (args.latex, tables.to_latex)):
+        if path:
+            write(path, "\n".join(form(text, title) for title, text in texts.items()))
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        table = csv_frame(order_rows(rows)[args.columns])
-        table.to_csv(args.csv, index=False, float_format="%.4f")
+        frame = csv_frame(rows.order_rows(seeds)[args.columns])
+        write(args.csv, frame.to_csv(index=False, float_format="%.4f"))
     return 0
 
 

@@ -1,14 +1,13 @@
-"""Trainers compared picture by picture: differences of means, with what chance could make of them.
+"""Compare trainers picture by picture: differences of means, with bootstrap intervals.
 
 Usage:
     python tools/compare_trainers.py output/emoji --of Spotlighter --csv docs/results/x.csv
 
-Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both). All
-trainers saw the same test pictures, so that differences are taken picture by picture, on the data
-sets and seeds that both were run on; runs on other pictures are refused. Runs of other settings are
-trainers of their own. Intervals
-hold 95 % of a bootstrap over seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken
-for each data set and seed, then averaged.
+Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh leaves both).
+Differences are taken on the same test pictures, data sets and seeds; runs on other pictures are
+refused. Runs of other settings are trainers of their own. Intervals hold 95 % of a bootstrap over
+seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed,
+then averaged. Standard deviations are those of a population (n).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,120 +23,79 @@ from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
 from tools.results.cells import csv_frame, markdown_table
-from tools.results.read import KEY
-from tools.results.rows import harmonic_mean, load_runs
+from tools.results.read import KEY, read_predictions
+from tools.results.rows import POPULATION, harmonic_mean, load_runs
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
-COLUMNS = ["trainer", "dataset", "seed", "base", "new", "hm", "images_per_s", "learned_parameters"]
+SCORES = (*HALVES, "hm")
+COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_parameters"]
 SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
-SCORES = ("base", "new", "hm")
 
 
-class Runs(NamedTuple):
-    """All runs of one trainer."""
+def read_pair(name: str, base: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return COLUMNS and git of both halves of a run, and what is known of its pictures.
 
-    rows: pd.DataFrame
-    """A row a data set and seed, `COLUMNS` and git."""
-    right: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
-    """By data set and seed: whether each picture was right, base and new."""
-    tested: dict[tuple[str, int], tuple[object, ...]]
-    """By data set and seed: what the pictures were, as digest of the data and labels."""
-
-    def stacked(self, sets: list[str], seeds: list[int]) -> dict[str, np.ndarray]:
-        """Whether each picture was right, (data sets, seeds, pictures), for base and new."""
-        return {
-            half: np.stack([[self.right[one, seed][i] for seed in seeds] for one in sets])
-            for i, half in enumerate(HALVES)
-        }
-
-
-def read_row(name: str, base: dict[str, Any], new: dict[str, Any]) -> dict[str, object]:
-    """One row from both halves of a run."""
+    `right` says of each picture whether it was right, by half; `tested` holds the digests of the
+    data (None: unknown) and the labels of both halves.
+    """
+    predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
+    right = [(found.label == found.predicted).to_numpy() for found in predictions]
+    labels = [found.label.to_numpy().tobytes() for found in predictions]
+    digests = [run["record"].get("data") for run in (base, new)]
     return {
-        "trainer": name,
-        "dataset": base["dataset"],
-        "seed": base["seed"],
-        "base": base["accuracy"],
-        "new": new["accuracy"],
+        **{"trainer": name, "dataset": base["dataset"], "seed": base["seed"]},
+        **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
         "learned_parameters": base["learned_parameters"],
-        "git": base["git"],
+        "git": str(base["record"].get("git")),
+        "right": dict(zip(HALVES, right, strict=True)),
+        "tested": (*digests, *labels),
     }
 
 
 def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
-    """A trainer, with what tells its runs from others of it: config, settings, shots."""
+    """Return a trainer with what tells its runs from others of it: config, settings, shots."""
     config = run["config"].removeprefix(SUFFIX)
     name = run["trainer"] + (f"-{config}" if config != run["config"] else "")
     shots = f"{run['shots']} shots" if with_shots else ""
     return ", ".join(filter(None, (name, run["settings"], shots)))
 
 
-class Pictures(NamedTuple):
-    """The pictures of a run."""
-
-    right: np.ndarray
-    """Whether each was right."""
-    labels: bytes
-    """The label of each, packed."""
-
-
-def pictures(folder: Path) -> Pictures:
-    """The pictures of a run."""
-    pairs = pd.read_csv(folder / "predictions.csv")
-    return Pictures((pairs.label == pairs.predicted).to_numpy(), pairs.label.to_numpy().tobytes())
-
-
-def read_trainers(root: Path) -> dict[str, Runs]:
-    """All trainers below a folder; runs without their half on new classes are left out.
-
-    Raises:
-        ValueError: there is no finished run, or two configs have one name here.
-    """
-    runs = [run for run in load_runs(root) if run.get("folder") and run["source"] == run["dataset"]]
-    several = len({run["shots"] for run in runs if run["classes"] in HALVES}) > 1
-    halves = {half: [run for run in runs if run["classes"] == half] for half in HALVES}
-    new = {tuple(run[key] for key in KEY): run for run in halves["new"]}
-    rows: dict[str, list[dict[str, object]]] = {}
-    found: dict[str, dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]] = {}
-    tested: dict[str, dict[tuple[str, int], tuple[object, ...]]] = {}
-    for run in halves["base"]:
-        other = new.get(tuple(run[key] for key in KEY))
-        if other is None:
-            continue
-        name, cell = name_of(run, with_shots=several), (run["dataset"], run["seed"])
-        if cell in found.setdefault(name, {}):
-            raise ValueError(f"two runs of {name} on {cell[0]}, seed {cell[1]}, as {run['folder']}")
-        rows.setdefault(name, []).append(read_row(name, run, other))
-        first, second = pictures(Path(run["folder"])), pictures(Path(other["folder"]))
-        found[name][cell] = first.right, second.right
-        known = (run["data"], other["data"], first.labels, second.labels)
-        tested.setdefault(name, {})[cell] = known
-    if not rows:
+def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
+    """Return by trainer a row of `read_pair` for each data set and seed that has both halves."""
+    runs = [run for run in load_runs(root) if "record" in run and run["source"] == run["dataset"]]
+    base, new = (
+        {tuple(run[key] for key in KEY): run for run in runs if run["classes"] == half}
+        for half in HALVES
+    )
+    several = len({run["shots"] for run in (*base.values(), *new.values())}) > 1
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for key in (key for key in base if key in new):
+        run = base[key]
+        cell = (name_of(run, with_shots=several), run["dataset"], run["seed"])
+        if cell in found:
+            words = "two runs of {} on {}, seed {}".format(*cell)
+            raise ValueError(f"{words}, as {run['path']}")
+        found[cell] = read_pair(cell[0], run, new[key])
+    if not found:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    return {name: Runs(pd.DataFrame(rows[name]), found[name], tested[name]) for name in rows}
+    rows = pd.DataFrame(found.values()).set_index(["dataset", "seed"], drop=False)
+    return dict(iter(rows.rename_axis([None, None]).groupby("trainer", sort=False)))
 
 
-def alike(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Whether what is known of the pictures of two runs is the same."""
-    return all(a == b or None in (a, b) for a, b in zip(one, other, strict=True))
-
-
-def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
-    """The data sets of both trainers, and the seeds that both have on all of them.
-
-    Raises:
-        ValueError: they were tested on other pictures.
-    """
-    cells = ours.right.keys() & other.right.keys()
-    if apart := sorted(c for c in cells if not alike(ours.tested[c], other.tested[c])):
-        names = " and ".join(runs.rows.trainer.iloc[0] for runs in (ours, other))
-        raise ValueError(
-            f"{names} were tested on other pictures of {apart[0][0]}, seed {apart[0][1]}, so they "
-            "cannot be compared picture by picture; choose a folder with runs on the same data"
-        )
+def common(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[list[str], list[int]]:
+    """Return the data sets of both trainers, and the seeds that both have on all of them."""
+    cells = sorted(ours.index.intersection(other.index))
+    for cell in cells:
+        pairs = zip(ours.tested[cell], other.tested[cell], strict=True)
+        if any(a != b and None not in (a, b) for a, b in pairs):
+            names = " and ".join(runs.trainer[cell] for runs in (ours, other))
+            raise ValueError(
+                f"{names} were tested on other pictures of {cell[0]}, seed {cell[1]}, so they "
+                "cannot be compared picture by picture; choose a folder with runs on the same data"
+            )
     sets = sorted({one for one, _ in cells})
     seeds = {seed for _, seed in cells}
     return sets, sorted(s for s in seeds if all((one, s) in cells for one in sets))
@@ -146,7 +104,7 @@ def common(ours: Runs, other: Runs) -> tuple[list[str], list[int]]:
 def score(
     correct: dict[str, np.ndarray], seeds: np.ndarray, drawn: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Base, new and harmonic mean in percent over data sets, seeds and pictures as drawn."""
+    """Return base, new and harmonic mean in percent over data sets, seeds and drawn pictures."""
     means = {}
     for half, hits in correct.items():
         times = np.bincount(drawn[half], minlength=hits.shape[-1])
@@ -155,17 +113,21 @@ def score(
     return np.array([means["base"].mean(), means["new"].mean(), hm.mean()])
 
 
-def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
-    """Mean difference and its interval for base, new and harmonic mean."""
+def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str, object]:
+    """Return mean difference and its interval for base, new and harmonic mean."""
     sets, seeds = common(ours, other)
     if not seeds:
         return {"data sets": len(sets), "seeds": 0}
+
+    def stacked(runs: pd.DataFrame, half: str) -> np.ndarray:  # (data sets, seeds, pictures)
+        return np.stack([[runs.right[one, seed][half] for seed in seeds] for one in sets])
+
     try:
-        hits = [runs.stacked(sets, seeds) for runs in (ours, other)]
+        hits = [{half: stacked(runs, half) for half in HALVES} for runs in (ours, other)]
     except ValueError as error:
         raise ValueError(
-            f"{', '.join(sets)} have different numbers of test pictures, so that no picture can be "
-            "drawn from all at once; compare them one at a time, --datasets"
+            f"{', '.join(sets)} have different numbers of test pictures, so no picture can be "
+            "drawn from all at once; compare folders with one data set each"
         ) from error
 
     def difference(seed: np.ndarray, base: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -173,35 +135,33 @@ def compare(ours: Runs, other: Runs, resamples: int) -> dict[str, object]:
         return score(hits[0], seed, drawn) - score(hits[1], seed, drawn)
 
     draws = tuple(np.arange(n) for n in (len(seeds), *(hits[0][h].shape[-1] for h in HALVES)))
-    mean = difference(*draws)
-    if len(seeds) > 1:
+    cells = [f"{mean:+.2f}" for mean in difference(*draws)]
+    if len(seeds) > 1:  # one seed says nothing of the spread of seeds
         chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
-        low, high = bootstrap(draws, difference, **chosen).confidence_interval
-        interval = [f" [{a:+.2f}, {b:+.2f}]" for a, b in zip(low, high, strict=True)]
-    else:  # one seed says nothing of the spread of seeds
-        interval = [""] * len(SCORES)
-    cells = {name: f"{mean[i]:+.2f}{interval[i]}" for i, name in enumerate(SCORES)}
-    return {"data sets": len(sets), "seeds": len(seeds)} | cells
+        bounds = zip(*bootstrap(draws, difference, **chosen).confidence_interval, strict=True)
+        pairs = zip(cells, bounds, strict=True)
+        cells = [f"{cell} [{low:+.2f}, {high:+.2f}]" for cell, (low, high) in pairs]
+    found = dict(zip(SCORES, cells, strict=True))
+    return {"data sets": len(sets), "seeds": len(seeds)} | found
 
 
-def worst_new(ours: Runs, others: dict[str, Runs]) -> str:
-    """The data set on which new classes lose most to the better of the others, by means."""
-    new = ours.rows.groupby("dataset").new.mean()
-    means = [runs.rows.groupby("dataset").new.mean() for runs in others.values()]
-    best = pd.concat(means, axis=1).max(axis=1)
-    gap = (new - best).dropna()
+def worst_new(ours: pd.DataFrame, others: list[pd.DataFrame]) -> str:
+    """Return the data set on which new classes lose most to the better of the others, by means."""
+    own, *means = (runs.groupby("dataset").new.mean() for runs in (ours, *others))
+    gap = (own - pd.concat(means, axis=1).max(axis=1)).dropna()
     return f"{gap.idxmin()} {gap.min():+.2f}"
 
 
-def means(trainers: dict[str, Runs]) -> pd.DataFrame:
-    """Mean over data sets and seeds, with the standard deviation of the seeds' means."""
+def means(trainers: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return means over data sets and seeds, with the standard deviation of the seeds' means."""
     rows = []
     for name, runs in trainers.items():
-        by_seed = runs.rows.groupby("seed")[list(SCORES)].mean()
-        cells = {c: f"{by_seed[c].mean():.2f} ± {by_seed[c].std(ddof=0):.2f}" for c in SCORES}
-        learned = int(runs.rows.learned_parameters.max())
-        counts = {"data sets": runs.rows.dataset.nunique(), "seeds": len(by_seed)}
-        rows.append({"trainer": name, **counts, **cells, "learned parameters": f"{learned:,}"})
+        by_seed = runs.groupby("seed")[list(SCORES)].mean()
+        mean, deviation = by_seed.mean(), by_seed.std(ddof=POPULATION)
+        counts = {"data sets": runs.dataset.nunique(), "seeds": len(by_seed)}
+        cells = {name: f"{mean[name]:.2f} ± {deviation[name]:.2f}" for name in SCORES}
+        learned = f"{int(runs.learned_parameters.max()):,}"
+        rows.append({"trainer": name, **counts, **cells, "learned parameters": learned})
     return pd.DataFrame(rows)
 
 
@@ -210,34 +170,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables as Markdown; write the rows."""
     parser = parser_of(__doc__)
     parser.add_argument("root", type=Path, help="folder of the runs")
-    parser.add_argument("--of", default="Spotlighter", help="trainer that the others are held to")
-    parser.add_argument("--csv", type=Path, help="file for a row a trainer, data set and seed")
-    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--of", default="Spotlighter", help="trainer to compare with all others")
+    parser.add_argument("--csv", type=Path, help="write a row for each trainer, data set and seed")
+    parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (2000)")
     args = parser.parse_args(argv)
-    try:
-        trainers = read_trainers(args.root)
-        if args.of not in trainers:
-            raise ValueError(
-                f"no trainer {args.of} below {args.root}; there are {', '.join(trainers)}"
-            )
-        ours = trainers[args.of]
-        others = {name: runs for name, runs in trainers.items() if name != args.of}
-        against = [
-            {"minus": name} | compare(ours, runs, args.resamples) for name, runs in others.items()
-        ]
-    except (ValueError, OSError, KeyError) as error:
-        sys.stderr.write(f"paired: error: {error}\n")
-        return 2
+    trainers = read_trainers(args.root)
+    if args.of not in trainers:
+        names = ", ".join(trainers)
+        raise ValueError(f"no trainer {args.of} below {args.root}; there are {names} (--of)")
+    ours = trainers[args.of]
+    others = {name: runs for name, runs in trainers.items() if name != args.of}
+    against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in others.items()]
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        rows = pd.concat(runs.rows for runs in trainers.values())
-        csv_frame(rows.round({name: 2 for name in SCORES})).to_csv(args.csv, index=False)
+        rows = pd.concat(trainers.values())[[*COLUMNS, "git"]]
+        csv_frame(rows.round(dict.fromkeys(SCORES, 2))).to_csv(args.csv, index=False)
     print(markdown_table(means(trainers)), "\n")
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
     print(markdown_table(pd.DataFrame(against)))
-    baselines = {n: r for n, r in others.items() if n in ("ZeroshotCLIP", "CoOp")}
+    baselines = [name for name in others if name in ("ZeroshotCLIP", "CoOp")]
     if baselines:
-        worst = worst_new(ours, baselines)
+        worst = worst_new(ours, [others[name] for name in baselines])
         print(f"\nNew classes, least against the better of {' and '.join(baselines)}: {worst}")
     return 0
 

@@ -1,8 +1,8 @@
 """Write a run's checkpoint under the names that the authors' code of its trainer reads.
 
 That code loads with strict=False: a checkpoint under other names leaves its prompts untrained,
-without a word. DIR gets FOLDER/model.pth.tar-EPOCH (and model-best.pth.tar, where that was the
-best), as its --model-dir wants it. The frozen CLIP is left out, optimiser and schedule too.
+without a warning. DIR gets FOLDER/model.pth.tar-EPOCH (and model-best.pth.tar for the best epoch),
+as its --model-dir needs it. The frozen CLIP, optimiser and schedule are left out.
 
 Usage:
     python tools/convert_checkpoint.py output/my_run --output for_maple
@@ -28,12 +28,7 @@ KNOWN = ("CoOp", "CoCoOp", *RENAMED)
 
 
 def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
-    """Write what a run has learned under the published names; returns the folders.
-
-    Raises:
-        FileNotFoundError: the folder holds no run, or no such checkpoint.
-        ValueError: the trainer has no authors' code that reads checkpoints.
-    """
+    """Write what a run has learned under the published names; returns the folders."""
     name = read_run_config(run).TRAINER.NAME
     if name not in KNOWN:
         raise ValueError(
@@ -52,11 +47,11 @@ def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one checkpoint; a mistake of the user is one sentence and exit code 2."""
+    """Convert one checkpoint."""
     parser = parser_of(__doc__)
     parser.add_argument("run", type=Path, help="output folder of a run")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--load-epoch", type=whole(1), help="that epoch's (the best, or the last)")
+    parser.add_argument("--load-epoch", type=whole(1), help="epoch to convert (best, or last)")
     args = parser.parse_args(argv)
     for folder in convert(args.run, args.output, args.load_epoch):
         print(f"Wrote {folder}")

@@ -35,13 +35,8 @@ not work.
 
 
 def read_rows() -> list[dict[str, str]]:
-    """Return the rows of the table; every value is a text, so yes and no stand in quotes.
-
-    Raises:
-        ValueError: a row lacks a field or has one too many, or a kind or an answer is unknown.
-    """
-    text = PAGE.with_suffix(".yaml").read_text(encoding="utf-8")
-    rows: list[dict[str, str]] = yaml.safe_load(text)
+    """Return the checked rows of the table; every value is a text, so yes and no are quoted."""
+    rows = yaml.safe_load(PAGE.with_suffix(".yaml").read_text(encoding="utf-8"))
     for row in rows:
         if set(row) != {"kind", *FIELDS}:
             raise ValueError(f"{row} needs the fields kind, {', '.join(FIELDS)}, and no others")
@@ -54,9 +49,8 @@ def read_rows() -> list[dict[str, str]]:
 
 
 def page() -> str:
-    """Return the page, one table a kind."""
-    rows = read_rows()
-    parts = [HEAD]
+    """Return the page, one table for each kind."""
+    rows, parts = read_rows(), [HEAD]
     for kind, title in KINDS.items():
         if found := [[row[field] for field in FIELDS] for row in rows if row["kind"] == kind]:
             parts.append(f"## {title}\n\n{table(FIELDS, found)}")

@@ -1,35 +1,31 @@
-"""Mean and spread over the seeds of an experiment, by CoOp's old name and with its flags.
+"""Mean and deviation over the seeds of an experiment, by CoOp's old name and with its flags.
 
 Usage:
     python tools/parse_test_res.py output/dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_16shots --ci95
     python tools/parse_test_res.py output/my_experiments --multi-exp
     python tools/parse_test_res.py output/my_experiment --keyword macro_f1
 
-The folder holds a folder a seed (with --multi-exp, a folder an experiment) with log.txt. Runs whose
-results.json differ in more than the seed are refused. Tables
-over trainers and data sets come from tools/collect_results.py.
+The folder holds a folder for each seed (with --multi-exp, for each experiment) with log.txt. Runs
+whose results.json differ in more than the seed are refused. As in CoOp's, the standard deviation is
+that of a population (n). Tables over trainers and data sets come from tools/collect_results.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/parse_test_res.py`
 from tools.results.read import KEY, newest_log, read_results
-from tools.results.rows import name_settings
+from tools.results.rows import POPULATION, name_settings
 from tools.shared.command_line import parser_of, reports_user_errors
 
 
 def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
-    """Final results in percent by folder; a seed that did not finish is said and left out.
-
-    Raises:
-        ValueError: no seed has finished, or the runs are not of one experiment.
-    """
+    """Return final results in percent by log; an unfinished seed is reported and left out."""
     found = {}
     for log in sorted(folder.glob("*/log.txt")):
         try:
@@ -38,74 +34,64 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:
         raise ValueError(f"no finished log.txt in the folders of {folder}")
-    require_one_experiment([log.with_name("results.json") for log in found])
+    require_one_experiment(log.with_name("results.json") for log in found)
     return found
 
 
-def require_one_experiment(paths: list[Path]) -> None:
-    """Refuse to average runs that differ in more than the seed, as far as they say what they were.
-
-    Raises:
-        ValueError: names two of them and what differs.
-    """
-    runs = name_settings(read_results(path) for path in paths if path.is_file())
-    for other in runs[1:]:
-        names = [name for name in (*KEY, "classes") if name != "seed"]
-        if differ := [name for name in names if runs[0][name] != other[name]]:
-            one, two = ("; ".join(str(run[name]) for name in differ) for run in (runs[0], other))
+def require_one_experiment(paths: Iterable[Path]) -> None:
+    """Refuse runs whose results.json differ in more than the seed."""
+    first, *others = name_settings(read_results(p) for p in paths if p.is_file()) or [{}]
+    names = [name for name in (*KEY, "classes") if name != "seed"]
+    for other in others:
+        if differ := [name for name in names if first[name] != other[name]]:
+            one, two = ("; ".join(str(run[name]) for name in differ) for run in (first, other))
             raise ValueError(
-                f"{runs[0]['path']} ({one}) and {other['path']} ({two}) differ in "
+                f"{first['path']} ({one}) and {other['path']} ({two}) differ in "
                 f"{', '.join(differ)}, so they are not averaged as seeds; --multi-exp takes a "
                 "folder for each experiment"
             )
 
 
-def summarise(folder: Path, *, ci95: bool, keyword: str = "accuracy") -> float:
-    """Print the seeds of a folder, and mean and spread; returns the mean.
-
-    The spread is numpy's standard deviation (of the seeds as they are, not of a sample), as ever.
-    """
+def summarise(folder: Path, *, ci95: bool, keyword: str) -> float:
+    """Print the seeds of a folder, their mean and deviation; returns the mean."""
     print(f"Parsing files in {folder}")
     found = read_seeds(folder, keyword)
     for log, result in found.items():
         rest = f" error: {100 - result:.2f}%." * (keyword == "accuracy")
         print(f"file: {log}. {keyword}: {result:.2f}%.{rest}")
     results = np.array(list(found.values()))
-    spread = results.std() * (1.96 / len(results) ** 0.5 if ci95 else 1)
+    deviation = results.std(ddof=POPULATION) * (1.96 / len(results) ** 0.5 if ci95 else 1)
     print(f"===\nSummary of directory: {folder}")
-    for name, mean in named(keyword, float(results.mean())):
-        print(f"* {name}: {mean:.2f}% +- {spread:.2f}%")
+    print_mean(keyword, float(results.mean()), f" +- {deviation:.2f}%")
     print("===")
     return float(results.mean())
 
 
-def named(keyword: str, mean: float) -> list[tuple[str, float]]:
-    """What is printed of a mean: beside an accuracy the error."""
-    return [(keyword, mean)] + [("error", 100 - mean)] * (keyword == "accuracy")
+def print_mean(keyword: str, mean: float, rest: str = "") -> None:
+    """Print a mean in percent; for an accuracy, the error too."""
+    print(f"* {keyword}: {mean:.2f}%{rest}")
+    if keyword == "accuracy":
+        print(f"* error: {100 - mean:.2f}%{rest}")
 
 
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Summarise one experiment, or several; nothing found is exit code 2."""
+    """Summarise one experiment, or several."""
     parser = parser_of(__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--ci95", action="store_true", help="95 %% confidence instead of deviation")
-    parser.add_argument("--test-log", action="store_true", help="not needed: a log says what it is")
-    parser.add_argument("--multi-exp", action="store_true", help="a folder an experiment")
-    parser.add_argument("--keyword", default="accuracy", help="result to read, as macro_f1")
+    add = parser.add_argument
+    add("directory", type=Path)
+    add("--ci95", action="store_true", help="95 %% confidence interval instead of the deviation")
+    add("--test-log", action="store_true", help="not needed: both kinds of logs are recognised")
+    add("--multi-exp", action="store_true", help="the folder holds a folder for each experiment")
+    add("--keyword", default="accuracy", help="result to read, as macro_f1 (accuracy)")
     args = parser.parse_args(arguments)
     folders = [args.directory]
     if args.multi_exp:
         folders = sorted(path for path in args.directory.glob("*") if path.is_dir())
-    try:
-        means = [summarise(folder, ci95=args.ci95, keyword=args.keyword) for folder in folders]
-    except ValueError as error:
-        print(f"parse_test_res: error: {error}", file=sys.stderr)
-        return 2
+    means = [summarise(folder, ci95=args.ci95, keyword=args.keyword) for folder in folders]
     if args.multi_exp:
         print("Average performance")
-        for name, mean in named(args.keyword, float(np.mean(means))):
-            print(f"* {name}: {mean:.2f}%")
+        print_mean(args.keyword, float(np.mean(means)))
     return 0
 
 

@@ -1,13 +1,4 @@
-r"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh begin with it.
-
-Usage:
-    python tools/run_protocol.py PROTOCOL TRAINER DATASET SEED [CFG] [SHOTS] [--root DIR] \
-        [--target-root DIR]
-
-A run that left results is not repeated; one that crashed is. Where a folder holds results of other
-settings or data, nothing is run. The environment may set DATA, OUTPUT,
-TARGETS and OPTS.
-"""
+"""One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh call it."""
 
 from __future__ import annotations
 
@@ -24,28 +15,28 @@ from runs.processes import Terminated, bound, raise_at_sigterm
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import PATIENCE
-from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Job, Run, join, plan
+from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Cell, Job, join, plan
 
 ARGUMENTS = """\
   TRAINER  a folder in configs/trainers: CoOp, MaPLe, PromptKD, Spotlighter, ZeroshotCLIP ...
   DATASET  a file in configs/datasets: emoji_food, caltech101 ...; the source of xd and dg
   SEED     0, 1, 2 ...
   CFG      a file in configs/trainers/TRAINER (tiny_emoji for emoji_* data sets, else ViT-B/16)
-  SHOTS    training pictures a class (fewshot: "1 2 4 8 16", else 16); 0: all
+  SHOTS    training pictures for each class (fewshot: "1 2 4 8 16", else 16); 0: all
 
 --root, or DATA in the environment, is the folder that holds the data sets (data). OUTPUT is where
 results go (output/base2new for base2new, output for others); TARGETS, of xd and dg, the data sets
 to test on, in --target-root DIR if they are not in --root; OPTS, further settings, as
 OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
-A run that left results.json is not repeated; one that crashed is. Results of other settings or data
-in its folder are refused.
+A run that left results.json is not repeated; one that crashed is. If a run's folder holds results
+of other settings or data, nothing is run.
 
 example:
   bash scripts/{protocol}.sh {trainer} emoji_food 1"""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line and the environment."""
+    """Read the command line and the environment; `help` is the whole help."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = words[0] if words and words[0] in PROTOCOLS else PROTOCOLS[0]
     trainer = "ZeroshotCLIP" if name == "zeroshot" else "CoOp"
@@ -60,53 +51,32 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--root", default=get("DATA") or "data", help=argparse.SUPPRESS)
     parser.add_argument("--target-root", default="", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
-    args.refuse = lambda why: refuse(args.protocol, why, parser)
+    args.help = parser.format_help()
     args.output = get("OUTPUT") or ("output/base2new" if args.protocol == "base2new" else "output")
     args.targets, args.opts = (tuple((get(key) or "").split()) for key in ("TARGETS", "OPTS"))
     return args
 
 
-def refuse(name: str, why: str, parser: argparse.ArgumentParser) -> int:
-    """Say what is wrong and how it is used; returns the exit code."""
-    print(f"{name}: {why}.\n\n{parser.format_help()}", file=sys.stderr)
-    return 2
-
-
-def say(name: str, error: Exception) -> int:
-    """Say in one sentence what is wrong; returns the exit code."""
-    print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
-
-
-def read_shots(protocol: str, words: str) -> list[int]:
-    """SHOTS as numbers; the protocol's own where none are given.
-
-    Raises:
-        ValueError: they are no whole numbers.
-    """
-    if not all(word.isdecimal() for word in words.split()):
-        raise ValueError(f"SHOTS must be a whole number, got {words}")
-    own = {"fewshot": list(FEW_SHOTS), "zeroshot": [0]}.get(protocol, [SHOTS])
-    return [int(word) for word in words.split()] or own
-
-
 def jobs_of(args: argparse.Namespace) -> list[Job]:
-    """The jobs that the command line asks for.
+    """Return the jobs that the command line asks for.
 
     Raises:
-        ValueError: it asks for what is not there.
+        ValueError: an argument is wrong.
     """
     if not 3 <= len(args.words) <= 5:
         raise ValueError(f"expected 3 to 5 arguments, got {len(args.words)}")
     trainer, dataset, seed, config, shots = [*args.words, "", ""][:5]
     if not seed.isdecimal():
         raise ValueError(f"SEED must be a whole number from 0, got {seed}")
+    if not all(word.isdecimal() for word in shots.split()):
+        raise ValueError(f"SHOTS must be a whole number, got {shots}")
+    default = {"fewshot": FEW_SHOTS, "zeroshot": (0,)}.get(args.protocol, (SHOTS,))
     common = {"output": Path(args.output), "config": config, "root": args.root}
     common |= {"targets": args.targets, "opts": args.opts, "target_root": args.target_root}
     return join(
         [
-            plan(Run(args.protocol, trainer, dataset, int(seed), number, **common))
-            for number in read_shots(args.protocol, shots)
+            plan(Cell(args.protocol, trainer, dataset, int(seed), number, **common))
+            for number in map(int, shots.split() or default)
         ]
     )
 
@@ -114,41 +84,40 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 def carry_out(job: Job) -> int:
     """Run a job to its end; returns its exit code. What ends this process ends the job, too.
 
-    Ctrl-C reaches it from the terminal; it says what is.
+    Ctrl-C reaches the job from the terminal, and the job reports it.
     """
     command = [sys.executable, "train.py", *job.words]
     process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
     try:
         return process.wait()
     except Terminated:
-        process.terminate()
-        return process.wait()
+        pass
     except KeyboardInterrupt:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(PATIENCE)
-        process.terminate()
-        return process.wait()
+    process.terminate()
+    return process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs in order; stops at the first that fails, with its exit code."""
     args = parse_arguments(arguments)
     raise_at_sigterm()
+    jobs = None
     try:
         jobs = jobs_of(args)
-    except ValueError as error:
-        return args.refuse(str(error))
-    except OSError as error:
-        return say(args.protocol, error)
-    try:
         require_own(jobs, names.PROJECT)
     except (ValueError, OSError) as error:
-        return say(args.protocol, error)
+        if jobs is None and isinstance(error, ValueError):  # of the arguments
+            message = f"{error}.\n\n{args.help}"
+        else:
+            message = f"error: {' '.join(str(error).split())}"
+        print(f"{args.protocol}: {message}", file=sys.stderr)
+        return 2
     for job in jobs:
         if job.is_done(names.PROJECT):
             print(f"{job.name}: done, see {job.folder}", flush=True)
-            continue
-        if code := carry_out(job):
+        elif code := carry_out(job):
             return code
     return 0
 

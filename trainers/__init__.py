@@ -1,31 +1,19 @@
-"""Trainers. Importing this package registers them all with Dassl."""
+"""Trainers, one file for each method. Importing this package registers them all with Dassl."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from dassl.engine import TRAINER_REGISTRY
+
 from runs.config import extend_cfg
-from trainers.cocoop import CoCoOp
-from trainers.coop import CoOp
-from trainers.ivlp import IVLP
-from trainers.maple import MaPLe
-from trainers.promptkd import PromptKD
-from trainers.promptsrc import PromptSRC
-from trainers.spotlighter import Spotlighter
-from trainers.text_refiner import TextRefiner
-from trainers.vpt import VPT
-from trainers.zeroshot import ZeroshotCLIP, ZeroshotCLIP2
 
-TRAINERS = (
-    ZeroshotCLIP,
-    ZeroshotCLIP2,
-    CoOp,
-    CoCoOp,
-    MaPLe,
-    IVLP,
-    VPT,
-    PromptSRC,
-    PromptKD,
-    TextRefiner,
-    Spotlighter,
-)
+for _module in iter_modules(__path__, f"{__name__}."):
+    import_module(_module.name)
 
-__all__ = ["TRAINERS", "extend_cfg", *(trainer.__name__ for trainer in TRAINERS)]
+_registered: list[Any] = [TRAINER_REGISTRY.get(n) for n in TRAINER_REGISTRY.registered_names()]
+TRAINERS = tuple(t for t in _registered if t.__module__.startswith(f"{__name__}."))
+
+__all__ = ["TRAINERS", "extend_cfg"]

@@ -11,6 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 import datasets  # noqa: F401  (registers the data sets)
 from runs.arguments import KEYS_INSTEAD, parse_args
 from runs.config import build_config
+from tools.sweeps.names import default_rows
 from trainers import TRAINERS as TRAINER_CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,13 @@ def test_pictures_are_prepared_as_clip_was_trained(path):
     assert settings["INPUT.PIXEL_STD"] == [0.26862954, 0.26130258, 0.27577711]
     assert settings["INPUT.INTERPOLATION"] == "bicubic"
     assert "normalize" in settings["INPUT.TRANSFORMS"]
+
+
+def test_every_trainer_has_a_row_of_defaults_whose_configs_exist():
+    assert set(default_rows()) == {trainer.__name__ for trainer in TRAINER_CLASSES}
+    for trainer, row in default_rows().items():
+        for _, config in leaves(row):
+            assert (ROOT / f"configs/trainers/{trainer}/{config}.yaml").is_file(), config
 
 
 def test_embedded_configs_of_coop_and_spotlighter_share_everything():

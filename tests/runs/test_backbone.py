@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.open_clip_models import CONTEXT, MEAN, RESNET, STD, make_config, write_folder
+from trainers import TRAINERS
 
 pytest.importorskip("open_clip")
 
-TRAINERS = ("ZeroshotCLIP", "CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD", "TextRefiner")
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base", "OPTIM__MAX_EPOCH": 1}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new", "OPTIM__MAX_EPOCH": 1}
 
@@ -42,7 +42,7 @@ def last_log(folder):
     return max(folder.glob("log.txt*"), key=lambda path: path.stat().st_mtime).read_text()
 
 
-@pytest.mark.parametrize("trainer", [*TRAINERS, "Spotlighter"])
+@pytest.mark.parametrize("trainer", [trainer.__name__ for trainer in TRAINERS])
 def test_every_trainer_runs_on_a_vit_of_open_clip(run, tmp_path, folders, trainer):
     options = backbone(folders)
     options["TRAINER__PROMPTKD__TEACHER_NAME"] = options["MODEL__BACKBONE__NAME"]

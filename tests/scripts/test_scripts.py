@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import examples
+from tools.sweeps.names import default_rows
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted([*(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"])
@@ -35,6 +36,10 @@ case "$*" in
   tools/run_protocol.py*) exec "$REAL_PYTHON" "$@" ;;
   *) echo "$*" >>"$PROJECT/calls" ;;
 esac
+"""
+FAKE_LINTER = """\
+#!/usr/bin/env bash
+echo "lint-imports $*" >>"$PROJECT/calls"
 """
 FAKE_TRAIN = """\
 import json, sys, uuid
@@ -61,6 +66,7 @@ class Project:
         self.env = root / "environment"
         shutil.copytree(ROOT / "scripts", root / "scripts")
         shutil.copytree(ROOT / "configs", root / "configs")
+        shutil.copytree(ROOT / "runs", root / "runs")
         shutil.copytree(ROOT / "tools" / "sweeps", root / "tools" / "sweeps")
         (root / "runs").mkdir()
         shutil.copy(ROOT / "runs" / "processes.py", root / "runs" / "processes.py")
@@ -76,7 +82,9 @@ class Project:
             shutil.copy(ROOT / name, root / name)
         (self.env / "bin").mkdir(parents=True)
         (self.env / "bin" / "python").write_text(FAKE_PYTHON)
-        (self.env / "bin" / "python").chmod(0o755)
+        (self.env / "bin" / "lint-imports").write_text(FAKE_LINTER)
+        for name in ("python", "lint-imports"):
+            (self.env / "bin" / name).chmod(0o755)
 
     def start(self, script, *arguments, **variables):
         keep = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
@@ -215,7 +223,8 @@ def test_setup_says_what_it_can_set_up(project):
 
 def test_test_script_lints_and_passes_its_arguments_on(project):
     assert project.run("test", "-k", "few shot", "-x").returncode == 0
-    assert project.calls()[-3:] == ["-m ruff check .", "-m mypy", "-m pytest -k few shot -x"]
+    checks = ["-m ruff check .", "-m mypy", "lint-imports --no-logo"]
+    assert project.calls()[-4:] == [*checks, "-m pytest -k few shot -x"]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +389,11 @@ def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
     assert run.returncode == 0, run.stderr
     runs, table, page = ready.calls()
     trainers = runs.split("--trainers ")[1].split(" --seeds")[0].split()
-    assert len(trainers) == 15
+    listed = list(default_rows())
+    assert trainers[: len(listed)] == listed
+    assert trainers[len(listed) :] == [
+        f"Spotlighter:tiny_emoji_{base}" for base in ("cocoop", "maple", "promptsrc", "promptkd")
+    ]
     assert runs.endswith("--seeds 1 --root /pics --output out --processes --opts OPTIM.LR 1")
     assert table.startswith("tools/collect_results.py out --markdown out/results.md ")
     assert page == "tools/report.py out --root /pics --output out/report.html"
@@ -396,7 +409,7 @@ def test_the_whole_embedded_comparison_is_one_command(ready):
     trainers = {
         name.split(":")[0] for name in runs.split("--trainers ")[1].split(" --seeds")[0].split()
     }
-    assert trainers == {path.name for path in (ROOT / "configs/trainers").iterdir()}
+    assert trainers == {p.name for p in (ROOT / "configs/trainers").iterdir() if p.is_dir()}
     assert " --seeds 1 2 3 " in runs
     assert " --address auto " in runs
     assert page.startswith("tools/report.py output/embedded ")

@@ -11,7 +11,7 @@ import pytest
 from tools.collect_results import main, text_of
 from tools.results.read import read_accuracy, read_runs
 from tools.results.rows import average_datasets, order_rows, pair_runs, split_sections, summarise
-from tools.results.tables import MISSING, PUBLISHED, beside_published, to_latex, to_text
+from tools.results.tables import MISSING, PUBLISHED, to_latex, to_text, with_published
 
 TRAIN_LOG = """\
 epoch [1/2] batch [5/5] time 0.1 (0.1) data 0.0 (0.0) loss 1.0 (1.0) lr 2.0e-03 eta 0:00:00
@@ -404,7 +404,7 @@ def test_the_published_average_stands_beside_one_over_the_same_data_sets():
     ours = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures"}
     runs = [record(dataset=ours.get(name, name)) for name in names]
     summary = summarise(pair_runs(runs))
-    text = to_text(beside_published(pd.concat([summary, average_datasets(summary)])))
+    text = to_text(with_published(pd.concat([summary, average_datasets(summary)])))
     averages = text[text.dataset == "average"]
     assert list(averages.trainer[:2]) == ["ZeroshotCLIP, published", "CoOp"]
     assert "PromptKD w/ Spotlighter, published" in set(averages.trainer)

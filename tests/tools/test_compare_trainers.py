@@ -1,4 +1,4 @@
-"""Paired comparison on made-up runs whose differences are known."""
+"""Comparison on made-up runs whose differences are known."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools import compare_trainers as paired
+from tools.compare_trainers import COLUMNS, common, compare, main, read_trainers
 
 PICTURES = 200
 
@@ -40,7 +40,7 @@ def root(tmp_path):
 
 def test_differences_and_rows_are_those_of_the_runs(root, tmp_path, capsys):
     out = tmp_path / "rows.csv"
-    assert paired.main([str(root), "--csv", str(out), "--resamples", "50"]) == 0
+    assert main([str(root), "--csv", str(out), "--resamples", "50"]) == 0
     text = capsys.readouterr().out
     assert "+10.00 [" in text  # 20 of 200 pictures
     assert "-2.00 [" in text
@@ -48,59 +48,59 @@ def test_differences_and_rows_are_those_of_the_runs(root, tmp_path, capsys):
     assert "-2.00" in text.splitlines()[-1]
     rows = pd.read_csv(out)
     assert len(rows) == 8
-    assert list(rows.columns) == [*paired.COLUMNS, "git"]
+    assert list(rows.columns) == [*COLUMNS, "git"]
     one = rows[(rows.trainer == "CoOp") & (rows.dataset == "A") & (rows.seed == 1)].iloc[0]
     assert one.hm == pytest.approx(2 * 55 * 52 / (55 + 52), abs=0.01)
 
 
 def test_intervals_hold_the_difference_and_shrink_to_it_without_spread(root):
-    trainers = paired.read_trainers(root)
-    found = paired.compare(trainers["Spotlighter"], trainers["CoOp"], 50)
+    trainers = read_trainers(root)
+    found = compare(trainers["Spotlighter"], trainers["CoOp"], 50)
     mean, interval = found["base"].split(" ", 1)
     low, high = (float(x) for x in interval.strip("[]").split(","))
     assert low < float(mean) < high
-    same = paired.compare(trainers["CoOp"], trainers["CoOp"], 50)
+    same = compare(trainers["CoOp"], trainers["CoOp"], 50)
     assert same["hm"] == "+0.00 [+0.00, +0.00]"
 
 
 def test_seeds_that_one_trainer_lacks_do_not_count(root):
     write_run(root, "Spotlighter", "A", 3, {"base": 0, "new": 1})
-    trainers = paired.read_trainers(root)
-    assert paired.common(trainers["Spotlighter"], trainers["CoOp"]) == (["A", "B"], [1, 2])
+    trainers = read_trainers(root)
+    assert common(trainers["Spotlighter"], trainers["CoOp"]) == (["A", "B"], [1, 2])
 
 
 def test_one_seed_has_no_interval(tmp_path):
     for trainer, base in (("Spotlighter", 120), ("CoOp", 100)):
         write_run(tmp_path, trainer, "A", 1, {"base": base, "new": 100})
-    trainers = paired.read_trainers(tmp_path)
-    assert paired.compare(trainers["Spotlighter"], trainers["CoOp"], 50)["base"] == "+10.00"
+    trainers = read_trainers(tmp_path)
+    assert compare(trainers["Spotlighter"], trainers["CoOp"], 50)["base"] == "+10.00"
 
 
 def test_a_config_of_its_own_is_a_trainer_of_its_own(root):
     write_run(root, "Spotlighter", "A", 1, {"base": 9, "new": 9}, config="tiny_emoji_random")
-    assert "Spotlighter-random" in paired.read_trainers(root)
+    assert "Spotlighter-random" in read_trainers(root)
 
 
 def test_other_settings_are_a_trainer_of_their_own(root):
     write_run(root, "CoOp", "A", 1, {"base": 9, "new": 9}, settings={"TRAINER.COOP.N_CTX": 4})
-    trainers = paired.read_trainers(root)
+    trainers = read_trainers(root)
     assert set(trainers) == {"Spotlighter", "CoOp, N_CTX 16", "CoOp, N_CTX 4"}
-    assert len(trainers["CoOp, N_CTX 16"].rows) == 4
+    assert len(trainers["CoOp, N_CTX 16"]) == 4
 
 
 def test_two_configs_of_one_name_are_refused(root):
     write_run(root, "CoOp", "A", 1, {"base": 9, "new": 9}, config="another")
     with pytest.raises(ValueError, match="two runs of CoOp on A, seed 1"):
-        paired.read_trainers(root)
+        read_trainers(root)
 
 
 def test_an_empty_folder_is_refused_in_one_sentence(tmp_path, capsys):
-    assert paired.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert "no finished base-to-new run" in capsys.readouterr().err
 
 
 def test_an_unknown_trainer_is_refused_with_those_that_are_there(root, capsys):
-    assert paired.main([str(root), "--of", "MaPLe"]) == 2
+    assert main([str(root), "--of", "MaPLe"]) == 2
     assert "there are CoOp, Spotlighter" in capsys.readouterr().err
 
 
@@ -114,5 +114,5 @@ def test_runs_on_other_pictures_are_not_compared(root, capsys, change):
         own = "a" if "Spotlighter" in path.parts or change == "labels" else "b"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"data": own * 12}))
     of = "Spotlighter" if change == "labels" else f"Spotlighter, data {'a' * 12}"
-    assert paired.main([str(root), "--of", of, "--resamples", "5"]) == 2
+    assert main([str(root), "--of", of, "--resamples", "5"]) == 2
     assert "were tested on other pictures of A, seed " in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Words of users in tables that other programs show: spreadsheets, Markdown."""
+"""Escape words of users for tables that other programs show: spreadsheets, Markdown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet would run."""
+"""Beginnings of cells that a spreadsheet would run."""
 MARKUP = re.compile(r"[\\|`*]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 
 
 def csv_cell(value: object) -> object:
-    """A cell of a CSV: words that a spreadsheet would run get an apostrophe; numbers stay."""
+    """Put an apostrophe before words that a spreadsheet would run; numbers stay."""
     if not isinstance(value, str) or not value.startswith(FORMULA):
         return value
     try:
@@ -23,12 +23,12 @@ def csv_cell(value: object) -> object:
 
 
 def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table whose cells may be written to a CSV."""
+    """Return a table whose cells may be written to a CSV."""
     return frame.map(csv_cell).rename(columns=csv_cell)
 
 
 def markdown_text(value: object) -> object:
-    """Words that Markdown shows as they are: no HTML, link, emphasis or end of a cell in them."""
+    """Escape words so that Markdown shows them as they are: no HTML, link, emphasis or cell end."""
     if not isinstance(value, str):
         return value
     text = value.replace("&", "&amp;").replace("<", "&lt;")
@@ -36,11 +36,6 @@ def markdown_text(value: object) -> object:
 
 
 def markdown_table(frame: pd.DataFrame, **options: object) -> str:
-    """A table in Markdown.
-
-    Args:
-        frame: whose columns are the headings.
-        options: of `DataFrame.to_markdown`.
-    """
+    """Return a table in Markdown, with the options of `DataFrame.to_markdown`."""
     shown = frame.map(markdown_text).rename(columns=markdown_text)
     return str(shown.to_markdown(index=False, **options))

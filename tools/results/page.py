@@ -12,11 +12,12 @@ import jinja2
 import pandas as pd
 
 from tools.results import evidence, figures
+from tools.results.evidence import Evidence
 from tools.results.figures import Picture
 from tools.results.overlays import spotlights
 from tools.results.read import CLASSES
 from tools.results.rows import AVERAGE, Section, split_sections, trainer_rank, with_average
-from tools.results.tables import HEADINGS, NAMES, beside_published, to_text, without_constants
+from tools.results.tables import HEADINGS, NAMES, to_text, with_published, without_constants
 
 HERE = Path(__file__).parent
 MIN_RADAR = 3  # axes
@@ -27,12 +28,9 @@ class Part:
     """A section of the page."""
 
     title: str
-    caption: str = ""
-    """Settings that are the same in all rows."""
-    headings: list[tuple[str, bool]] = field(default_factory=list)
-    """Words, and whether numbers stand below them."""
-    rows: list[list[tuple[str, Any]]] = field(default_factory=list)
-    """Cells: what is shown, and what it is sorted by."""
+    caption: str = ""  # settings that are the same in all rows
+    headings: list[tuple[str, bool]] = field(default_factory=list)  # and whether of numbers
+    rows: list[list[tuple[str, Any]]] = field(default_factory=list)  # cells: text, sorting key
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -40,18 +38,18 @@ class Part:
 def build_page(
     rows: pd.DataFrame, runs: list[dict[str, Any]], title: str, root: str, overlays: int
 ) -> str:
-    """The page.
+    """Return the page of the rows of `pair_runs` and the runs of `load_runs`.
 
     Args:
-        rows: of `pair_runs`.
-        runs: of `read_runs`; those with a folder are shown one by one.
+        rows: a row for each seed.
+        runs: those with a results.json are shown one by one.
         title: of the page.
-        root: folder of all data sets, if it moved; for the overlays.
+        root: folder of all data sets, if it was moved; for the overlays.
         overlays: data sets whose kept patches are drawn, at most.
     """
-    found = [evidence.read_evidence(run) for run in runs if run.get("folder")]
+    found = [evidence.read_evidence(run) for run in runs if "record" in run]
     parts = [section_part(section) for section in split_sections(rows)]
-    parts += [confusion_part(found), curve_part(found), spotlight_part(found, root, overlays)]
+    parts += [confusion_part(found), curve_part(found), overlay_part(found, root, overlays)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -59,74 +57,53 @@ def build_page(
         title=title,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes],
-        runs=list(zip(found, evidence.told_configs(found), strict=True)),
+        runs=list(zip(found, evidence.short_configs(found), strict=True)),
         revisions=sorted({str(run.record.get("git")) for run in found}),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
     )
 
 
-def labelled(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary with a label a row: the trainer, with config and settings that tell rows apart.
-
-    A config is named where a trainer has several in one place. Configs that differ from shots to
-    shots are no such case.
-    """
-    configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
-    several = set(configs[configs > 1].index.get_level_values("trainer"))
-    label = summary["trainer"].where(
-        ~summary["trainer"].isin(several), summary["trainer"] + ": " + summary["config"]
-    )
-    return summary.assign(
-        label=label + (", " + summary["settings"]).where(summary["settings"] != "", "")
-    )
-
-
 def section_part(section: Section) -> Part:
-    """Table, bars, curves and radar of a protocol."""
-    own = [name for name in CLASSES if name in section.scores]
-    summary = with_average(section)
-    pairs = "hm" in section.scores
-    part = Part(section.title, *table(beside_published(summary) if pairs else summary))
-    marked = labelled(summary)
-    scores = [*own, "hm_mean"] if pairs else own
-    several = summary["shots"].nunique() > 1
-    averages_first = sorted(marked.groupby("dataset"), key=lambda pair: pair[0] != AVERAGE)
-    for dataset, of_one in averages_first:
-        if several:
+    """Return table, bars, curves and radar of a protocol."""
+    scores = [name for name in CLASSES if name in section.scores]
+    shown = summary = with_average(section)
+    if "hm" in section.scores:
+        scores, shown = [*scores, "hm_mean"], with_published(summary)
+    part = Part(section.title)
+    text, part.caption = without_constants(to_text(shown))
+    part.headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
+    order = shown[text.columns].astype(object).where(shown[text.columns].notna(), "")
+    pairs = zip(text.to_numpy(), order.to_numpy(), strict=True)
+    part.rows = [list(zip(*pair, strict=True)) for pair in pairs]
+    labelled = summary.assign(label=labels(summary))
+    for dataset, rows in sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != AVERAGE):
+        if summary["shots"].nunique() > 1:
             text = f"{dataset}: accuracy over training pictures a class"
-            part.pictures.append(figures.shot_curves(of_one, text))
+            part.pictures.append(figures.shot_curves(rows, text=text))
         else:
-            part.pictures.append(figures.bars(of_one, scores, f"{dataset}: accuracy by trainer"))
-    single = marked[(marked["dataset"] != AVERAGE) & (marked["shots"] == marked["shots"].max())]
+            text = f"{dataset}: accuracy by trainer"
+            part.pictures.append(figures.bars(rows, scores, text=text))
+    most_shots = labelled["shots"] == labelled["shots"].max()
+    single = labelled[(labelled["dataset"] != AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
-        name = HEADINGS.get(scores[-1], "accuracy")
-        part.pictures.append(figures.radar(single, scores[-1], f"{name} over data sets"))
+        text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
+        part.pictures.append(figures.radar(single, scores[-1], text=text))
     return part
 
 
-def table(
-    summary: pd.DataFrame,
-) -> tuple[str, list[tuple[str, bool]], list[list[tuple[str, Any]]]]:
-    """Caption, headings (with whether they stand over numbers) and cells of a summary."""
-    text, caption = without_constants(to_text(summary))
-    headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
-    cells = [
-        [(shown, order_of(summary, name, i)) for i, shown in enumerate(text[name])]
-        for name in text.columns
-    ]
-    return caption, headings, [list(row) for row in zip(*cells, strict=True)]
+def labels(summary: pd.DataFrame) -> pd.Series:
+    """Return the trainer of each row, with its config and settings where several are compared."""
+    trainer = summary["trainer"]
+    configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
+    several = configs[configs > 1].index.get_level_values("trainer")
+    label = trainer.where(~trainer.isin(several), trainer + ": " + summary["config"])
+    return label + (", " + summary["settings"]).where(summary["settings"] != "", "")
 
 
-def order_of(summary: pd.DataFrame, name: str, i: int) -> Any:
-    """What a cell is sorted by: its number, "" where it has none, or its words."""
-    value = summary[name].iat[i]
-    return "" if pd.isna(value) else value
-
-
-def by_dataset(found: list[evidence.Evidence]) -> Iterator[tuple[str, list[evidence.Evidence]]]:
-    """Runs by data set and class subset, of what was trained on that data set itself."""
-    groups: dict[str, list[evidence.Evidence]] = {}
+def by_dataset(found: list[Evidence]) -> Iterator[tuple[str, list[Evidence]]]:
+    """Yield runs by data set and class subset, of what was trained on that data set itself."""
+    groups: dict[str, list[Evidence]] = {}
     for run in found:
         record = run.record
         if record.get("source", record["dataset"]) == record["dataset"]:
@@ -135,12 +112,11 @@ def by_dataset(found: list[evidence.Evidence]) -> Iterator[tuple[str, list[evide
     yield from sorted(groups.items())
 
 
-def confusion_part(found: list[evidence.Evidence]) -> Part:
-    """For each data set the classes that its best trainer recognises worst."""
+def confusion_part(found: list[Evidence]) -> Part:
+    """For each data set show the classes that its best trainer recognises worst."""
     part = Part("Confusion of the worst classes")
     for name, runs in by_dataset(found):
-        frame = pd.DataFrame([run.record for run in runs])
-        frame["settings"] = [run.settings for run in runs]
+        frame = pd.DataFrame([run.record | {"settings": run.settings} for run in runs])
         groups = frame.groupby(["trainer", "config", "settings", "shots"])
         trainer, config, settings, shots = best = groups["accuracy"].mean().idxmax()
         try:
@@ -151,41 +127,39 @@ def confusion_part(found: list[evidence.Evidence]) -> Part:
         if shares is not None:
             how = ", ".join(filter(None, (config, settings, f"{shots} shots")))
             text = f"{name}: {trainer} ({how}), percent of each true class"
-            part.pictures.append(figures.confusion_matrix(shares, text))
+            part.pictures.append(figures.confusion_matrix(shares, text=text))
     return part
 
 
-def curve_part(found: list[evidence.Evidence]) -> Part:
-    """Training curves, a figure a data set, of the first seed and the most shots."""
+def curve_part(found: list[Evidence]) -> Part:
+    """Show training curves for each data set, of the first seed and the most shots."""
     part = Part("Training curves")
     for name, runs in by_dataset(found):
-        first = min(run.record["seed"] for run in runs)
-        most = max(run.record["shots"] for run in runs)
-        chosen = [r for r in runs if (r.record["seed"], r.record["shots"]) == (first, most)]
-        chosen = sorted(chosen, key=lambda run: trainer_rank(run.record["trainer"]))
+        seed = min(run.record["seed"] for run in runs)
+        shots = max(run.record["shots"] for run in runs)
+        chosen = [r for r in runs if (r.record["seed"], r.record["shots"]) == (seed, shots)]
         curves = {}
-        for run in chosen:
+        for run in sorted(chosen, key=lambda run: trainer_rank(run.record["trainer"])):
             curve = evidence.training_curve(run.folder, run.record.get("epoch", 0))
             if curve is not None:
                 how = ", ".join(filter(None, (run.record["config"], run.settings)))
                 curves[f"{run.record['trainer']}: {how}"] = curve
         if curves:
-            text = f"{name}: seed {first}, {most} shots, means over the batches of an epoch"
-            part.pictures.append(figures.training_curves(curves, text))
+            text = f"{name}: seed {seed}, {shots} shots, means over the batches of an epoch"
+            part.pictures.append(figures.training_curves(curves, text=text))
     return part
 
 
-def spotlight_part(found: list[evidence.Evidence], root: str, number: int) -> Part:
-    """Kept patches, of the first Spotlighter run on each of some data sets."""
-    part = Part("What Spotlighter looked at")
-    firsts: dict[str, evidence.Evidence] = {}
+def overlay_part(found: list[Evidence], root: str, number: int) -> Part:
+    """Draw the kept patches of the first Spotlighter run on each of some data sets."""
+    part = Part("Patches that Spotlighter kept")
+    firsts: dict[str, Path] = {}
     for run in found:
-        trained = (run.folder / "prompt_learner").is_dir()
-        if run.record["trainer"] == "Spotlighter" and trained:
-            firsts.setdefault(run.record["dataset"], run)
-    for run in list(firsts.values())[:number]:
+        if run.record["trainer"] == "Spotlighter" and (run.folder / "prompt_learner").is_dir():
+            firsts.setdefault(run.record["dataset"], run.folder)
+    for folder in list(firsts.values())[:number]:
         try:
-            part.pictures.append(spotlights(run.folder, root))
+            part.pictures.append(spotlights(folder, root))
         except (ValueError, OSError) as error:
-            part.notes.append(f"{run.folder} could not be drawn: {error}")
+            part.notes.append(f"{folder} could not be drawn: {error}")
     return part

@@ -1,4 +1,4 @@
-"""Read what runs left behind: results.json, or the log.txt of CoOp and its relatives."""
+"""Read the results of runs: results.json, or the log.txt of CoOp and its relatives."""
 
 from __future__ import annotations
 
@@ -9,50 +9,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from tools.sweeps.names import CONFIGS, dataset_name, stems
 
-# What identifies a row; the source is the data set that was trained on, and the settings are those
-# that decide a result and differ between the runs of one trainer and config, in words.
+# What identifies a row. The source is the data set of the training; the settings are those that
+# decide a result and differ between the runs of one trainer and config, in words.
 KEY = ["source", "dataset", "trainer", "config", "settings", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
 WORDS = ("trainer", "dataset", "config", "classes", "source")
 NUMBERS = ("shots", "seed", "accuracy")
-EFFORT = ["images_per_s", "learned_parameters"]  # may be missing: logs do not say
+EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
-# Settings beside the keys of a config: what was tested on, and the backbone's weights.
-BESIDE = {
-    **{"data": None, "weights": None},  # unknown
-    **{"split": "test", "epoch": "final", "settings": "known"},
-}
+# Settings that are no keys of a config, with their defaults; None: unknown.
+NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
 
-ACCURACY = re.compile(r"\* accuracy: ([\.\deE+-]+)%")
-CONTEXT = r"(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)"
-SEED_FOLDER = r"seed_?(?P<seed>\d+)$"
+PERCENT = r"([\.\deE+-]+)%"
+ACCURACY = rf"\* accuracy: {PERCENT}"
+CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
+SEED = r"seed_?(?P<seed>\d+)$"
+DATASET = r"(?P<dataset>[^/]+)"
 LEVEL = r"(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots"
-# The folders of CoOp and its relatives, the special ones first.
+SHOTS = r"shots_(?P<shots>\d+)(?:_(?P<weight>[\d.]+))?/(?P<trainer>[^/]+)/(?P<config>[^/]+)"
+HALF = "train_base|test_base|test_new"
+# The folders of CoOp and its relatives; the first that fits counts.
 LAYOUTS = [
-    re.compile(
-        r"/(?P<half>train_base|test_base|test_new)/(?P<dataset>[^/]+)/"
-        r"shots_(?P<shots>\d+)(?:_(?P<weight>[\d.]+))?/(?P<trainer>[^/]+)/"
-        rf"(?P<config>[^/]+)/(?:{CONTEXT}/)?{SEED_FOLDER}"
-    ),
-    re.compile(
-        r"/(?P<half>train_base|test_base|test_new|base2new)/(?P<dataset>[^/]+)/"
-        rf"{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"
-    ),
-    re.compile(
-        rf"/(?P<elsewhere>evaluation)/(?:xd/|dg/)?{LEVEL}/(?:{CONTEXT}/)?(?P<dataset>[^/]+)/"
-        rf"{SEED_FOLDER}"
-    ),
-    re.compile(rf"/(?P<dataset>[^/]+)/{LEVEL}/(?:{CONTEXT}/)?{SEED_FOLDER}"),
-    re.compile(r"/(?P<trainer>ZeroshotCLIP2?)/(?P<config>[^/]+)/(?P<dataset>[^/]+)$"),
+    re.compile(rf"/(?P<half>{HALF})/{DATASET}/{SHOTS}/{CONTEXT}{SEED}"),
+    re.compile(rf"/(?P<half>{HALF}|base2new)/{DATASET}/{LEVEL}/{CONTEXT}{SEED}"),
+    re.compile(rf"/(?P<elsewhere>evaluation)/(?:xd/|dg/)?{LEVEL}/{CONTEXT}{DATASET}/{SEED}"),
+    re.compile(rf"/{DATASET}/{LEVEL}/{CONTEXT}{SEED}"),
+    re.compile(rf"/(?P<trainer>ZeroshotCLIP2?)/(?P<config>[^/]+)/{DATASET}$"),
 ]
 HALVES = {"train_base": "base", "base2new": "base", "test_base": "base", "test_new": "new"}
 OF_HALVES = re.compile(r"/(base2n|(train|test|eval)_(base|new|novel)(?![a-z]))", re.I)
-IN_FOLDERS = {  # what a folder says of settings
+IN_FOLDERS = {  # settings that a folder names
     "n_ctx": "TRAINER.COOP.N_CTX",
     "csc": "TRAINER.COOP.CSC",
     "place": "TRAINER.COOP.CLASS_TOKEN_POSITION",
@@ -60,42 +52,57 @@ IN_FOLDERS = {  # what a folder says of settings
 }
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read one results.json; without a source it was trained on its own data set.
+def read_runs(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
+    folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
+    for folder in sorted(folders):
+        path = folder / "results.json"
+        try:
+            yield from [read_results(path)] if path.exists() else read_logs(folder)
+        except (OSError, ValueError, RecursionError) as error:
+            path = path if path.exists() else folder / "log.txt"
+            print(f"skipped {path}: {error}", file=sys.stderr)
 
-    `record` is all that it says but the class names, of which thousands of runs have the same.
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read one results.json; `record` is its content but the class names, of which many are equal.
 
     Raises:
-        ValueError: it is no JSON, or a field is missing or of the wrong type; or nothing was
-            trained although the trainer learns.
+        ValueError: a field is missing or of the wrong type, or a trainer that learns did not train.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
-    given = record if isinstance(record, dict) else {}
-    found = {key: given.get(key) for key in (*WORDS, *NUMBERS, *EFFORT)}
-    found["source"] = given.get("source") or given.get("dataset")
-    for field, value in found.items():
-        if not (fits(field, value) or (value is None and field in EFFORT)):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    given = content if isinstance(content, dict) else {}
+    run = {key: given.get(key) for key in (*WORDS, *NUMBERS, *EFFORT)}
+    run["source"] = given.get("source") or given.get("dataset")
+    for field, value in run.items():
+        if not (is_valid(field, value) or (value is None and field in EFFORT)):
             raise ValueError(f"{field} is {value!r:.60}")
-    if found["learned_parameters"] and given.get("epoch") == 0:
+    if run["learned_parameters"] and given.get("epoch") == 0:
         raise ValueError("nothing was trained (epoch 0), although its trainer learns")
-    beside = {key: given.get(key) or BESIDE[key] for key in ("data", "weights", "split")}
+    settings = {key: given.get(key) or NO_KEYS[key] for key in ("data", "weights", "split")}
     if given.get("epoch_chosen_by") == "load_epoch":
-        beside["epoch"] = given.get("epoch")
-    settings = beside | settings_of(path, given)
-    places = dict.fromkeys(("folder", "path"), str(path.parent))
+        settings["epoch"] = given.get("epoch")
+    settings |= settings_of(path, given)
     record = {key: value for key, value in given.items() if key != "class_names"}
-    others = {"data": given.get("data"), "git": str(given.get("git")), "record": record}
-    return found | places | others | {"settings": settings}
+    return run | {"path": str(path.parent), "record": record, "settings": settings}
+
+
+def is_valid(field: str, value: Any) -> bool:
+    """Whether a field may have a value: words on one line, percent, numbers that count."""
+    if field == "classes":
+        return value in CLASSES
+    if field in WORDS:
+        return isinstance(value, str) and value.isprintable()
+    if isinstance(value, bool) or not isinstance(value, int if field in WHOLE else (int, float)):
+        return False
+    return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
 def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a results.json, which earlier versions left to the config beside it.
-
-    Raises:
-        ValueError: they are no mapping of keys to plain values.
-    """
+    """Return the settings of a results.json; earlier versions left them to the config beside it."""
     found = record.get("settings", {})
     if "settings" not in record and (path.parent / "config.yaml").is_file():
+        import trainers  # noqa: F401  (registers the trainers, with their keys)
         from runs.identity import settings_of_run
 
         try:
@@ -107,58 +114,46 @@ def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fits(field: str, value: Any) -> bool:
-    """Whether a field may have a value: words on one line, percent, numbers that count."""
-    if field == "classes":
-        return value in CLASSES
-    if field in WORDS:
-        return isinstance(value, str) and value.isprintable()
-    if isinstance(value, bool) or not isinstance(value, int if field in WHOLE else (int, float)):
-        return False
-    return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
-
-
-def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
-    """Return the final accuracy, or another result in percent, that a log reports.
-
-    None if the run did not end, or reports no such result.
-
-    A log that trains counts from "Finish training" (or "Finished training") on, because validation
-    prints results too; one that only evaluates counts from "=> result" on.
-    """
-    trains = re.search(r"^epoch \[", log, re.MULTILINE)
-    end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
-    match = re.search(end, log, re.MULTILINE)
-    result = re.compile(rf"\* {re.escape(keyword)}: ([\.\deE+-]+)%")
-    found = result.findall(log, match.end()) if match else []
-    return float(found[-1]) if found else None
-
-
-def newest_log(folder: Path, keyword: str = "accuracy") -> tuple[str, float]:
-    """The newest finished log of a folder, and its final accuracy, or another result in percent.
+def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:
+    """Return the columns label and predicted of a run's predictions.csv, whole numbers.
 
     Raises:
-        ValueError: no log ends with one.
+        ValueError: the file holds no labels, or labels beyond the number of classes.
     """
-    texts = (p.read_text("utf-8", "replace") for p in sorted(folder.glob("log.txt*"))[::-1])
-    for text in texts:
-        if (found := read_accuracy(text, keyword)) is not None:
-            return text, found
-    reports = "" if keyword == "accuracy" else f", or its log has no {keyword}"
-    raise ValueError(f"the run did not finish{reports}")
+    path = folder / "predictions.csv"
+    try:
+        pairs = pd.read_csv(path, usecols=["label", "predicted"], dtype=int)
+        if classes is not None and not pairs.isin(range(classes)).all(axis=None):
+            raise ValueError(f"labels beyond the {classes} classes")
+        return pairs
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not say what was predicted: {error}") from error
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """Read the newest finished log of a run; its folder says what was run.
+
+    PromptKD tests both halves in its training: its validation pictures are those of the base
+    classes, its test pictures those of the new ones.
+    """
+    if (folder / "config.yaml").exists():  # this project leaves results.json, too
+        raise ValueError("the run did not finish")
+    run = place_of(folder)
+    log, accuracy = newest_log(folder)
+    if run["trainer"] != "PromptKD" or run["classes"] != "base":
+        return [run | {"accuracy": accuracy}]
+    halves = {"base": last_on(log, "val"), "new": last_on(log, "test")}
+    known = {classes: found for classes, found in halves.items() if found is not None}
+    return [run | {"classes": classes, "accuracy": found} for classes, found in known.items()]
 
 
 def place_of(folder: Path) -> dict[str, Any]:
-    """What the folder of a log says of its run.
-
-    Raises:
-        ValueError: it has no known layout, or stands below base2new without saying which classes.
-    """
+    """Return what the folder of a log says of its run."""
     path = folder.absolute().as_posix()
-    matches = (layout.search(path) for layout in LAYOUTS)
-    where = next((match.groupdict() for match in matches if match), None)
-    if where is None:
+    match = next(filter(None, (layout.search(path) for layout in LAYOUTS)), None)
+    if match is None:
         raise ValueError("its folder does not say trainer, data set and seed")
+    where = match.groupdict()
     classes = HALVES.get(where.get("half") or "", "all")
     if classes == "all" and OF_HALVES.search(path):
         raise ValueError("its folder does not say whether it tests base or new classes")
@@ -174,50 +169,37 @@ def place_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_logs(folder: Path) -> list[dict[str, Any]]:
-    """Read the newest finished log of a run; what was run is told by its folder.
+def name_of(stem: str) -> str:
+    """Return DATASET.NAME of a data set that a folder calls by its stem; an unknown one stays."""
+    return dataset_name(stem) if stem in stems(CONFIGS / "datasets") else stem
 
-    PromptKD tests both halves in its training: its validation pictures are those of the base
-    classes, its test pictures those of the new ones.
 
-    Raises:
-        ValueError: the folder has no known layout, or no log ends with an accuracy; or the run is
-            one of ours and not done.
+def newest_log(folder: Path, keyword: str = "accuracy") -> tuple[str, float]:
+    """Return the newest finished log of a folder, and its final accuracy or other percentage."""
+    for path in sorted(folder.glob("log.txt*"), reverse=True):
+        text = path.read_text("utf-8", "replace")
+        if (found := read_accuracy(text, keyword)) is not None:
+            return text, found
+    reports = "" if keyword == "accuracy" else f", or its log has no {keyword}"
+    raise ValueError(f"the run did not finish{reports}")
+
+
+def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
+    """Return the final accuracy, or another percentage, of a log; None if it has no such result.
+
+    A log that trains counts from "Finish training" (or "Finished training") on, because validation
+    prints results too; one that only evaluates counts from "=> result" on.
     """
-    if (folder / "config.yaml").exists():  # a run of ours, which then leaves results.json
-        raise ValueError("the run did not finish")
-    run = place_of(folder)
-    log, accuracy = newest_log(folder)
-    if run["trainer"] != "PromptKD" or run["classes"] != "base":
-        return [run | {"accuracy": accuracy}]
-    halves = {"base": last_on(log, "val"), "new": last_on(log, "test")}
-    return [
-        run | {"classes": classes, "accuracy": found}
-        for classes, found in halves.items()
-        if found is not None
-    ]
+    trains = re.search(r"^epoch \[", log, re.MULTILINE)
+    end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
+    match = re.search(end, log, re.MULTILINE)
+    result = rf"\* {re.escape(keyword)}: {PERCENT}"
+    found = re.findall(result, log[match.end() :]) if match else []
+    return float(found[-1]) if found else None
 
 
 def last_on(log: str, split: str) -> float | None:
-    """The last accuracy in percent that a log reports on a split; None if there is none."""
-    parts = log.split("Evaluate on the *")[1:]
-    found = [match for part in parts if part.startswith(split) and (match := ACCURACY.search(part))]
-    return float(found[-1].group(1)) if found else None
-
-
-def name_of(stem: str) -> str:
-    """DATASET.NAME of a data set that a folder calls by its stem; the stem if there is no such."""
-    known = stem in stems(CONFIGS / "datasets")
-    return dataset_name(stem) if known else stem
-
-
-def read_runs(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
-    folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
-    for folder in sorted(folders):
-        path = folder / "results.json"
-        try:
-            yield from [read_results(path)] if path.exists() else read_logs(folder)
-        except (OSError, ValueError, RecursionError) as error:
-            path = path if path.exists() else folder / "log.txt"
-            print(f"skipped {path}: {error}", file=sys.stderr)
+    """Return the last accuracy in percent that a log reports on a split; None if there is none."""
+    parts = [part for part in log.split("Evaluate on the *")[1:] if part.startswith(split)]
+    found = [match[1] for part in parts if (match := re.search(ACCURACY, part))]
+    return float(found[-1]) if found else None

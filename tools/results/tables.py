@@ -1,4 +1,4 @@
-"""Show results: in the terminal, as Markdown, as LaTeX, beside the figures of the literature."""
+"""Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
 from __future__ import annotations
 
@@ -12,58 +12,54 @@ from tools.results.cells import markdown_table, markdown_text
 from tools.results.read import CLASSES, EFFORT
 from tools.results.rows import AVERAGE, order_rows
 
-HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"} | {
-    name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT
-}
+HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
+HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT}
 MISSING = "missing"
 NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
+DEVIATION = "±: standard deviation of a sample of seeds (n - 1)"
 # Table I of arXiv 2509.00905 as printed: base to new, 16 shots, ViT-B/16, percent.
 PUBLISHED = Path(__file__).parents[2] / "docs" / "published" / "base2new.csv"
 ORIGIN = "published, arXiv 2509.00905"
 OUR_NAMES = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures", "CLIP": "ZeroshotCLIP"}
 
 
-def published_rows(datasets: set[str]) -> pd.DataFrame:
-    """The literature's figures on some data sets as rows of a summary, labelled as published.
+def read_published() -> pd.DataFrame:
+    """Return the published table."""
+    columns = {"dataset": str, "method": str, "base": float, "new": float, "hm": float}
+    try:
+        return pd.read_csv(PUBLISHED, usecols=list(columns), dtype=columns)
+    except ValueError as error:
+        raise ValueError(f"{PUBLISHED} is not a table of {', '.join(columns)}: {error}") from error
 
-    Its average stands beside ours only where ours is over the same data sets.
-    """
-    figures = pd.read_csv(PUBLISHED).replace({"dataset": OUR_NAMES, "method": OUR_NAMES})
+
+def with_published(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return a summary with the published rows of its data sets; their average only beside all."""
+    figures = read_published().replace({"dataset": OUR_NAMES, "method": OUR_NAMES})
     benchmarks = set(figures["dataset"]) - {"Average"}
-    wanted = datasets & benchmarks
-    if datasets == benchmarks:
+    wanted = set(summary["dataset"]) - {AVERAGE}
+    if wanted == benchmarks:
         figures = figures.replace({"dataset": {"Average": AVERAGE}})
-        wanted = wanted | {AVERAGE}
+        wanted.add(AVERAGE)
     rows = figures[figures["dataset"].isin(wanted)]
+    if rows.empty:
+        return summary
     trainer = rows["method"] + ", published"
-    return rows.drop(columns="method").assign(
-        trainer=trainer, config=ORIGIN, settings="", shots=16, source=rows["dataset"]
-    )
-
-
-def beside_published(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary with the published rows of its data sets among its own."""
-    found = published_rows(set(summary["dataset"]) - {AVERAGE})
-    return order_rows(pd.concat([summary, found])) if len(found) else summary
+    labels = {"config": ORIGIN, "settings": "", "shots": 16, "source": rows["dataset"]}
+    rows = rows.drop(columns="method").assign(trainer=trainer, **labels)
+    return order_rows(pd.concat([summary, rows]))
 
 
 def format_score(mean: float, deviation: float) -> str:
-    """Return "61.2", "61.2 ± 0.4" or "missing"."""
+    """Return "61.20", "61.20 ± 0.40" or "missing"."""
     if pd.isna(mean):
         return MISSING
     return f"{mean:.2f}" if pd.isna(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
-def format_count(value: float) -> str:
-    """Return a rounded number with thousands separators, or "missing"."""
-    return MISSING if pd.isna(value) else f"{value:,.0f}"
-
-
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the table as strings; columns of kinds of classes that no run tested are left out.
+    """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what we lack is missing. There are settings where
-    runs differ in some.
+    What the literature does not print is empty, what a run lacks is missing.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
     if not text["settings"].any():
@@ -73,27 +69,29 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     paired = ["base", "new", "hm", "hm_mean"] if {"base", "new"} & set(tested) else []
     for name in (["all"] if "all" in tested else []) + paired:
         deviations = summary.get(f"{name}_std", pd.Series(float("nan"), summary.index))
-        text[name] = [format_score(*pair) for pair in zip(summary[name], deviations, strict=True)]
+        text[name] = list(map(format_score, summary[name], deviations))
     for name in EFFORT:
-        text[name] = summary[name].map(format_count)
+        text[name] = summary[name].map(lambda n: MISSING if pd.isna(n) else f"{n:,.0f}")
     unprinted = [name for name in ("hm_mean", *EFFORT) if name in text]
     text.loc[summary["config"] == ORIGIN, unprinted] = ""
     return text
 
 
 def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """A table without the settings that are the same in all rows, and a caption with them."""
+    """Return a table without the settings that are the same in all rows, and a caption of them."""
     settings = [name for name in ("config", "settings", "shots", "seeds") if name in text]
     same = {name: text[name].iloc[0] for name in settings if text[name].nunique() == 1}
-    number = {"seeds": "number of seeds"}  # "seeds 1" reads like the seed
-    caption = ", ".join(f"{number.get(name, name)} {value}" for name, value in same.items())
+    words = {"seeds": "number of seeds"}  # "seeds 1" reads like the seed
+    caption = ", ".join(f"{words.get(name, name)} {value}" for name, value in same.items())
     return text.drop(columns=list(same)), caption
 
 
 def to_rich(text: pd.DataFrame, title: str) -> Table:
-    """Return a terminal table; what is the same in all rows becomes the caption."""
+    """Return a terminal table; its caption holds what is the same in all rows."""
     shown, caption = without_constants(text)
-    table = Table(title=escape(title), caption=escape(caption))
+    if text.map(lambda cell: "±" in cell).any(axis=None):
+        caption += f"\n{DEVIATION}"
+    table = Table(title=escape(title), caption=escape(caption.strip()))
     for name in shown.columns:
         heading = HEADINGS.get(name, name)
         if name in NAMES:
@@ -121,39 +119,20 @@ def to_latex(text: pd.DataFrame, title: str) -> str:
     r"""Return a LaTeX table with the rules of booktabs (\usepackage{booktabs})."""
     layout = "".join("l" if name in NAMES else "r" for name in text.columns)
     table = text.rename(columns=HEADINGS).to_latex(index=False, escape=True, column_format=layout)
-    head, body = table.split("\\midrule\n")
-    rows, foot = body.split("\\bottomrule\n")
-    ends = zip(rows.splitlines(), group_ends(text), strict=True)
-    rows = "\\midrule\n".join("\n".join(lines) + "\n" for lines in _groups(ends))
-    table = f"{head}\\midrule\n{rows}\\bottomrule\n{foot}".replace("±", "$\\pm$")
-    return f"% {title}\n{table}"
-
-
-def _groups(ends: zip) -> list[list[str]]:
-    """Lines in groups, each with the line that is its end."""
-    groups: list[list[str]] = [[]]
-    for line, end in ends:
-        groups[-1].append(line)
-        if end:
-            groups.append([])
-    return groups[:-1]
+    lines = table.replace("±", "$\\pm$").splitlines()
+    first = lines.index("\\midrule") + 1
+    for row, is_last in reversed(list(enumerate(group_ends(text)[:-1], first))):
+        if is_last:
+            lines.insert(row + 1, "\\midrule")
+    return "\n".join([f"% {title}", *lines, ""])
 
 
 def published_table() -> Table:
-    """Return the averages of the paper's table, labelled as published.
-
-    Raises:
-        ValueError: the file does not hold such a table.
-    """
-    columns = {"dataset": str, "method": str, "base": float, "new": float, "hm": float}
-    try:
-        figures = pd.read_csv(PUBLISHED, usecols=list(columns), dtype=columns)
-    except ValueError as error:
-        raise ValueError(f"{PUBLISHED} is not a table of {', '.join(columns)}: {error}") from error
-    figures = figures[figures["dataset"] == "Average"]
+    """Return the averages of the published table."""
+    figures = read_published()
     table = Table(caption="published: mean of 11 data sets, ViT-B/16, 16 shots (arXiv 2509.00905)")
     for name in ("trainer", "base", "new", "HM"):
         table.add_column(name, justify="left" if name == "trainer" else "right")
-    for row in figures.itertuples():
+    for row in figures[figures["dataset"] == "Average"].itertuples():
         table.add_row(row.method, *(f"{score:.2f}" for score in (row.base, row.new, row.hm)))
     return table

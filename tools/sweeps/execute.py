@@ -1,10 +1,9 @@
-"""Carry out jobs on this machine."""
+"""Run jobs on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,58 +15,44 @@ from runs import processes as guard
 from tools.sweeps import names
 from tools.sweeps.protocols import Job
 
-EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 PATIENCE = 10  # seconds that a job has to end after it was asked to
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a job is started.
+    """How a job is started."""
 
-    Attributes:
-        threads: of each process, fixed: results depend on it in the last digits.
-        processes: more than 1: that many, a GPU each, by torchrun.
-        project: folder of train.py.
-    """
-
-    threads: int = 1
-    processes: int = 1
-    project: Path = names.PROJECT
+    threads: int = 1  # of each process, fixed: results depend on it in the last digits
+    processes: int = 1  # more than 1: that many, a GPU each, by torchrun
+    project: Path = names.PROJECT  # folder of train.py
 
     def command(self, job: Job) -> list[str]:
-        """The job as a command line."""
-        torchrun = ("-m", "torch.distributed.run", "--standalone")
-        several = (*torchrun, "--nproc-per-node", str(self.processes))
-        return [sys.executable, *(several if self.processes > 1 else ()), "train.py", *job.words]
+        """Return the job as a command line."""
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        several = [*torchrun, str(self.processes)] if self.processes > 1 else []
+        return [sys.executable, *several, "train.py", *job.words]
 
     def start(self, job: Job) -> subprocess.Popen:
         """Start the job in a process group of its own, behind `guard`; it writes to its log."""
-        folder = self.project / job.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        needs = [str(self.project / need) for need in job.needs]
-        gate = [sys.executable, guard.__file__, str(os.getpid()), str(folder), *needs, "--"]
+        folders = [str(self.project / folder) for folder in (job.folder, *job.needs)]
+        Path(folders[0]).mkdir(parents=True, exist_ok=True)
+        gate = [sys.executable, guard.__file__, str(os.getpid()), *folders, "--"]
+        options = {"cwd": self.project, "start_new_session": True, "stdin": subprocess.DEVNULL}
+        options["env"] = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with (self.project / job.log).open("w") as log:
-            return subprocess.Popen(
-                [*gate, *self.command(job)],
-                cwd=self.project,
-                env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen([*gate, *self.command(job)], **options, **streams)
 
 
 class Ended(NamedTuple):
-    """How an attempt ended."""
+    """How an attempt ended: the exit code, None where the machine was lost."""
 
     code: int | None
-    """Exit code; None where the machine was lost."""
     reason: str = ""
 
 
 def stop(process: subprocess.Popen) -> None:
-    """Ask a job and its children to end; make them."""
+    """Ask a job and its children to end; kill them if they do not."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
@@ -76,48 +61,27 @@ def stop(process: subprocess.Popen) -> None:
             return
 
 
-class Here:
+class LocalWorkers:
     """Jobs as processes of this machine, `places` at a time, in order."""
 
     def __init__(self, launch: Launch, places: int = 1) -> None:
         self.launch, self.places = launch, places
         self.running: dict[Job, subprocess.Popen] = {}
 
-    def has_room(self) -> bool:
-        """Whether another job may start."""
-        return len(self.running) < self.places
-
     def start(self, job: Job) -> None:
         """Start a job."""
         self.running[job] = self.launch.start(job)
 
     def ended(self, seconds: float) -> dict[Job, Ended]:
-        """Jobs that have ended; waits a while for one."""
+        """Wait a while for jobs to end; return those that have."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             next(iter(self.running.values())).wait(seconds)
-        over = {job: p.returncode for job, p in self.running.items() if p.poll() is not None}
-        for job in over:
-            del self.running[job]
-        return {job: Ended(code) for job, code in over.items()}
+        codes = {job: process.poll() for job, process in self.running.items()}
+        over = {job: Ended(code) for job, code in codes.items() if code is not None}
+        self.running = {job: p for job, p in self.running.items() if job not in over}
+        return over
 
     def close(self) -> None:
-        """Stop what runs."""
+        """Stop the jobs that run."""
         for process in self.running.values():
             stop(process)
-
-
-def fraction_done(log: Path) -> float:
-    """Return which part of its epochs a log has seen, 0 to 1; 0 if it names none."""
-    try:
-        found = EPOCH.findall(log.read_text(errors="replace"))
-    except FileNotFoundError:
-        return 0.0
-    return int(found[-1][0]) / int(found[-1][1]) if found else 0.0
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """Return the last lines of a log."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return "(there is no log)"

@@ -8,91 +8,70 @@ from itertools import product
 from pathlib import Path
 
 from tools.sweeps.names import dataset_name, is_embedded
-from tools.sweeps.protocols import (
-    FEW_SHOTS,
-    SHOTS,
-    TEACHER_KEY,
-    Job,
-    Run,
-    join,
-    learns_nothing,
-    plan,
-)
+from tools.sweeps.protocols import FEW_SHOTS, SHOTS, Cell, Job, join, learns_nothing, plan
 
-TEACHER = "PromptSRC"
+TEACHER, TEACHER_KEY = "PromptSRC", "TRAINER.PROMPTKD.TEACHER_DIR"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep runs over.
-
-    Attributes:
-        trainers: each TRAINER or TRAINER:CONFIG.
-        datasets: stems; the sources of xd and dg.
-        shots: (): those of each protocol.
-        targets: of xd and dg; (): those of each source.
-        opts: KEY VALUE pairs for every job.
-    """
+    """What a sweep runs over; see `Cell`."""
 
     protocols: tuple[str, ...]
-    trainers: tuple[str, ...]
+    trainers: tuple[str, ...]  # each TRAINER or TRAINER:CONFIG
     datasets: tuple[str, ...]
     output: Path
     seeds: tuple[int, ...] = (1,)
-    shots: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()  # those of each protocol
     targets: tuple[str, ...] = ()
     root: str = "data"
     target_root: str = ""
     opts: tuple[str, ...] = ()
 
     def jobs(self) -> list[Job]:
-        """All jobs, each once, trainings before their tests.
+        """Return all jobs, each once, trainings before their tests.
 
         Raises:
             ValueError: a name does not exist, or two jobs would write to one folder.
         """
-        return join([plan(run) for run in self._runs()])
+        return join([plan(cell) for cell in self._cells()])
 
     def used(self) -> list[tuple[str, str]]:
-        """Roots and stems of the data sets whose pictures are needed."""
-        runs = [run.resolved() for run in self._runs()]
-        sources = {(run.root, run.dataset) for run in runs}
-        targets = {(run.target_root or run.root, name) for run in runs for name in run.targets}
+        """Return roots and stems of the data sets whose pictures are needed."""
+        cells = [cell.resolved() for cell in self._cells()]
+        sources = {(cell.root, cell.dataset) for cell in cells}
+        targets = {(cell.target_root or cell.root, name) for cell in cells for name in cell.targets}
         return sorted(sources | targets)
 
-    def _runs(self) -> Iterator[Run]:
-        cells = product(self.protocols, self.datasets, self.seeds, self.trainers)
-        for protocol, dataset, seed, spec in cells:
+    def _cells(self) -> Iterator[Cell]:
+        common = {"root": self.root, "targets": self.targets}
+        common |= {"target_root": self.target_root, "opts": self.opts}
+        axes = product(self.protocols, self.datasets, self.seeds, self.trainers)
+        for protocol, dataset, seed, spec in axes:
             trainer, _, config = spec.partition(":")
             if protocol in ("fewshot", "zeroshot") and learns_nothing(trainer):
                 protocol, all_shots = "zeroshot", (0,)  # the same whatever the shots
             else:
                 all_shots = self.shots or (FEW_SHOTS if protocol == "fewshot" else (SHOTS,))
             for shots in all_shots:
-                run = Run(protocol, trainer, dataset, seed, shots, self.output, config, self.root)
-                run = replace(run, targets=self.targets, target_root=self.target_root)
-                yield self._taught(replace(run, opts=self.opts))
+                place = (protocol, trainer, dataset, seed, shots, self.output, config)
+                yield self._with_teacher(Cell(*place, **common))
 
-    def _taught(self, run: Run) -> Run:
-        """A student of PromptKD learns from the PromptSRC run of its cell, if there is one."""
-        specs = [s for s in self.trainers if s.partition(":")[0] == TEACHER]
-        student = "promptkd" in f"{run.trainer}:{run.config}".lower()
-        if not student or not specs or TEACHER_KEY in run.opts:
-            return run
-        teacher = replace(run, trainer=TEACHER, config=specs[0].partition(":")[2])
+    def _with_teacher(self, cell: Cell) -> Cell:
+        """A student of PromptKD learns from the grid's PromptSRC run on the same data and seed."""
+        specs = [spec for spec in self.trainers if spec.partition(":")[0] == TEACHER]
+        is_student = "promptkd" in f"{cell.trainer}:{cell.config}".lower()
+        if not is_student or not specs or TEACHER_KEY in cell.opts:
+            return cell
+        teacher = replace(cell, trainer=TEACHER, config=specs[0].partition(":")[2])
         folder = plan(teacher)[0].folder
-        return replace(run, opts=(*run.opts, TEACHER_KEY, str(folder)), needs=(folder,))
+        return replace(cell, opts=(*cell.opts, TEACHER_KEY, str(folder)), needs=(folder,))
 
 
 def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
-    """Draw the embedded data sets that are not there, so that no two jobs draw the same.
-
-    Args:
-        used: roots, from the project's folder, and stems.
-        project: the project's folder.
-    """
-    folders = [project / root / name for root, name in used if is_embedded(name)]
-    missing = [folder for folder in folders if not folder.is_dir()]
+    """Draw the missing ones of embedded data sets (roots, stems), so that no two jobs do."""
+    embedded = [project / root / name for root, name in used if is_embedded(name)]
+    missing = [folder for folder in embedded if not folder.is_dir()]
     if not missing:
         return
     from dassl.data.datasets import DATASET_REGISTRY

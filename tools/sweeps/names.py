@@ -1,7 +1,8 @@
-"""Data sets, trainers and configs by name, as the files in configs/ say."""
+"""Data sets, trainers and configs by name, as configs/ lists them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,80 +11,48 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = Path("configs")  # below PROJECT
-
-EMBEDDED = "tiny_emoji"
+DEFAULTS = PROJECT / CONFIGS / "trainers" / "defaults.yaml"
 OWN, OWN_STEM = "Folder", "folder"  # the user's own pictures, by DATASET.NAME and by yaml
-DEFAULT_CONFIGS = {
-    "CoOp": "vit_b16_ep50_ctxv1",
-    "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1",
-    "MaPLe": "vit_b16_c2_ep5_batch4_2ctx",
-    "IVLP": "vit_b16_c2_ep5_batch4_2+2ctx",
-    "VPT": "vit_b16_c2_ep5_batch4_4",
-    "PromptSRC": "vit_b16_c2_ep20_batch4_4+4ctx",
-    "PromptKD": "vit_b16_c2_ep20_batch8_4+4ctx",
-    "TextRefiner": "vit_b16_ep10_ctxv1",
-    "Spotlighter": "vit_b16_ep20_ctxv1",
-}
-# Where the literature trains otherwise for a protocol; (protocol, trainer).
-PROTOCOL_CONFIGS = {
-    ("xd", "MaPLe"): "vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
-    ("xd", "PromptSRC"): "vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets",
-    ("fewshot", "PromptSRC"): "vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
-}
-# CoOp (Zhou et al., IJCV 2022) trains longer on more shots; 200 epochs on 8 and 16.
-COOP_EPOCHS = {1: "vit_b16_ep50", 2: "vit_b16_ep100", 4: "vit_b16_ep100"}
-
-
-def stems(folder: Path) -> list[str]:
-    """Names of the yaml files in a folder below the project, sorted."""
-    return sorted(path.stem for path in (PROJECT / folder).glob("*.yaml"))
-
-
-def trainers() -> list[str]:
-    """Trainers that have configs."""
-    return sorted(p.name for p in (PROJECT / CONFIGS / "trainers").iterdir() if p.is_dir())
-
-
-def dataset_name(stem: str) -> str:
-    """DATASET.NAME of a data set's yaml."""
-    return str(read_yaml(CONFIGS / "datasets" / f"{stem}.yaml")["DATASET"]["NAME"])
+WITHOUT_ROW = {"tiny": "tiny_emoji", "vit_b16": "vit_b16"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a yaml below the project."""
+    """Return the content of a yaml below the project."""
     return yaml.safe_load((PROJECT / path).read_text(encoding="utf-8")) or {}
+
+
+def stems(folder: Path) -> list[str]:
+    """Return the names of the yaml files in a folder below the project, sorted."""
+    return sorted(path.stem for path in (PROJECT / folder).glob("*.yaml"))
+
+
+def dataset_name(stem: str) -> str:
+    """Return DATASET.NAME of a data set's yaml."""
+    return str(read_yaml(CONFIGS / "datasets" / f"{stem}.yaml")["DATASET"]["NAME"])
+
+
+def is_embedded(dataset: str) -> bool:
+    """Whether the pictures of a data set (a stem) are drawn by this project."""
+    return dataset.startswith("emoji_")
 
 
 @cache
 def read_data(name: str, root: Path, label: str = "") -> Any:
-    """A data set, read for its label and its digest.
-
-    Args:
-        name: DATASET.NAME.
-        root: DATASET.ROOT.
-        label: DATASET.LABEL; "" for the data's own.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged.
-    """
+    """Build a data set for its label and digest, from DATASET.NAME, .ROOT and .LABEL."""
     from dassl.config import get_cfg_default
     from dassl.data.datasets import build_dataset
 
     import datasets  # noqa: F401  (registers the data sets)
 
     cfg = get_cfg_default()
-    cfg.VERBOSE, cfg.DATASET.NAME, cfg.DATASET.ROOT = False, name, str(root)
-    cfg.DATASET.LABEL = label
+    cfg.VERBOSE, cfg.DATASET.LABEL = False, label
+    cfg.DATASET.NAME, cfg.DATASET.ROOT = name, str(root)
     return build_dataset(cfg)
 
 
 @cache
 def digest_of(name: str, root: Path) -> str:
-    """The digest of a data set as it is now; "" where it is not there, or would take long to read.
-
-    Read are the user's own pictures, and benchmarks that have a split file.
-    """
+    """Return the digest of own pictures, or of a benchmark with a split file; "" of others."""
     from dassl.data.datasets import DATASET_REGISTRY
 
     import datasets  # noqa: F401  (registers the data sets)
@@ -94,44 +63,37 @@ def digest_of(name: str, root: Path) -> str:
         if name == OWN or (split and (root / kind.dataset_dir / split).is_file()):
             return str(getattr(read_data(name, root), "digest", ""))
     except (OSError, ValueError, LookupError):
-        pass  # train.py says it better
+        pass  # train.py reports it better
     return ""
 
 
-def is_embedded(dataset: str) -> bool:
-    """Whether the pictures of a data set (a stem) are drawn by this project."""
-    return dataset.startswith("emoji_")
+@cache
+def default_rows() -> dict[str, dict[str, Any]]:
+    """Return the rows of configs/trainers/defaults.yaml by trainer, in the order of the tables."""
+    return yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
 
 
 def default_config(protocol: str, trainer: str, dataset: str, shots: int) -> str:
-    """The config to take where none is named: the tiny CLIP's, or the published ViT-B/16's."""
+    """Return the config that a trainer takes where none is named."""
+    row = default_rows().get(trainer, WITHOUT_ROW)
     if is_embedded(dataset):
-        return EMBEDDED
-    if (protocol, trainer) == ("fewshot", "CoOp"):
-        return COOP_EPOCHS.get(shots, "vit_b16")
-    protocol = "xd" if protocol == "dg" else protocol
-    return PROTOCOL_CONFIGS.get((protocol, trainer), DEFAULT_CONFIGS.get(trainer, "vit_b16"))
+        return row["tiny"]
+    found = row.get("xd" if protocol == "dg" else protocol, row["vit_b16"])
+    return found if isinstance(found, str) else found.get(shots, found["other"])
 
 
 def check_dataset(dataset: str) -> None:
-    """Refuse a data set without a yaml.
-
-    Raises:
-        ValueError: names those there are.
-    """
-    known = stems(CONFIGS / "datasets")
-    if dataset not in known:
-        raise ValueError(f"no data set {dataset}; there are: {' '.join(known)}")
+    """Raise a ValueError for a data set without a yaml."""
+    _check(f"data set {dataset}", dataset, stems(CONFIGS / "datasets"))
 
 
 def check_config(trainer: str, config: str) -> None:
-    """Refuse a trainer or a config that is not there.
+    """Raise a ValueError for a trainer or a config that does not exist."""
+    folders = (path for path in (PROJECT / CONFIGS / "trainers").iterdir() if path.is_dir())
+    _check(f"trainer {trainer}", trainer, sorted(path.name for path in folders))
+    _check(f"config {config} for {trainer}", config, stems(CONFIGS / "trainers" / trainer))
 
-    Raises:
-        ValueError: names those there are.
-    """
-    if trainer not in trainers():
-        raise ValueError(f"no trainer {trainer}; there are: {' '.join(trainers())}")
-    known = stems(CONFIGS / "trainers" / trainer)
-    if config not in known:
-        raise ValueError(f"no config {config} for {trainer}; there are: {' '.join(known)}")
+
+def _check(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ValueError(f"no {what}; there are: {' '.join(known)}")

@@ -1,8 +1,9 @@
-"""Carry out jobs on a Ray cluster, or on a local one that ends with the sweep."""
+"""Run jobs on a Ray cluster, or on a local one that ends with the sweep."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 
@@ -14,17 +15,13 @@ MISSING = (
     "Ray is not installed: install it (pip install -r requirements-cluster.txt), or run without "
     "it: --serial for one job after the other, --processes N for N at a time on this machine"
 )
-
+# Ray answers as a server of HTTP/2: a client's preface is followed by a frame of settings.
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
-SETTINGS = 4  # type of the frame that a server of HTTP/2, as Ray's is, answers with
+SETTINGS = bytes([4])  # type of the frame
 
 
 def attempt(job: Job, launch: Launch) -> int:
-    """Run one job to its end, on a worker; its processes end with the worker.
-
-    Returns:
-        The exit code.
-    """
+    """Run one job on a worker; its processes end with the worker. Returns the exit code."""
     process = launch.start(job)
     try:
         return process.wait()
@@ -34,43 +31,32 @@ def attempt(job: Job, launch: Launch) -> int:
 
 
 def require_listener(address: str) -> None:
-    """Refuse an address where Ray does not listen; it would wait for an answer, for minutes.
-
-    Raises:
-        ConnectionError: nobody answers there, or something else does.
-    """
+    """Refuse an address where Ray does not listen; Ray itself would wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return  # as "auto"
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as speaking:
+        with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "1":
-                _require_http2(speaking)
+                connection.sendall(HELLO)
+                if connection.recv(4)[3:] != SETTINGS:
+                    raise ConnectionError("something else answers there")
     except (OSError, OverflowError) as error:
         raise ConnectionError(
             f"no Ray at {address}: {error}; start it (docs/cluster.md), or leave --address out"
         ) from error
 
 
-def _require_http2(speaking: socket.socket) -> None:
-    speaking.sendall(HELLO)
-    frame = speaking.recv(4)
-    if frame[3:] != bytes([SETTINGS]):
-        raise ConnectionError("something else answers there")
-
-
-class OnRay:
+class RayWorkers:
     """Jobs as Ray tasks. All machines see the project, the data and the output at one path.
 
     Args:
         launch: how a job is started.
         address: of a cluster, as "auto"; None for one of this machine alone.
         gpus: of each job, fractions allowed; None: `launch.processes` if the cluster has any.
-
-    Raises:
-        ModuleNotFoundError: Ray is not installed.
-        ConnectionError: no cluster at that address.
     """
+
+    places = math.inf  # Ray queues jobs itself
 
     def __init__(self, launch: Launch, address: str | None, gpus: float | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -80,7 +66,6 @@ class OnRay:
             import ray
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(MISSING) from error
-        self.ray = ray
         require_listener(address or "")
         try:
             ray.init(
@@ -93,37 +78,32 @@ class OnRay:
         except Exception as error:  # Ray raises many kinds
             where = address or "this machine"
             raise ConnectionError(f"no Ray at {where}: {str(error).splitlines()[0]}") from error
-        has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-        gpus = launch.processes * has_gpus if gpus is None else gpus
-        # Attempts are counted by the sweep, whose jobs know whether they are done.
+        if gpus is None:
+            gpus = launch.processes if ray.cluster_resources().get("GPU", 0) > 0 else 0
+        # The sweep counts attempts itself, and knows which jobs are done.
         task = ray.remote(num_cpus=launch.threads * launch.processes, num_gpus=gpus, max_retries=0)
-        self.task, self.launch = task(attempt), launch
+        self.ray, self.task, self.launch = ray, task(attempt), launch
         self.running: dict[Job, object] = {}
-
-    def has_room(self) -> bool:
-        """Ray keeps what has no room yet."""
-        return True
 
     def start(self, job: Job) -> None:
         """Hand a job to Ray."""
         self.running[job] = self.task.remote(job, self.launch)
 
     def ended(self, seconds: float) -> dict[Job, Ended]:
-        """Jobs that have ended; waits a while for one."""
+        """Wait a while for jobs to end; return those that have."""
         futures = list(self.running.values())
         ready, _ = self.ray.wait(futures, num_returns=len(futures), timeout=seconds)
-        over = {job: future for job, future in self.running.items() if future in ready}
-        found = {}
-        for job, future in over.items():
-            del self.running[job]
-            try:
-                found[job] = Ended(self.ray.get(future))
-            except self.ray.exceptions.RayTaskError as error:
-                found[job] = Ended(1, str(error).splitlines()[-1])
-            except self.ray.exceptions.RayError as error:
-                found[job] = Ended(None, str(error).splitlines()[0])
-        return found
+        over = [job for job, future in self.running.items() if future in ready]
+        return {job: self._result(self.running.pop(job)) for job in over}
+
+    def _result(self, future: object) -> Ended:
+        try:
+            return Ended(self.ray.get(future))
+        except self.ray.exceptions.RayTaskError as error:
+            return Ended(1, str(error).splitlines()[-1])
+        except self.ray.exceptions.RayError as error:
+            return Ended(None, str(error).splitlines()[0])
 
     def close(self) -> None:
-        """Leave the cluster; what still runs is stopped."""
+        """Leave the cluster; Ray stops the jobs that run."""
         self.ray.shutdown()

@@ -2,59 +2,45 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from pathlib import Path
 
+from rich import progress as shown
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import TimeElapsedColumn as Elapsed
 
-from tools.sweeps.execute import Launch, fraction_done, tail
+from tools.sweeps.execute import Launch
 from tools.sweeps.protocols import Job
 from tools.sweeps.schedule import Schedule, State
 
+EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
+
 
 class Bars:
-    """One bar for the sweep and one for each job that is at work.
+    """One bar for the sweep and one for each running job."""
 
-    Args:
-        schedule: whose jobs are shown.
-        project: folder that the jobs' folders lie below.
-    """
-
-    def __init__(self, schedule: Schedule, project: Path) -> None:
-        self.project = project
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            Elapsed(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+    def __init__(self, schedule: Schedule) -> None:
+        self.project = schedule.project
+        self.progress = shown.Progress(
+            *(shown.TextColumn("{task.description}"), shown.BarColumn()),
+            *(shown.MofNCompleteColumn(), shown.TimeElapsedColumn()),
+            *(shown.TextColumn("left"), shown.TimeRemainingColumn()),
             speed_estimate_period=3600,  # seconds: jobs take minutes
         )
-        before = len(schedule.states)
-        self.total, self.finished = len(schedule.jobs), before
-        self.whole = self.progress.add_task("all jobs", total=self.total, completed=before)
-        self.bars: dict[Job, TaskID | None] = {}
+        self.total, self.finished = len(schedule.jobs), len(schedule.states)
+        self.whole = self.progress.add_task("all jobs", total=self.total, completed=self.finished)
+        self.bars: dict[Job, shown.TaskID | None] = {}
         self.since: dict[Job, float] = {}
 
-    def starts(self, job: Job) -> None:
-        """Remember it; the bar appears with its log."""
+    def start(self, job: Job) -> None:
+        """Note the time; the bar appears with the log."""
         (self.project / job.log).unlink(missing_ok=True)  # of an earlier attempt
         self.bars[job], self.since[job] = None, time.monotonic()
 
-    def look(self) -> None:
-        """Move the bars to what the logs say, in percent of the epochs."""
+    def update(self) -> None:
+        """Move the bars to the epochs in the logs, in percent."""
         for job, bar in self.bars.items():
             log = self.project / job.log
             if bar is None and log.is_file():
@@ -62,10 +48,19 @@ class Bars:
             if bar is not None:
                 self.progress.update(bar, completed=round(100 * fraction_done(log)))
 
-    def failed(self, job: Job, why: str) -> None:
-        """Say why it will be tried again."""
+    def retry(self, job: Job, why: str) -> None:
+        """Say why a job is tried again."""
         self._remove(job)
         self._say(f"{job.name}: {why}; trying again")
+
+    def end(self, job: Job, state: State) -> None:
+        """Remove the job's bar and say how it ended."""
+        self._remove(job)
+        seconds = time.monotonic() - self.since.get(job, time.monotonic())
+        self.finished += 1
+        self.progress.update(self.whole, completed=self.finished)
+        result = f"{seconds:.0f} s" if state is State.DONE else state.value
+        self._say(f"[{self.finished}/{self.total}] {job.name}: {result}")
 
     def _say(self, line: str) -> None:
         self.progress.print(escape(line), soft_wrap=True, highlight=False)
@@ -74,14 +69,16 @@ class Bars:
         if (bar := self.bars.pop(job, None)) is not None:
             self.progress.remove_task(bar)
 
-    def ended(self, job: Job, state: State) -> None:
-        """Take its bar away and say how it went."""
-        self._remove(job)
-        seconds = time.monotonic() - self.since.get(job, time.monotonic())
-        self.finished += 1
-        self.progress.update(self.whole, completed=self.finished)
-        said = f"{seconds:.0f} s" if state is State.DONE else state.value
-        self._say(f"[{self.finished}/{self.total}] {job.name}: {said}")
+
+def read_log(log: Path) -> str:
+    """Return a job's log; "" if there is none."""
+    return log.read_text(errors="replace") if log.is_file() else ""
+
+
+def fraction_done(log: Path) -> float:
+    """Return which part of its epochs a log reports, 0 to 1; 0 if it names none."""
+    found = EPOCH.findall(read_log(log))
+    return int(found[-1][0]) / int(found[-1][1]) if found else 0.0
 
 
 def show_plan(schedule: Schedule, launch: Launch) -> None:
@@ -96,19 +93,15 @@ def show_plan(schedule: Schedule, launch: Launch) -> None:
     print(f"{len(schedule.jobs)} jobs, {len(schedule.states)} done")
 
 
-def show_failures(schedule: Schedule, project: Path) -> int:
-    """Print what failed, with the end of its log, and what was therefore not run.
-
-    Returns:
-        The exit code: 1 if anything failed.
-    """
+def show_failures(schedule: Schedule) -> int:
+    """Print what failed, with the end of its log, and how many jobs need it; returns 1, or 0."""
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     failed = [job for job, state in schedule.states.items() if state is State.FAILED]
     for job in failed:
-        log = project / job.log
-        reason = f"{schedule.reasons[job]}; the end of {log}"
-        console.print(f"failed: {job.name}: {reason}:\n{tail(log)}")
-    skipped = sum(state is State.SKIPPED for state in schedule.states.values())
+        log = schedule.project / job.log
+        tail = "\n".join(read_log(log).splitlines()[-15:]) or "(no output)"
+        console.print(f"failed: {job.name}: {schedule.reasons[job]}; the end of {log}:\n{tail}")
+    skipped = list(schedule.states.values()).count(State.SKIPPED)
     if failed:
         console.print(f"{len(failed)} of {len(schedule.jobs)} jobs failed, {skipped} need them")
     return 1 if failed else 0

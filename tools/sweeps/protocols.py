@@ -4,7 +4,7 @@ base2new   train on the base classes, test on base and on new classes
 fewshot    train and test on all classes
 zeroshot   test, nothing is trained
 xd         train on all classes of a source, test on other data sets
-dg         the same, tested on other pictures of the source's classes
+dg         train as xd, test on other pictures of the source's classes
 """
 
 from __future__ import annotations
@@ -15,203 +15,159 @@ from pathlib import Path
 
 from runs.processes import is_done
 from tools.sweeps import names
-from tools.sweeps.names import (
-    CONFIGS,
-    OWN_STEM,
-    check_config,
-    check_dataset,
-    default_config,
-    is_embedded,
-    read_yaml,
-    stems,
-)
+from tools.sweeps.names import CONFIGS, OWN, OWN_STEM, check_dataset, is_embedded, stems
 
 PROTOCOLS = ("base2new", "fewshot", "zeroshot", "xd", "dg")
+TRANSFERS = ("xd", "dg")  # tested on other data sets than the one of the training
 FEW_SHOTS = (1, 2, 4, 8, 16)
 SHOTS = 16  # of the other protocols that train
-SHIFTS = "_lineart"  # what the names of the embedded shifts of domain end with
+SHIFT = "_lineart"  # ends the names of the embedded domain shifts
 IMAGENETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
-TEACHER_KEY = "TRAINER.PROMPTKD.TEACHER_DIR"
+CONTEXT = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}  # of CoOp
 
 
 @dataclass(frozen=True)
 class Job:
-    """One call of train.py.
-
-    Attributes:
-        name: what it is, for people.
-        folder: where it writes; no two jobs share one.
-        words: arguments of train.py.
-        needs: folders of the jobs that must be done before.
-    """
+    """One call of train.py."""
 
     name: str
-    folder: Path
+    folder: Path  # where it writes; no two jobs share one
     words: tuple[str, ...]
-    needs: tuple[Path, ...] = ()
+    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before
 
     @property
     def log(self) -> Path:
-        """Where its messages go."""
+        """The file of its output."""
         return self.folder / "sweep.txt"
 
     def is_done(self, project: Path) -> bool:
-        """Whether its results are there, and made with what the jobs that it needs have learned."""
+        """Whether it left results, made with what the jobs that it needs have learned."""
         return is_done(project / self.folder, [project / need for need in self.needs])
 
 
 @dataclass(frozen=True)
-class Run:
-    """One cell of a grid.
-
-    Attributes:
-        dataset: stem of its yaml; the source of xd and dg.
-        config: stem of the trainer's yaml; "" for the protocol's own.
-        targets: stems, of xd and dg; () for the protocol's own.
-        target_root: folder of the targets' data; "" for that of the source.
-        opts: KEY VALUE pairs for train.py.
-        needs: folders of jobs that its training needs, as a teacher's.
-    """
+class Cell:
+    """One cell of a grid. Data sets and configs are stems of their yaml files."""
 
     protocol: str
     trainer: str
-    dataset: str
+    dataset: str  # the source of xd and dg
     seed: int
     shots: int
     output: Path
-    config: str = ""
+    config: str = ""  # the protocol's default
     root: str = "data"
-    targets: tuple[str, ...] = ()
-    target_root: str = ""
-    opts: tuple[str, ...] = ()
-    needs: tuple[Path, ...] = ()
+    targets: tuple[str, ...] = ()  # of xd and dg; (): the protocol's default
+    target_root: str = ""  # folder of the targets' data; "": that of the source
+    opts: tuple[str, ...] = ()  # KEY VALUE pairs for train.py
+    needs: tuple[Path, ...] = ()  # folders of jobs that its training needs, as a teacher's
 
-    def resolved(self) -> Run:
-        """The same with config and targets filled in.
+    @property
+    def given(self) -> dict[str, str]:
+        """The KEY VALUE pairs."""
+        return dict(zip(self.opts[::2], self.opts[1::2], strict=False))
+
+    def resolved(self) -> Cell:
+        """Return the cell with config and targets filled in.
 
         Raises:
             ValueError: a name that does not exist, or the protocol does not fit.
         """
         check_dataset(self.dataset)
-        own = default_config(self.protocol, self.trainer, self.dataset, self.shots)
-        run = replace(self, config=self.config or own)
-        check_config(run.trainer, run.config)
-        if run.protocol == "zeroshot" and not learns_nothing(run.trainer):
-            raise ValueError(f"zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got {run.trainer}")
-        if run.target_root and run.protocol not in ("xd", "dg"):
-            raise ValueError(f"--target-root is for xd and dg, not for {run.protocol}")
-        if run.protocol in ("xd", "dg"):
-            run = replace(run, targets=run.targets or default_targets(run.protocol, run.dataset))
-            for target in run.targets:
-                check_dataset(target)
-        return run
+        default = names.default_config(self.protocol, self.trainer, self.dataset, self.shots)
+        cell = replace(self, config=self.config or default)
+        names.check_config(cell.trainer, cell.config)
+        if cell.protocol == "zeroshot" and not learns_nothing(cell.trainer):
+            raise ValueError(f"zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got {cell.trainer}")
+        if cell.protocol not in TRANSFERS:
+            if cell.target_root:
+                raise ValueError(f"--target-root is for xd and dg, not for {cell.protocol}")
+            return cell
+        cell = replace(cell, targets=cell.targets or default_targets(cell.protocol, cell.dataset))
+        for target in cell.targets:
+            check_dataset(target)
+        return cell
 
 
 def learns_nothing(trainer: str) -> bool:
-    """Whether a trainer is evaluated as it is."""
+    """Whether a trainer is evaluated without training."""
     return trainer.startswith("Zeroshot")
 
 
 def default_targets(protocol: str, source: str) -> tuple[str, ...]:
-    """All data sets of the source's kind (xd), or its shifts of domain (dg)."""
+    """Return the other data sets of the source's kind (xd), or its domain shifts (dg)."""
     known = stems(CONFIGS / "datasets")
-    shifts = [name for name in known if name in IMAGENETS or name.endswith(SHIFTS)]
-    if protocol == "xd":
-        alike = [name for name in known if is_embedded(name) == is_embedded(source)]
-        found = [name for name in alike if name not in (*shifts, source, "imagenet", "folder")]
-    elif source == "imagenet":
-        found = list(IMAGENETS)
+    if protocol == "dg":
+        shifts = IMAGENETS if source == "imagenet" else (source + SHIFT,)
+        found = [name for name in shifts if name in known]
     else:
-        found = [name for name in shifts if name == source + SHIFTS]
+        left_out = {*IMAGENETS, "imagenet", source, OWN_STEM}
+        alike = [name for name in known if is_embedded(name) == is_embedded(source)]
+        found = [name for name in alike if name not in left_out and not name.endswith(SHIFT)]
     if not found:
         raise ValueError(f"no targets are known for {protocol} from {source}; name some")
     return tuple(found)
 
 
-def plan(run: Run) -> list[Job]:
-    """The jobs of one cell; the first one trains.
-
-    Raises:
-        ValueError: see `Run.resolved`.
-    """
-    run = run.resolved()
-    if run.protocol == "base2new":
-        return _base2new(run)
-    if run.protocol in ("xd", "dg"):
-        return _transfer(run)
-    folder = run.output / _data_level(run) / run.trainer / _config_level(run) / f"seed{run.seed}"
-    return [_job(run, folder, "all")]
-
-
-def _base2new(run: Run) -> list[Job]:
-    path = Path(_data_level(run), f"shots_{run.shots}", run.trainer, run.config, f"seed{run.seed}")
-    base = _job(run, run.output / "train_base" / path, "base")
-    return [base, _job(run, run.output / "test_new" / path, "new", base)]
-
-
-def _transfer(run: Run) -> list[Job]:
-    """The tests of other sources than ImageNet lie one folder deeper, named by the source."""
-    level, seed = f"{run.config}_{run.shots}shots", f"seed{run.seed}"
-    source = _data_level(run)
-    train = _job(run, run.output / source / run.trainer / level / seed, "all")
-    tests = run.output / "evaluation" / run.trainer / level
-    if run.dataset != "imagenet":
-        tests = tests / source
-    root = run.target_root or run.root
-    others = [replace(run, dataset=target, root=root) for target in run.targets]
-    folders = [tests / _data_level(other) / seed for other in others]
-    pairs = zip(others, folders, strict=True)
-    return [train, *(_job(other, folder, "all", train) for other, folder in pairs)]
+def plan(cell: Cell) -> list[Job]:
+    """Return the jobs of one cell; the first one trains. Raises as `Cell.resolved`."""
+    cell = cell.resolved()
+    seed, data = f"seed{cell.seed}", _data_level(cell)
+    if cell.protocol == "base2new":
+        path = Path(data, f"shots_{cell.shots}", cell.trainer, cell.config, seed)
+        base = _job(cell, cell.output / "train_base" / path, "base")
+        return [base, _job(cell, cell.output / "test_new" / path, "new", base)]
+    level = f"{cell.config}_{cell.shots}shots"
+    if cell.protocol not in TRANSFERS:
+        context = _context_level(cell) if cell.trainer == "CoOp" else ""
+        return [_job(cell, cell.output / data / cell.trainer / level / context / seed, "all")]
+    train = _job(cell, cell.output / data / cell.trainer / level / seed, "all")
+    tests = cell.output / "evaluation" / cell.trainer / level
+    if cell.dataset != "imagenet":  # others lie one folder deeper, named by the source
+        tests = tests / data
+    root = cell.target_root or cell.root
+    targets = [replace(cell, dataset=target, root=root) for target in cell.targets]
+    return [train, *(_job(to, tests / _data_level(to) / seed, "all", train) for to in targets)]
 
 
-def _data_level(run: Run) -> str:
-    """What a data set is called in folders: its stem, or the label of the user's own pictures."""
-    if run.dataset != OWN_STEM:
-        return run.dataset
-    given = dict(zip(run.opts[::2], run.opts[1::2], strict=False)).get("DATASET.LABEL", "")
-    return str(names.read_data(names.OWN, names.PROJECT / run.root, given).label)
+def _data_level(cell: Cell) -> str:
+    """A data set in folders: its stem, or the label of the user's own pictures."""
+    if cell.dataset != OWN_STEM:
+        return cell.dataset
+    label = cell.given.get("DATASET.LABEL", "")
+    return str(names.read_data(OWN, names.PROJECT / cell.root, label).label)
 
 
-def _config_level(run: Run) -> Path:
-    """<config>_<shots>shots, and CoOp's level with length and place of the context."""
-    level = Path(f"{run.config}_{run.shots}shots")
-    if run.trainer != "CoOp":
-        return level
-    node = read_yaml(CONFIGS / "trainers" / run.trainer / f"{run.config}.yaml")
-    node = node.get("TRAINER", {}).get("COOP", {})
-    given = dict(zip(run.opts[::2], run.opts[1::2], strict=False))
-
-    def setting(key: str, default: object) -> object:
-        return given.get(f"TRAINER.COOP.{key}", node.get(key, default))
-
-    n_ctx, csc, place = (
-        setting(key, default)
-        for key, default in (("N_CTX", 16), ("CSC", False), ("CLASS_TOKEN_POSITION", "end"))
-    )
-    if words := str(setting("CTX_INIT", "")).strip("\"'"):  # their number counts
+def _context_level(cell: Cell) -> str:
+    """CoOp's folder with length and place of the context."""
+    node = names.read_yaml(CONFIGS / "trainers" / cell.trainer / f"{cell.config}.yaml")
+    values = CONTEXT | node.get("TRAINER", {}).get("COOP", {})
+    values |= {key: cell.given.get(f"TRAINER.COOP.{key}", values[key]) for key in CONTEXT}
+    if words := str(values["CTX_INIT"]).strip("\"'"):  # their number counts
         from models.clip.tokenizer import clip_tokenizer, normalise_name
 
-        n_ctx, csc = clip_tokenizer().count(normalise_name(words)), False
-    return level / f"nctx{n_ctx}_csc{csc}_ctp{place}"
+        values |= {"N_CTX": clip_tokenizer().count(normalise_name(words)), "CSC": False}
+    return "nctx{N_CTX}_csc{CSC}_ctp{CLASS_TOKEN_POSITION}".format(**values)
 
 
-def _job(run: Run, folder: Path, classes: str, trained: Job | None = None) -> Job:
-    """A training, or the test of what an earlier job has trained."""
+def _job(cell: Cell, folder: Path, classes: str, trained: Job | None = None) -> Job:
+    """Return a training, or the test of what an earlier job has trained."""
     learned = () if trained is None else ("--eval-only", "--model-dir", str(trained.folder))
     words = (
-        *("--root", run.root, "--seed", str(run.seed), "--trainer", run.trainer),
-        *("--dataset-config-file", f"{CONFIGS}/datasets/{run.dataset}.yaml"),
-        *("--config-file", f"{CONFIGS}/trainers/{run.trainer}/{run.config}.yaml"),
+        *("--root", cell.root, "--seed", str(cell.seed), "--trainer", cell.trainer),
+        *("--dataset-config-file", f"{CONFIGS}/datasets/{cell.dataset}.yaml"),
+        *("--config-file", f"{CONFIGS}/trainers/{cell.trainer}/{cell.config}.yaml"),
         *("--output-dir", str(folder), *learned),
-        *("DATASET.NUM_SHOTS", str(run.shots), "DATASET.SUBSAMPLE_CLASSES", classes, *run.opts),
+        *("DATASET.NUM_SHOTS", str(cell.shots), "DATASET.SUBSAMPLE_CLASSES", classes, *cell.opts),
     )
-    what = "" if classes == "all" else f" ({classes} classes)"
-    name = f"{run.trainer}:{run.config} on {run.dataset}{what}, {run.shots} shots, seed {run.seed}"
-    return Job(name, folder, words, (*run.needs, *([trained.folder] if trained else [])))
+    half = "" if classes == "all" else f" ({classes} classes)"
+    name = f"{cell.trainer}:{cell.config} on {cell.dataset}{half}"
+    name += f", {cell.shots} shots, seed {cell.seed}"
+    return Job(name, folder, words, (*cell.needs, *([trained.folder] if trained else [])))
 
 
 def join(plans: Sequence[Sequence[Job]]) -> list[Job]:
-    """All jobs, each folder once: protocols share trainings.
+    """Return all jobs, each folder once: protocols share trainings.
 
     Raises:
         ValueError: one folder is meant for two different jobs.

@@ -1,15 +1,20 @@
-"""Which job runs when: after what it needs, again after a failure, never twice."""
+"""Which job runs when: after the jobs that it needs, again after a failure, never twice."""
 
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from tools.sweeps.execute import Ended
 from tools.sweeps.protocols import Job
+
+if TYPE_CHECKING:
+    from tools.sweeps.execute import Ended, LocalWorkers
+    from tools.sweeps.on_ray import RayWorkers
+    from tools.sweeps.progress import Bars
 
 POLL = 0.3  # seconds between two looks at the logs
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
@@ -27,120 +32,78 @@ class State(Enum):
     SKIPPED = "not run, because what it needs failed"
 
 
-class Workers(Protocol):
-    """Where jobs run."""
-
-    running: dict
-
-    def has_room(self) -> bool:
-        """Whether another job may start."""
-
-    def start(self, job: Job) -> None:
-        """Start a job."""
-
-    def ended(self, seconds: float) -> dict[Job, Ended]:
-        """Jobs that have ended; waits a while for one."""
-
-    def close(self) -> None:
-        """Stop what runs."""
-
-
-class Watcher(Protocol):
-    """Who is told."""
-
-    def starts(self, job: Job) -> None:
-        """A job is about to be handed over."""
-
-    def look(self) -> None:
-        """Some time has passed."""
-
-    def failed(self, job: Job, why: str) -> None:
-        """An attempt has failed, and the job will be tried again."""
-
-    def ended(self, job: Job, state: State) -> None:
-        """No more attempts at a job."""
-
-
 class Schedule:
-    """The jobs of a sweep and what became of them.
-
-    Args:
-        jobs: all that belong together.
-        retries: further attempts after one that failed.
-        project: folder that the jobs' folders lie below.
-    """
+    """The jobs of a sweep, below the folder `project`, and what became of them."""
 
     def __init__(self, jobs: Sequence[Job], retries: int, project: Path) -> None:
         self.jobs, self.retries, self.project = list(jobs), retries, project
         self.by_folder = {job.folder: job for job in self.jobs}
-        self.states: dict[Job, State] = {}
         self.reasons: dict[Job, str] = {}  # of failures
-        self.failures = dict.fromkeys(self.jobs, 0)
-        self.losses = dict.fromkeys(self.jobs, 0)
-        self.states |= {job: State.DONE_BEFORE for job in self.jobs if self.was_done(job)}
+        self.failures: Counter[Job] = Counter()
+        self.losses: Counter[Job] = Counter()
+        self.states = {job: State.DONE_BEFORE for job in self.jobs if self.was_done(job)}
 
     def was_done(self, job: Job) -> bool:
         """Whether a job was done before this sweep, and all that it needs."""
         return job.is_done(self.project) and all(map(self.was_done, self.needed(job)))
 
     def needed(self, job: Job) -> list[Job]:
-        """The jobs that a job needs."""
+        """Return the jobs that a job needs."""
         return [self.by_folder[folder] for folder in job.needs]
 
     def left(self) -> list[Job]:
-        """Jobs that nothing is known of yet."""
+        """Return the jobs that have no state yet."""
         return [job for job in self.jobs if job not in self.states]
 
-    def run(self, workers: Workers, watcher: Watcher) -> None:
-        """Bring every job to its end."""
+    def run(self, workers: LocalWorkers | RayWorkers, bars: Bars) -> None:
+        """Run until every job has a state."""
         try:
             while self.left():
-                self._start_ready(workers, watcher)
+                self._start_ready(workers, bars)
                 if not workers.running:
                     continue
                 for job, ended in workers.ended(POLL).items():
-                    self._settle(job, ended, watcher)
-                watcher.look()
+                    self._settle(job, ended, bars)
+                bars.update()
         finally:
             workers.close()
 
-    def _start_ready(self, workers: Workers, watcher: Watcher) -> None:
+    def _start_ready(self, workers: LocalWorkers | RayWorkers, bars: Bars) -> None:
         for job in self.left():
+            free = len(workers.running) < workers.places
             found = [self.states.get(other) for other in self.needed(job)]
             if State.FAILED in found or State.SKIPPED in found:
-                self._close(job, State.SKIPPED, watcher)
-            elif None not in found and job not in workers.running and workers.has_room():
-                watcher.starts(job)
+                self._close(job, State.SKIPPED, bars)
+            elif None not in found and job not in workers.running and free:
+                bars.start(job)
                 workers.start(job)
 
-    def _settle(self, job: Job, ended: Ended, watcher: Watcher) -> None:
-        """Done, to be tried again, or failed."""
-        if ended.code is None or ended.code in KILLED:
-            self._lose(job, ended, watcher)
-            return
+    def _settle(self, job: Job, ended: Ended, bars: Bars) -> None:
+        """The job is done, tried again, or has failed; a loss is no fault of the job."""
         if ended.code == 0 and job.is_done(self.project):
-            self._close(job, State.DONE, watcher)
+            self._close(job, State.DONE, bars)
             return
-        why = ended.reason or f"exit code {ended.code}"
-        why = "it ended without results.json" if ended.code == 0 else why
-        self.failures[job] += 1
-        if ended.code == USER_ERROR or self.failures[job] > self.retries:
-            self.reasons[job] = why
-            self._close(job, State.FAILED, watcher)
+        lost = ended.code is None or ended.code in KILLED
+        counts, most = (self.losses, MAX_LOSSES) if lost else (self.failures, self.retries)
+        counts[job] += 1
+        why = reason_of(ended)
+        if counts[job] <= most and ended.code != USER_ERROR:
+            bars.retry(job, why)
         else:
-            watcher.failed(job, why)
+            self.reasons[job] = f"{why}, for the {counts[job]}th time" if lost else why
+            self._close(job, State.FAILED, bars)
 
-    def _lose(self, job: Job, ended: Ended, watcher: Watcher) -> None:
-        """Not the job's fault, unless it happens again and again, as where memory is short."""
-        self.losses[job] += 1
-        lost = ended.code is None
-        why = f"its machine was lost ({ended.reason})" if lost else f"it was killed ({ended.code})"
-        if self.losses[job] > MAX_LOSSES:
-            self.reasons[job] = f"{why}, for the {self.losses[job]}th time"
-            self._close(job, State.FAILED, watcher)
-        else:
-            watcher.failed(job, why)
-
-    def _close(self, job: Job, state: State, watcher: Watcher) -> None:
+    def _close(self, job: Job, state: State, bars: Bars) -> None:
         self.states[job] = state
-        watcher.ended(job, state)
+        bars.end(job, state)
+
+
+def reason_of(ended: Ended) -> str:
+    """Say why an attempt failed."""
+    if ended.code is None:
+        return f"its machine was lost ({ended.reason})"
+    if ended.code in KILLED:
+        return f"it was killed ({ended.code})"
+    if ended.code == 0:
+        return "it ended without results.json"
+    return ended.reason or f"exit code {ended.code}"

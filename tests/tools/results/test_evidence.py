@@ -5,7 +5,7 @@ from tools.results.evidence import (
     Evidence,
     config_keys,
     read_evidence,
-    told_configs,
+    short_configs,
     training_curve,
     worst_confusions,
 )
@@ -84,7 +84,7 @@ def test_configs_of_a_trainer_are_told_by_their_differences(tmp_path):
     coop = {"trainer": "CoOp"}
     runs = [Evidence(tmp_path / name, coop, text, {}) for name, text in configs.items()]
     runs.append(Evidence(tmp_path / "d", {"trainer": "MaPLe"}, other, {}))
-    first, second, third, fourth = told_configs(runs)
+    first, second, third, fourth = short_configs(runs)
     assert (first, fourth) == (CONFIG, other)
     assert second.splitlines() == [
         f"# as the config of {tmp_path / 'a'}, but for:",

@@ -73,7 +73,7 @@ def test_kept_patches_of_a_spotlighter_run_are_in_the_page(run, tmp_path, capsys
     run("Spotlighter", OPTIM__MAX_EPOCH=1)
     assert report.main([str(tmp_path / "run")]) == 0
     html = (tmp_path / "run" / "report.html").read_text()
-    assert "<h2>What Spotlighter looked at</h2>" in html
+    assert "<h2>Patches that Spotlighter kept</h2>" in html
     assert '<img src="data:image/jpeg;base64,' in html
     for path in (tmp_path / "run" / "prompt_learner").glob("*"):
         path.unlink()

@@ -7,13 +7,13 @@ import pytest
 
 from tools.sweeps import names
 from tools.sweeps.grid import Grid
-from tools.sweeps.protocols import Run, join, plan
+from tools.sweeps.protocols import Cell, join, plan
 
 OUT = Path("out")
 
 
 def run(protocol, trainer="CoOp", dataset="imagenet", shots=16, **options):
-    return plan(Run(protocol, trainer, dataset, 1, shots, OUT, **options))
+    return plan(Cell(protocol, trainer, dataset, 1, shots, OUT, **options))
 
 
 def option(job, flag):

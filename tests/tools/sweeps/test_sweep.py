@@ -16,7 +16,7 @@ from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
 from tools.sweeps import done, grid, names, protocols
-from tools.sweeps.execute import fraction_done
+from tools.sweeps.progress import fraction_done
 
 ROOT = Path(__file__).parents[3]
 FOOD = ["--trainers", "MaPLe", "--datasets", "emoji_food"]
@@ -106,6 +106,7 @@ def test_a_job_is_done_with_what_it_needs_as_it_is_now(tmp_path, own, need, done
 def leave(project, job, **changes):
     """What the run of a job leaves, and what it would not have left."""
     import train
+    import trainers  # noqa: F401  (registers the trainers, with their keys)
     from runs.config import build_config
 
     cfg = build_config(train.parse_args([*job.words, *changes.pop("words", ())]))
@@ -116,7 +117,7 @@ def leave(project, job, **changes):
 
 
 def planned(project, *opts, dataset="emoji_food", trainer="CoOp", root="data"):
-    run = protocols.Run(
+    run = protocols.Cell(
         "fewshot", trainer, dataset, 1, 2, Path("out"), "tiny_emoji", root, targets=(), opts=opts
     )
     return protocols.plan(run)
@@ -167,7 +168,7 @@ def test_what_only_training_reads_is_no_difference_of_what_learns_nothing(projec
 def test_a_sweep_of_other_settings_runs_nothing_and_loses_nothing(project, capsys):
     words = [*FOOD, "--protocols", "fewshot", "--shots", "2"]
     job = protocols.plan(
-        protocols.Run("fewshot", "MaPLe", "emoji_food", 1, 2, Path("output/sweep"))
+        protocols.Cell("fewshot", "MaPLe", "emoji_food", 1, 2, Path("output/sweep"))
     )[0]
     leave(project.root, job, accuracy=61)
     assert go(*words) == 0
