@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.classifier import CLIPClassifier
 from models.spotlighter.model import SpotlightedCLIP
-from tools.shared.quiet import quiet
+from runs.quiet import quiet
 
 BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
 

@@ -23,6 +23,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
 from datasets.folder import Folder, holds_classes
+from runs.quiet import quiet
 from tools.data.check.pictures import Pictures, examine
 from tools.data.check.rules import (
     Finding,
@@ -37,7 +38,6 @@ from tools.data.check.rules import (
 from tools.data.check.subject import Subject, open_subject
 from tools.shared.command_line import USER_ERRORS, parser_of, reports_user_errors
 from tools.shared.dataset_names import benchmarks, find_name
-from tools.shared.quiet import quiet
 
 COLUMNS = (
     *("data set", "split", "listed", "published", "found", "missing", "unreadable"),

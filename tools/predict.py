@@ -30,9 +30,9 @@ from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from inference.predictor import SpotlighterPredictor
 from runs.data import ahead
 from runs.faults import sentence
+from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.shared.prediction_rows import WRITERS
-from tools.shared.quiet import quiet
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
 

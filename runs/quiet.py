@@ -1,4 +1,4 @@
-"""A log keeps silent while a tool that has a table of its own to print does its work."""
+"""Silence a logger for a while."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(name: str = "dassl", level: int = logging.WARNING) -> Iterator[None]:
-    """Let a logger speak from a level on; afterwards it speaks as before.
+    """Show a logger's messages from `level` on; its own level is restored afterwards.
 
     Args:
-        name: of the logger; the engine's if none is named.
+        name: of the logger; the engine's by default.
         level: least one that is shown.
     """
     logger = logging.getLogger(name)
