@@ -1,22 +1,20 @@
-"""A picture and class names -> what Spotlighter and zero-shot CLIP say, and where was looked."""
+"""The page's answer: what Spotlighter and zero-shot CLIP predict, and a figure of why."""
 
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from datasets.pictures import open_picture
-from inference.overlays import draw_kept, draw_map, ranks_by_colour
+from inference.overlays import INCHES, draw_row, name_maps, ranks_by_colour
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.figure_style import save
 
-REMEMBERED = 4  # class lists whose models are kept
-INCHES = 2.6  # of a panel
+CLASS_LISTS = 4  # whose models are kept
 TOP = 5  # classes that are shown
 CLASSES = 1000  # that may be named, where the run itself has no more
 CHARACTERS = 200  # of a class name
@@ -45,21 +43,17 @@ class Answerer:
     """
 
     def __init__(self, model_dir: str, root: str = "") -> None:
-        self.model_dir, self.root = model_dir, root
-        self.predictors = lru_cache(REMEMBERED)(self._predictors)
-        self.zero_shot = lru_cache(REMEMBERED)(self._zero_shot)
+        self.open = partial(SpotlighterPredictor.from_run, model_dir, root=root)
+        self.predictors = lru_cache(CLASS_LISTS)(self._predictors)
+        self.zero_shot = lru_cache(CLASS_LISTS)(partial(self.open, zero_shot=True))
         self.class_names = self.predictors((), "")[0].class_names
 
     def _predictors(
         self, names: tuple[str, ...], new: str
     ) -> tuple[SpotlighterPredictor, SpotlighterPredictor]:
         """The run's model and zero-shot CLIP; () stands for the run's own classes."""
-        given = list(names) or None
-        tuned = SpotlighterPredictor.from_run(self.model_dir, given, new=new, root=self.root)
+        tuned = self.open(names or None, new=new)
         return tuned, self.zero_shot(tuple(tuned.class_names))
-
-    def _zero_shot(self, names: tuple[str, ...]) -> SpotlighterPredictor:
-        return SpotlighterPredictor.zero_shot(self.model_dir, names)
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
         """Look at one picture.
@@ -100,32 +94,20 @@ def read_names(text: str, most: int = CLASSES) -> list[str]:
     for name in names:
         if len(name) > CHARACTERS:
             raise ValueError(
-                f"a class name has {len(name)} characters ({name:.30}...); "
-                f"{CHARACTERS} are allowed"
+                f"a class name has {len(name)} characters ({name:.30}...); {CHARACTERS} are allowed"
             )
     return names
 
 
 def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction) -> Image.Image:
     """Four panels: the picture as the model sees it, both activation maps, the kept patches."""
-    pixels = predictor.seen(image)
-    patches = predictor.num_patches or 0
-    level1 = predictor.level1 or 0
-    figure = Figure(figsize=(4 * INCHES, INCHES + 0.45), layout="constrained")
+    figure = Figure(figsize=(4 * INCHES, INCHES + 0.65), layout="constrained")
     panels = figure.subplots(1, 4)
-    panels[0].imshow(pixels)
-    maps = (found.sample_wise, found.semantic_wise)
-    for axes, score in zip(panels[1:3], maps, strict=True):
-        assert score is not None
-        draw_map(axes, pixels, score)
-    kept = torch.tensor(found.keep_indices)
-    draw_kept(panels[3], pixels, kept, patches, level1)
-    kept_title = f"kept: {ranks_by_colour(len(kept), level1)}"
-    titles = ("as the model sees it", "sample-wise", "semantic-wise", kept_title)
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+    draw_row(panels, predictor, image, found)
+    name_maps([panels], size=10)
+    panels[0].set_title("as the model sees it", fontsize=10)
+    ranks = ranks_by_colour(len(found.keep_indices or ()), predictor.level1)
+    panels[3].set_title(f"kept: {ranks}", fontsize=10)
     buffer = io.BytesIO()
     save(figure, buffer, dpi=110)
     return open_picture(buffer)

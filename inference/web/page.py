@@ -174,9 +174,7 @@ def free_port(host: str, first: int) -> int:
     raise OSError(f"no free port from {first} to {last}; choose another (--port)")
 
 
-def launch(
-    page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False
-) -> str:
+def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False) -> str:
     """Serve the page from now on; returns its address.
 
     Args:

@@ -63,7 +63,7 @@ def test_mistakes_are_sentences(run, tmp_path, picture):
 
 def test_zero_shot_clip_is_not_pruned(run, tmp_path):
     run("CoOp", OPTIM__MAX_EPOCH=1, MODEL__PRUNE__AT=(1,), MODEL__PRUNE__KEEP=(8,))
-    assert SpotlighterPredictor.zero_shot(tmp_path / "run").model.pruner is None
+    assert SpotlighterPredictor.from_run(tmp_path / "run", zero_shot=True).model.pruner is None
     assert SpotlighterPredictor.from_run(tmp_path / "run").model.pruner is not None
 
 
