@@ -132,7 +132,7 @@ def write_onnx(
     program: torch.export.ExportedProgram, output_names: Sequence[str], path: Path
 ) -> None:
     """Translate a program with one input, `image`, whose first axis is the batch, and save it."""
-    with quiet("torch.onnx", logging.ERROR), quiet("onnxscript", logging.ERROR):
+    with quiet("torch.onnx", "onnxscript", level=logging.ERROR):
         found = torch.onnx.export(
             program,
             (),

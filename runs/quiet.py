@@ -1,4 +1,4 @@
-"""Silence a logger for a while."""
+"""Silence loggers for a while."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(name: str = "dassl", level: int = logging.WARNING) -> Iterator[None]:
-    """Show a logger's messages from `level` on; its own level is restored afterwards.
+def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Show messages of some loggers from `level` on; their own levels are restored afterwards.
 
     Args:
-        name: of the logger; the engine's by default.
+        names: of the loggers; the engine's if none is named.
         level: least one that is shown.
     """
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(level)
+    loggers = [logging.getLogger(name) for name in names or ("dassl",)]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, own in zip(loggers, before, strict=True):
+            logger.setLevel(own)

@@ -137,7 +137,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
+    with quiet("datasets", level=logging.ERROR):  # what the loaders warn of is among the findings
         findings = report(choose(args.datasets, args.root.expanduser()), args)
     for finding in findings:
         print(finding.text(args.show))

@@ -181,7 +181,7 @@ def export(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet(), quiet("trainers"), torch.no_grad():
+    with quiet("dassl", "trainers", "runs"), torch.no_grad():
         export(args)
     return 0
 
