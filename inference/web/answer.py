@@ -14,7 +14,7 @@ from inference.overlays import INCHES, draw_row, name_maps, ranks_by_colour
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.figure_style import save
 
-CLASS_LISTS = 4  # whose models are kept
+MODELS = 8  # that are kept in memory: of four class lists, the run's and zero-shot CLIP
 TOP = 5  # classes that are shown
 CLASSES = 1000  # that may be named, where the run itself has no more
 CHARACTERS = 200  # of a class name
@@ -23,7 +23,7 @@ Shares = dict[str, float]
 
 
 class Answer(NamedTuple):
-    """What the page shows."""
+    """The content of the page, besides the questions."""
 
     spotlighter: Shares
     zero_shot: Shares
@@ -43,40 +43,31 @@ class Answerer:
     """
 
     def __init__(self, model_dir: str, root: str = "") -> None:
-        self.open = partial(SpotlighterPredictor.from_run, model_dir, root=root)
-        self.predictors = lru_cache(CLASS_LISTS)(self._predictors)
-        self.zero_shot = lru_cache(CLASS_LISTS)(partial(self.open, zero_shot=True))
-        self.class_names = self.predictors((), "")[0].class_names
-
-    def _predictors(
-        self, names: tuple[str, ...], new: str
-    ) -> tuple[SpotlighterPredictor, SpotlighterPredictor]:
-        """The run's model and zero-shot CLIP; () stands for the run's own classes."""
-        tuned = self.open(names or None, new=new)
-        return tuned, self.zero_shot(tuple(tuned.class_names))
+        self.open = lru_cache(MODELS)(partial(SpotlighterPredictor.from_run, model_dir, root=root))
+        self.class_names = self.open(None, new="").class_names
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
-        """Look at one picture.
+        """Classify one picture.
 
         Args:
             picture: a file or a picture.
             text: class names, a line each or with commas between; the run's own if empty.
-            new: what classes get that the bank has not seen; as the run says if empty.
+            new: how class names that were not in training are treated; as the run says if empty.
 
         Raises:
             ValueError, OSError: no picture, one that cannot be read, or names that cannot be used.
         """
         if picture is None:
-            raise ValueError("there is no picture yet: drop one, or choose a file")
-        shown = text.strip() == "\n".join(self.class_names)  # a name of the run may have a comma
-        most = max(CLASSES, len(self.class_names))
-        names = self.class_names if shown else read_names(text, most)
-        own = names == self.class_names
-        tuned, plain = self.predictors(() if own else tuple(names), new)
+            raise ValueError("there is no picture yet: upload one")
+        own = self.class_names
+        is_own = text.strip() == "\n".join(own)  # such a name may have a comma
+        names = own if is_own else read_names(text, max(CLASSES, len(own)))
+        tuned = self.open(None if names in ([], own) else tuple(names), new=new)
+        plain = self.open(tuple(tuned.class_names), zero_shot=True)
         image = tuned.open(picture)
         found, other = tuned.predict(image, topk=TOP)[0], plain.predict(image, topk=TOP)[0]
-        looked_at = None if found.keep_indices is None else draw(tuned, image, found)
-        return Answer(dict(found.top), dict(other.top), looked_at)
+        drawn = None if found.keep_indices is None else draw(tuned, image, found)
+        return Answer(dict(found.top), dict(other.top), drawn)
 
 
 def read_names(text: str, most: int = CLASSES) -> list[str]:

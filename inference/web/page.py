@@ -18,11 +18,10 @@ import gradio as gr
 from dassl.data.datasets import build_dataset
 from gradio.data_classes import ImageData
 
-import datasets  # noqa: F401  (registers the data sets)
+from inference.open import config_of
 from inference.web.answer import TOP, Answer, Answerer
 from inference.web.guard import UPLOAD, middleware, upload_in
 from models.spotlighter.memory import NEW_CLASSES
-from runs.config import read_run_config
 from runs.draw import one_a_class
 from runs.faults import sentence
 
@@ -70,21 +69,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def path_of(upload: ImageData | None) -> str | None:
-    """The file of an upload as it came; what is wrong with it is for whoever opens it to say."""
+    """The path of an upload, unopened: what opens it reports what is wrong with it."""
     return None if upload is None else upload.path
 
 
 async def as_it_is(path: Any) -> Any:
-    """In place of what Gradio does with a posted path: copy it to the uploads, or fetch it."""
+    """Gradio would copy a posted path to the uploads, or fetch it; this leaves it alone."""
     return path
 
 
 def example_pictures(model_dir: str, root: str) -> list[str]:
-    """Test pictures of several classes, where the data set of a run is at hand; else none."""
-    cfg = read_run_config(model_dir)
-    cfg.DATASET.ROOT = root or cfg.DATASET.ROOT
+    """Test pictures of several classes, if the data set of the run is there."""
     try:
-        test = build_dataset(cfg).test
+        test = build_dataset(config_of(model_dir, root)).test
     except (OSError, ValueError):
         return []
     return [item.impath for item in one_a_class(test, EXAMPLES)]
@@ -92,21 +89,21 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
 
 def shown(error: Exception, picture: str | None) -> gr.Error:
     """An error as the page shows it: a sentence, without the place of an upload."""
-    said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
-    said = html.escape(said, quote=False)  # the page takes it for HTML
-    return gr.Error(said, duration=None, print_exception=False)
+    text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
+    text = html.escape(text, quote=False)  # the page takes it for HTML
+    return gr.Error(text, duration=None, print_exception=False)
 
 
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page; what goes wrong with an input is a sentence on it.
+    """The page; a mistake in an input is answered with a sentence.
 
     Args:
-        answerer: says what the pictures show.
+        answerer: gives the predictions.
         folder: of `upload_folder`; pictures from elsewhere are refused.
         examples: pictures to choose from.
     """
 
-    def look(picture: str | None, names: str, new: str) -> Answer:
+    def predict(picture: str | None, names: str, new: str) -> Answer:
         try:
             if picture is not None:
                 path = upload_in(folder, picture)
@@ -129,7 +126,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                     lines=6,
                     max_lines=6,
                     label="Class names",
-                    info="A line each, or with commas between.",
+                    info="One a line, or with commas between.",
                 )
                 new = gr.Radio(
                     [AS_TRAINED, *NEW_CLASSES],
@@ -142,34 +139,28 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 with gr.Row():
                     tuned = gr.Label(label="Spotlighter", num_top_classes=TOP)
                     plain = gr.Label(label="Zero-shot CLIP", num_top_classes=TOP)
-                looked_at = gr.Image(
-                    label="What was looked at",
-                    show_label=False,
-                    interactive=False,
-                    buttons=[],
+                drawn = gr.Image(
+                    label="Maps and kept patches", show_label=False, interactive=False, buttons=[]
                 )
         if examples:
             gr.Examples([[path] for path in examples], [picture], label="Test pictures")
-        inputs, outputs = [picture, names, new], [tuned, plain, looked_at]
-        gr.on([button.click, names.submit], look, inputs, outputs, api_name="predict")
+        asked, answered = [picture, names, new], [tuned, plain, drawn]
+        gr.on([button.click, names.submit], predict, asked, answered, api_name="predict")
     page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=1)
     return page
 
 
 def free_port(host: str, first: int) -> int:
-    """The first free port from `first` on; any free one for 0.
+    """The first free port from `first` on, any free one for 0; Gradio's own search is fixed.
 
     Raises:
         OSError: none of them is free.
     """
     last = min(first + PORTS - 1, LAST_PORT)
     for port in range(first, last + 1) if first else (0,):
-        with closing(socket.socket()) as tried:
+        with suppress(OSError), closing(socket.socket()) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                tried.bind((host, port))
-            except OSError:
-                continue
+            tried.bind((host, port))
             return int(tried.getsockname()[1])
     raise OSError(f"no free port from {first} to {last}; choose another (--port)")
 
@@ -182,7 +173,7 @@ def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bo
         folder: of the uploads.
         host: address of this machine.
         port: the first to be tried, 0 for any free one.
-        open_browser: show the page.
+        open_browser: whether to show the page.
 
     Raises:
         OSError: no port is free, or the page does not answer.
