@@ -21,9 +21,9 @@ def nearest(tokens: Tensor, indices: Tensor, slots: Tensor) -> list[tuple[int, i
     """For each slot (M, D) its nearest token: picture, place of the patch there, similarity.
 
     Args:
-        tokens: (B, K, D), of the kept patches of each picture, in the space of patches.
+        tokens: (B, K, D) of the kept patches; unit length, as the slots.
         indices: (B, K), their places in the picture.
-        slots: unit length, as the tokens.
+        slots: prototypes, in the space of patches.
     """
     similarity = tokens.flatten(0, 1) @ slots.T  # (B * K, M)
     values, best = similarity.max(0)
@@ -39,13 +39,7 @@ def crop(pixels: Tensor, place: int, grid: int) -> Tensor:
 
 
 def draw_prototypes(trainer: CLIPTrainer, class_names: list[str], output: Path) -> None:
-    """Write one PNG: a row a class, a column a prototype.
-
-    Args:
-        trainer: of a Spotlighter run, with its data set, in evaluation mode.
-        class_names: classes that the bank knows.
-        output: the file.
-    """
+    """Write one PNG: a row a class that the bank knows, a column a prototype."""
     predictor, memory = SpotlighterPredictor(trainer), trainer.model.head.memory
     side = round((predictor.num_patches or 0) ** 0.5)
     columns = min(SLOTS, memory.mass.shape[1])

@@ -46,14 +46,14 @@ def open_without_data(
     zero_shot: bool = False,
     plain: bool = False,
 ) -> CLIPTrainer:
-    """The same, but the trainer has class names and no data set.
+    """The same without the data set: class names are enough to predict.
 
     Args:
         model_dir: the run's output folder.
         class_names: other classes than the run's own.
         new: how class names that were not in training are treated: inherit, text or off; as the
             run's config says (TRAINER.SPOTLIGHTER.NEW) if empty.
-        root: folder of all data sets; read only if nothing else tells the class names of the run.
+        root: folder of all data sets; read only if the run does not say its class names.
         zero_shot: CLIP itself, without what the run learned and without its pruning.
         plain: float32 on the CPU, nothing compiled, whatever the config says.
 

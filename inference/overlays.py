@@ -51,14 +51,7 @@ def draw_row(
     picture: Image.Image,
     found: Prediction,
 ) -> None:
-    """A picture as the model sees it, its maps if there are axes for them, its kept patches.
-
-    Args:
-        row: two or four axes.
-        predictor: of a model that selects patches.
-        picture: in RGB.
-        found: what the predictor says of it.
-    """
+    """A picture as the model sees it, its maps if there are four axes, its kept patches."""
     pixels = predictor.seen(picture)
     row[0].imshow(pixels)
     for axes, score in zip(row[1:-1], (found.sample_wise, found.semantic_wise), strict=False):
@@ -71,12 +64,7 @@ def draw_row(
 
 
 def name_maps(grid: Sequence[Sequence[Axes]], size: int) -> None:
-    """Write the names of the maps above the first row of four axes, their meaning below the last.
-
-    Args:
-        grid: rows of `draw_row`.
-        size: of the letters, in points.
-    """
+    """Name the maps above the first row of four axes; write what they show below the last."""
     for column, (name, meaning) in enumerate(MAPS.items(), 1):
         grid[0][column].set_title(name, fontsize=size)
         grid[-1][column].set_xlabel(meaning, fontsize=size)
@@ -90,12 +78,7 @@ def ranks_by_colour(number: int, level1: int | None) -> str:
 
 
 class Overlays:
-    """Draws pictures and their kept patches into a folder, one PNG each.
-
-    Args:
-        folder: is made if there is none.
-        predictor: of a model that selects patches.
-    """
+    """Draws pictures and their kept patches into a folder, as PNGs named after the pictures."""
 
     def __init__(self, folder: Path, predictor: SpotlighterPredictor) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +86,7 @@ class Overlays:
         self.used: set[str] = set()
 
     def __call__(self, path: Path, picture: Image.Image, found: Prediction) -> Path:
-        """Draw a picture; returns the file, which is named after it."""
+        """Draw a picture; returns the file."""
         figure, row = plt.subplots(1, 2, figsize=(2 * INCHES, INCHES + 0.6))
         draw_row(row, self.predictor, picture, found)
         row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)

@@ -93,13 +93,12 @@ class SpotlighterPredictor:
         Args:
             path: the folder, with config.yaml and the checkpoint.
             class_names: any other classes than those of the run.
-            new: what class names get that were not in training: "inherit" the prototypes of
-                similar classes, "text" (their text feature alone), "off" (the prompts alone);
-                "" does what the run's config says. Spotlighter only.
+            new: how Spotlighter treats class names that were not in training: "inherit" reuses
+                prototypes of similar classes, "text" uses their text only, "off" the prompts only,
+                "" what the run's config says.
             root: folder of all data sets. Needed only for a run without a checkpoint (zero-shot
                 CLIP) whose results do not name its classes.
-            zero_shot: CLIP as it was before the run: its backbone and preprocessing, nothing
-                learned, nothing pruned.
+            zero_shot: CLIP as it was before the run, with its backbone and preprocessing.
 
         Raises:
             FileNotFoundError: the folder holds no run, or no checkpoint.
@@ -115,15 +114,14 @@ class SpotlighterPredictor:
     def predict(
         self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32
     ) -> list[Prediction]:
-        """Classify pictures.
+        """Classify pictures of any size; they are resized and cut as at test.
 
-        Pictures of any size are resized and cut as at test. Tensors are rounded to 8 bits a
-        channel, so that a picture and its tensor give the same.
+        Tensors are rounded to 8 bits a channel, so that a picture and its tensor give the same.
 
         Args:
             images: one picture or several; a tensor (B, 3, H, W) is several.
             topk: entries of `Prediction.top`, all classes if there are fewer.
-            batch_size: pictures that the model sees at a time.
+            batch_size: pictures in one forward pass.
 
         Raises:
             FileNotFoundError: a file is missing.

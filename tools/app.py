@@ -1,13 +1,13 @@
-"""A page in the browser: drop a picture, name classes, see what Spotlighter says and looks at.
+"""A page in the browser: upload a photo, list the class names, press Predict.
 
-Beside it stands what zero-shot CLIP says of the same classes. Without --model-dir the embedded
-tiny CLIP serves, tuned once on drawn pictures of food. The page is reachable from this machine
-only (127.0.0.1) and asks nothing of the network.
+It shows what the run and zero-shot CLIP predict, both maps and the kept patches. Without
+--model-dir it uses the embedded tiny CLIP, tuned once on drawn pictures of food. The page is
+reachable from this machine only (127.0.0.1) and loads nothing from the network.
 
 From another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
 
 Usage:
-    python tools/app.py                                  # the embedded model, at once
+    python tools/app.py                                  # the embedded model
     python tools/app.py --model-dir output/my_run --port 7861
 """
 
@@ -34,18 +34,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
-    add("--root", default="", help="folder of all data sets, if it moved (data for the embedded)")
-    add("--port", type=whole(0, 65535), default=7860, help="0 takes a free one (7860)")
+    add("--root", default="", help="folder of all data sets, if it moved (embedded model: data)")
+    add("--port", type=whole(0, 65535), default=7860, help="default 7860; 0 takes a free one")
     add("--open", action="store_true", help="open the browser")
     return parser.parse_args(argv)
 
 
-def start(args: argparse.Namespace) -> None:
+def serve(args: argparse.Namespace) -> None:
     """Serve the page until it is stopped.
 
     Raises:
         ModuleNotFoundError: Gradio is not installed.
-        OSError: the port is taken.
+        OSError: no port is free.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     try:
@@ -69,7 +69,7 @@ def start(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve; a mistake of the user's ends in one sentence and exit code 2."""
     with suppress(KeyboardInterrupt):
-        start(parse_args(argv))
+        serve(parse_args(argv))
     return 0
 
 

@@ -30,11 +30,7 @@ from trainers.base import CLIPTrainer
 
 
 def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
-    """Open a run that selects patches, with its data set.
-
-    Raises:
-        ValueError: it selects none.
-    """
+    """Open a run with its data set; a ValueError says that its trainer selects no patches."""
     trainer = open_run(model_dir, root)
     if not hasattr(trainer.model, "head"):
         raise ValueError(
@@ -60,9 +56,9 @@ def draw(
 
     Args:
         trainer: of `open_spotlighter`.
-        chosen: paths and class names, "" for a class that is not known.
+        chosen: paths and class names, "" where the class is not known.
         target: file, or open file.
-        options: of `runs.figure_style.save`.
+        options: of `save`.
     """
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]

@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: inputs on the left, answers on the right."""
+"""The page, in Gradio: questions on the left, answers on the right."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from runs.draw import one_a_class
 from runs.faults import sentence
 
 EXAMPLES = 6  # pictures
-EVERY, KEPT = 60, 1800  # seconds between two removals; that an upload stays after its last use
-WAITING = 16  # predictions that wait for their turn
+EVERY, KEPT = 60, 1800  # seconds: between two removals of uploads; after the last use of one
+WAITING = 16  # predictions that may wait for their turn
 AS_TRAINED = "as the run says"
-PORTS = 20  # tried from --port on
+PORTS = 20  # that are tried, from --port on
 LAST_PORT = 65535
 TEMPORARY = "GRADIO_TEMP_DIR"
 PREFIX = "spotlighter_page_"  # of folders for uploads
@@ -37,13 +37,13 @@ PREFIX = "spotlighter_page_"  # of folders for uploads
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder of this process's own for uploads and answers; it is removed at the end.
+    """A folder for the uploads and answers of this process, removed at the end.
 
-    What a page that was killed has left is removed at the beginning of the next.
+    Folders that killed pages have left are removed at the start.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), locked(left):
-            if time.time() - left.stat().st_mtime > EVERY:  # else its page may just begin
+            if time.time() - left.stat().st_mtime > EVERY:  # a new page may not have locked it yet
                 shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, locked(Path(folder)):
         os.environ[TEMPORARY] = folder  # Gradio reads it where it makes a component
@@ -55,7 +55,7 @@ def upload_folder() -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have a folder locked until the block or the process ends.
+    """Lock a folder until the block or the process ends.
 
     Raises:
         OSError: another process has it, or it cannot be opened.
@@ -95,13 +95,7 @@ def shown(error: Exception, picture: str | None) -> gr.Error:
 
 
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page; a mistake in an input is answered with a sentence.
-
-    Args:
-        answerer: gives the predictions.
-        folder: of `upload_folder`; pictures from elsewhere are refused.
-        examples: pictures to choose from.
-    """
+    """The page; it takes pictures from `folder` alone, and answers mistakes with a sentence."""
 
     def predict(picture: str | None, names: str, new: str) -> Answer:
         try:
@@ -166,14 +160,7 @@ def free_port(host: str, first: int) -> int:
 
 
 def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False) -> str:
-    """Serve the page from now on; returns its address.
-
-    Args:
-        page: of `build_page`.
-        folder: of the uploads.
-        host: address of this machine.
-        port: the first to be tried, 0 for any free one.
-        open_browser: whether to show the page.
+    """Serve the page of `build_page` on a port of `free_port`; returns its address.
 
     Raises:
         OSError: no port is free, or the page does not answer.

@@ -1,4 +1,4 @@
-"""What Spotlighter looked at, for the page."""
+"""Maps and kept patches of a run, for the report's page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from tools.results.figures import Picture, data_uri
 
 
 def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
-    """Activation maps and kept patches of some test pictures of a run.
-
-    Args:
-        folder: of a Spotlighter run that was trained.
-        root: of all data sets, if it moved.
-        number: pictures.
+    """Maps and kept patches of some test pictures of a run; `root` if its data sets moved.
 
     Raises:
         ValueError: the run selects no patches.
@@ -29,5 +24,8 @@ def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
     draw(
         trainer, choose_pictures(trainer, number), buffer, format="jpeg", pil_kwargs={"quality": 70}
     )
-    text = f"{trainer.cfg.DATASET.NAME}: activation maps and the patches that were kept, by rank"
+    text = (
+        f"{trainer.cfg.DATASET.NAME}: relevance of patches to the picture (sample-wise) and to the "
+        "class names (semantic-wise), and the kept patches by rank"
+    )
     return Picture(data_uri("jpeg", buffer.getvalue()), text)
