@@ -70,9 +70,9 @@ def name_maps(grid: Sequence[Sequence[Axes]], size: int) -> None:
         grid[-1][column].set_xlabel(meaning, fontsize=size)
 
 
-def ranks_by_colour(number: int, level1: int | None) -> str:
-    """Which of so many ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
-    level1 = level1 or 0
+def ranks_by_colour(predictor: SpotlighterPredictor, found: Prediction) -> str:
+    """Which ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
+    number, level1 = len(found.keep_indices or ()), predictor.level1 or 0
     level2 = f", {level1 + 1}-{number} blue" if number > level1 else ""
     return f"1-{level1} yellow{level2}"
 
@@ -91,7 +91,7 @@ class Overlays:
         draw_row(row, self.predictor, picture, found)
         row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
         row[1].set_title("kept patches", fontsize=9)
-        ranks = ranks_by_colour(len(found.keep_indices or ()), self.predictor.level1)
+        ranks = ranks_by_colour(self.predictor, found)
         text = f"{shown(path.name)}; kept patches by rank: {ranks}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
         output = self.folder / f"{self.unused(path.stem)}.png"

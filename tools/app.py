@@ -16,16 +16,21 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
+from runs.files import last_checkpoint
+from runs.processes import bound
 from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
+PROJECT = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
+EMBEDDED = Path("output/app/emoji_food")  # below the project
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
 
 
@@ -38,6 +43,32 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--port", type=whole(0, 65535), default=7860, help="default 7860; 0 takes a free one")
     add("--open", action="store_true", help="open the browser")
     return parser.parse_args(argv)
+
+
+def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
+    """The folder of a run on all classes of EmojiFood; it is trained now if there is none.
+
+    Args:
+        root: folder of all data sets; the pictures are drawn there if they are not.
+        folder: of the run, below the project.
+        options: KEY VALUE pairs for train.py.
+    """
+    if last_checkpoint(PROJECT / folder) is not None:
+        return PROJECT / folder
+    print(f"Training Spotlighter on EmojiFood once, about a minute; it is kept in {folder} ...")
+    command = [
+        *(sys.executable, "train.py", "--root", root, "--seed", "1", "--trainer", "Spotlighter"),
+        *("--dataset-config-file", "configs/datasets/emoji_food.yaml"),
+        *("--config-file", "configs/trainers/Spotlighter/tiny_emoji.yaml"),
+        *("--output-dir", str(folder), "DATASET.NUM_SHOTS", "16", "TEST.NO_TEST", "True"),
+        *options,
+    ]
+    done = subprocess.run(
+        command, cwd=PROJECT, check=False, stdout=subprocess.DEVNULL, preexec_fn=bound()
+    )
+    if done.returncode:
+        raise ValueError(f"the training failed; {folder}/log.txt says more")
+    return PROJECT / folder
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -53,7 +84,6 @@ def serve(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(MISSING) from error
     from inference.web.answer import Answerer
-    from inference.web.embedded import embedded_run
     from inference.web.page import build_page, example_pictures, launch, upload_folder
 
     run = args.model_dir or str(embedded_run(args.root or "data"))
