@@ -22,9 +22,7 @@ from trainers.base import CLIPTrainer
 
 
 def open_run(model_dir: str | Path, root: str = "") -> CLIPTrainer:
-    """A trainer as the run left it, in evaluation mode, with its data set.
-
-    The random generators of the process stay as they were.
+    """A trainer as the run left it, in evaluation mode, with its data set; the run's seed is set.
 
     Args:
         model_dir: the run's output folder.
@@ -46,7 +44,7 @@ def open_without_data(
     zero_shot: bool = False,
     plain: bool = False,
 ) -> CLIPTrainer:
-    """The same without the data set: class names are enough to predict.
+    """The same without the data set: class names are enough to predict. No seed is set.
 
     Args:
         model_dir: the run's output folder.
@@ -72,7 +70,11 @@ def open_without_data(
     if zero_shot:
         cfg.TRAINER.NAME, cfg.MODEL.PRUNE.AT, cfg.MODEL.PRUNE.KEEP = "ZeroshotCLIP", (), ()
     names = list(class_names) if class_names is not None else own or names_of_the_data(cfg)
-    trainer = build(without_pictures(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), names), cfg)
+    before = rng.capture()
+    try:
+        trainer = build(without_pictures(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), names), cfg)
+    finally:
+        rng.restore(before)
     if own and names != own and "class_names" in trainer.own_identity():
         raise ValueError(
             f"the run in {model_dir} learned a context for each of its {len(own)} classes "
@@ -94,15 +96,11 @@ def config_of(model_dir: str | Path, root: str) -> CfgNode:
 
 
 def build(kind: type[CLIPTrainer], cfg: CfgNode) -> CLIPTrainer:
-    """A trainer; the random generators of the process stay as they were."""
+    """A trainer, after the config's seed is set: a backbone of random weights is drawn again."""
     cfg.freeze()
-    before = rng.capture()
     if cfg.SEED >= 0:
-        set_random_seed(cfg.SEED)  # a backbone of random weights is drawn again
-    try:
-        return kind(cfg)
-    finally:
-        rng.restore(before)
+        set_random_seed(cfg.SEED)
+    return kind(cfg)
 
 
 def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CLIPTrainer]:
