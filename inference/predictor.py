@@ -30,7 +30,7 @@ Picture = str | Path | Image.Image | Tensor
 
 
 class Prediction(NamedTuple):
-    """What the model says of one picture."""
+    """What the model predicts for one picture."""
 
     class_name: str
     probability: float
