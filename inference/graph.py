@@ -1,20 +1,22 @@
-"""A trained model as a graph that other runtimes can run: image -> logits, kept patches.
+"""A trained model as a graph for other runtimes: image -> logits, kept patches.
 
-What does not depend on the image is computed beforehand and stands in the graph as constants: text
-features, and the bank moved towards them. The text tower and whatever else is not used is left out.
+What does not depend on the image is computed beforehand and is a constant of the graph: text
+features, and the bank moved towards them. The graph leaves out what it does not use, as the text
+tower.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.overrides import TorchFunctionMode
 
 from models.classifier import CLIPClassifier
@@ -22,23 +24,24 @@ from models.spotlighter.model import SpotlightedCLIP
 from runs.quiet import quiet
 
 BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+Graph = Callable[[Tensor], Tensor]
+"""A graph as its file holds it: pictures (B, 3, H, W) to logits (B, C)."""
 
 
 class ExportForm(nn.Module):
     """The forward pass of an evaluation, for a batch of any size.
 
     Differs from the model's own in: the batch goes through the image tower in one piece.
+
+    Args:
+        model: float32, on the CPU. It must not be used for anything else afterwards.
+
+    Raises:
+        ValueError: it selects patches at random.
     """
 
     def __init__(self, model: CLIPClassifier | SpotlightedCLIP) -> None:
-        """Fix what needs no image.
-
-        Args:
-            model: float32, on the CPU. It must not be used for anything else afterwards.
-
-        Raises:
-            ValueError: its predictions are drawn at random.
-        """
         super().__init__()
         self.model = model.eval()
         self.selects = isinstance(model, SpotlightedCLIP)
@@ -47,7 +50,7 @@ class ExportForm(nn.Module):
         if self.selects and model.head.options.select == "random":
             raise ValueError(
                 "a run with TRAINER.SPOTLIGHTER.SELECT random keeps other patches each time, which "
-                "no graph of it would repeat; export one that selects"
+                "a graph cannot repeat; export a run that selects by score"
             )
 
     def forward(
@@ -68,33 +71,28 @@ class ExportForm(nn.Module):
 
 
 class Used(TorchFunctionMode):
-    """Notes every tensor that a computation takes, by identity."""
+    """Notes the id of every tensor that a computation takes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tensors: set[int] = set()
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Note what goes in; change nothing."""
-        kwargs = kwargs or {}
-        for value in (*args, *kwargs.values()):
+        for value in (*args, *(kwargs or {}).values()):
             several = value if isinstance(value, list | tuple) else (value,)
             self.tensors |= {id(one) for one in several}
-        return func(*args, **kwargs)
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def trace(form: ExportForm, size: tuple[int, int]) -> torch.export.ExportedProgram:
-    """The graph of a form, for a batch of any size; it holds what it uses and nothing else.
+def trace(form: ExportForm, size: tuple[int, int]) -> ExportedProgram:
+    """The graph of a form, for a batch of any size, without the tensors that it does not use.
 
     Args:
-        form: what is traced, after all that it does not use has been taken out of it.
+        form: what is traced; the tensors that it does not use are taken out of it, too.
         size: (H, W), of a picture.
     """
     image = torch.zeros(BATCH, 3, *size, device="cpu")
@@ -109,11 +107,8 @@ def trace(form: ExportForm, size: tuple[int, int]) -> torch.export.ExportedProgr
     return torch.export.export(form, (image,), dynamic_shapes={"image": {0: batch}})
 
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
 def require_packages() -> None:
-    """Refuse early where a package is missing.
+    """Refuse early where a package for ONNX is missing.
 
     Raises:
         ModuleNotFoundError: names it, and what to do.
@@ -128,10 +123,17 @@ def require_packages() -> None:
             ) from error
 
 
-def write_onnx(
-    program: torch.export.ExportedProgram, output_names: Sequence[str], path: Path
-) -> None:
+def write_program(program: ExportedProgram, _: list[str], path: Path) -> Graph:
+    """Save a program in torch's own format, which has no names for outputs."""
+    torch.export.save(program, path)
+    run = torch.export.load(path).module()
+    return lambda image: run(image)[0]
+
+
+def write_onnx(program: ExportedProgram, output_names: list[str], path: Path) -> Graph:
     """Translate a program with one input, `image`, whose first axis is the batch, and save it."""
+    import onnxruntime
+
     with quiet("torch.onnx", "onnxscript", level=logging.ERROR):
         found = torch.onnx.export(
             program,
@@ -139,16 +141,18 @@ def write_onnx(
             dynamo=True,
             verbose=False,
             input_names=["image"],
-            output_names=list(output_names),
+            output_names=output_names,
             dynamic_shapes={"image": {0: "batch"}},
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
         )
     assert found is not None
     found.save(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
 
 
 def _stable_sort() -> Any:
-    """aten.sort.stable in ONNX, whose TopK gives equals in the order in which they stand."""
+    """aten.sort.stable in ONNX, whose TopK keeps the order of equal values."""
     from onnxscript import opset18 as op
 
     def sort(x: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
@@ -156,11 +160,3 @@ def _stable_sort() -> Any:
         return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
 
     return sort
-
-
-def run_onnx(path: Path, image: Tensor) -> Tensor:
-    """The logits of onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])

@@ -1,25 +1,24 @@
-"""One PNG a picture: the picture as the model sees it, and the patches that it kept."""
+"""Score maps and kept patches, drawn over the pictures they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from dassl.data.transforms import build_transform
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
-from datasets.pictures import open_picture, shown
+from datasets.pictures import shown
 from inference.predictor import Prediction, SpotlighterPredictor
-from models.spotlighter.model import SpotlightedOutput
-from runs.data import upright
-from runs.draw import LEVEL_COLOURS
+from runs.draw import LEVEL_COLOURS, boxes, darken
 from runs.figure_style import plt, save
-from trainers.base import CLIPTrainer
+
+INCHES = 2.6  # of a panel
+MAPS = {"sample-wise": "relevance to the picture", "semantic-wise": "relevance to the class names"}
 
 
 def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
@@ -27,78 +26,75 @@ def draw_map(axes: Axes, pixels: Tensor, score: Tensor) -> None:
     side, grid = pixels.shape[0], round(len(score) ** 0.5)
     axes.imshow(pixels.mean(-1), cmap="gray", vmin=0, vmax=1)
     extent = (-0.5, side - 0.5, side - 0.5, -0.5)
-    axes.imshow(score.view(grid, grid).cpu(), cmap="inferno", alpha=0.65, extent=extent)
+    axes.imshow(score.view(grid, grid), cmap="inferno", alpha=0.65, extent=extent)
 
 
-def ranks_by_colour(number: int, level1: int) -> str:
-    """Which of so many ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
+def draw_kept(
+    axes: Axes, pixels: Tensor, kept: Sequence[int], num_patches: int, level1: int
+) -> None:
+    """The picture, dark except in its kept patches, which are framed by level and numbered."""
+    grid = round(num_patches**0.5)
+    axes.imshow(darken(np.asarray(pixels), kept, grid))
+    for rank, (left, top, right, bottom) in enumerate(boxes(kept, len(pixels), grid), 1):
+        width, height, colour = right - left, bottom - top, LEVEL_COLOURS[rank > level1]
+        frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, lw=1.6)
+        frame.set_edgecolor(colour)
+        axes.add_patch(frame)
+        place = (left + 0.06 * width, top + 0.36 * height)
+        label = axes.text(*place, str(rank), color=colour, fontsize=8, weight="bold")
+        label.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def draw_row(
+    row: Sequence[Axes],
+    predictor: SpotlighterPredictor,
+    picture: Image.Image,
+    found: Prediction,
+) -> None:
+    """A picture as the model sees it, its maps if there are four axes, its kept patches."""
+    pixels = predictor.seen(picture)
+    row[0].imshow(pixels)
+    for axes, score in zip(row[1:-1], (found.sample_wise, found.semantic_wise), strict=False):
+        assert score is not None
+        draw_map(axes, pixels, score)
+    num_patches, level1 = predictor.num_patches or 0, predictor.level1 or 0
+    draw_kept(row[-1], pixels, found.keep_indices or (), num_patches, level1)
+    for axes in row:
+        axes.set(xticks=(), yticks=())
+
+
+def name_maps(grid: Sequence[Sequence[Axes]], size: int) -> None:
+    """Name the maps above the first row of four axes; write what they show below the last."""
+    for column, (name, meaning) in enumerate(MAPS.items(), 1):
+        grid[0][column].set_title(name, fontsize=size)
+        grid[-1][column].set_xlabel(meaning, fontsize=size)
+
+
+def ranks_by_colour(predictor: SpotlighterPredictor, found: Prediction) -> str:
+    """Which ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
+    number, level1 = len(found.keep_indices or ()), predictor.level1 or 0
     level2 = f", {level1 + 1}-{number} blue" if number > level1 else ""
     return f"1-{level1} yellow{level2}"
 
 
-def draw_kept(axes: Axes, pixels: Tensor, kept: Tensor, num_patches: int, level1: int) -> None:
-    """The picture, dark but for the kept patches (K,), which carry their ranks."""
-    size = pixels.shape[0] // round(num_patches**0.5)
-    grid = pixels.shape[0] // size
-    axes.imshow(pixels * 0.35)
-    for rank, index in enumerate(kept.tolist(), 1):
-        y, x = index // grid * size, index % grid * size
-        colour = LEVEL_COLOURS[rank > level1]
-        patch = pixels[y : y + size, x : x + size]
-        axes.imshow(patch, extent=(x - 0.5, x + size - 0.5, y + size - 0.5, y - 0.5))
-        frame = Rectangle((x - 0.5, y - 0.5), size, size, fill=False, edgecolor=colour, lw=1.6)
-        axes.add_patch(frame)
-        label = axes.text(
-            x + 0.06 * size, y + 0.36 * size, str(rank), color=colour, fontsize=8, weight="bold"
-        )
-        label.set_path_effects([withStroke(linewidth=2, foreground="black")])
-    axes.set_xlim(-0.5, pixels.shape[0] - 0.5)
-    axes.set_ylim(pixels.shape[0] - 0.5, -0.5)
-
-
-@torch.no_grad()
-def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, SpotlightedOutput]:
-    """Normalised pictures (B, 3, H, W), prepared as at test, and what the model says of them."""
-    transform = build_transform(trainer.cfg, is_train=False)
-    assert transform is not None
-    turn = upright(trainer.cfg)
-    images = torch.stack([transform(open_picture(path, turn)) for path in paths])
-    return images, trainer.model.analyse(images.to(trainer.device))
-
-
-INCHES = 2.6  # of a panel
-
-
 class Overlays:
-    """Draws into a folder; files are named after the pictures, and no name is used twice."""
+    """Draws pictures and their kept patches into a folder, as PNGs named after the pictures."""
 
     def __init__(self, folder: Path, predictor: SpotlighterPredictor) -> None:
-        """Make the folder.
-
-        Args:
-            folder: where the files go.
-            predictor: of a model that selects patches.
-        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.predictor = folder, predictor
         self.used: set[str] = set()
 
     def __call__(self, path: Path, picture: Image.Image, found: Prediction) -> Path:
-        """Draw what was kept of a picture; returns the file."""
-        output = self.folder / f"{self.unused(path.stem)}.png"
-        pixels = self.predictor.seen(picture)
-        figure, (plain, kept) = plt.subplots(1, 2, figsize=(2 * INCHES, INCHES + 0.6))
-        plain.imshow(pixels)
-        level1 = self.predictor.level1 or 0
-        indices = torch.tensor(found.keep_indices)
-        draw_kept(kept, pixels, indices, self.predictor.num_patches or 0, level1)
-        plain.set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
-        kept.set_title("kept patches", fontsize=9)
-        for axes in (plain, kept):
-            axes.set_xticks([])
-            axes.set_yticks([])
-        text = f"{shown(path.name)}; kept patches by rank: {ranks_by_colour(len(indices), level1)}"
+        """Draw a picture; returns the file."""
+        figure, row = plt.subplots(1, 2, figsize=(2 * INCHES, INCHES + 0.6))
+        draw_row(row, self.predictor, picture, found)
+        row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
+        row[1].set_title("kept patches", fontsize=9)
+        ranks = ranks_by_colour(self.predictor, found)
+        text = f"{shown(path.name)}; kept patches by rank: {ranks}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
+        output = self.folder / f"{self.unused(path.stem)}.png"
         save(figure, output, tight=(0, 0.05, 1, 1), dpi=130)
         return output
 

@@ -1,4 +1,4 @@
-"""A trained model as other programs use it: pictures in, class names and what was looked at out.
+"""A trained model for other programs: pictures in, class names and kept patches out.
 
 from inference.predictor import SpotlighterPredictor
 
@@ -9,26 +9,28 @@ for found in predictor.predict(["a.jpg", "b.jpg"]):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import repeat
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.select import whole_map
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
 
 Picture = str | Path | Image.Image | Tensor
 """A file, a picture, or a tensor (3, H, W) or (1, H, W) of floating point numbers in 0..1."""
 
 
 class Prediction(NamedTuple):
-    """What the model says of one picture."""
+    """What the model predicts for one picture."""
 
     class_name: str
     probability: float
@@ -39,46 +41,37 @@ class Prediction(NamedTuple):
     """Kept patches, best first: their places in the picture as the model sees it, row by row from
     0. None for models that select no patches; so are both maps."""
     sample_wise: Float[Tensor, " N"] | None = None
-    """How much this picture speaks for each of its N patches, standardised; nan where a pruned
-    tower dropped the patch."""
+    """Relevance of each of the N patches to this picture, standardised; nan where a pruned tower
+    dropped the patch."""
     semantic_wise: Float[Tensor, " N"] | None = None
-    """How much the classes speak for each patch; likewise."""
+    """Relevance of each patch to the class names; likewise."""
 
 
 class SpotlighterPredictor:
     """Classifies pictures with a trained model, of Spotlighter or of any other trainer.
 
+    Args:
+        trainer: of a run, in evaluation mode; `from_run` opens one.
+
     Attributes:
-        class_names: C names, in the order of the model's logits.
+        model: (B, 3, H, W) -> logits (B, C).
+        class_names: C names, in the order of the logits.
         num_patches: N, patches of a picture (a square, row by row); None where none are selected.
         level1: kept patches of the first level, those of best rank; None likewise.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        class_names: Sequence[str],
-        *,
-        read: Callable[[Any], Image.Image],
-        view: Callable[[Image.Image], Tensor],
-        transform: Callable[[Image.Image], Tensor],
-        device: torch.device | str = "cpu",
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        """Put a model to use; `from_run` does it for the folder of a run.
+    def __init__(self, trainer: CLIPTrainer) -> None:
+        # Imported here, so that this module needs no engine until there is a run to open.
+        from dassl.data.transforms import build_transform
 
-        Args:
-            model: (B, 3, H, W) -> logits (B, C).
-            class_names: C names.
-            read: from a path to an RGB picture; raises OSError or ValueError where there is none.
-            view: from an RGB picture to the part that is seen, (3, H, W) in 0..1.
-            transform: from an RGB picture to what the model takes, (3, H, W).
-            device: where the model is.
-            autocast: context of a forward pass.
-        """
-        self.model, self.class_names = model.eval(), list(class_names)
-        self._read, self._view, self._transform = read, view, transform
-        self._device, self._autocast = torch.device(device), autocast
+        from datasets.pictures import open_picture
+
+        cfg, model = trainer.cfg, trainer.model
+        self.model, self.class_names = model, list(trainer.class_names)
+        self._read = partial(open_picture, upright=cfg.INPUT.EXIF != "stored")
+        self._view: Any = build_transform(cfg, is_train=False, choices=())
+        self._transform: Any = build_transform(cfg, is_train=False)
+        self._device, self._autocast = trainer.device, trainer.precision.autocast
         self.num_patches: int | None = None
         self.level1: int | None = None
         if isinstance(model, SpotlightedCLIP):
@@ -93,59 +86,42 @@ class SpotlighterPredictor:
         *,
         new: str = "",
         root: str | Path = "",
+        zero_shot: bool = False,
     ) -> SpotlighterPredictor:
         """Open the output folder of a training run; the run's data set need not be there.
 
         Args:
             path: the folder, with config.yaml and the checkpoint.
             class_names: any other classes than those of the run.
-            new: what classes get that the bank has not seen: "inherit" the offsets of seen ones,
-                "text" (their text feature alone), "off" (nothing: the prompts decide); "" does what
-                the run's config says. Spotlighter only.
+            new: how Spotlighter treats class names that were not in training: "inherit" reuses
+                prototypes of similar classes, "text" uses their text only, "off" the prompts only,
+                "" what the run's config says.
             root: folder of all data sets. Needed only for a run without a checkpoint (zero-shot
                 CLIP) whose results do not name its classes.
+            zero_shot: CLIP as it was before the run, with its backbone and preprocessing.
 
         Raises:
             FileNotFoundError: the folder holds no run, or no checkpoint.
             ValueError: the checkpoint does not fit; `new` is unknown; a class-specific context
-                cannot meet other classes.
+                has no vectors for other classes.
         """
-        # Imported here, so that this module needs no engine until there is a run to open.
-        from inference.open import for_predictor, open_without_data
+        from inference.open import open_without_data
 
-        trainer = open_without_data(path, class_names, new=new, root=str(root))
-        return cls(**for_predictor(trainer))
+        return cls(
+            open_without_data(path, class_names, new=new, root=str(root), zero_shot=zero_shot)
+        )
 
-    @classmethod
-    def zero_shot(
-        cls, path: str | Path, class_names: Sequence[str] | None = None
-    ) -> SpotlighterPredictor:
-        """CLIP as it was before a run: its backbone, its preprocessing, nothing learned.
-
-        Args:
-            path: as of `from_run`.
-            class_names: any other classes than those of the run.
-        """
-        from inference.open import for_predictor, open_without_data
-
-        return cls(**for_predictor(open_without_data(path, class_names, zero_shot=True)))
-
-    @torch.no_grad()
     def predict(
         self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32
     ) -> list[Prediction]:
-        """Classify pictures.
+        """Classify pictures of any size; they are resized and cut as at test.
 
-        Pictures of any size are resized and cut as at test. Tensors are rounded to 8 bits a
-        channel, so that a picture and its tensor give the same.
+        Tensors are rounded to 8 bits a channel, so that a picture and its tensor give the same.
 
         Args:
             images: one picture or several; a tensor (B, 3, H, W) is several.
             topk: entries of `Prediction.top`, all classes if there are fewer.
-            batch_size: pictures that the model sees at a time.
-
-        Returns:
-            One prediction a picture, in their order.
+            batch_size: pictures in one forward pass.
 
         Raises:
             FileNotFoundError: a file is missing.
@@ -154,12 +130,10 @@ class SpotlighterPredictor:
         """
         if topk < 1 or batch_size < 1:
             raise ValueError(f"topk and batch_size must be at least 1, got {topk} and {batch_size}")
-        found: list[Prediction] = []
         several = one_by_one(images)
+        found: list[Prediction] = []
         for first in range(0, len(several), batch_size):
-            chunk = [self.open(image) for image in several[first : first + batch_size]]
-            batch = torch.stack([self._transform(image) for image in chunk])
-            found += self._told(batch.to(self._device), topk)
+            found += self._predictions(several[first : first + batch_size], topk)
         return found
 
     def open(self, image: Picture) -> Image.Image:
@@ -177,8 +151,14 @@ class SpotlighterPredictor:
         """A picture as the model sees it, to draw patches on: resized and cut, in 0..1."""
         return self._view(self.open(image)).permute(1, 2, 0)
 
-    def _told(self, batch: Tensor, topk: int) -> Iterator[Prediction]:
-        """Predictions of a batch, as plain numbers and tensors of the CPU."""
+    def prepare(self, images: Sequence[Picture]) -> Float[Tensor, "B 3 H W"]:
+        """Pictures as the model takes them: resized, cut, normalised, on its device."""
+        return torch.stack([self._transform(self.open(image)) for image in images]).to(self._device)
+
+    @torch.no_grad()
+    def _predictions(self, images: Sequence[Picture], topk: int) -> list[Prediction]:
+        """The predictions of one batch."""
+        batch = self.prepare(images)
         with self._autocast():
             out = self.model.analyse(batch) if self.num_patches else None
             logits = self.model(batch) if out is None else out.logits
@@ -190,24 +170,22 @@ class SpotlighterPredictor:
         best = logits.float().softmax(-1).topk(min(topk, len(self.class_names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         tops = [[(self.class_names[c], p) for c, p in zip(*pair, strict=True)] for pair in pairs]
-        looked_at: Iterator[Any] = repeat(())
-        if out is not None:
-            maps = (
-                whole_map(score, out.tokens.positions, self.num_patches or 0).cpu()
-                for score in (out.head.sample_wise, out.head.semantic_wise)
-            )
-            looked_at = zip(out.head.selection.indices.tolist(), *maps, strict=True)
-        for top, looked in zip(tops, looked_at, strict=False):
-            yield Prediction(*top[0], top, *looked)
+        if out is None:
+            return [Prediction(*top[0], top) for top in tops]
+        sample_wise, semantic_wise = (
+            whole_map(score, out.tokens.positions, self.num_patches or 0).cpu()
+            for score in (out.head.sample_wise, out.head.semantic_wise)
+        )
+        kept = out.head.selection.indices.tolist()
+        rows = zip(tops, kept, sample_wise, semantic_wise, strict=True)
+        return [Prediction(*top[0], top, *chosen) for top, *chosen in rows]
 
 
 def one_by_one(images: Picture | Sequence[Picture]) -> list[Picture]:
     """One picture, several, or a batch -> a list."""
     if isinstance(images, Tensor) and images.dim() == 4:
         return list(images)
-    if isinstance(images, str | Path | Image.Image | Tensor):
-        return [images]
-    return list(images)
+    return [images] if isinstance(images, Picture) else list(images)
 
 
 def to_picture(pixels: Tensor) -> Image.Image:

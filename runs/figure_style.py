@@ -1,4 +1,4 @@
-"""How figures are drawn: without a screen, every text as it stands, in fonts of many scripts."""
+"""Save matplotlib figures: no screen needed, every text as it stands, fonts of many scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
-__all__ = ["plt", "save", "say_missing"]
+__all__ = ["plt", "save"]
 
 # Asked in this order for what DejaVu Sans, which comes with matplotlib, does not have.
 OTHER_FONTS = (
@@ -29,14 +29,9 @@ OTHER_FONTS = (
     *("Arial Unicode MS", "FreeSans", "Unifont"),
 )
 FONTS = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in fontManager.get_font_names())]
-plt.rcParams.update(
-    {
-        "font.family": FONTS,
-        "text.parse_math": False,  # a dollar is a dollar, in a class name as in a file's
-        "text.usetex": False,
-    }
-)
-said: set[str] = set()  # characters that a message has named
+# A dollar is a dollar, in a class name as in a file's.
+plt.rcParams.update({"font.family": FONTS, "text.parse_math": False, "text.usetex": False})
+warned_of: set[str] = set()  # characters
 
 
 def save(
@@ -46,10 +41,10 @@ def save(
     tight: tuple[float, float, float, float] | None = None,
     **options: object,
 ) -> None:
-    """Write a figure and close it; say once of each character if no font has it.
+    """Write a figure and close it; warn once of each character that no font has.
 
     Args:
-        figure: whose texts may hold anything; bytes of a name that are no UTF-8 are escaped.
+        figure: its texts may hold anything; bytes of a name that are no UTF-8 are escaped.
         target: file, or open file.
         tight: lay the axes out within left, bottom, right, top, in 0..1.
         options: of `Figure.savefig`; a format "svg" leaves the fonts to its readers.
@@ -63,23 +58,22 @@ def save(
             figure.tight_layout(rect=tight)
         figure.savefig(target, **options)  # type: ignore[arg-type]
     if is_drawn:
-        say_missing(figure)
+        warn_of_missing(figure)
     plt.close(figure)
 
 
 @lru_cache(1)
 def drawable() -> frozenset[str]:
     """Characters that one of the fonts has."""
-    return frozenset(
-        chr(code) for name in FONTS for code in get_font(findfont(name)).get_charmap()
-    )
+    charmaps = (get_font(findfont(name)).get_charmap() for name in FONTS)
+    return frozenset(chr(code) for charmap in charmaps for code in charmap)
 
 
-def say_missing(figure: Figure) -> None:
-    """Say which characters of a figure are drawn as boxes, each once in a process."""
+def warn_of_missing(figure: Figure) -> None:
+    """Name the characters of a figure that are drawn as boxes, each once in a process."""
     shown = {c for text in figure.findobj(Text) for c in text.get_text() if not c.isspace()}
-    missing = sorted(shown - drawable() - said)
-    said.update(missing)
+    missing = sorted(shown - drawable() - warned_of)
+    warned_of.update(missing)
     if missing:
         some = "".join(missing[:10]) + " ..." * (len(missing) > 10)
         sys.stderr.write(

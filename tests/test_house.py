@@ -114,7 +114,6 @@ def test_tensors_are_made_on_a_device_that_is_named(path):
 def test_nothing_waits_for_the_device(path):
     # once an epoch, or a run
     at_leisure = {"add", "calibrate", "tokenize", "common_prefix", "_slot_order"}
-    at_leisure |= {"_told", "to_picture"}  # a prediction leaves for a program
     for function, call in forward_calls(path):
         if function.name not in at_leisure:
             assert call.func.attr not in WAITS, f"{function.name}, line {call.lineno}"

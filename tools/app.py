@@ -1,13 +1,13 @@
-"""A page in the browser: drop a picture, name classes, see what Spotlighter says and looks at.
+"""A page in the browser: upload a photo, list the class names, press Predict.
 
-Beside it stands what zero-shot CLIP says of the same classes. Without --model-dir the embedded
-tiny CLIP serves, tuned once on drawn pictures of food. The page is reachable from this machine
-only (127.0.0.1) and asks nothing of the network.
+It shows what the run and zero-shot CLIP predict, both maps and the kept patches. Without
+--model-dir it uses the embedded tiny CLIP, tuned once on drawn pictures of food. The page is
+reachable from this machine only (127.0.0.1) and loads nothing from the network.
 
 From another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
 
 Usage:
-    python tools/app.py                                  # the embedded model, at once
+    python tools/app.py                                  # the embedded model
     python tools/app.py --model-dir output/my_run --port 7861
 """
 
@@ -16,16 +16,21 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
+from runs.files import last_checkpoint
+from runs.processes import bound
 from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
+PROJECT = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
+EMBEDDED = Path("output/app/emoji_food")  # below the project
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
 
 
@@ -34,18 +39,44 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
-    add("--root", default="", help="folder of all data sets, if it moved (data for the embedded)")
-    add("--port", type=whole(0, 65535), default=7860, help="0 takes a free one (7860)")
+    add("--root", default="", help="folder of all data sets, if it moved (embedded model: data)")
+    add("--port", type=whole(0, 65535), default=7860, help="default 7860; 0 takes a free one")
     add("--open", action="store_true", help="open the browser")
     return parser.parse_args(argv)
 
 
-def start(args: argparse.Namespace) -> None:
+def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
+    """The folder of a run on all classes of EmojiFood; it is trained now if there is none.
+
+    Args:
+        root: folder of all data sets; the pictures are drawn there if they are not.
+        folder: of the run, below the project.
+        options: KEY VALUE pairs for train.py.
+    """
+    if last_checkpoint(PROJECT / folder) is not None:
+        return PROJECT / folder
+    print(f"Training Spotlighter on EmojiFood once, about a minute; it is kept in {folder} ...")
+    command = [
+        *(sys.executable, "train.py", "--root", root, "--seed", "1", "--trainer", "Spotlighter"),
+        *("--dataset-config-file", "configs/datasets/emoji_food.yaml"),
+        *("--config-file", "configs/trainers/Spotlighter/tiny_emoji.yaml"),
+        *("--output-dir", str(folder), "DATASET.NUM_SHOTS", "16", "TEST.NO_TEST", "True"),
+        *options,
+    ]
+    done = subprocess.run(
+        command, cwd=PROJECT, check=False, stdout=subprocess.DEVNULL, preexec_fn=bound()
+    )
+    if done.returncode:
+        raise ValueError(f"the training failed; {folder}/log.txt says more")
+    return PROJECT / folder
+
+
+def serve(args: argparse.Namespace) -> None:
     """Serve the page until it is stopped.
 
     Raises:
         ModuleNotFoundError: Gradio is not installed.
-        OSError: the port is taken.
+        OSError: no port is free.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     try:
@@ -53,7 +84,6 @@ def start(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(MISSING) from error
     from inference.web.answer import Answerer
-    from inference.web.embedded import embedded_run
     from inference.web.page import build_page, example_pictures, launch, upload_folder
 
     run = args.model_dir or str(embedded_run(args.root or "data"))
@@ -69,7 +99,7 @@ def start(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve; a mistake of the user's ends in one sentence and exit code 2."""
     with suppress(KeyboardInterrupt):
-        start(parse_args(argv))
+        serve(parse_args(argv))
     return 0
 
 

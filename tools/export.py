@@ -16,19 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
-from inference.graph import PACKAGES, ExportForm, require_packages, run_onnx, trace, write_onnx
+from inference import graph
+from inference.graph import PACKAGES, ExportForm, Graph, trace
 from inference.open import open_without_data
-from lab.bench.progress import Report
 from models.clip.fetch import digest_of
 from runs.checkpoint import find_checkpoint
 from runs.files import write_text
@@ -41,13 +42,10 @@ from trainers.base import CLIPTrainer
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with
-
-
-class Trial(NamedTuple):
-    """Random pictures, and what the model says of them."""
-
-    image: Tensor
-    logits: Tensor
+WRITERS = {
+    "torch": ("model.pt2", graph.write_program),
+    "onnx": ("model.onnx", graph.write_onnx),
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -56,7 +54,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_run_arguments(parser)
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    add("--format", choices=("onnx", "torch", "both"), default="both", help="(both)")
+    add("--format", choices=("onnx", "torch", "both"), default="both", help="default both")
     return parser.parse_args(argv)
 
 
@@ -64,7 +62,7 @@ def preparation(cfg: CfgNode) -> dict[str, Any]:
     """How a picture becomes an input of the graph.
 
     Raises:
-        ValueError: the run prepares pictures in a way that these few numbers do not say.
+        ValueError: model.json has no words for it.
     """
     settings = cfg.INPUT
     if "instance_norm" in settings.TRANSFORMS:
@@ -84,38 +82,37 @@ def preparation(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def describe(args: argparse.Namespace, trainer: CLIPTrainer, form: ExportForm) -> dict[str, Any]:
-    """What model.json says."""
+def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
+    """The content of model.json, for a graph of the trainer of a run (folder)."""
     checkpoint = None
     if trainer.loaded_epoch is not None:
-        path = find_checkpoint(args.model_dir, trainer.checkpoint_name)
+        path = find_checkpoint(run, trainer.checkpoint_name)
         digest = digest_of(path)
         checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.loaded_epoch}
-    packages = {name: version(name) for name in PACKAGES if args.format != "torch"}
+    packages = {name: version(name) for name in PACKAGES if onnx}
     return {
         "trainer": trainer.cfg.TRAINER.NAME,
         "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
         "class_names": trainer.class_names,
         "preparation": preparation(trainer.cfg),
         "input": "image",
-        "outputs": form.output_names,
+        "outputs": outputs,
         "checkpoint": checkpoint,
         "config": deciding(trainer.cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
 
 
-@torch.no_grad()
-def trials(trainer: CLIPTrainer) -> list[Trial]:
-    """Random pictures in batches of several sizes, and the model's logits of them.
+def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
+    """Random pictures in batches of several sizes, and the model's logits.
 
     Raises:
         ValueError: the logits are no numbers.
     """
     size, generator = trainer.cfg.INPUT.SIZE, torch.Generator().manual_seed(0)
     images = [torch.randn(batch, 3, *size, generator=generator) for batch in BATCHES]
-    tried = [Trial(image, trainer.model(image)) for image in images]
-    if not all(torch.isfinite(trial.logits).all() for trial in tried):
+    tried = [(image, trainer.model(image)) for image in images]
+    if not all(torch.isfinite(logits).all() for _, logits in tried):
         raise ValueError(
             "the model's logits are infinite or not a number, so nothing is exported; its weights "
             "or its checkpoint are damaged, or too large for its precision"
@@ -123,16 +120,14 @@ def trials(trainer: CLIPTrainer) -> list[Trial]:
     return tried
 
 
-def compare(name: str, run: Callable[[Tensor], Tensor], tried: Sequence[Trial]) -> float:
+def compare(name: str, run: Graph, tried: Sequence[tuple[Tensor, Tensor]]) -> float:
     """The largest difference of logits, as a share of the largest logit.
 
     Raises:
         ValueError: it is too large.
     """
-    differences = [
-        (run(trial.image) - trial.logits).abs().max() / trial.logits.abs().max() for trial in tried
-    ]
-    worst = float(torch.stack(differences).max())  # no number, if one of them is none
+    shares = [(run(image) - logits).abs().max() / logits.abs().max() for image, logits in tried]
+    worst = float(torch.stack(shares).max())  # nan, if one of them is
     if not worst <= TOLERANCE:
         raise ValueError(
             f"the graph in {name} gives other logits than the model ({worst:.1e} of the largest, "
@@ -142,39 +137,29 @@ def compare(name: str, run: Callable[[Tensor], Tensor], tried: Sequence[Trial]) 
 
 
 def export(args: argparse.Namespace) -> None:
-    """Open the run, write what was asked for, compare."""
-    if args.format != "torch":
-        require_packages()
-    with Report() as report:
-        report.start("opening the run")
-        trainer = open_without_data(
-            args.model_dir, read_class_list(args.classes), new=args.new, root=args.root, plain=True
-        )
-        tried = trials(trainer)
-        form = ExportForm(trainer.model)
-        described = describe(args, trainer, form)
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / "model.json").unlink(missing_ok=True)
-        report.start("tracing the model")
-        program = trace(form, tuple(trainer.cfg.INPUT.SIZE))
-        worst = {}
-        if args.format != "onnx":
-            report.start("writing and trying model.pt2")
-            path = args.output / "model.pt2"
-            torch.export.save(program, path)
-            run = torch.export.load(path).module()
-            worst[path.name] = compare(path.name, lambda image: run(image)[0], tried)
-        if args.format != "torch":
-            report.start("writing and trying model.onnx")
-            path = args.output / "model.onnx"
-            write_onnx(program, form.output_names, path)
-            worst[path.name] = compare(path.name, lambda image: run_onnx(path, image), tried)
+    """Open the run, write the graphs, compare them with the model, write model.json."""
+    report = partial(print, file=sys.stderr, flush=True)  # each step takes seconds
+    chosen = list(WRITERS) if args.format == "both" else [args.format]
+    if "onnx" in chosen:
+        graph.require_packages()
+    report("opening the run")
+    trainer = open_without_data(
+        args.model_dir, read_class_list(args.classes), new=args.new, root=args.root, plain=True
+    )
+    tried = trials(trainer)
+    form = ExportForm(trainer.model)
+    described = describe(trainer, args.model_dir, form.output_names, "onnx" in chosen)
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "model.json").unlink(missing_ok=True)
+    report("tracing the model")
+    program = trace(form, tuple(trainer.cfg.INPUT.SIZE))
+    for name, write in (WRITERS[kind] for kind in chosen):
+        report(f"writing and trying {name}")
+        path = args.output / name
+        worst = compare(name, write(program, form.output_names, path), tried)
+        size = path.stat().st_size / 1e6
+        print(f"{path}: {size:.1f} MB; logits differ by {worst:.0e} of the largest")
     write_text(args.output / "model.json", json.dumps(described, indent=2) + "\n")
-    for name, difference in worst.items():
-        size = (args.output / name).stat().st_size / 1e6
-        print(
-            f"{args.output / name}: {size:.1f} MB; logits differ by {difference:.0e} of the largest"
-        )
 
 
 @reports_user_errors

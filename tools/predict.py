@@ -1,4 +1,4 @@
-r"""Classify pictures with a trained run: class, probability, and where the spotlight fell.
+r"""Classify pictures with a trained run: class, probability, kept patches.
 
 Each picture is a row of CSV or a line of JSON, in the order given. Unreadable files are reported on
 stderr and skipped. Exit code: 0, 1 if no picture could be read, 2 for a mistake in the command.
@@ -14,12 +14,14 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from PIL import Image
 from rich.console import Console
@@ -27,21 +29,53 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
-from inference.predictor import SpotlighterPredictor
+from inference.predictor import Prediction, SpotlighterPredictor
 from runs.data import ahead
 from runs.errors import sentence
 from runs.quiet import quiet
+from tools.results.cells import csv_cell
 from tools.shared.command_line import parser_of, reports_user_errors, whole
-from tools.shared.prediction_rows import WRITERS
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
+Write = Callable[[Path, Prediction, Path | None], None]
+"""Writes a picture's prediction, and where its overlay is, if there is one."""
 
-class Read(NamedTuple):
-    """A batch of pictures as far as they could be read."""
 
-    paths: list[Path]
-    pictures: list[Image.Image]
-    faults: list[str]
+def csv_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write:
+    """Columns: path, class, probability, class_2, probability_2, ..., kept_patches, spotlight.
+
+    Kept patches are numbers with spaces between; both last columns are empty if there are none.
+    Words that a spreadsheet would take for a formula get an apostrophe.
+    """
+    writer = csv.writer(out, lineterminator="\n")
+    ranks = range(2, 1 + min(topk, len(predictor.class_names)))
+    more = [f"{column}_{rank}" for rank in ranks for column in ("class", "probability")]
+    writer.writerow(["path", "class", "probability", *more, "kept_patches", "spotlight"])
+
+    def write(path: Path, found: Prediction, overlay: Path | None) -> None:
+        cells = [cell for name, p in found.top for cell in (name, f"{p:.6f}")]
+        kept = " ".join(map(str, found.keep_indices or ()))
+        writer.writerow(map(csv_cell, (str(path), *cells, kept, str(overlay or ""))))
+
+    return write
+
+
+def json_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write:
+    """An object a line: path, class, probability, top, and kept_patches, spotlight if there are."""
+
+    def write(path: Path, found: Prediction, overlay: Path | None) -> None:
+        top = [{"class": name, "probability": round(p, 6)} for name, p in found.top]
+        row: dict[str, object] = {"path": str(path), **top[0], "top": top}
+        if found.keep_indices is not None:
+            row["kept_patches"] = found.keep_indices
+        if overlay is not None:
+            row["spotlight"] = str(overlay)
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    return write
+
+
+WRITERS = {"csv": csv_writer, "jsonl": json_writer}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,78 +109,69 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
         path = Path(text)
         if text == "-":
             found += [Path(line) for line in map(str.strip, sys.stdin) if line]
-        elif path.is_dir():
+        elif not path.is_dir():
+            found.append(path)
+        else:
             inside = find(path)
             if not inside.pictures:
                 kinds = ", ".join(SUFFIXES)
                 raise ValueError(f"the folder {path} holds no picture ({kinds})")
             found += inside.pictures
-            tell_left_out(path, inside.others)
-        else:
-            found.append(path)
+            if inside.others:
+                what = what_is_left("files of another kind", inside.others)
+                sys.stderr.write(f"predict: left out in {shown(path)}: {what}\n")
     if not found:
         raise ValueError("no picture is named (--images)")
     return found
 
 
-def tell_left_out(folder: Path, others: Sequence[Path]) -> None:
-    """Say what a folder holds beside pictures."""
-    if others:
-        what = what_is_left("files of another kind", others)
-        sys.stderr.write(f"predict: left out in {shown(folder)}: {what}\n")
-
-
 def read_batches(
-    predictor: SpotlighterPredictor, paths: Sequence[Path], batch_size: int
-) -> Iterator[Read]:
-    """Open pictures, so many at a time."""
-    for first in range(0, len(paths), batch_size):
-        batch = Read([], [], [])
-        for path in paths[first : first + batch_size]:
+    predictor: SpotlighterPredictor, paths: Sequence[Path], size: int
+) -> Iterator[tuple[list[tuple[Path, Image.Image]], list[str]]]:
+    """Read `size` files at a time: paths with their pictures, and what is wrong with the others."""
+    for first in range(0, len(paths), size):
+        pictures, problems = [], []
+        for path in paths[first : first + size]:
             try:
-                batch.pictures.append(predictor.open(path))
-                batch.paths.append(path)
+                pictures.append((path, predictor.open(path)))
             except (OSError, ValueError) as error:
-                batch.faults.append(sentence(error))
-        yield batch
-
-
-def opened(path: Path) -> TextIO:
-    """A new file for rows; names that are no UTF-8 are escaped in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                problems.append(sentence(error))
+        yield pictures, problems
 
 
 def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> int:
-    """Classify and write all pictures; returns how many there were to read."""
+    """Classify all pictures and write the rows; returns how many could be read."""
     paths, done, turned = find_pictures(args.images), 0, Counter[str]()
     console = Console(stderr=True, soft_wrap=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
     with ExitStack() as stack:
-        out = sys.stdout
+        out, draw = sys.stdout, None
         if args.output is not None:
-            out = stack.enter_context(opened(args.output))
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            # Bytes of a file's name that are no UTF-8 are escaped.
+            options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+            out = stack.enter_context(args.output.open("w", **options))
         write = WRITERS[args.format](out, args.topk, predictor)
-        draw = None
         if args.spotlight is not None:
             from inference.overlays import Overlays
 
             draw = Overlays(args.spotlight, predictor)
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         task = stack.enter_context(bar).add_task("", total=len(paths))
-        for batch in ahead(read_batches(predictor, paths, args.batch_size)):
-            for fault in batch.faults:
-                console.print(f"predict: skipped: {fault}", markup=False, highlight=False)
-            found = predictor.predict(batch.pictures, topk=args.topk, batch_size=args.batch_size)
-            for path, picture, one in zip(batch.paths, batch.pictures, found, strict=True):
+        for read, problems in ahead(read_batches(predictor, paths, args.batch_size)):
+            for problem in problems:
+                console.print(f"predict: skipped: {problem}", markup=False, highlight=False)
+            pictures = [picture for _, picture in read]
+            found = predictor.predict(pictures, topk=args.topk, batch_size=args.batch_size)
+            for (path, picture), one in zip(read, found, strict=True):
                 write(path, one, None if draw is None else draw(path, picture, one))
-            turned.update(picture.info.get(TURNED, "") for picture in batch.pictures)
+                turned[picture.info.get(TURNED, "")] += 1
             out.flush()
-            done += len(found)
-            bar.advance(task, len(found) + len(batch.faults))
+            done += len(read)
+            bar.advance(task, len(read) + len(problems))
     if count := turned["upright"] + turned["stored"]:
-        done_to = "turned upright" if turned["upright"] else "read as stored (INPUT.EXIF stored)"
-        console.print(f"predict: pictures with an EXIF rotation flag: {count}, {done_to}")
+        how = "turned upright" if turned["upright"] else "read as stored (INPUT.EXIF stored)"
+        console.print(f"predict: pictures with an EXIF rotation flag: {count}, {how}")
     if done < len(paths):
         console.print(f"predict: {len(paths) - done} of {len(paths)} files were skipped")
     return done

@@ -1,22 +1,20 @@
-"""A picture and class names -> what Spotlighter and zero-shot CLIP say, and where was looked."""
+"""The page's answer: what Spotlighter and zero-shot CLIP predict, and a figure of why."""
 
 from __future__ import annotations
 
 import io
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
 from datasets.pictures import open_picture
-from inference.overlays import draw_kept, draw_map, ranks_by_colour
+from inference.overlays import INCHES, draw_row, name_maps, ranks_by_colour
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.figure_style import save
 
-REMEMBERED = 4  # class lists whose models are kept
-INCHES = 2.6  # of a panel
+MODELS = 8  # that are kept in memory: of four class lists, the run's and zero-shot CLIP
 TOP = 5  # classes that are shown
 CLASSES = 1000  # that may be named, where the run itself has no more
 CHARACTERS = 200  # of a class name
@@ -25,7 +23,7 @@ Shares = dict[str, float]
 
 
 class Answer(NamedTuple):
-    """What the page shows."""
+    """The content of the page, besides the questions."""
 
     spotlighter: Shares
     zero_shot: Shares
@@ -45,44 +43,31 @@ class Answerer:
     """
 
     def __init__(self, model_dir: str, root: str = "") -> None:
-        self.model_dir, self.root = model_dir, root
-        self.predictors = lru_cache(REMEMBERED)(self._predictors)
-        self.zero_shot = lru_cache(REMEMBERED)(self._zero_shot)
-        self.class_names = self.predictors((), "")[0].class_names
-
-    def _predictors(
-        self, names: tuple[str, ...], new: str
-    ) -> tuple[SpotlighterPredictor, SpotlighterPredictor]:
-        """The run's model and zero-shot CLIP; () stands for the run's own classes."""
-        given = list(names) or None
-        tuned = SpotlighterPredictor.from_run(self.model_dir, given, new=new, root=self.root)
-        return tuned, self.zero_shot(tuple(tuned.class_names))
-
-    def _zero_shot(self, names: tuple[str, ...]) -> SpotlighterPredictor:
-        return SpotlighterPredictor.zero_shot(self.model_dir, names)
+        self.open = lru_cache(MODELS)(partial(SpotlighterPredictor.from_run, model_dir, root=root))
+        self.class_names = self.open(None, new="").class_names
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
-        """Look at one picture.
+        """Classify one picture.
 
         Args:
             picture: a file or a picture.
             text: class names, a line each or with commas between; the run's own if empty.
-            new: what classes get that the bank has not seen; as the run says if empty.
+            new: how class names that were not in training are treated; as the run says if empty.
 
         Raises:
             ValueError, OSError: no picture, one that cannot be read, or names that cannot be used.
         """
         if picture is None:
-            raise ValueError("there is no picture yet: drop one, or choose a file")
-        shown = text.strip() == "\n".join(self.class_names)  # a name of the run may have a comma
-        most = max(CLASSES, len(self.class_names))
-        names = self.class_names if shown else read_names(text, most)
-        own = names == self.class_names
-        tuned, plain = self.predictors(() if own else tuple(names), new)
+            raise ValueError("there is no picture yet: upload one")
+        own = self.class_names
+        is_own = text.strip() == "\n".join(own)  # such a name may have a comma
+        names = own if is_own else read_names(text, max(CLASSES, len(own)))
+        tuned = self.open(None if names in ([], own) else tuple(names), new=new)
+        plain = self.open(tuple(tuned.class_names), zero_shot=True)
         image = tuned.open(picture)
         found, other = tuned.predict(image, topk=TOP)[0], plain.predict(image, topk=TOP)[0]
-        looked_at = None if found.keep_indices is None else draw(tuned, image, found)
-        return Answer(dict(found.top), dict(other.top), looked_at)
+        drawn = None if found.keep_indices is None else draw(tuned, image, found)
+        return Answer(dict(found.top), dict(other.top), drawn)
 
 
 def read_names(text: str, most: int = CLASSES) -> list[str]:
@@ -100,32 +85,19 @@ def read_names(text: str, most: int = CLASSES) -> list[str]:
     for name in names:
         if len(name) > CHARACTERS:
             raise ValueError(
-                f"a class name has {len(name)} characters ({name:.30}...); "
-                f"{CHARACTERS} are allowed"
+                f"a class name has {len(name)} characters ({name:.30}...); {CHARACTERS} are allowed"
             )
     return names
 
 
 def draw(predictor: SpotlighterPredictor, image: Image.Image, found: Prediction) -> Image.Image:
     """Four panels: the picture as the model sees it, both activation maps, the kept patches."""
-    pixels = predictor.seen(image)
-    patches = predictor.num_patches or 0
-    level1 = predictor.level1 or 0
-    figure = Figure(figsize=(4 * INCHES, INCHES + 0.45), layout="constrained")
+    figure = Figure(figsize=(4 * INCHES, INCHES + 0.65), layout="constrained")
     panels = figure.subplots(1, 4)
-    panels[0].imshow(pixels)
-    maps = (found.sample_wise, found.semantic_wise)
-    for axes, score in zip(panels[1:3], maps, strict=True):
-        assert score is not None
-        draw_map(axes, pixels, score)
-    kept = torch.tensor(found.keep_indices)
-    draw_kept(panels[3], pixels, kept, patches, level1)
-    kept_title = f"kept: {ranks_by_colour(len(kept), level1)}"
-    titles = ("as the model sees it", "sample-wise", "semantic-wise", kept_title)
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+    draw_row(panels, predictor, image, found)
+    name_maps([panels], size=10)
+    panels[0].set_title("as the model sees it", fontsize=10)
+    panels[3].set_title(f"kept: {ranks_by_colour(predictor, found)}", fontsize=10)
     buffer = io.BytesIO()
     save(figure, buffer, dpi=110)
     return open_picture(buffer)

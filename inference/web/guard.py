@@ -1,7 +1,8 @@
-"""What the page's server refuses: other hosts, other pages, foreign files, too much at once."""
+"""Requests that the page refuses: other hosts and pages, foreign files, too large, too many."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -12,9 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEGABYTE = 10**6
-UPLOAD = 50 * MEGABYTE  # bytes of an upload
-FORM = MEGABYTE  # bytes around an upload, and of any other request
-UPLOADS = 500 * MEGABYTE  # bytes of all uploads that are kept
+UPLOAD = 50 * MEGABYTE  # of an upload
+FORM = MEGABYTE  # around an upload, and of any other request
+UPLOADS = 500 * MEGABYTE  # of all uploads that are kept
 AT_ONCE = 64  # requests
 LOOPBACK_NAMES = ["127.0.0.1", "localhost"]
 API = "/gradio_api"
@@ -22,28 +23,19 @@ POSTED = tuple(f"{API}/{name}" for name in ("upload", "queue/join", "call/", "ca
 UPLOAD_PATHS = (f"{API}/upload", f"{API}/upload/")
 
 
-def middleware(folder: Path) -> list[Middleware]:
-    """What stands in front of the page.
-
-    Args:
-        folder: of the uploads.
-    """
+def middleware(uploads: Path) -> list[Middleware]:
+    """What stands in front of the page; `uploads` is their folder."""
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES, www_redirect=False),
-        Middleware(Guard, folder=folder),
+        Middleware(Guard, uploads=uploads),
     ]
 
 
 class Guard:
-    """Refuses requests before Gradio reads them; `TrustedHostMiddleware` has seen their Host.
+    """Refuses requests before Gradio reads them; `TrustedHostMiddleware` has checked their Host."""
 
-    Args:
-        app: that answers what is not refused.
-        folder: of the uploads.
-    """
-
-    def __init__(self, app: ASGIApp, folder: Path) -> None:
-        self.app, self.folder, self.running = app, folder, 0
+    def __init__(self, app: ASGIApp, uploads: Path) -> None:
+        self.app, self.uploads, self.running = app, uploads, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with a sentence."""
@@ -75,29 +67,27 @@ class Guard:
             return 413, too_large(most)
         if self.running >= AT_ONCE:
             return 503, f"{AT_ONCE} requests are answered at the moment; try again in a while"
-        if path in UPLOAD_PATHS and held(self.folder) > UPLOADS:
+        if path in UPLOAD_PATHS and size_of(self.uploads) > UPLOADS:
             return 507, "the uploads fill their place; try again in an hour, or restart the page"
         return None
 
 
 def too_large(most: int) -> str:
-    """What is said of a request that is too large."""
+    """The answer to a request that is too large."""
     return f"the request is too large: {most // MEGABYTE} MB are allowed"
 
 
-def held(folder: Path) -> int:
+def size_of(folder: Path) -> int:
     """Bytes of all files in a folder; those that vanish meanwhile do not count."""
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with suppress(OSError):
             total += path.stat().st_size
-        except OSError:
-            continue
     return total
 
 
 def bounded(receive: Receive, most: int) -> Receive:
-    """A receiver of a request's body that ends it where it grows beyond so many bytes."""
+    """A receiver of a request's body that refuses more than `most` bytes."""
     left = most
 
     async def go() -> Message:
@@ -115,13 +105,11 @@ def upload_in(folder: Path, path: str) -> Path:
     """The file of an upload.
 
     Raises:
-        ValueError: it is not in the folder of the uploads, or not there any more; which of both,
-            and whether there is such a file elsewhere, is not told.
+        ValueError: it is not in the folder of the uploads, or no longer there. The message is the
+            same for both, so nobody learns which files there are elsewhere.
     """
-    try:
+    with suppress(OSError, ValueError):  # as a name with a NUL
         found = Path(path).resolve()
         if found.is_relative_to(folder.resolve()) and found.is_file():
             return found
-    except (OSError, ValueError):  # as a name with a NUL
-        pass
     raise ValueError("this is no picture that was uploaded a short while ago; choose it again")

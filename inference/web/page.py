@@ -1,4 +1,4 @@
-"""The page itself, in Gradio: inputs on the left, answers on the right."""
+"""The page, in Gradio: questions on the left, answers on the right."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ import gradio as gr
 from dassl.data.datasets import build_dataset
 from gradio.data_classes import ImageData
 
-import datasets  # noqa: F401  (registers the data sets)
+from inference.open import config_of
 from inference.web.answer import TOP, Answer, Answerer
 from inference.web.guard import UPLOAD, middleware, upload_in
 from models.spotlighter.memory import NEW_CLASSES
-from runs.config import read_run_config
 from runs.draw import one_a_class
 from runs.errors import sentence
 
 EXAMPLES = 6  # pictures
-EVERY, KEPT = 60, 1800  # seconds between two removals; that an upload stays after its last use
-WAITING = 16  # predictions that wait for their turn
+EVERY, KEPT = 60, 1800  # seconds: between two removals of uploads; after the last use of one
+WAITING = 16  # predictions that may wait for their turn
 AS_TRAINED = "as the run says"
-PORTS = 20  # tried from --port on
+PORTS = 20  # that are tried, from --port on
 LAST_PORT = 65535
 TEMPORARY = "GRADIO_TEMP_DIR"
 PREFIX = "spotlighter_page_"  # of folders for uploads
@@ -38,13 +37,13 @@ PREFIX = "spotlighter_page_"  # of folders for uploads
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder of this process's own for uploads and answers; it is removed at the end.
+    """A folder for the uploads and answers of this process, removed at the end.
 
-    What a page that was killed has left is removed at the beginning of the next.
+    Folders that killed pages have left are removed at the start.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), locked(left):
-            if time.time() - left.stat().st_mtime > EVERY:  # else its page may just begin
+            if time.time() - left.stat().st_mtime > EVERY:  # a new page may not have locked it yet
                 shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, locked(Path(folder)):
         os.environ[TEMPORARY] = folder  # Gradio reads it where it makes a component
@@ -56,7 +55,7 @@ def upload_folder() -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have a folder locked until the block or the process ends.
+    """Lock a folder until the block or the process ends.
 
     Raises:
         OSError: another process has it, or it cannot be opened.
@@ -70,21 +69,19 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def path_of(upload: ImageData | None) -> str | None:
-    """The file of an upload as it came; what is wrong with it is for whoever opens it to say."""
+    """The path of an upload, unopened: what opens it reports what is wrong with it."""
     return None if upload is None else upload.path
 
 
 async def as_it_is(path: Any) -> Any:
-    """In place of what Gradio does with a posted path: copy it to the uploads, or fetch it."""
+    """Gradio would copy a posted path to the uploads, or fetch it; this leaves it alone."""
     return path
 
 
 def example_pictures(model_dir: str, root: str) -> list[str]:
-    """Test pictures of several classes, where the data set of a run is at hand; else none."""
-    cfg = read_run_config(model_dir)
-    cfg.DATASET.ROOT = root or cfg.DATASET.ROOT
+    """Test pictures of several classes, if the data set of the run is there."""
     try:
-        test = build_dataset(cfg).test
+        test = build_dataset(config_of(model_dir, root)).test
     except (OSError, ValueError):
         return []
     return [item.impath for item in one_a_class(test, EXAMPLES)]
@@ -92,21 +89,15 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
 
 def shown(error: Exception, picture: str | None) -> gr.Error:
     """An error as the page shows it: a sentence, without the place of an upload."""
-    said = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
-    said = html.escape(said, quote=False)  # the page takes it for HTML
-    return gr.Error(said, duration=None, print_exception=False)
+    text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
+    text = html.escape(text, quote=False)  # the page takes it for HTML
+    return gr.Error(text, duration=None, print_exception=False)
 
 
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page; what goes wrong with an input is a sentence on it.
+    """The page; it takes pictures from `folder` alone, and answers mistakes with a sentence."""
 
-    Args:
-        answerer: says what the pictures show.
-        folder: of `upload_folder`; pictures from elsewhere are refused.
-        examples: pictures to choose from.
-    """
-
-    def look(picture: str | None, names: str, new: str) -> Answer:
+    def predict(picture: str | None, names: str, new: str) -> Answer:
         try:
             if picture is not None:
                 path = upload_in(folder, picture)
@@ -129,7 +120,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                     lines=6,
                     max_lines=6,
                     label="Class names",
-                    info="A line each, or with commas between.",
+                    info="One a line, or with commas between.",
                 )
                 new = gr.Radio(
                     [AS_TRAINED, *NEW_CLASSES],
@@ -142,49 +133,34 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 with gr.Row():
                     tuned = gr.Label(label="Spotlighter", num_top_classes=TOP)
                     plain = gr.Label(label="Zero-shot CLIP", num_top_classes=TOP)
-                looked_at = gr.Image(
-                    label="What was looked at",
-                    show_label=False,
-                    interactive=False,
-                    buttons=[],
+                drawn = gr.Image(
+                    label="Maps and kept patches", show_label=False, interactive=False, buttons=[]
                 )
         if examples:
             gr.Examples([[path] for path in examples], [picture], label="Test pictures")
-        inputs, outputs = [picture, names, new], [tuned, plain, looked_at]
-        gr.on([button.click, names.submit], look, inputs, outputs, api_name="predict")
+        asked, answered = [picture, names, new], [tuned, plain, drawn]
+        gr.on([button.click, names.submit], predict, asked, answered, api_name="predict")
     page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=1)
     return page
 
 
 def free_port(host: str, first: int) -> int:
-    """The first free port from `first` on; any free one for 0.
+    """The first free port from `first` on, any free one for 0; Gradio's own search is fixed.
 
     Raises:
         OSError: none of them is free.
     """
     last = min(first + PORTS - 1, LAST_PORT)
     for port in range(first, last + 1) if first else (0,):
-        with closing(socket.socket()) as tried:
+        with suppress(OSError), closing(socket.socket()) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                tried.bind((host, port))
-            except OSError:
-                continue
+            tried.bind((host, port))
             return int(tried.getsockname()[1])
     raise OSError(f"no free port from {first} to {last}; choose another (--port)")
 
 
-def launch(
-    page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False
-) -> str:
-    """Serve the page from now on; returns its address.
-
-    Args:
-        page: of `build_page`.
-        folder: of the uploads.
-        host: address of this machine.
-        port: the first to be tried, 0 for any free one.
-        open_browser: show the page.
+def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False) -> str:
+    """Serve the page of `build_page` on a port of `free_port`; returns its address.
 
     Raises:
         OSError: no port is free, or the page does not answer.

@@ -15,7 +15,7 @@ NAMES = ["$x_^2$ $\\frac", "a $5 bill, a $10 bill", "$", "\\", "{}", "%", "^_", 
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(figure_style, "said", set())
+    monkeypatch.setattr(figure_style, "warned_of", set())
 
 
 def drawn(name, kind="png"):

@@ -5,7 +5,9 @@ import torch
 from PIL import Image
 
 from inference import overlays
-from inference.nearest_patches import Kept, nearest
+from inference.nearest_patches import nearest
+from models.spotlighter.select import whole_map
+from runs.draw import to_pixels
 from tools import visualise
 
 
@@ -47,7 +49,7 @@ def test_kept_patches_are_drawn_where_they_are():
 
     figure, axes = plt.subplots()
     pixels = torch.rand(64, 64, 3)
-    overlays.draw_kept(axes, pixels, torch.tensor([0, 9, 63]), 64, 2)
+    overlays.draw_kept(axes, pixels, [0, 9, 63], 64, 2)
     corners = [frame.get_xy() for frame in axes.patches]
     assert corners == [(-0.5, -0.5), (7.5, 7.5), (55.5, 55.5)]  # index 9 = row 1, column 1
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
@@ -60,7 +62,7 @@ def test_pixels_are_those_of_the_file():
     pixels = torch.rand(1, 3, 4, 4)
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
     normalised = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    found = visualise.to_pixels(normalised, mean, std)
+    found = to_pixels(normalised, mean, std)
     torch.testing.assert_close(found[0], pixels[0].permute(1, 2, 0))
 
 
@@ -72,22 +74,23 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
 def test_a_run_that_selects_no_patches(run, tmp_path, capsys):
     run("CoOp", OPTIM__MAX_EPOCH=1)
     assert visualise.main(["--model-dir", str(tmp_path / "run")]) == 2
-    assert "a run of CoOp, which selects no patches" in capsys.readouterr().err
+    said = "a run of CoOp; only runs of Spotlighter keep patches that can be drawn"
+    assert said in capsys.readouterr().err
 
 
 def test_dropped_patches_leave_holes_in_the_maps():
     score, positions = torch.tensor([[5.0, 7.0]]), torch.tensor([[3, 0]])
-    found = visualise.whole_map(score, positions, 4)
+    found = whole_map(score, positions, 4)
     assert found[0, 3] == 5
     assert found[0, 0] == 7
     assert found[0, 1:3].isnan().all()
-    assert torch.equal(visualise.whole_map(score, None, 2), score)
+    assert torch.equal(whole_map(score, None, 2), score)
 
 
 def test_the_nearest_patch_of_a_slot_is_found():
     tokens = torch.eye(4).view(2, 2, 4)  # two pictures, two patches each
-    kept = Kept(torch.zeros(2, 3, 8, 8), tokens, torch.tensor([[5, 6], [7, 8]]))
+    indices = torch.tensor([[5, 6], [7, 8]])
     slots = torch.tensor([[0.0, 0.0, 0.9, 0.1], [1.0, 0.0, 0.0, 0.0]])
-    found = nearest(kept, slots)
+    found = nearest(tokens, indices, slots)
     assert [(picture, place) for picture, place, _ in found] == [(1, 7), (0, 5)]
     assert found[0][2] == pytest.approx(0.9)

@@ -38,9 +38,9 @@ def test_other_classes(run, tmp_path, picture):
     answer = answerer.answer(picture, "red fox, owl", "inherit")
     assert set(answer.spotlighter) == set(answer.zero_shot) == {"red fox", "owl"}
     assert sum(answer.spotlighter.values()) == pytest.approx(1)
-    models = answerer.predictors.cache_info().misses
+    models = answerer.open.cache_info().misses
     answerer.answer(picture, "red fox, owl", "inherit")
-    assert answerer.predictors.cache_info().misses == models, "a class list is built once"
+    assert answerer.open.cache_info().misses == models, "a class list is built once"
 
 
 def test_a_run_without_selection_has_nothing_to_draw(run, tmp_path, picture):
@@ -63,7 +63,7 @@ def test_mistakes_are_sentences(run, tmp_path, picture):
 
 def test_zero_shot_clip_is_not_pruned(run, tmp_path):
     run("CoOp", OPTIM__MAX_EPOCH=1, MODEL__PRUNE__AT=(1,), MODEL__PRUNE__KEEP=(8,))
-    assert SpotlighterPredictor.zero_shot(tmp_path / "run").model.pruner is None
+    assert SpotlighterPredictor.from_run(tmp_path / "run", zero_shot=True).model.pruner is None
     assert SpotlighterPredictor.from_run(tmp_path / "run").model.pruner is not None
 
 

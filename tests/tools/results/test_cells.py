@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from inference.predictor import Prediction
 from tests.tools.test_odd_results import ODD_NAMES
 from tools import collect_results
+from tools.predict import csv_writer, json_writer
 from tools.results.cells import csv_cell, csv_frame, markdown_table, markdown_text
-from tools.shared.prediction_rows import csv_writer, json_writer
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=HYPERLINK(1)", "-"]
 WORDS = [

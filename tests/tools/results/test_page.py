@@ -81,7 +81,7 @@ def test_kept_patches_of_a_spotlighter_run_are_in_the_page(run, tmp_path, capsys
     html = (tmp_path / "run" / "report.html").read_text()
     assert "could not be drawn: no checkpoint " in html
     run("CoOp", "other", OPTIM__MAX_EPOCH=1)
-    with pytest.raises(ValueError, match="other selects no patches"):
+    with pytest.raises(ValueError, match="other is a run of CoOp; only runs of Spotlighter"):
         spotlights(tmp_path / "other", "")
 
 

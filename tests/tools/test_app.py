@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from inference.web.embedded import embedded_run
 from tools import app
+from tools.app import embedded_run
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
