@@ -1,4 +1,4 @@
-"""How pictures get to the model: read once, checked, ahead of time; and statistics of them."""
+"""Pictures on their way to the model: cached, checked, prefetched; and what is fitted to them."""
 
 from __future__ import annotations
 
@@ -161,10 +161,10 @@ def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
 
 
 def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Images and labels on the device; others stand in for what could not be read.
+    """Images and labels on the device; others replace what could not be read.
 
     Raises:
-        ValueError: as `readable`, or there is nothing that could stand in.
+        ValueError: as `readable`, or no picture can be read.
     """
     batch = readable(cfg, state, batch, "train")
     if not len(batch["img"]):
@@ -173,11 +173,9 @@ def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tupl
 
 
 def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-    """The same batches, read and decoded by a thread while the model works on those before.
+    """The same batches, read by a thread while the model works on those before; `depth` wait.
 
-    Args:
-        batches: made without random numbers, which the model's thread may draw meanwhile.
-        depth: batches that may wait.
+    They are made without random numbers, which the model's thread may draw meanwhile.
     """
     iterator, done = iter(batches), object()
     with ThreadPoolExecutor(1) as pool:  # one thread: the order stays
@@ -189,8 +187,7 @@ def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
 
 def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, Tensor]]:
     """Every training picture once, prepared as at test, and its label; in batches of the test."""
-    transform = build_transform(cfg, is_train=False)
-    pictures = CachedDataset(cfg, state.dataset.train_x, transform)
+    pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=False))
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):
@@ -198,11 +195,7 @@ def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, T
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
-    """Encode text in chunks, prune, compile, as far as the node MODEL says so; returns the model.
-
-    Raises:
-        ValueError: the schedule contradicts itself, or does not fit the backbone.
-    """
+    """Encode text in chunks, prune, compile, as the node MODEL says; returns the model."""
     model.text.chunk = settings.TEXT_CHUNK
     prune = settings.PRUNE
     if prune.AT or prune.KEEP:

@@ -1,4 +1,4 @@
-"""Evaluate a model on a split, and write what the run was and what was found."""
+"""Evaluate a model on a split, and write its results."""
 
 from __future__ import annotations
 
@@ -47,13 +47,7 @@ def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
 
 
 class Half:
-    """The base or the new classes of a run on all classes, evaluated among themselves.
-
-    Args:
-        cfg: of the run.
-        classes: "base" or "new".
-        class_names: of the run, by label.
-    """
+    """The base or the new classes (`classes`) of a run on all, evaluated among themselves."""
 
     def __init__(self, cfg: CfgNode, classes: str, class_names: list[str]) -> None:
         self.classes = classes
@@ -91,15 +85,9 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """The split that is evaluated, val or test; without validation pictures, test.
+    """The split that is evaluated, val or test; None stands for the final evaluation.
 
-    Args:
-        cfg: of the run.
-        split: as asked for; None for the final evaluation, on TEST.SPLIT.
-        val_loader: None without validation pictures.
-
-    Raises:
-        ValueError: the final evaluation is to be on validation pictures, and there are none.
+    Without validation pictures it is test, but TEST.SPLIT val is refused.
     """
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
