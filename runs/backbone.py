@@ -92,7 +92,7 @@ def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Mo
 def require_normalisation(clip: Any, pictures: CfgNode, name: str, allow: bool) -> None:
     """Refuse pictures that are normalised in another way than the weights were trained with.
 
-    OpenAI's weights say nothing of it: there the configs in `configs/trainers` do.
+    OpenAI's weights have no note of it: there the configs in `configs/trainers` count.
     """
     known = getattr(clip, "preprocess", None) or {}
     if known.get("resize_mode") == "squash":

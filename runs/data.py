@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -79,17 +80,15 @@ class CachedDataset(Dataset[dict[str, Any]]):
         left, threads = self.cfg.DATALOADER.CACHE_MB * 2**20, self.cfg.DATALOADER.NUM_WORKERS
         if left <= 0 or self.kept:
             return
-        step = 8 * max(1, threads)
+        step, size = 8 * max(1, threads), len(self)
+        chunks = (range(first, min(first + step, size)) for first in range(0, size, step))
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            for first in range(0, len(self), step):
-                chunk = range(first, min(first + step, len(self)))
-                for index, picture in zip(chunk, pool.map(self.read, chunk), strict=True):
-                    left -= picture.width * picture.height * 3
-                    if left < 0:
-                        break
-                    self.kept[index] = picture
+            pictures = chain.from_iterable(pool.map(self.read, chunk) for chunk in chunks)
+            for index, picture in enumerate(pictures):
+                left -= picture.width * picture.height * 3
                 if left < 0:
                     break
+                self.kept[index] = picture
         logger.info("Keeping %d of %d training pictures in memory", len(self.kept), len(self))
 
     def read(self, idx: int) -> Any:

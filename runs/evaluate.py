@@ -138,9 +138,9 @@ def evaluate(
     if not rates:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
     if count := len(state.turned.get(split, ())):
-        done = "turned upright" if upright(cfg) else "read as they are stored"
+        done = "they were turned upright" if upright(cfg) else "it was ignored, as CoOp does"
         logger.info(
-            "%d pictures of %s have EXIF data that call for a turn: they were %s (INPUT.EXIF %s)",
+            "%d pictures of %s have an EXIF rotation flag: %s (INPUT.EXIF %s)",
             *(count, split, done, cfg.INPUT.EXIF),
         )
     return Evaluation(evaluator.evaluate(), pairs, round(median(rates), 1))
@@ -197,7 +197,7 @@ def describe(
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(state.unreadable.get(split, ())) for split in splits}
     if state.trained and (both := trained_on_test(state.dataset)):
-        logger.warning("%d training pictures are test pictures: the accuracy says nothing", both)
+        logger.warning("%d training pictures are test pictures, too: do not use the accuracy", both)
         found["trained_on_test_pictures"] = both
     if state.transductive or reports_halves:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"

@@ -44,7 +44,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """The number of this process, from 0; known from torchrun before they have met, too."""
+    """The number of this process, from 0; known before they are connected, too."""
     return int(os.environ.get("RANK", 0))
 
 

@@ -35,7 +35,7 @@ def save(
     val_result: float | None = None,
     model_name: str = "",
 ) -> None:
-    """Save a run after an epoch, counted from 0; remove the checkpoints that are not to stay.
+    """Save a run after an epoch, counted from 0, and remove checkpoints that do not stay.
 
     Between epochs the sampler's place is the state of the generator that orders the pictures. Rank
     0 writes; the file has the random states of all processes. Nothing is written if something
@@ -148,8 +148,8 @@ def require_own(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path
     there = saved.get("identity", {}).get("config", {}).get("OPTIM.NAME", here)
     if there != here:
         raise ValueError(
-            f"{path} holds what the optimiser {there} remembers, and this run has {here} "
-            "(OPTIM.NAME), which cannot go on with it; begin in another --output-dir"
+            f"{path} holds the state of the optimiser {there}, and this run has {here} "
+            "(OPTIM.NAME), which cannot go on from it; choose another --output-dir"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -52,17 +53,15 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     for path in files:
         events = [Event.FromString(record) for record in _records(path)]
         kept = [event for event in events if _keep(event, epochs, batches)]
+        content = io.BytesIO()
+        for event in kept:
+            RecordWriter(content).write(event.SerializeToString())
         if not any(event.HasField("summary") for event in kept):
             path.unlink()
-            continue
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("wb") as file:
-            writer = RecordWriter(file)
-            for event in kept:
-                writer.write(event.SerializeToString())
-        if unfinished.stat().st_size < path.stat().st_size:
+        elif content.tell() < path.stat().st_size:
+            unfinished = path.with_name(f".{path.name}.unfinished")
+            unfinished.write_bytes(content.getvalue())
             unfinished.replace(path)
-        unfinished.unlink(missing_ok=True)
 
 
 def _records(path: Path) -> Iterator[bytes]:

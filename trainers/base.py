@@ -44,7 +44,7 @@ class CLIPTrainer(TrainerX):
     learns = True  # whether there is anything to train
     settings: Any
 
-    # What a method says
+    # What a method declares
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -60,7 +60,7 @@ class CLIPTrainer(TrainerX):
 
     @classmethod
     def model_classes(cls, run: BuildContext) -> list[str]:
-        """The classes that the model knows; those of the run, if the method does not say more."""
+        """The classes that the model knows; those of the run, unless the method has others."""
         return list(run.dataset.classnames)
 
     @classmethod
@@ -264,7 +264,7 @@ class CLIPTrainer(TrainerX):
         if self.cfg.TRAINER.NAME in RENAMED:
             logger.info(
                 "The authors' code of %s reads checkpoints of this run after "
-                "tools/convert_checkpoint.py; without it, it loads nothing and does not say so",
+                "tools/convert_checkpoint.py; without it, it silently loads nothing",
                 self.cfg.TRAINER.NAME,
             )
         self.end_of_training()

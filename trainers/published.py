@@ -39,7 +39,7 @@ PREFIX = "prompt_learner."
 MEMORY = "Memory"  # folder of TextRefiner's second checkpoint
 # These save the whole model, and their context within it.
 WHOLE = ("MaPLe", "IVLP", "PromptSRC", "TextRefiner")
-# These use names of their own: the authors' code loads nothing of ours, and does not say so.
+# These use names of their own: the authors' code silently loads nothing of ours.
 RENAMED = (*WHOLE, "VPT", "PromptKD")
 HALF = 5e-3  # a weight stored in float16 or bfloat16 lies within this, relatively
 
