@@ -28,17 +28,11 @@ Pairs = list[tuple[int, int]]  # label and predicted label of each picture
 
 
 class Evaluation(NamedTuple):
-    """What one pass over the pictures of a split found.
+    """What one pass over the pictures of a split found."""
 
-    Attributes:
-        results: the evaluator's, by name.
-        pairs: label and predicted label of every picture, in the order of the split.
-        rate: images/s of the model alone, without reading and decoding; the median over batches.
-    """
-
-    results: dict[str, float]
-    pairs: Pairs
-    rate: float
+    results: dict[str, float]  # of the evaluator, by name
+    pairs: Pairs  # in the order of the split
+    rate: float  # images/s of the model alone, without reading; the median over batches
 
 
 def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
@@ -114,7 +108,6 @@ def evaluate(
         ValueError: no picture can be read, or one cannot and none is to be skipped.
         FloatingPointError: scores are infinite or not a number.
     """
-    logger.info("Evaluate on the *%s* set", split)
     model.eval()
     evaluator.reset()
     rates: list[float] = []

@@ -325,6 +325,7 @@ class CLIPTrainer(TrainerX):
     def _test(self, asked: str | None) -> float:
         cfg, state = self.cfg, self.state
         split = evaluate.split_to_test(cfg, asked, self.val_loader)
+        logger.info("Evaluate on the *%s* set", split)
         halves = []
         if asked is None and self.reports_halves(cfg):
             halves = [evaluate.Half(cfg, name, self.class_names) for name in record.HALVES]
