@@ -75,7 +75,7 @@ def open_without_data(
         trainer = build(without_pictures(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), names), cfg)
     finally:
         rng.restore(before)
-    if own and names != own and "class_names" in trainer.own_identity():
+    if own and names != own and "class_names" in trainer.state.compatibility:
         raise ValueError(
             f"the run in {model_dir} learned a context for each of its {len(own)} classes "
             "(TRAINER.COOP.CSC True), and other classes have none; leave the class list out, or "
@@ -107,8 +107,6 @@ def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CL
     """The same trainer, with class names in place of a data set."""
 
     class WithoutPictures(kind):  # type: ignore[valid-type,misc]
-        training_pictures = ""
-
         def build_data_loader(self) -> None:
             dataset = SimpleNamespace(classnames=class_names, all_class_names=class_names)
             self.dm: Any = SimpleNamespace(dataset=dataset)

@@ -71,7 +71,7 @@ class SpotlighterPredictor:
         self._read = partial(open_picture, upright=cfg.INPUT.EXIF != "stored")
         self._view: Any = build_transform(cfg, is_train=False, choices=())
         self._transform: Any = build_transform(cfg, is_train=False)
-        self._device, self._autocast = trainer.device, trainer.precision.autocast
+        self._device, self._autocast = trainer.device, trainer.state.precision.autocast
         self.num_patches: int | None = None
         self.level1: int | None = None
         if isinstance(model, SpotlightedCLIP):

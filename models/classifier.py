@@ -34,7 +34,7 @@ class Step(NamedTuple):
     parts: dict[str, Float[Tensor, ""]]
     """The loss is their sum."""
     evidence: tuple[Tensor, ...] = ()
-    """What a memory is written from, without gradient; see `CLIPClassifier.remember`."""
+    """What a memory is written from, without gradient; see `CLIPClassifier.update_memory`."""
 
 
 class CLIPClassifier(nn.Module):
@@ -180,7 +180,7 @@ class CLIPClassifier(nn.Module):
         parts = {self.criterion_name: self.criterion(logits, target)}
         return Step(logits, target, parts | self.ties(image, cls, text, logits))
 
-    def remember(self, step: Step) -> None:
+    def update_memory(self, step: Step) -> None:
         """Called after the optimiser's step: a tuner with a memory writes to it here."""
 
     def identity(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a run leaves behind for tables: results.json and config.yaml."""
+"""Write results.json, predictions.csv and config.yaml, which tables are made of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def changed(cfg: CfgNode, values: dict[str, Any]) -> CfgNode:
+    """A frozen copy of a config in which some keys, by full name, have other values."""
+    other = cfg.clone()
+    other.defrost()
+    for key, value in values.items():
+        *nodes, last = key.split(".")
+        reduce(getattr, nodes, other)[last] = value
+    other.freeze()
+    return other
+
+
 def write_config(cfg: CfgNode, directory: str | Path) -> None:
     """The resolved configuration, with the project's revision on its first line."""
     directory = Path(directory)
@@ -55,10 +66,7 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
 
 
 def begin(cfg: CfgNode, directory: str | Path) -> None:
-    """Remove earlier results, then write the config of a run that nothing refuses any more.
-
-    Until its own are written the run is not done, and a config never stands beside another's.
-    """
+    """Remove earlier results, then write the config: it never stands beside another's results."""
     for folder in map(Path(directory).joinpath, ("", *HALVES)):
         for name in (RESULTS, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)

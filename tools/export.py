@@ -33,7 +33,7 @@ from inference.open import open_without_data
 from models.clip.fetch import digest_of
 from runs.checkpoint import find_checkpoint
 from runs.files import write_text
-from runs.identity import deciding
+from runs.identity import training_keys
 from runs.quiet import quiet
 from runs.record import git_revision, versions
 from tools.shared.command_line import parser_of, reports_user_errors
@@ -85,10 +85,10 @@ def preparation(cfg: CfgNode) -> dict[str, Any]:
 def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
     """The content of model.json, for a graph of the trainer of a run (folder)."""
     checkpoint = None
-    if trainer.loaded_epoch is not None:
+    if trainer.state.loaded_epoch is not None:
         path = find_checkpoint(run, trainer.checkpoint_name)
         digest = digest_of(path)
-        checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.loaded_epoch}
+        checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.state.loaded_epoch}
     packages = {name: version(name) for name in PACKAGES if onnx}
     return {
         "trainer": trainer.cfg.TRAINER.NAME,
@@ -98,7 +98,7 @@ def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> 
         "input": "image",
         "outputs": outputs,
         "checkpoint": checkpoint,
-        "config": deciding(trainer.cfg),
+        "config": training_keys(trainer.cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
 

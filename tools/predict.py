@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from inference.predictor import Prediction, SpotlighterPredictor
-from runs.data import ahead
+from runs.data import prefetch
 from runs.errors import sentence
 from runs.quiet import quiet
 from tools.results.cells import csv_cell
@@ -158,7 +158,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
             draw = Overlays(args.spotlight, predictor)
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         task = stack.enter_context(bar).add_task("", total=len(paths))
-        for read, problems in ahead(read_batches(predictor, paths, args.batch_size)):
+        for read, problems in prefetch(read_batches(predictor, paths, args.batch_size)):
             for problem in problems:
                 console.print(f"predict: skipped: {problem}", markup=False, highlight=False)
             pictures = [picture for _, picture in read]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import PromptedCLIP
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import POSITIONS, PromptLearner
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class CoOpSettings(Settings):
         return found + self.at_least(1, "N_CTX")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class CoOp(CLIPTrainer):
     """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
 
@@ -44,7 +43,7 @@ class CoOp(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: BuildContext
     ) -> PromptedCLIP:
         """CLIP with learned prompts."""
         prompts = PromptLearner(
@@ -58,7 +57,7 @@ class CoOp(CLIPTrainer):
         )
         return PromptedCLIP(clip, prompts)
 
-    def own_identity(self) -> dict[str, Any]:
+    def compatibility(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""
-        own = super().own_identity()
+        own = super().compatibility()
         return own | {"class_names": self.class_names} if self.model.learned.csc else own

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
@@ -16,13 +15,13 @@ from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from runs.data import training_pictures
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, register
 from trainers.cocoop import CoCoOp
 from trainers.coop import CoOp
 from trainers.maple import MaPLe
 from trainers.promptkd import PromptKD
 from trainers.promptsrc import PromptSRC
-from trainers.settings import Run, Settings, read_settings
+from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import DEFAULT
 
 BASES = {trainer.__name__: trainer for trainer in (CoOp, CoCoOp, MaPLe, PromptSRC, PromptKD)}
@@ -86,7 +85,7 @@ class SpotlighterSettings(Settings):
         return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class Spotlighter(CLIPTrainer):
     """Representative mining on a base prompt tuner (arXiv 2509.00905; docs/method.md)."""
 
@@ -109,18 +108,18 @@ class Spotlighter(CLIPTrainer):
         """The base, and its settings."""
         return BASES[self.settings.BASE], self.base_settings
 
-    def build_clip(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
+    def wrap(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
         """The base tuner with a head on it."""
-        settings, run = self.settings, Run(self.cfg, self.dm.dataset)
+        settings, run = self.settings, BuildContext(self.cfg, self.dm.dataset)
         class_names = self.tuner[0].model_classes(run)
         names = [normalise_name(name) for name in class_names]
         anchors = tuner.text.encode([DEFAULT.format(name) for name in names])
         head = SpotlighterHead(class_names, anchors, settings.head_options())
         return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
 
-    def own_identity(self) -> dict[str, Any]:
+    def compatibility(self) -> dict[str, Any]:
         """The base must be the same, too."""
-        return super().own_identity() | {"base": self.settings.BASE}
+        return super().compatibility() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The scalars have a rate of their own, and do not decay: 0 is not where they belong."""
@@ -131,9 +130,8 @@ class Spotlighter(CLIPTrainer):
         rate = self.cfg.OPTIM.LR * self.settings.LR_MULT
         return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
 
-    def before_train(self) -> None:
-        """Resume, or fill the bank from the training images."""
-        super().before_train()
+    def before_training(self) -> None:
+        """Fill the bank from the training images, unless the run goes on with one."""
         if not self.model.head.memory.calibrated:
             self.calibrate()
 
@@ -146,23 +144,21 @@ class Spotlighter(CLIPTrainer):
         self.set_model_mode("eval")
         model, memory = self.model, self.model.head.memory
         statistics = Scatter()
-        for image, _ in training_pictures(self):
+        for image, _ in training_pictures(self.cfg, self.state):
             tokens = model.base.encode_image(image, model.patch_path)
             statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
         memory.direct(statistics)
         seen = []
-        for image, label in training_pictures(self):
+        for image, label in training_pictures(self.cfg, self.state):
             label = model.base.target(image, label).label
             seen.append((*model.analyse(image).evidence(), label))
         memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
-    def after_epoch(self) -> None:
+    def end_of_epoch(self) -> None:
         """Order the slots by evidence before anything is saved."""
         self.model.head.memory.sort_by_mass()
-        super().after_epoch()
 
-    def finish(self) -> None:
+    def end_of_training(self) -> None:
         """Fill the bank anew where image features have moved since it was filled first."""
-        super().finish()
         if self.model.base.learns_images:
             self.calibrate()

@@ -23,7 +23,7 @@ from models.spotlighter.options import HeadOptions
 from runs.config import default_config
 from trainers import TRAINERS
 from trainers.published import published_state
-from trainers.settings import Run
+from trainers.settings import BuildContext
 from trainers.templates import DEFAULT, DIVERSE
 
 WORDS = "a photo of a"  # as the published forms begin by themselves
@@ -62,7 +62,7 @@ def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPC
     cfg = default_config()
     cfg.TRAINER.COOP.CTX_INIT = WORDS
     trainer = TRAINER[name]
-    run = Run(cfg, SimpleNamespace(classnames=list(class_names)))
+    run = BuildContext(cfg, SimpleNamespace(classnames=list(class_names)))
     settings = trainer.settings_class(**settings_of(name, clip))
     tuner = trainer.build(clip, list(class_names), settings, run)
     if name == "PromptSRC":

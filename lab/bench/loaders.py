@@ -24,7 +24,7 @@ from lab.bench.progress import REPORT
 from lab.bench.rows import Row, timed_rows
 from lab.bench.works import Classifier, classifier, zero_shot
 from runs.config import default_config, merge_file
-from runs.data import KeptPictures, ahead
+from runs.data import CachedDataset, prefetch
 
 CONFIG = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1.yaml"
 SIZE = (500, 375)  # of a typical picture of ImageNet, in pixels
@@ -84,7 +84,7 @@ class Source:
 
     def manager(self, workers: int, cache_mb: int = 0) -> DataManager:
         """The loaders of training and test, as a run builds them."""
-        return DataManager(self.config(workers, cache_mb), dataset_wrapper=KeptPictures)
+        return DataManager(self.config(workers, cache_mb), dataset_wrapper=CachedDataset)
 
     @property
     def note(self) -> str:
@@ -124,7 +124,7 @@ def time_loader(source: Source, workers: Sequence[int], clock: Clock) -> list[Ro
 def time_end_to_end(
     bench: Bench, source: Source, workers: int, schedules: Sequence[Schedule] = ()
 ) -> list[Row]:
-    """Passes of zero-shot CLIP, batch after batch, and of Spotlighter, which reads ahead."""
+    """Passes of zero-shot CLIP, batch after batch, and of Spotlighter, which reads prefetch."""
     loader = source.manager(workers).test_loader
     label_names = {item.label: item.classname for item in loader.dataset.data_source}
     names = [name for _, name in sorted(label_names.items())]
@@ -142,6 +142,6 @@ def time_end_to_end(
         own = replace(row, form="ours", dtype=bench.dtype)
         key = f"ours, {schedule}"
         rows[key] = own if schedule is None else own.pruned(schedule)
-        works[key] = partial(one_pass, classify, lambda: ahead(loader))
+        works[key] = partial(one_pass, classify, lambda: prefetch(loader))
     timings = bench.clock.compare(works)
     return list(timed_rows(rows, timings, len(loader.dataset)).values())

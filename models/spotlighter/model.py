@@ -156,7 +156,7 @@ class SpotlightedCLIP(nn.Module):
         ties = base.ties(image, out.tokens.cls, out.side.text, out.base_logits)
         return Step(out.logits, target, parts | ties, out.evidence())
 
-    def remember(self, step: Step) -> None:
+    def update_memory(self, step: Step) -> None:
         """Write the batch to the bank."""
         cls, kept, weight = step.evidence
         self.head.memory.update(cls, kept, weight, step.target.label)

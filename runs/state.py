@@ -1,0 +1,68 @@
+"""RunState: what a run is and how far it has come. The functions of `runs` take and write it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from datasets.subsets import picture_digest
+from runs.average import EpochAverage
+from runs.precision import Precision
+from runs.rng import WorkerStates
+
+
+def _float32() -> Precision:
+    return Precision("fp32", nn.Identity(), torch.device("cpu"))
+
+
+@dataclass
+class RunState:
+    """One run. Epochs count from 1 unless it says otherwise."""
+
+    # What it is
+    checkpoint_name: str = ""  # folder of the checkpoints in the run's
+    dataset: Any = None  # has train_x, val and test; class names alone where no picture is read
+    label: str = ""  # name of the data in results and tables
+    class_names: list[str] = field(default_factory=list)
+    weights: str = ""  # digest of the backbone
+    settings: dict[str, Any] = field(default_factory=dict)  # by config node that is read
+    compatibility: dict[str, Any] = field(default_factory=dict)  # what else a checkpoint must share
+    transductive: bool = False  # trains on unlabelled pictures of new classes, too
+    final_model: str = "last_step"  # TEST.FINAL_MODEL, as far as there are pictures to choose by
+
+    # What it trains, and what goes on with it
+    learned: Any = None  # a module, unless nothing is learned
+    precision: Precision = field(default_factory=_float32)
+    optimiser: Any = None
+    scheduler: Any = None
+    average: EpochAverage | None = None  # of the parameters over epochs, where the method has one
+    workers: WorkerStates = field(default_factory=WorkerStates)
+
+    # How far it has come
+    trained: bool = False
+    epoch: int = 0  # the current one, from 0
+    best_epoch: int = 0  # on validation pictures so far; 0 for none
+    best_result: float = -float("inf")
+    unreadable: dict[str, set[str]] = field(default_factory=dict)  # why pictures were skipped
+    turned: dict[str, set[int]] = field(default_factory=dict)  # pictures that EXIF calls to turn
+
+    # Where the weights come from that are evaluated
+    loaded_epoch: int | None = None
+    selected_by: str = "last_step"  # or best_val, load_epoch
+    foreign: bool = False  # another project wrote the checkpoint
+    trained_settings: dict[str, Any] | None = None  # that they were trained with
+    source_dataset: str = ""  # of the run that trained them
+
+    @property
+    def num_learned(self) -> int:
+        """Trainable scalars."""
+        return 0 if self.learned is None else sum(p.numel() for p in self.learned.parameters())
+
+    @cached_property
+    def pictures(self) -> str:
+        """Digest of the training and validation pictures as they were when it was first asked."""
+        return picture_digest([*(self.dataset.train_x or ()), *(self.dataset.val or ())])
