@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from dassl.data.datasets import DatasetBase, Datum
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from datasets.pictures import what_is_left
 from datasets.splits import Splits, read_split, subsample_classes, write_split
@@ -190,3 +190,10 @@ def require_folder(folder: Path, dataset: str) -> None:
             f"{dataset} was looked for in {folder}, which is not a folder. Name the folder that "
             "holds the data sets with --root; docs/datasets.md shows the layout below it."
         )
+
+
+def template(dataset: str) -> str:
+    """The sentence of a registered data set; that of another project's is "a photo of a {}."."""
+    known = dataset in DATASET_REGISTRY.registered_names()
+    kind = DATASET_REGISTRY.get(dataset) if known else FewShotDataset
+    return str(getattr(kind, "template", FewShotDataset.template))

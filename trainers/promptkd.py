@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from datasets.base import template
 from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
 from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
@@ -25,7 +26,6 @@ from trainers.base import CLIPTrainer, register, trainer_named
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import BuildContext, Settings, read_settings
-from trainers.templates import template
 from trainers.vpt import VisualPrompts, see_with_prompts
 
 

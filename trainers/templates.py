@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dassl.data.datasets import DATASET_REGISTRY
-
-from datasets import FewShotDataset
+from datasets.base import FewShotDataset, template
 
 DEFAULT = FewShotDataset.template
 
@@ -83,13 +81,6 @@ DIVERSE = (
     "the toy {}.",
     "the {} in a video game.",
 )
-
-
-def template(dataset: str) -> str:
-    """The template of a data set; that of another project's data set is DEFAULT."""
-    if dataset not in DATASET_REGISTRY.registered_names():
-        return DEFAULT
-    return str(getattr(DATASET_REGISTRY.get(dataset), "template", DEFAULT))
 
 
 def ensemble(dataset: str) -> tuple[str, ...]:

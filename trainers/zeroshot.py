@@ -8,11 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
+from datasets.base import template
 from models.classifier import ZeroShotCLIP
 from models.clip.tokenizer import normalise_name
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
-from trainers.templates import ensemble, template
+from trainers.templates import ensemble
 
 logger = logging.getLogger(__name__)
 

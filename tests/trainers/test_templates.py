@@ -2,7 +2,8 @@
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 
-from trainers.templates import DEFAULT, SELECTED, ensemble, template
+from datasets.base import template
+from trainers.templates import DEFAULT, SELECTED, ensemble
 
 
 def test_the_template_is_that_of_the_data_set(monkeypatch):
