@@ -61,9 +61,10 @@ class ExportForm(nn.Module):
         model = self.model
         if self.selects:
             base = model.base
-            out = model.judge(base.see(image, model.patch_path, base.pruner).unit())
+            tokens = base.encode_tower(image, model.patch_path, base.pruner).unit()
+            out = model.logits_from_tokens(tokens)
             return out.logits, out.head.selection.indices
-        cls = model.see(image, None, model.pruner).unit().cls
+        cls = model.encode_tower(image, None, model.pruner).unit().cls
         return (model.classify(cls, model.text_features(cls)),)
 
 

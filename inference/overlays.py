@@ -63,7 +63,7 @@ def analyse(trainer: CLIPTrainer, paths: Sequence[str]) -> tuple[Tensor, Spotlig
     assert transform is not None
     turn = upright(trainer.cfg)
     images = torch.stack([transform(open_picture(path, turn)) for path in paths])
-    return images, trainer.model.analyse(images.to(trainer.device))
+    return images, trainer.model.forward_all(images.to(trainer.device))
 
 
 INCHES = 2.6  # of a panel

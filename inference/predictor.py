@@ -180,7 +180,7 @@ class SpotlighterPredictor:
     def _told(self, batch: Tensor, topk: int) -> Iterator[Prediction]:
         """Predictions of a batch, as plain numbers and tensors of the CPU."""
         with self._autocast():
-            out = self.model.analyse(batch) if self.num_patches else None
+            out = self.model.forward_all(batch) if self.num_patches else None
             logits = self.model(batch) if out is None else out.logits
         if not torch.isfinite(logits).all():
             raise ValueError(

@@ -79,7 +79,7 @@ def precision(trainer: CLIPTrainer, **choosers: Chooser) -> dict[str, float]:
     hits, first = dict.fromkeys(choosers, 0.0), 0
     for batch in DataLoader(pictures, trainer.cfg.DATALOADER.TEST.BATCH_SIZE):
         image, _ = trainer.parse_batch_test(batch)
-        out, on_object = trainer.model.analyse(image), truth[first : first + len(image)]
+        out, on_object = trainer.model.forward_all(image), truth[first : first + len(image)]
         first += len(image)
         for name, choose in choosers.items():
             hits[name] += on_object.gather(1, choose(out)).mean(1).sum().item()

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, freeze, full_precision, unit
 from models.clip.image_tower import VisualTokens, build_visual_encoder, require_vit, stack
-from models.clip.prune import Pruner, Recorder, Scatter, TokenPruner, most_attended
+from models.clip.prune import LinearDiscriminant, Pruner, Recorder, TokenPruner, most_attended
 from models.clip.text_tower import TextEncoder
-from models.prompts import PromptLearner
 
 AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 
@@ -31,9 +30,9 @@ class Step(NamedTuple):
 
     logits: Float[Tensor, "B C"]
     target: Target
-    parts: dict[str, Float[Tensor, ""]]
-    """The loss is their sum."""
-    evidence: tuple[Tensor, ...] = ()
+    losses: dict[str, Float[Tensor, ""]]
+    """Their sum is minimised."""
+    memory_inputs: tuple[Tensor, ...] = ()
     """What a memory is written from, without gradient; see `CLIPClassifier.remember`."""
 
 
@@ -63,7 +62,7 @@ class CLIPClassifier(nn.Module):
     def learn(self, module: nn.Module) -> None:
         """Declare the part that is trained and saved."""
         self.learned = module
-        module.register_load_state_dict_post_hook(self.forget)
+        module.register_load_state_dict_post_hook(self.clear_cache)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -83,12 +82,14 @@ class CLIPClassifier(nn.Module):
             self.learned.pruner = pruner  # what it has learned is saved with the rest
 
     @torch.no_grad()
-    def watch(self, image: Float[Tensor, "B 3 H W"], statistics: list[Scatter]) -> None:
+    def collect_statistics(
+        self, image: Float[Tensor, "B 3 H W"], statistics: list[LinearDiscriminant]
+    ) -> None:
         """Count a batch of training images for the pruner; nothing is dropped meanwhile."""
         assert self.pruner is not None
         for part in image.split(AT_A_TIME):
             recorder = Recorder(self.pruner.at)
-            attention = self.see(part, "value", recorder).cls_attention
+            attention = self.encode_tower(part, "value", recorder).cls_attention
             assert attention is not None  # a path was asked for
             selected = most_attended(attention)
             for one, patches in zip(statistics, recorder.seen, strict=True):
@@ -113,7 +114,9 @@ class CLIPClassifier(nn.Module):
     def _evaluated(self, text: Tensor) -> Tensor:
         return text if self.rows is None else text[..., self.rows, :]
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The image tower's features, not unit length; with what is learned there."""
         return self.visual(image, patch_path=patch_path, pruner=pruner)
 
@@ -127,8 +130,10 @@ class CLIPClassifier(nn.Module):
         learns = self.learns_images and torch.is_grad_enabled()
         with torch.set_grad_enabled(learns):
             if learns or image.device.type != "cpu":
-                return self.see(image, patch_path, self.pruner)
-            return stack([self.see(x, patch_path, self.pruner) for x in image.split(AT_A_TIME)])
+                return self.encode_tower(image, patch_path, self.pruner)
+            return stack(
+                [self.encode_tower(x, patch_path, self.pruner) for x in image.split(AT_A_TIME)]
+            )
 
     def encode_image(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
@@ -165,7 +170,7 @@ class CLIPClassifier(nn.Module):
         """How badly a prediction fits; cross-entropy."""
         return F.cross_entropy(logits, target.label)
 
-    def ties(
+    def regularisers(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """What holds a tuner near to plain CLIP; parts of the loss, none for most tuners."""
@@ -177,8 +182,8 @@ class CLIPClassifier(nn.Module):
         text = self.text_features(cls)
         logits = self.classify(cls, text)
         target = self.target(image, label)
-        parts = {self.criterion_name: self.criterion(logits, target)}
-        return Step(logits, target, parts | self.ties(image, cls, text, logits))
+        losses = {self.criterion_name: self.criterion(logits, target)}
+        return Step(logits, target, losses | self.regularisers(image, cls, text, logits))
 
     def remember(self, step: Step) -> None:
         """Called after the optimiser's step: a tuner with a memory writes to it here."""
@@ -189,7 +194,7 @@ class CLIPClassifier(nn.Module):
 
     # Modes
 
-    def forget(self, *_: object) -> None:
+    def clear_cache(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""
         self._text_features = None
 
@@ -198,20 +203,8 @@ class CLIPClassifier(nn.Module):
         super().train(mode)
         self.visual.eval()
         self.text.eval()
-        self.forget()
+        self.clear_cache()
         return self
-
-
-class PromptedCLIP(CLIPClassifier):
-    """CLIP whose text features come from learned prompts (CoOp)."""
-
-    def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
-        super().__init__(clip)
-        self.learn(prompts)
-
-    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
-        """Encode the prompts as they are now."""
-        return unit(self.text(self.learned())[0])
 
 
 class ZeroShotCLIP(CLIPClassifier):

@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 from datasets.pictures import TURNED, open_picture
 from models.classifier import CLIPClassifier
 from models.clip.image_tower import require_vit
-from models.clip.prune import Scatter, TokenPruner
+from models.clip.prune import LinearDiscriminant, TokenPruner
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
@@ -233,7 +233,7 @@ def calibrate_pruner(trainer: CLIPTrainer) -> None:
     if model.pruner is None or model.pruner.calibrated:
         return
     trainer.set_model_mode("eval")
-    statistics = [Scatter() for _ in model.pruner.at]
+    statistics = [LinearDiscriminant() for _ in model.pruner.at]
     for image, _ in training_pictures(trainer):
-        model.watch(image, statistics)
+        model.collect_statistics(image, statistics)
     model.pruner.calibrate(statistics)

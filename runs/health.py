@@ -59,8 +59,8 @@ def numbers_of_step(
         FloatingPointError: the loss, or a learned parameter, is infinite or not a number.
     """
     numbers = {"loss": loss, "acc": compute_accuracy(step.logits, step.target.label)[0]}
-    if len(step.parts) > 1:
-        numbers |= {f"loss_{name}": part for name, part in step.parts.items()}
+    if len(step.losses) > 1:
+        numbers |= {f"loss_{name}": part for name, part in step.losses.items()}
     learned = [p.detach() for group in trainer.optim.param_groups for p in group["params"]]
     size = parameters_to_vector(learned).norm()  # finite only if all of them are
     found = [number.detach().float().reshape(()) for number in (size, *numbers.values())]

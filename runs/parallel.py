@@ -221,7 +221,7 @@ def gathered(step: Step) -> Step:
     if processes() == 1:
         return step
     target = step.target._replace(label=_everyones(step.target.label))
-    return step._replace(evidence=tuple(map(_everyones, step.evidence)), target=target)
+    return step._replace(memory_inputs=tuple(map(_everyones, step.memory_inputs)), target=target)
 
 
 def _everyones(x: Tensor) -> Tensor:

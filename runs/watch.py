@@ -181,7 +181,6 @@ class WandbWriter:
         self.run.finish()
 
 
-
 PICTURES = 4
 KEPT = "kept_patches"
 
@@ -286,7 +285,7 @@ def kept_patches(trainer: CLIPTrainer) -> Any:
     trainer.set_model_mode("eval")
     batch = torch.stack(images)
     with trainer.precision.autocast():
-        out = model.analyse(batch.to(trainer.device))
+        out = model.forward_all(batch.to(trainer.device))
     chances, best = out.logits.softmax(-1).max(-1)
     said = [
         f"{name}\nsaid: {trainer.class_names[i]} {chance:.0%}"

@@ -195,7 +195,7 @@ class CLIPTrainer(PromptTuner):
         self.workers.note(batch)
         with self.precision.autocast():
             step = self.step(*self.parse_batch_train(batch))
-            total = torch.stack(list(step.parts.values())).sum()
+            total = torch.stack(list(step.losses.values())).sum()
         self.precision.descend(self, total)
         self.model.remember(data_parallel.gathered(step))
         summary = health.numbers_of_step(self, batch, step, total)

@@ -56,7 +56,7 @@ class ConditionalPrompts(PromptLearner):
         return self.with_context(self.ctx + shift)
 
 
-class ConditionalCLIP(CLIPClassifier):
+class CoCoOpModel(CLIPClassifier):
     """CLIP whose text features are made anew for each image; a batch of images is one batch."""
 
     text_depends_on_image = True
@@ -92,7 +92,7 @@ class CoCoOp(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: CoCoOpSettings, run: Run
-    ) -> ConditionalCLIP:
+    ) -> CoCoOpModel:
         """CLIP with prompts that each image shifts."""
         prompts = ConditionalPrompts(
             class_names,
@@ -102,4 +102,4 @@ class CoCoOp(CLIPTrainer):
             ctx_init=settings.CTX_INIT,
             tokenizer=tokenizer_of(clip),
         )
-        return ConditionalCLIP(clip, prompts)
+        return CoCoOpModel(clip, prompts)

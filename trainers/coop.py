@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dassl.engine import TRAINER_REGISTRY
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from models.classifier import PromptedCLIP
+from models.classifier import CLIPClassifier
+from models.clip.blocks import unit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import POSITIONS, PromptLearner
 from trainers.base import CLIPTrainer
@@ -35,6 +37,18 @@ class CoOpSettings(Settings):
         return found + self.below(1, "N_CTX")
 
 
+class CoOpModel(CLIPClassifier):
+    """CLIP whose text features come from learned prompts (CoOp)."""
+
+    def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
+        super().__init__(clip)
+        self.learn(prompts)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """Encode the prompts as they are now."""
+        return unit(self.text(self.learned())[0])
+
+
 @TRAINER_REGISTRY.register()
 class CoOp(CLIPTrainer):
     """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
@@ -45,7 +59,7 @@ class CoOp(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: Run
-    ) -> PromptedCLIP:
+    ) -> CoOpModel:
         """CLIP with learned prompts."""
         prompts = PromptLearner(
             class_names,
@@ -56,7 +70,7 @@ class CoOp(CLIPTrainer):
             class_token_position=settings.CLASS_TOKEN_POSITION,
             tokenizer=tokenizer_of(clip),
         )
-        return PromptedCLIP(clip, prompts)
+        return CoOpModel(clip, prompts)
 
     def own_identity(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""

@@ -17,7 +17,7 @@ from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
 from trainers.settings import Run, Settings, context_of_words
-from trainers.vpt import random_prompts, see_with_prompts
+from trainers.vpt import encode_with_prompts, random_prompts
 
 
 class IndependentPrompts(PromptLearner):
@@ -53,7 +53,7 @@ class IndependentPrompts(PromptLearner):
         self.vision = random_prompts(depths[0], *vision_shape)
 
 
-class IndependentCLIP(CLIPClassifier):
+class IVLPModel(CLIPClassifier):
     """CLIP with independent prompts in both towers.
 
     Source: IVLP, the baseline of MaPLe (Khattak et al., CVPR 2023, section 4.1)
@@ -79,9 +79,11 @@ class IndependentCLIP(CLIPClassifier):
         require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The image tower with its prompts."""
-        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+        return encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""
@@ -136,6 +138,6 @@ class IVLP(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: IVLPSettings, run: Run
-    ) -> IndependentCLIP:
+    ) -> IVLPModel:
         """CLIP with independent prompts in both towers."""
-        return IndependentCLIP(clip, independent_prompts(clip, class_names, settings))
+        return IVLPModel(clip, independent_prompts(clip, class_names, settings))

@@ -64,7 +64,7 @@ class MultiModalPrompts(PromptLearner):
         return self.proj(self.ctx), [layer(prompt) for layer, prompt in pairs]
 
 
-class MultiModalCLIP(CLIPClassifier):
+class MaPLeModel(CLIPClassifier):
     """CLIP with coupled prompts in both towers."""
 
     learns_images = True
@@ -81,7 +81,9 @@ class MultiModalCLIP(CLIPClassifier):
         require_blocks(self.text, depth, "MAPLE.PROMPT_DEPTH")
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The image tower with the prompts behind the patches."""
         first, deeper = self.learned.vision()
         seam = deep_prompts(deeper, slice(-len(first), None))
@@ -118,7 +120,7 @@ class MaPLe(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: MaPLeSettings, run: Run
-    ) -> MultiModalCLIP:
+    ) -> MaPLeModel:
         """CLIP with coupled prompts in both towers."""
         prompts = MultiModalPrompts(
             class_names,
@@ -128,4 +130,4 @@ class MaPLe(CLIPTrainer):
             tokenizer=tokenizer_of(clip),
             **context_of_words(settings.N_CTX, settings.CTX_INIT),
         )
-        return MultiModalCLIP(clip, prompts)
+        return MaPLeModel(clip, prompts)

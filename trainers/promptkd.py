@@ -27,10 +27,11 @@ from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import Run, Settings, read_settings
 from trainers.templates import template
-from trainers.vpt import VisualPrompts, see_with_prompts
+from trainers.vpt import VisualPrompts, encode_with_prompts
 
 if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
+
     pass
     from trainers.settings import Run
 
@@ -78,7 +79,7 @@ class StudentPrompts(VisualPrompts):
         self.projector = projector
 
 
-class DistilledCLIP(CLIPClassifier):
+class PromptKDModel(CLIPClassifier):
     """The student's image tower against the teacher's text features.
 
     Sentences are the teacher's to encode: everything lives in its joint space. Labels are not used.
@@ -131,9 +132,11 @@ class DistilledCLIP(CLIPClassifier):
         """The projector fits one teacher's joint space."""
         return {"teacher": self.teacher.name}
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The student's tower, seen through the projector."""
-        seen = see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+        seen = encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
         projector = self.learned.projector
         patches = None if seen.patches is None else projector.patchwise(seen.patches)
         return seen._replace(cls=projector(seen.cls), patches=patches)
@@ -164,7 +167,7 @@ class DistilledCLIP(CLIPClassifier):
         )
         return self.weight * t**2 * divergence / logits.numel()
 
-    def train(self, mode: bool = True) -> DistilledCLIP:
+    def train(self, mode: bool = True) -> PromptKDModel:
         """Set the mode of the learned part; the teacher always evaluates."""
         super().train(mode)
         self.teacher.train(False)
@@ -373,7 +376,7 @@ class PromptKD(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: Run
-    ) -> DistilledCLIP:
+    ) -> PromptKDModel:
         """The student beside its teacher."""
         width = require_vit(clip.visual).conv1.out_channels
         teacher = build_teacher(class_names, settings, run)
@@ -384,7 +387,7 @@ class PromptKD(CLIPTrainer):
         evaluated = list(run.dataset.classnames)
         position = {name: i for i, name in enumerate(class_names)}
         rows = torch.tensor([position[name] for name in evaluated])
-        return DistilledCLIP(
+        return PromptKDModel(
             clip,
             prompts,
             teacher,

@@ -15,12 +15,12 @@ from models.clip.blocks import full_precision, unit
 from models.clip.tokenizer import normalise_name
 from runs.average import gaussian_weights
 from trainers.base import CLIPTrainer
-from trainers.ivlp import IndependentCLIP, IndependentPrompts, IVLPSettings, independent_prompts
+from trainers.ivlp import IndependentPrompts, IVLPModel, IVLPSettings, independent_prompts
 from trainers.settings import Run
 from trainers.templates import DIVERSE
 
 
-class RegulatedCLIP(IndependentCLIP):
+class PromptSRCModel(IVLPModel):
     """CLIP with independent prompts in both towers, and what regulates them (PromptSRC).
 
     Text features, image features and predictions are each held near to those of plain CLIP, whose
@@ -48,7 +48,7 @@ class RegulatedCLIP(IndependentCLIP):
             image_weight: of the image features' distance.
 
         Raises:
-            ValueError: see `IndependentCLIP`.
+            ValueError: see `IVLPModel`.
         """
         super().__init__(clip, prompts)
         self.sentences, self.weights = class_sentences, (text_weight, image_weight)
@@ -67,7 +67,7 @@ class RegulatedCLIP(IndependentCLIP):
         """Plain CLIP's image features, unit length."""
         return self.visual(image).unit().cls
 
-    def ties(
+    def regularisers(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """L1 to plain CLIP's features of both sides, and the divergence from its predictions."""
@@ -116,10 +116,10 @@ class PromptSRC(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: Run
-    ) -> RegulatedCLIP:
+    ) -> PromptSRCModel:
         """CLIP with independent prompts in both towers."""
         names = [normalise_name(name) for name in class_names]
-        return RegulatedCLIP(
+        return PromptSRCModel(
             clip,
             independent_prompts(clip, class_names, settings),
             [[template.format(name) for name in names] for template in DIVERSE],

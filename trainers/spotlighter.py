@@ -10,7 +10,7 @@ from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.clip.prune import Scatter, most_attended
+from models.clip.prune import LinearDiscriminant, most_attended
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
@@ -145,15 +145,15 @@ class Spotlighter(CLIPTrainer):
         """
         self.set_model_mode("eval")
         model, memory = self.model, self.model.head.memory
-        statistics = Scatter()
+        statistics = LinearDiscriminant()
         for image, _ in training_pictures(self):
             tokens = model.base.encode_image(image, model.patch_path)
             statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
-        memory.direct(statistics)
+        memory.set_direction(statistics)
         seen = []
         for image, label in training_pictures(self):
             label = model.base.target(image, label).label
-            seen.append((*model.analyse(image).evidence(), label))
+            seen.append((*model.forward_all(image).memory_inputs(), label))
         memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
     def after_epoch(self) -> None:

@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from models.classifier import PromptedCLIP, Step, Target
+from models.classifier import Step, Target
 from models.clip.blocks import at_least_float32, full_precision, gather_tokens, unit
 from models.clip.image_tower import VisualTokens, require_vit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer
-from trainers.coop import CoOp
+from trainers.coop import CoOp, CoOpModel
 from trainers.settings import Run, Settings, read_settings
 
 NUM_LOCAL = 5  # patches with the most class-token attention
@@ -102,7 +102,7 @@ class RefinedPrompts(PromptLearner):
         self.local, self.memory = PointwiseMap(joint), memory
 
 
-class TextRefinedCLIP(PromptedCLIP):
+class TextRefinerModel(CoOpModel):
     """CLIP with CoOp's prompts, whose text features read from the memory."""
 
     def __init__(
@@ -149,19 +149,19 @@ class TextRefinedCLIP(PromptedCLIP):
             assert seen.patches is not None  # the raw path was asked for
             raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
             tokens = self.learned.local(raw)
-            parts = {"ce": F.cross_entropy(logits, label)}
+            losses = {"ce": F.cross_entropy(logits, label)}
             if self.balance:
                 local = self.scale * self.local_rows(tokens, seen) @ plain.T  # (B, K, C)
                 every = label.unsqueeze(1).expand(local.shape[:2])
                 fit = F.cross_entropy(local.flatten(0, 1), every.flatten())
-                parts["local"] = fit / self.balance
+                losses["local"] = fit / self.balance
             if self.distill:
-                parts["text"] = self.distill * F.l1_loss(unit(text), plain)
-        return Step(logits, Target(label), parts, (tokens.detach(),))
+                losses["text"] = self.distill * F.l1_loss(unit(text), plain)
+        return Step(logits, Target(label), losses, (tokens.detach(),))
 
     def remember(self, step: Step) -> None:
         """Write the mapped tokens of the batch."""
-        self.learned.memory.write(*step.evidence)
+        self.learned.memory.write(*step.memory_inputs)
 
 
 MOMENTUM = 0.8  # fixed in the published code
@@ -208,7 +208,7 @@ class TextRefiner(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: TextRefinerSettings, run: Run
-    ) -> TextRefinedCLIP:
+    ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
         context, joint = run.cfg.TRAINER.COOP, clip.text_projection.shape[1]
         memory = LocalMemory(
@@ -223,4 +223,4 @@ class TextRefiner(CLIPTrainer):
             ctx_init=context.CTX_INIT,
             tokenizer=tokenizer_of(clip),
         )
-        return TextRefinedCLIP(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)
+        return TextRefinerModel(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)

@@ -40,7 +40,7 @@ class VisualPrompts(nn.Module):
         self.vision = random_prompts(depth, *shape)
 
 
-def see_with_prompts(
+def encode_with_prompts(
     visual: VisualEncoder,
     prompts: nn.ParameterList,
     image: Tensor,
@@ -55,7 +55,7 @@ def see_with_prompts(
     return visual(image, seam, patch_path, first, pruner)
 
 
-class VisualPromptedCLIP(ZeroShotCLIP):
+class VPTModel(ZeroShotCLIP):
     """CLIP with fixed sentences and prompts in the image tower (VPT).
 
     Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as MaPLe compares with it
@@ -82,9 +82,11 @@ class VisualPromptedCLIP(ZeroShotCLIP):
         require_blocks(self.visual, len(prompts.vision), "VPT.PROMPT_DEPTH_VISION")
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The image tower with its prompts."""
-        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+        return encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,10 @@ class VPT(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: VPTSettings, run: Run
-    ) -> VisualPromptedCLIP:
+    ) -> VPTModel:
         """CLIP with prompts in the image tower."""
         shape = (settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels)
         words = normalise_name(settings.CTX_INIT)
         sentences = [[f"{words} {normalise_name(name)}.".lstrip()] for name in class_names]
         prompts = VisualPrompts(settings.PROMPT_DEPTH_VISION, shape)
-        return VisualPromptedCLIP(clip, prompts, sentences)
+        return VPTModel(clip, prompts, sentences)

@@ -132,7 +132,7 @@ class TokenPruner(nn.Module):
         return groups.joined(), PatchLayout(layout.positions.gather(1, kept), num_fused=1)
 
     @torch.no_grad()
-    def calibrate(self, statistics: list[Scatter]) -> None:
+    def calibrate(self, statistics: list[LinearDiscriminant]) -> None:
         """Take over the directions of a pass over the training pictures, one a pruned block."""
         self.directions.copy_(torch.stack([one.direction() for one in statistics]))
         self.calibrated.fill_(True)
@@ -167,7 +167,7 @@ def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[
     return torch.zeros_like(attention, dtype=torch.bool).scatter(1, top, True)
 
 
-class Scatter:
+class LinearDiscriminant:
     """Counts, means and within-class scatter of selected and of ignored patches of one block."""
 
     def __init__(self) -> None:

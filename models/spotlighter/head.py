@@ -153,7 +153,10 @@ class SpotlighterHead(nn.Module):
         """
         memory = self.memory
         towards = (text if text.dim() == 2 else self.anchors) - memory.anchors.mean(0)
-        of_text = memory.cls_space.turn(towards), memory.patch_space.turn(towards)
+        of_text = (
+            memory.cls_space.whiten_direction(towards),
+            memory.patch_space.whiten_direction(towards),
+        )
         globals_ = memory.cls_space(bank.global_prototypes)
         slots = memory.patch_space(bank.prototypes)
         prior = ranking.slot_prior(bank.mass, self.mix[1])
@@ -265,7 +268,7 @@ class SpotlighterHead(nn.Module):
         weight = ranking.pair_weight(self.pair, weight)
         parts = ranking.levels(self.options.num_keep, self.options.level1)
         fits = [
-            ranking.meet_slots(image[:, part], slots, rows.prior, self.options.tau_proto)
+            ranking.slot_similarity(image[:, part], slots, rows.prior, self.options.tau_proto)
             for part, slots in zip(parts, rows.slots, strict=False)
         ]
         fused = image[:, -1:] @ rows.fused.T  # (B, 1, C)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, gather_tokens, unit
-from models.clip.prune import Scatter
+from models.clip.prune import LinearDiscriminant
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.rank import match_one_to_one
 from models.spotlighter.whiten import Whitening
@@ -175,7 +175,7 @@ class PrototypeMemory(nn.Module):
         self.patch_space = Whitening(anchors.shape[1])
 
     @torch.no_grad()
-    def direct(self, statistics: Scatter) -> None:
+    def set_direction(self, statistics: LinearDiscriminant) -> None:
         """Take over the direction that tells the patches that the last block attends to.
 
         Until `calibrate` is called anew, patches are scored by it alone.

@@ -24,7 +24,7 @@ class SpotlightedOutput(NamedTuple):
     side: TextSide
     head: HeadOutput
 
-    def evidence(self) -> tuple[Tensor, Tensor, Tensor]:
+    def memory_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
         kept = self.head.selection
         return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
@@ -53,11 +53,11 @@ def spotlighter_loss(
     Returns:
         The base's criterion and, where switched on, "levels" and "distill", each already weighted.
     """
-    parts = {base.criterion_name: base.criterion(out.logits, target)}
+    losses = {base.criterion_name: base.criterion(out.logits, target)}
     if balance:
         z = out.head.level_logits
         names = [name for name in ("1", "2", "both") if name in z]
-        parts["levels"] = (
+        losses["levels"] = (
             sum(  # type: ignore[assignment]  # there is a level at least
                 base.criterion(z[name], target) for name in names
             )
@@ -65,8 +65,8 @@ def spotlighter_loss(
         )
     if distill:
         text = out.side.text
-        parts["distill"] = distill * F.l1_loss(text, anchors.expand_as(text))
-    return parts
+        losses["distill"] = distill * F.l1_loss(text, anchors.expand_as(text))
+    return losses
 
 
 class SpotlightedCLIP(nn.Module):
@@ -107,7 +107,7 @@ class SpotlightedCLIP(nn.Module):
         self.balance, self.distill = balance, distill
         self.patch_path = "value" if options.tokens == "value" else "raw"
         self.learned = nn.ModuleDict({"base": base.learned, "head": head})
-        self.learned.register_load_state_dict_post_hook(self.forget)
+        self.learned.register_load_state_dict_post_hook(self.clear_cache)
         self._side: TextSide | None = None
         self._bank: Bank | None = None
 
@@ -130,11 +130,11 @@ class SpotlightedCLIP(nn.Module):
             self._bank = self.head.read_bank(self.base.rows)
         return self._bank
 
-    def analyse(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
+    def forward_all(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
         """Logits and all that led to them, for losses, bank updates and pictures."""
-        return self.judge(self.base.encode_image(image, self.patch_path))
+        return self.logits_from_tokens(self.base.encode_image(image, self.patch_path))
 
-    def judge(self, tokens: VisualTokens) -> SpotlightedOutput:
+    def logits_from_tokens(self, tokens: VisualTokens) -> SpotlightedOutput:
         """The same, of pictures that the image tower has seen; unit length."""
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
@@ -144,33 +144,33 @@ class SpotlightedCLIP(nn.Module):
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
-        return self.analyse(image).logits
+        return self.forward_all(image).logits
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
         """The forward pass of one training step: the head's losses, and the base's own ties."""
-        out, base = self.analyse(image), self.base
+        out, base = self.forward_all(image), self.base
         target = base.target(image, label)
-        parts = spotlighter_loss(
+        losses = spotlighter_loss(
             out, target, base, self.head.anchors, balance=self.balance, distill=self.distill
         )
-        ties = base.ties(image, out.tokens.cls, out.side.text, out.base_logits)
-        return Step(out.logits, target, parts | ties, out.evidence())
+        regularisers = base.regularisers(image, out.tokens.cls, out.side.text, out.base_logits)
+        return Step(out.logits, target, losses | regularisers, out.memory_inputs())
 
     def remember(self, step: Step) -> None:
         """Write the batch to the bank."""
-        cls, kept, weight = step.evidence
+        cls, kept, weight = step.memory_inputs
         self.head.memory.update(cls, kept, weight, step.target.label)
 
     def identity(self) -> dict[str, str]:
         """See `CLIPClassifier.identity`."""
         return self.base.identity()
 
-    def forget(self, *_: object) -> None:
+    def clear_cache(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""
         self._side = self._bank = None
 
     def train(self, mode: bool = True) -> SpotlightedCLIP:
         """Set the mode and drop what was kept."""
         super().train(mode)
-        self.forget()
+        self.clear_cache()
         return self

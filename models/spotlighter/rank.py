@@ -113,7 +113,7 @@ def map_image(
     return kept + gain.unsqueeze(-1) * (attention @ kept)
 
 
-def meet_slots(
+def slot_similarity(
     image_rows: Float[Tensor, "B K D"],
     slots: Float[Tensor, "C M D"],
     prior: Float[Tensor, "C M"],

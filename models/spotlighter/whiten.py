@@ -29,7 +29,7 @@ class Whitening(nn.Module):
         """Unit length."""
         return unit((x - self.mean) @ self.matrix)
 
-    def turn(self, direction: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+    def whiten_direction(self, direction: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         """A direction, such as a difference of two features, in this space; unit length."""
         return unit(direction @ self.matrix)
 

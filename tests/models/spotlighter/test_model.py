@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from models.classifier import Target
 from models.clip.blocks import unit
-from models.clip.prune import Scatter, most_attended
+from models.clip.prune import LinearDiscriminant, most_attended
 from models.spotlighter.model import spotlighter_loss
 from tests import tuners
 from tests.conftest import assert_close
@@ -27,10 +27,10 @@ def shake(model):
 
 
 def fill(model, images):
-    tokens, statistics = model.base.encode_image(images, model.patch_path), Scatter()
+    tokens, statistics = model.base.encode_image(images, model.patch_path), LinearDiscriminant()
     statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
-    model.head.memory.direct(statistics)
-    model.head.memory.calibrate(*model.analyse(images).evidence(), LABEL)
+    model.head.memory.set_direction(statistics)
+    model.head.memory.calibrate(*model.forward_all(images).memory_inputs(), LABEL)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_logits_equal_the_slow_formulation(clip_model, class_names, images, kind
     model = build(clip_model, class_names, **kind).train()
     fill(model, images)
     shake(model)
-    out = model.analyse(images)
+    out = model.forward_all(images)
     expected, levels = slow_logits(model, images)
     for i, name in enumerate(("global", "1", "2", "both")):
         assert_close(out.head.level_logits[name], levels[:, i])
@@ -146,7 +146,7 @@ def test_gradients_equal_those_of_the_slow_formulation(clip_model, class_names, 
 
 def test_loss_equals_its_parts_written_down(model, images):
     model.train()
-    out = model.analyse(images)
+    out = model.forward_all(images)
     anchors = model.head.anchors
     parts = spotlighter_loss(out, Target(LABEL), model.base, anchors, balance=50.0, distill=20.0)
     z = out.head.level_logits
@@ -159,7 +159,7 @@ def test_loss_equals_its_parts_written_down(model, images):
 
 
 def test_zero_switches_a_loss_term_off(model, images):
-    out = model.train().analyse(images)
+    out = model.train().forward_all(images)
     parts = spotlighter_loss(
         out, Target(LABEL), model.base, model.head.anchors, balance=0.0, distill=0.0
     )
@@ -187,7 +187,7 @@ def test_lite_learns_21_scalars(clip_model, class_names):
 
 
 def test_every_scalar_is_trained(model, images):
-    out = model.train().analyse(images)
+    out = model.train().forward_all(images)
     F.cross_entropy(out.logits, LABEL).backward()
     for name, parameter in model.head.named_parameters():
         assert (parameter.grad != 0).all(), name
@@ -248,7 +248,7 @@ def test_what_is_kept_of_a_batch_does_not_reach_the_next(clip_model, class_names
 
 def test_kept_indices_point_at_the_kept_patches(model, images):
     """The released code gathers one patch before the one that it scored."""
-    out = model.analyse(images)
+    out = model.forward_all(images)
     selection = out.head.selection
     for b in range(len(images)):
         expected = out.tokens.patches[b, selection.indices[b]]
