@@ -42,7 +42,7 @@ class ExportForm(nn.Module):
         super().__init__()
         self.model = model.eval()
         self.selects = isinstance(model, SpotlightedCLIP)
-        (model.base if self.selects else model).text.in_parts = False
+        model.tuner.text.in_parts = False
         self.output_names = ["logits", "kept_patches"] if self.selects else ["logits"]
         if self.selects and model.head.options.select == "random":
             raise ValueError(

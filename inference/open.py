@@ -154,7 +154,7 @@ def treat_new_classes(trainer: CLIPTrainer, new: str) -> None:
         return
     if new not in NEW_CLASSES:
         raise ValueError(f"--new must be one of {', '.join(NEW_CLASSES)}, got {new!r}")
-    head = getattr(trainer.model, "head", None)
+    head = trainer.model.head
     if head is None:
         name = trainer.cfg.TRAINER.NAME
         raise ValueError(

@@ -47,7 +47,7 @@ def build(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
     cfg.freeze()
     set_random_seed(cfg.SEED)
     trainer = build_trainer(cfg)
-    if not hasattr(trainer.model, "head"):
+    if trainer.model.head is None:
         name = trainer.cfg.TRAINER.NAME
         raise ValueError(f"{model_dir} is a run of {name}, which selects no patches")
     return trainer

@@ -229,7 +229,7 @@ def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
 
 def calibrate_pruner(trainer: CLIPTrainer) -> None:
     """Learn from training pictures, without labels, which patches the last block selects."""
-    model: Any = getattr(trainer.model, "base", trainer.model)
+    model = trainer.model.tuner
     if model.pruner is None or model.pruner.calibrated:
         return
     trainer.set_model_mode("eval")

@@ -227,7 +227,7 @@ def note_epoch(trainer: CLIPTrainer, writer: Any) -> None:
 
     Neither the random numbers of the run nor its parameters change.
     """
-    head = getattr(trainer.model, "head", None)
+    head = trainer.model.head
     if writer is None or head is None:
         return
     scalars = head_scalars(head)
@@ -248,7 +248,7 @@ def note_epoch(trainer: CLIPTrainer, writer: Any) -> None:
 
 def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
     """The learned scalars of a head by name, as gate and level/global."""
-    ranks = [f"rank_{rank}" for rank in range(1, head.options.num_keep + 1)]
+    ranks = [f"rank_{rank}" for rank in range(1, head.options.topk + 1)]
     parts = {
         "level": LEVELS,
         "mix": ("image", "text"),

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
     trainer = open_run(args.model_dir, args.root)
-    if not hasattr(trainer.model, "head"):
+    if trainer.model.head is None:
         name = trainer.cfg.TRAINER.NAME
         raise ValueError(f"{args.model_dir} is a run of {name}, which selects no patches")
     pictures = [(path, "") for path in args.images] or choose_pictures(trainer, args.number)

@@ -39,11 +39,13 @@ class PromptTuner(TrainerX):
 
     Attributes:
         learns: whether there is anything to train.
+        takes_head: whether a Spotlighter head can stand on its tuner.
     """
 
     node: str
     settings_class: type[Settings]
     learns = True
+    takes_head = False
     settings: Any
 
     @classmethod

@@ -88,6 +88,7 @@ class CoCoOp(CLIPTrainer):
 
     node = "COCOOP"
     settings_class = CoCoOpSettings
+    takes_head = True
 
     @classmethod
     def build(

@@ -55,6 +55,7 @@ class CoOp(CLIPTrainer):
 
     node = "COOP"
     settings_class = CoOpSettings
+    takes_head = True
 
     @classmethod
     def build(

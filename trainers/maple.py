@@ -115,6 +115,7 @@ class MaPLe(CLIPTrainer):
 
     node = "MAPLE"
     settings_class = MaPLeSettings
+    takes_head = True
     checkpoint_name = "MultiModalPromptLearner"
 
     @classmethod

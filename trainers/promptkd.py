@@ -339,6 +339,7 @@ class PromptKD(CLIPTrainer):
 
     node = "PROMPTKD"
     settings_class = PromptKDSettings
+    takes_head = True
     checkpoint_name = "VLPromptLearner"
 
     @classmethod

@@ -111,6 +111,7 @@ class PromptSRC(CLIPTrainer):
 
     node = "PROMPTSRC"
     settings_class = PromptSRCSettings
+    takes_head = True
     checkpoint_name = "VLPromptLearner"
 
     @classmethod

@@ -28,7 +28,7 @@ def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPSILON)
 
 
-def attention_score(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+def log_attention(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     """Sample-wise, `SCORE: attention`: log of the class token's attention."""
     return cls_attention.clamp_min(EPSILON**2).log()
 
@@ -96,7 +96,7 @@ class TokenPruner(nn.Module):
         self, stage: int, x: Float[Tensor, "B N W"], attention: Float[Tensor, "B N"]
     ) -> Float[Tensor, "B N"]:
         """Activation of tokens: both scores standardised, then added."""
-        sample = standardise(attention_score(at_least_float32(attention)))
+        sample = standardise(log_attention(at_least_float32(attention)))
         semantic = standardise(unit(x) @ self.directions[stage])
         return sample + self.mix * semantic
 

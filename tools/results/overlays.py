@@ -28,7 +28,7 @@ def spotlights(folder: Path, root: str, number: int = 3) -> Picture:
 
     with quiet():  # it introduces the data set otherwise
         trainer = open_run(folder, root)
-    if not hasattr(trainer.model, "head"):
+    if trainer.model.head is None:
         raise ValueError(f"{folder} selects no patches")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "spotlight.png"
