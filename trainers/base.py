@@ -31,7 +31,7 @@ from runs.backbone import checked, load_backbone
 from runs.precision import Precision
 from runs.rng import WorkerStates
 from trainers.published import RENAMED, to_our_names
-from trainers.settings import Run, Settings, add_settings, read_settings, tell_context
+from trainers.settings import Run, Settings, add_settings, log_unused_context, read_settings
 
 
 class PromptTuner(TrainerX):
@@ -148,7 +148,7 @@ class CLIPTrainer(PromptTuner):
         self.step = data_parallel.stepper(self.model)
         logger.info("Learned parameters: %s", f"{self.num_learned():,}")
         for node, read in self.settings_read().items():
-            tell_context(node, read, identity.context_length(learned))
+            log_unused_context(node, read, identity.context_length(learned))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters to train, in groups for the optimiser."""

@@ -77,9 +77,9 @@ class CoCoOpSettings(Settings):
     N_CTX: int = 16
     CTX_INIT: str = ""
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        return super().faults() + self.below(1, "N_CTX")
+        return super().problems() + self.at_least(1, "N_CTX")
 
 
 @TRAINER_REGISTRY.register()

@@ -26,15 +26,15 @@ class CoOpSettings(Settings):
     CTX_INIT: str = ""
     CLASS_TOKEN_POSITION: str = "end"
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults()
+        found = super().problems()
         if self.CLASS_TOKEN_POSITION not in POSITIONS:
             found.append(
                 f"CLASS_TOKEN_POSITION must be one of {', '.join(POSITIONS)}, "
                 f"got {self.CLASS_TOKEN_POSITION!r}"
             )
-        return found + self.below(1, "N_CTX")
+        return found + self.at_least(1, "N_CTX")
 
 
 class CoOpModel(CLIPClassifier):

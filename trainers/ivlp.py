@@ -102,12 +102,12 @@ class IVLPSettings(Settings):
     PROMPT_DEPTH_VISION: int = 9
     PROMPT_DEPTH_TEXT: int = 9
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults() + self.below(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
-        found += self.below(0, "PROMPT_DEPTH_VISION")
+        found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
+        found += self.at_least(0, "PROMPT_DEPTH_VISION")
         # without prompts in the image tower their number does not count; a published yaml says 0
-        return found + self.below(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
+        return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
 
 
 def independent_prompts(

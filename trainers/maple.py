@@ -104,9 +104,9 @@ class MaPLeSettings(Settings):
     CTX_INIT: str = "a photo of a"
     PROMPT_DEPTH: int = 9
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        return super().faults() + self.below(1, "N_CTX", "PROMPT_DEPTH")
+        return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
 
 
 @TRAINER_REGISTRY.register()

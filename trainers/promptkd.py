@@ -319,10 +319,10 @@ class PromptKDSettings(Settings):
         *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
     )
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults() + self.below(1, "N_CTX_VISION")
-        found += self.below(0, "PROMPT_DEPTH_VISION", "KD_WEIGHT")
+        found = super().problems() + self.at_least(1, "N_CTX_VISION")
+        found += self.at_least(0, "PROMPT_DEPTH_VISION", "KD_WEIGHT")
         if self.TEMPERATURE <= 0:
             found.append(f"TEMPERATURE must be above 0, got {self.TEMPERATURE}")
         return found

@@ -97,9 +97,9 @@ class PromptSRCSettings(IVLPSettings):
         *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
     )
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults() + self.below(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
+        found = super().problems() + self.at_least(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
         return found + (
             [] if self.GPA_STD > 0 else [f"GPA_STD must be above 0, got {self.GPA_STD}"]
         )

@@ -37,8 +37,8 @@ class Settings:
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
     UNUSED: ClassVar[tuple[str, ...]] = ()
 
-    def faults(self) -> list[str]:
-        """Everything that is wrong, a sentence each; subclasses add theirs."""
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong; subclasses add theirs."""
         if self.PREC in PRECISIONS:
             return []
         return [f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"]
@@ -48,7 +48,7 @@ class Settings:
         keys = [f.name.upper() for f in fields(self)]
         return [key for key in keys if key not in ("PREC", *self.TRAINING_ONLY)]
 
-    def below(self, least: int, *keys: str) -> list[str]:
+    def at_least(self, least: int, *keys: str) -> list[str]:
         """A sentence for each of the keys whose value is below `least`."""
         values = {key: getattr(self, key) for key in keys}
         return [f"{k} must be at least {least:g}, got {v}" for k, v in values.items() if v < least]
@@ -64,17 +64,17 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
     """The settings of `TRAINER.<node>`, checked.
 
     Raises:
-        ValueError: names every fault at once.
+        ValueError: names every problem at once.
     """
     values: dict[str, Any] = {f.name: cfg.TRAINER[node][f.name.upper()] for f in fields(settings)}
     found = settings(**values)
-    if faults := found.faults():
-        raise ValueError(f"TRAINER.{node}: " + "; ".join(faults))
+    if problems := found.problems():
+        raise ValueError(f"TRAINER.{node}: " + "; ".join(problems))
     return found
 
 
-def tell_context(node: str, settings: Settings, learned: int | None) -> None:
-    """Say that the words of CTX_INIT count where N_CTX or CSC ask for another context.
+def log_unused_context(node: str, settings: Settings, learned: int | None) -> None:
+    """Log that CTX_INIT counts where N_CTX or CSC ask for another context.
 
     Args:
         node: of TRAINER.
@@ -96,17 +96,18 @@ def tell_context(node: str, settings: Settings, learned: int | None) -> None:
 
 
 def context_of_words(n_ctx: int, ctx_init: str) -> dict[str, Any]:
-    """How MaPLe and its relatives read N_CTX and CTX_INIT, as options of a `PromptLearner`.
+    """Read N_CTX and CTX_INIT as MaPLe and its relatives do, as options of a `PromptLearner`.
 
-    All words of CTX_INIT stand in the prompt, but only the first N_CTX of them are learned (MaPLe
-    learns "a photo" of "a photo of a"). A context of more than 4 vectors starts at random.
+    All words of CTX_INIT stand in the prompt, and the first N_CTX of them are learned (MaPLe learns
+    "a photo" of "a photo of a"). A context of more than 4 vectors starts at random.
     """
-    if ctx_init and n_ctx > MAX_WORDS:
-        logger.warning(
-            "A context of %d vectors starts at random: words (CTX_INIT %r) start up to %d, as "
-            "published",
-            *(n_ctx, ctx_init, MAX_WORDS),
-        )
-    if not ctx_init or n_ctx > MAX_WORDS:
+    if not ctx_init:
         return {"n_ctx": n_ctx}
-    return {"ctx_init": ctx_init, "learned_words": n_ctx}
+    if n_ctx <= MAX_WORDS:
+        return {"ctx_init": ctx_init, "learned_words": n_ctx}
+    logger.warning(
+        "A context of %d vectors starts at random: words (CTX_INIT %r) start up to %d, as "
+        "published",
+        *(n_ctx, ctx_init, MAX_WORDS),
+    )
+    return {"n_ctx": n_ctx}

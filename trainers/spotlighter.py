@@ -52,12 +52,12 @@ class SpotlighterSettings(Settings, HeadOptions):
         *("MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT"),
     )
 
-    def faults(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = Settings.faults(self) + HeadOptions.faults(self)
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = Settings.problems(self) + HeadOptions.problems(self)
         if self.BASE not in bases():
             found.append(f"BASE must be one of {', '.join(bases())}, got {self.BASE!r}")
-        return found + self.below(0, "BALANCE", "DISTILL", "LR_MULT")
+        return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
 @TRAINER_REGISTRY.register()

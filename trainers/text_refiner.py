@@ -177,10 +177,10 @@ class TextRefinerSettings(Settings):
     ALPHA: float = 0.2
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("BALANCE", "DISTILL")
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        found = super().faults() + self.below(1, "MEMORY_SIZE")
-        return found + self.below(0, "BALANCE", "DISTILL", "ALPHA")
+        found = super().problems() + self.at_least(1, "MEMORY_SIZE")
+        return found + self.at_least(0, "BALANCE", "DISTILL", "ALPHA")
 
 
 @TRAINER_REGISTRY.register()

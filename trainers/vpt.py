@@ -97,9 +97,9 @@ class VPTSettings(Settings):
     CTX_INIT: str = "a photo of a"  # stands before each class name, and is not learned
     PROMPT_DEPTH_VISION: int = 1
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What is wrong, a sentence each."""
-        return super().faults() + self.below(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
+        return super().problems() + self.at_least(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
 
 
 @TRAINER_REGISTRY.register()

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from models.clip.load import VOCABULARY, available_backbones, import_clip, load_clip
-from models.clip.prune import TokenPruner, schedule_faults
+from models.clip.prune import TokenPruner, schedule_problems
 
 PROJECT = Path(__file__).parents[2]
 RECOMMENDED = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1_pruned.yaml"
@@ -58,8 +58,8 @@ def parse_schedule(text: str) -> Schedule:
         raise ValueError(
             f"--prune takes BLOCK:PATCHES, as 3:98 or 3:98,6:49, got {text!r}"
         ) from error
-    if faults := schedule_faults(at, keep):
-        raise ValueError("--prune: " + "; ".join(faults))
+    if problems := schedule_problems(at, keep):
+        raise ValueError("--prune: " + "; ".join(problems))
     return Schedule(at, keep)
 
 

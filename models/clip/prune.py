@@ -79,11 +79,11 @@ class TokenPruner(nn.Module):
             mix: weight of the semantic-wise score against the sample-wise one.
 
         Raises:
-            ValueError: the schedule contradicts itself; all faults are named.
+            ValueError: the schedule contradicts itself; all problems are named.
         """
         super().__init__()
-        if faults := schedule_faults(at, keep):
-            raise ValueError("MODEL.PRUNE: " + "; ".join(faults))
+        if problems := schedule_problems(at, keep):
+            raise ValueError("MODEL.PRUNE: " + "; ".join(problems))
         self.at, self.keep, self.mix = tuple(at), tuple(keep), mix
         self.register_buffer("directions", torch.zeros(len(at), width))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
@@ -197,7 +197,7 @@ class LinearDiscriminant:
         return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]).to(self.dtype))
 
 
-def schedule_faults(at: tuple[int, ...], keep: tuple[int, ...]) -> list[str]:
+def schedule_problems(at: tuple[int, ...], keep: tuple[int, ...]) -> list[str]:
     """What is wrong with a schedule, a sentence each."""
     found = []
     if len(at) != len(keep):

@@ -112,11 +112,11 @@ class SpotlighterHead(nn.Module):
             options: see `HeadOptions`.
 
         Raises:
-            ValueError: the options contradict themselves; all faults are named.
+            ValueError: the options contradict themselves; all problems are named.
         """
         super().__init__()
-        if faults := options.faults():
-            raise ValueError("TRAINER.SPOTLIGHTER: " + "; ".join(faults))
+        if problems := options.problems():
+            raise ValueError("TRAINER.SPOTLIGHTER: " + "; ".join(problems))
         self.options = options
         self.class_names = list(class_names)
         self.register_buffer("anchors", anchors, persistent=False)

@@ -41,7 +41,7 @@ class HeadOptions:
     tokens: str = "value"
     new: str = "inherit"
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Everything that is wrong with these options, a sentence each."""
         values = asdict(self)
         found = [
