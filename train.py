@@ -130,7 +130,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     tell_without_effect(cfg, trainer)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.trained_on = dataset_of(args.model_dir)
+        trainer.state.source_dataset = dataset_of(args.model_dir)
         trainer.begin_record()
         trainer.test()
     elif not args.no_train:

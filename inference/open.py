@@ -90,7 +90,7 @@ def open_without_data(
         trainer: CLIPTrainer = without_pictures(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), names)(cfg)
     finally:
         random_states.restore(before)
-    if own and names != own and "class_names" in trainer.own_identity():
+    if own and names != own and "class_names" in trainer.state.compatibility:
         raise ValueError(
             f"the run in {model_dir} learned a context for each of its {len(own)} classes "
             "(TRAINER.COOP.CSC True), and other classes have none; leave the class list out, or "
@@ -106,8 +106,6 @@ def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CL
     """The same trainer, except that it asks for no pictures."""
 
     class WithoutPictures(kind):  # type: ignore[valid-type,misc]
-        training_pictures = ""
-
         def build_data_loader(self) -> None:
             dataset = SimpleNamespace(classnames=class_names, all_class_names=class_names)
             self.dm: Any = SimpleNamespace(dataset=dataset)
@@ -173,5 +171,5 @@ def for_predictor(trainer: CLIPTrainer) -> dict[str, Any]:
         "view": build_transform(trainer.cfg, is_train=False, choices=()),
         "transform": build_transform(trainer.cfg, is_train=False),
         "device": trainer.device,
-        "autocast": trainer.precision.autocast,
+        "autocast": trainer.state.precision.autocast,
     }

@@ -33,7 +33,7 @@ class Step(NamedTuple):
     losses: dict[str, Float[Tensor, ""]]
     """Their sum is minimised."""
     memory_inputs: tuple[Tensor, ...] = ()
-    """What a memory is written from, without gradient; see `TrainedModel.remember`."""
+    """What a memory is written from, without gradient; see `TrainedModel.update_memory`."""
 
 
 class TrainedModel(nn.Module):
@@ -65,7 +65,7 @@ class TrainedModel(nn.Module):
         """The forward pass of one training step."""
         raise NotImplementedError
 
-    def remember(self, step: Step) -> None:
+    def update_memory(self, step: Step) -> None:
         """Called after the optimiser's step: a model with a memory writes to it here."""
 
     def identity(self) -> dict[str, str]:

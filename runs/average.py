@@ -20,15 +20,17 @@ def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " ep
 
 
 class EpochAverage:
-    """Sums parameters at the end of every epoch; at the end of training they become the sum."""
+    """Sums parameters at the end of every epoch; at the end of training they become the sum.
+
+    torch's AveragedModel weighs by the number of updates alone; here a checkpoint of a shorter run
+    must get the weights of a longer one.
+
+    Args:
+        module: whose trainable parameters are averaged.
+        weights: of the epochs; their sum should be 1.
+    """
 
     def __init__(self, module: nn.Module, weights: Float[Tensor, " epochs"]) -> None:
-        """Begin with nothing.
-
-        Args:
-            module: whose learned parameters are averaged.
-            weights: of the epochs; their sum should be 1.
-        """
         self.weights = weights
         self.parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.sums = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
@@ -46,18 +48,14 @@ class EpochAverage:
             parameter.copy_(self.sums[name])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint needs to go on."""
+        """The sums so far and the weights, for a checkpoint."""
         return self.sums | {WEIGHTS: self.weights}
 
     def load_state_dict(self, state: dict[str, Tensor], epochs: int) -> None:
-        """Go on from a checkpoint.
+        """Go on after some epochs of a run of any length.
 
         A run that is made longer has other weights; what was summed gets the share that it would
         have had under them.
-
-        Args:
-            state: as `state_dict` gave it, from a run of any length.
-            epochs: that were done.
         """
         before = state.get(WEIGHTS, self.weights)[:epochs].sum()
         own = self.weights[:epochs].sum()

@@ -2,90 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from models.clip.plain_files import not_finite, read_plain
 from models.clip.weights import misfits
-from runs.identity import WHY, check, short
-
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
-
-logger = logging.getLogger(__name__)
+from runs.identity import WHY, short
 
 BEST = "model-best.pth.tar"
-OF_PICTURES = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")  # not learned by steps
 POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
-# Buffers that published checkpoints hold and that follow from the class names.
-DERIVED = (
-    "token_prefix",
-    "token_suffix",
-    "token_prefix2",
-    "token_suffix2",
-    "tokenized_prompts",
-)
+# Filled from the training pictures, not learned in steps.
+STATISTICS = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")
+# Buffers of published checkpoints that follow from the class names.
+DERIVED = ("token_prefix", "token_suffix", "token_prefix2", "token_suffix2", "tokenized_prompts")
 
 
-def load(trainer: CLIPTrainer, directory: str | Path, epoch: int | None) -> None:
-    """Load learned weights for evaluation; nothing is loaded that does not fit.
-
-    Without a folder nothing is loaded. The trainer learns which epoch it is, and what chose it.
-    """
-    if not directory:
-        logger.info("No --model-dir: evaluating without learned weights")
-        return
-    path = find_checkpoint(directory, trainer.checkpoint_name, epoch)
-    saved = read_fitting(trainer, path)
-    load_into(trainer.model.learned, saved, path)
-    trainer.loaded_epoch = saved["epoch"]
-    trainer.epoch_chosen_by = who_chose(path, epoch)
-    trainer.chosen_elsewhere = "identity" not in saved
-    trainer.trained_settings = (saved.get("identity") or {}).get("settings")
-    logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
-
-
-def read_fitting(trainer: CLIPTrainer, path: Path) -> dict[str, Any]:
-    """A checkpoint of this trainer on this CLIP, ours or a published one, under our names.
-
-    Raises:
-        ValueError: it is of another trainer, CLIP or use.
-    """
-    saved = read_checkpoint(path)
-    check(trainer, saved, path, to_train=False)
-    if "identity" not in saved:
-        saved["state_dict"] = trainer.to_our_names(saved["state_dict"], path)
-        own = trainer.model.learned.state_dict()  # published projects know no pruning
-        saved["state_dict"] |= {k: v for k, v in own.items() if k.startswith("pruner.")}
-    return saved
-
-
-def start_from(trainer: CLIPTrainer, given: Path) -> None:
-    """Begin training with what another run has learned; the optimiser begins anew.
-
-    What is filled from the training pictures, a bank and a pruner, is filled from this run's.
-
-    Args:
-        trainer: before its first step.
-        given: MODEL.INIT_WEIGHTS, a checkpoint or the output folder of a run.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it does not fit.
-    """
-    path = find_checkpoint(given, trainer.checkpoint_name) if given.is_dir() else given
-    saved, own = read_fitting(trainer, path), trainer.model.learned.state_dict()
-    state = {k: v for k, v in saved["state_dict"].items() if not k.startswith(OF_PICTURES)}
-    saved["state_dict"] = state | {k: v for k, v in own.items() if k.startswith(OF_PICTURES)}
-    load_into(trainer.model.learned, saved, path)
-    logger.info("Starting from %s (MODEL.INIT_WEIGHTS)", path)
-
-
-def who_chose(path: Path, epoch: int | None) -> str:
-    """What chose the epoch of a checkpoint that is loaded."""
+def selected_by(path: Path, epoch: int | None) -> str:
+    """What chose the epoch of a checkpoint: best_val, last_step or load_epoch."""
     if path.name == BEST:
         return "best_val"
     return "last_step" if epoch is None else "load_epoch"
@@ -103,6 +38,12 @@ def number_of(path: Path) -> float:
     return int(number) if number.isdecimal() else float("inf")
 
 
+def pointed_to(folder: Path) -> str:
+    """The name in the file `checkpoint`; "" without that file."""
+    path = folder / POINTER
+    return path.read_text("utf-8", "replace").strip() if path.is_file() else ""
+
+
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
     """The file to load: that epoch's, else model-best, else the one `checkpoint` points to.
 
@@ -112,13 +53,12 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
         epoch: `--load-epoch`.
 
     Raises:
-        FileNotFoundError: says what is there.
+        FileNotFoundError: lists what is there.
     """
     folder = Path(directory) / name
     wanted = [BEST] if epoch is None else [f"model.pth.tar-{epoch}"]
-    pointer = folder / POINTER
-    if epoch is None and pointer.is_file():
-        wanted.append(pointer.read_text("utf-8", "replace").strip())
+    if epoch is None and (newest := pointed_to(folder)):
+        wanted.append(newest)
     for file in wanted:
         if (folder / file).is_file():
             return folder / file
@@ -153,26 +93,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def misformed(value: Any, form: Any, name: str = "content") -> str:
-    """Where plain data is not of a form; "" where it is.
+    """The name of the part of plain data that is not of a form; "" if all of it is.
 
     Args:
         value: plain data.
-        form: a type, or a test; a tuple of forms, one of which must fit; a list of the form of all
-            items; a dictionary {type of all keys: form of all values}, or {key: form of its value}
-            for keys that may lack.
-        name: of the value, for the answer.
+        form: a type or a test; a tuple of forms, one of which must fit; [form of each item];
+            {type of all keys: form of all values}; {key: form of its value}, where keys may lack.
+        name: of the value.
     """
     if isinstance(form, tuple):
         faults = [misformed(value, one, name) for one in form]
         return "" if "" in faults else faults[-1]
-    if isinstance(form, (list, dict)):
-        if type(value) is not type(form):
-            return name
-        parts = _entries(value, form) if isinstance(form, dict) else _items(value, form[0])
-        faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
-        return next(filter(None, faults), "")
-    fits = type(value) is form if isinstance(form, type) else form(value)
-    return "" if fits else name
+    if not isinstance(form, (list, dict)):
+        fits = type(value) is form if isinstance(form, type) else form(value)
+        return "" if fits else name
+    if type(value) is not type(form):
+        return name
+    parts = _entries(value, form) if isinstance(form, dict) else _items(value, form[0])
+    faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
+    return next(filter(None, faults), "")
 
 
 def _items(value: Any, form: Any) -> list[tuple[Any, Any, Any]]:
@@ -202,7 +141,7 @@ def is_count(value: Any) -> bool:
 
 
 NONE = type(None)
-# What a checkpoint holds; one of another project has some of it. Shapes: see `resuming.restore`.
+# What a checkpoint holds; one of another project has some of it. `resume.restore` checks shapes.
 FORM = {
     "state_dict": {str: (Tensor, {"class_names": [str]})},
     "epoch": is_count,
@@ -225,8 +164,7 @@ def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
     Raises:
         ValueError: keys or shapes do not fit.
     """
-    state = saved["state_dict"]
-    own = module.state_dict()
+    state, own = saved["state_dict"], module.state_dict()
     if wrong := misfits(own, state, dict(module.named_parameters())):
         raise ValueError(
             f"the checkpoint {path} does not fit this trainer and config: {'; '.join(wrong)}"

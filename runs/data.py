@@ -1,30 +1,25 @@
-"""Which pictures a run trains on, which may choose its epoch, and how they get to the model."""
+"""How pictures get to the model: read once, checked, ahead of time; and statistics of them."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dassl.data import DataManager, DatasetWrapper
-from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.transforms import build_transform
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from yacs.config import CfgNode
 
 from datasets.pictures import TURNED, open_picture
 from models.classifier import CLIPClassifier
 from models.clip.image_tower import require_vit
 from models.clip.prune import LinearDiscriminant, TokenPruner
-
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
-
+from runs.state import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -36,59 +31,48 @@ def upright(cfg: CfgNode) -> bool:
     return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
 
 
-def changed(cfg: CfgNode, key: str, value: Any) -> CfgNode:
-    """A frozen copy of a config in which one key differs."""
-    other = cfg.clone()
-    other.defrost()
-    *nodes, last = key.split(".")
-    reduce(getattr, nodes, other)[last] = value
-    other.freeze()
-    return other
-
-
-def who_chooses_the_epoch(cfg: CfgNode, dataset: DatasetBase) -> tuple[CfgNode, str]:
-    """The config to go on with, and what the result file says: best_val or last_step.
-
-    Test pictures choose nothing: without a validation split of its own, best_val is last_step.
-    """
+def final_model(cfg: CfgNode, dataset: Any) -> str:
+    """TEST.FINAL_MODEL, but last_step where best_val has no pictures apart from the test's."""
     test = {item.impath for item in dataset.test or ()}
     own_val = dataset.val and not any(item.impath in test for item in dataset.val)
-    if cfg.TEST.FINAL_MODEL == "best_val" and not own_val:
-        logger.warning(
-            "%s has no validation split apart from its test pictures: "
-            "the last epoch is reported instead of the best",
-            cfg.DATASET.NAME,
-        )
-        cfg = changed(cfg, "TEST.FINAL_MODEL", "last_step")
-    return cfg, cfg.TEST.FINAL_MODEL
+    if cfg.TEST.FINAL_MODEL != "best_val" or own_val:
+        return str(cfg.TEST.FINAL_MODEL)
+    logger.warning(
+        "%s has no validation split apart from its test pictures: "
+        "the last epoch is reported instead of the best",
+        cfg.DATASET.NAME,
+    )
+    return "last_step"
 
 
-def loader_of_all_classes(cfg: CfgNode) -> Any:
-    """Training pictures of every class of the data set, new ones included, for unlabelled use."""
-    logger.warning("Training also sees pictures of new classes, without labels (transductive)")
-    cfg = changed(cfg, "DATASET.SUBSAMPLE_CLASSES", "all")
-    return DataManager(cfg, dataset_wrapper=KeptPictures).train_loader_x
-
-
-class KeptPictures(DatasetWrapper):
-    """Pictures that are decoded once and kept as they are, 8 bits a channel.
+class CachedDataset(Dataset[dict[str, Any]]):
+    """Pictures that are decoded once and kept, 8 bits a channel.
 
     `keep` is called before training, so worker processes that are forked later share the memory.
     Pictures that do not fit into DATALOADER.CACHE_MB are read each time; pixels are equal.
 
-    Items have what trainers read: label, domain, impath, index and one transformed picture, img.
-
-    A picture that cannot be read is blank, and its item says why under `unreadable`; so the news
-    gets from a worker to the trainer, see `readable`. With DATALOADER.SKIP_UNREADABLE the next
-    readable picture stands in for it in training, so that batches keep their size.
+    An item has label, domain, impath, index and the transformed picture, img. A picture that
+    cannot be read is blank, and its item says why under `unreadable`. With
+    DATALOADER.SKIP_UNREADABLE the next readable picture replaces it in training, so that batches
+    keep their size.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        cfg: CfgNode,
+        data_source: Sequence[Any],
+        transform: Callable[[Any], Any] | None = None,
+        is_train: bool = False,
+    ) -> None:
+        self.cfg, self.data_source = cfg, data_source
+        self.transform, self.is_train = transform, is_train
         self.kept: dict[int, Any] = {}
         self.unreadable: dict[int, str] = {}  # what is wrong, by index
         self.turned: set[int] = set()  # those whose EXIF data call for a turn
-        self.upright = upright(self.cfg)
+        self.upright = upright(cfg)
+
+    def __len__(self) -> int:
+        return len(self.data_source)
 
     def keep(self) -> None:
         """Decode pictures in order, as many as fit."""
@@ -135,56 +119,60 @@ class KeptPictures(DatasetWrapper):
         return item | marks
 
     def _item(self, idx: int) -> dict[str, Any]:
-        datum, picture, transform = self.data_source[idx], self.read(idx), self.transform
+        datum, picture = self.data_source[idx], self.read(idx)
         return {
             "label": datum.label,
             "domain": datum.domain,
             "impath": datum.impath,
             "index": idx,
-            "img": transform(picture) if callable(transform) else picture,
+            "img": picture if self.transform is None else self.transform(picture),
         }
 
 
-def readable(trainer: CLIPTrainer, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures.
-
-    The trainer remembers what could not be read, and whose EXIF data call for a turn.
+def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -> dict[str, Any]:
+    """The batch without blank pictures; the state notes which those are, and which are turned.
 
     Raises:
         ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
     """
     if "turned" in batch:
         turned = batch["index"][batch["turned"]].tolist()
-        trainer.turned.setdefault(split, set()).update(turned)
+        state.turned.setdefault(split, set()).update(turned)
     faults = set(filter(None, batch.get("unreadable", ())))
     if not faults:
         return batch
-    cfg, seen = trainer.cfg, trainer.unreadable.setdefault(split, set())
+    known = state.unreadable.setdefault(split, set())
     if not cfg.DATALOADER.SKIP_UNREADABLE:
         raise ValueError(
             f"{cfg.DATASET.NAME}, {split}: {min(faults)}. tools/check_data.py lists all such "
             "pictures; DATALOADER.SKIP_UNREADABLE True goes on without them."
         )
-    for fault in sorted(faults - seen):
+    for fault in sorted(faults - known):
         logger.warning("Skipped in %s: %s", split, fault)
-    seen |= faults
+    known |= faults
     good = ~batch["blank"]
     return batch | {key: batch[key][good] for key in ("img", "label") if not good.all()}
 
 
-def readable_for_training(trainer: CLIPTrainer, batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch, whole: others stand in for what could not be read.
+def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
+    """Images and labels of a batch on the run's device."""
+    device = state.precision.device
+    return batch["img"].to(device, non_blocking=True), batch["label"].to(device)
+
+
+def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Images and labels on the device; others stand in for what could not be read.
 
     Raises:
         ValueError: as `readable`, or there is nothing that could stand in.
     """
-    batch = readable(trainer, batch, "train")
+    batch = readable(cfg, state, batch, "train")
     if not len(batch["img"]):
-        raise ValueError(f"{trainer.cfg.DATASET.NAME}: no training picture can be read.")
-    return batch
+        raise ValueError(f"{cfg.DATASET.NAME}: no training picture can be read.")
+    return to_device(batch, state)
 
 
-def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
+def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
     """The same batches, read and decoded by a thread while the model works on those before.
 
     Args:
@@ -199,15 +187,14 @@ def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
             yield batch
 
 
-def training_pictures(trainer: CLIPTrainer) -> Iterator[tuple[Tensor, Tensor]]:
+def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, Tensor]]:
     """Every training picture once, prepared as at test, and its label; in batches of the test."""
-    cfg = trainer.cfg
     transform = build_transform(cfg, is_train=False)
-    pictures = KeptPictures(cfg, trainer.dm.dataset.train_x, transform=transform)
+    pictures = CachedDataset(cfg, state.dataset.train_x, transform)
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
-        batch = readable(trainer, batch, "train")
+        batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):
-            yield trainer.parse_batch_test(batch)
+            yield to_device(batch, state)
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
@@ -227,13 +214,13 @@ def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
     return model
 
 
-def calibrate_pruner(trainer: CLIPTrainer) -> None:
+def calibrate_pruner(cfg: CfgNode, state: RunState, model: nn.Module) -> None:
     """Learn from training pictures, without labels, which patches the last block selects."""
-    model = trainer.model.tuner
-    if model.pruner is None or model.pruner.calibrated:
+    base: Any = model.tuner
+    if base.pruner is None or base.pruner.calibrated:
         return
-    trainer.set_model_mode("eval")
-    statistics = [LinearDiscriminant() for _ in model.pruner.at]
-    for image, _ in training_pictures(trainer):
-        model.collect_statistics(image, statistics)
-    model.pruner.calibrate(statistics)
+    model.eval()
+    statistics = [LinearDiscriminant() for _ in base.pruner.at]
+    for image, _ in training_pictures(cfg, state):
+        base.collect_statistics(image, statistics)
+    base.pruner.calibrate(statistics)

@@ -1,115 +1,112 @@
-"""Notice a loss or a parameter that is no number, at the step, and say where it happened."""
+"""Stop at a loss, a parameter or a score that is not finite, and name the place."""
 
 from __future__ import annotations
 
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from dassl.metrics import compute_accuracy
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
+from yacs.config import CfgNode
 
 from models.classifier import Step
 from models.clip.plain_files import not_finite
 from runs.files import last_checkpoint
-
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
+from runs.state import RunState
 
 logger = logging.getLogger(__name__)
 
 NAMED = 3  # pictures in the sentence; the log has all
 
 
-def require_pairs(trainer: CLIPTrainer) -> None:
+def require_pairs(cfg: CfgNode, learned: nn.Module, loader: Any) -> None:
     """Refuse batches of one picture where a layer normalises over the batch.
 
     Raises:
         ValueError: names the key, or says that there is one training picture.
     """
-    norms = any(isinstance(part, nn.BatchNorm1d) for part in trainer.model.learned.modules())
-    batches: Any = trainer.train_loader_x.batch_sampler
+    norms = any(isinstance(part, nn.BatchNorm1d) for part in learned.modules())
+    batches = loader.batch_sampler
     if norms and min(batches.batch_size, len(batches.sampler)) < 2:
         why = "DATALOADER.TRAIN_X.BATCH_SIZE is 1"
         if len(batches.sampler) < 2:
             why = "there is one training picture (DATASET.NUM_SHOTS)"
         raise ValueError(
-            f"{trainer.cfg.TRAINER.NAME} normalises over the pictures of a batch, which needs two "
-            f"or more, and {why}"
+            f"{cfg.TRAINER.NAME} normalises over the pictures of a batch, which needs two or more, "
+            f"and {why}"
         )
 
 
 def numbers_of_step(
-    trainer: CLIPTrainer, batch: dict[str, Any], step: Step, loss: Tensor
+    cfg: CfgNode, state: RunState, step: Step, loss: Tensor, files: list[str], place: str
 ) -> dict[str, float]:
-    """Loss, batch accuracy in percent, the loss's parts where there are several; checked.
+    """Loss, batch accuracy in percent, and the parts of the loss where there are several.
 
-    They are brought from the device at once.
+    They are copied from the device at once.
 
     Args:
-        trainer: after the optimiser's step.
-        batch: of the step.
-        step: what the model found.
+        cfg: of the run.
+        state: after the optimiser's step.
+        step: what the model computed.
         loss: the sum of its parts.
+        files: pictures of the batch.
+        place: of the batch in its epoch, for the message.
 
     Raises:
         FloatingPointError: the loss, or a learned parameter, is infinite or not a number.
     """
-    numbers = {"loss": loss, "acc": compute_accuracy(step.logits, step.target.label)[0]}
+    hits = (step.logits.argmax(-1) == step.target.label).float().sum()
+    numbers = {"loss": loss, "acc": hits * (100 / len(step.logits))}
     if len(step.losses) > 1:
         numbers |= {f"loss_{name}": part for name, part in step.losses.items()}
-    learned = [p.detach() for group in trainer.optim.param_groups for p in group["params"]]
+    learned = [p.detach() for group in state.optimiser.param_groups for p in group["params"]]
     size = parameters_to_vector(learned).norm()  # finite only if all of them are
     found = [number.detach().float().reshape(()) for number in (size, *numbers.values())]
     size_now, *values = torch.stack(found).tolist()
     if not math.isfinite(values[0]) or not math.isfinite(size_now):
         what = "a learned parameter" if math.isfinite(values[0]) else f"the loss ({values[0]})"
-        raise FloatingPointError(_report(trainer, what, batch["impath"]))
+        raise FloatingPointError(_sentence(cfg, state, what, f", {place}, on {_some(files)}"))
     return dict(zip(numbers, values, strict=True))
 
 
-def require_finite_state(trainer: CLIPTrainer, state: dict[str, Any]) -> None:
-    """Refuse to save what is no number.
+def require_finite_state(cfg: CfgNode, state: RunState, saved: dict[str, Any]) -> None:
+    """Refuse to save what is not finite.
 
     Raises:
-        FloatingPointError: names what it is.
+        FloatingPointError: names it.
     """
-    if wrong := not_finite(state):
-        raise FloatingPointError(_report(trainer, f"{', '.join(wrong)} (to be saved)", []))
+    if wrong := not_finite(saved):
+        raise FloatingPointError(_sentence(cfg, state, f"{', '.join(wrong)} (to be saved)"))
 
 
-def require_finite_scores(trainer: CLIPTrainer, scores: Tensor, batch: dict[str, Any]) -> None:
-    """Refuse to count pictures by scores that are no numbers.
+def require_finite_scores(scores: Tensor, files: list[str], precision: str) -> None:
+    """Refuse to count pictures by scores that are not finite.
 
     Raises:
         FloatingPointError: names pictures of the batch.
     """
     if not torch.isfinite(scores).all():
         raise FloatingPointError(
-            f"the scores of a batch are infinite or not a number, on {_some(batch['impath'])} "
-            f"(precision {trainer.settings.PREC}); choose PREC fp32 or bf16, or other weights"
+            f"the scores of a batch are infinite or not a number, on {_some(files)} "
+            f"(precision {precision}); choose PREC fp32 or bf16, or other weights"
         )
 
 
 def _some(files: list[str]) -> str:
-    more = f", ... {len(files)} in all, see log.txt" if len(files) > NAMED else ""
-    if more:
-        logger.error("The pictures of the batch:\n%s", "\n".join(files))
-    return f"{', '.join(files[:NAMED])}{more}"
+    if len(files) <= NAMED:
+        return ", ".join(files)
+    logger.error("The pictures of the batch:\n%s", "\n".join(files))
+    return f"{', '.join(files[:NAMED])}, ... {len(files)} in all, see log.txt"
 
 
-def _report(trainer: CLIPTrainer, what: str, files: list[str]) -> str:
-    place = f"epoch {trainer.epoch + 1}/{trainer.max_epoch}"
-    if files:
-        place += f", batch {trainer.batch_idx + 1}/{trainer.num_batches}"
-        place += f", on {_some(files)}"
-    kept = last_checkpoint(Path(trainer.output_dir))
+def _sentence(cfg: CfgNode, state: RunState, what: str, batch: str = "") -> str:
+    rate, kept = state.optimiser.param_groups[0]["lr"], last_checkpoint(Path(cfg.OUTPUT_DIR))
+    left = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written yet"
     return (
-        f"{what} is infinite or not a number in {place} (learning rate "
-        f"{trainer.get_current_lr():.4g}, precision {trainer.settings.PREC}); lower OPTIM.LR, or "
-        f"choose PREC fp32 or bf16; "
-        + (f"the last good checkpoint is {kept}" if kept else "no checkpoint was written yet")
+        f"{what} is infinite or not a number in epoch {state.epoch + 1}/{cfg.OPTIM.MAX_EPOCH}"
+        f"{batch} (learning rate {rate:.4g}, precision {state.precision.name}); lower OPTIM.LR, or "
+        f"choose PREC fp32 or bf16; {left}"
     )

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, and whether that fits a run."""
+"""The identity that a checkpoint holds, and whether it fits a run."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ import logging
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 from yacs.config import CfgNode
 
 from models.clip.weights import some
-from runs import parallel as distributed
-from runs.config import extend_cfg, read_run_config
+from runs import parallel
+from runs.config import default_config, read_run_config
 from runs.config_rules import flat
 from runs.record import git_revision, versions
-
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
+from runs.state import RunState
 
 logger = logging.getLogger(__name__)
 
@@ -61,30 +58,31 @@ TOWERS = ("trainer", "backbone", "weights", "context_length")
 CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them differ, and config keys
 
 
-def identity(trainer: CLIPTrainer, *, to_train: bool = True) -> dict[str, Any]:
+def identity(cfg: CfgNode, state: RunState, *, to_train: bool = True) -> dict[str, Any]:
     """What a checkpoint of this run says of itself; plain data.
 
     Args:
-        trainer: of the run.
+        cfg: of the run.
+        state: of the run.
         to_train: read the training pictures, too, which an evaluation does not need.
     """
-    config, dataset = deciding(trainer.cfg), trainer.dm.dataset
+    config = training_keys(cfg) | {"TEST.FINAL_MODEL": state.final_model}
     return {
-        "trainer": trainer.cfg.TRAINER.NAME,
-        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
-        "weights": trainer.weights,
-        "class_names": trainer.class_names,
-        "context_length": context_length(trainer.model.learned),
-        "dataset": label(trainer),
-        "own_name": getattr(dataset, "own_name", ""),
-        "all_classes": text_digest(list(getattr(dataset, "all_class_names", ()))),
-        "data": getattr(dataset, "digest", ""),
-        "pictures": trainer.training_pictures if to_train else "",
-        "settings": settings(trainer),
+        "trainer": cfg.TRAINER.NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
+        "weights": state.weights,
+        "class_names": state.class_names,
+        "context_length": context_length(state.learned),
+        "dataset": state.label,
+        "own_name": getattr(state.dataset, "own_name", ""),
+        "all_classes": text_digest(list(getattr(state.dataset, "all_class_names", ()))),
+        "data": getattr(state.dataset, "digest", ""),
+        "pictures": state.pictures if to_train else "",
+        "settings": settings(cfg, state),
         "config": config,
         "config_digest": text_digest(config),
         "version": versions() | {"git": git_revision()},
-        **trainer.own_identity(),
+        **state.compatibility,
     }
 
 
@@ -94,7 +92,7 @@ def text_digest(value: Any) -> str:
 
 
 def digest(module: nn.Module) -> str:
-    """12 hexadecimal digits that tell weights apart; the statistics of a ResNet are among them."""
+    """12 hexadecimal digits of weights; the statistics of a ResNet are among them."""
     total = hashlib.sha256()
     statistics = [(n, b) for n, b in module.named_buffers() if ".running_" in n]
     for name, value in [*module.named_parameters(), *statistics]:
@@ -109,7 +107,7 @@ def context_length(learned: nn.Module | None) -> int | None:
     return next((p.shape[-2] for n, p in parameters.items() if n.split(".")[-1] == "ctx"), None)
 
 
-def deciding(cfg: CfgNode) -> dict[str, Any]:
+def training_keys(cfg: CfgNode) -> dict[str, Any]:
     """The keys that decide what a run learns, by full name; plain data."""
     return {
         key: list(value) if isinstance(value, tuple) else value
@@ -118,36 +116,40 @@ def deciding(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def label(trainer: CLIPTrainer) -> str:
-    """The name of a run's data in results and tables."""
-    return str(getattr(trainer.dm.dataset, "label", trainer.cfg.DATASET.NAME))
+def prediction_keys(state: RunState) -> set[str]:
+    """The keys that a prediction of the trained model depends on."""
+    own = {
+        f"TRAINER.{node}.{key}"
+        for node, settings in state.settings.items()
+        for key in settings.of_the_model()
+    }
+    return own | set(AT_TEST)
 
 
-def settings(trainer: CLIPTrainer) -> dict[str, Any]:
+def settings(cfg: CfgNode, state: RunState) -> dict[str, Any]:
     """The settings that decide a result and differ from the defaults, by full name; plain data.
 
-    What was learned elsewhere has the settings that it was learned with; of this run's own count
+    Weights of another run have the settings that they were trained with; of this run's own count
     those that a prediction depends on. Where nothing is learned, no others count.
     """
-    found = changed_settings(trainer.cfg, set(trainer.settings_read()))
-    if distributed.processes() > 1 and trainer.trained:
-        found["processes"] = distributed.processes()
-    if trainer.model.learned is None:
-        kept = {*predicting(trainer), "MODEL.BACKBONE.NAME"}
-        return {key: value for key, value in found.items() if key in kept}
-    if trainer.trained_settings is None:
+    found = changed_settings(cfg, set(state.settings))
+    if state.final_model == default_settings()["TEST.FINAL_MODEL"]:
+        found.pop("TEST.FINAL_MODEL", None)  # asked for, but there is nothing to choose by
+    if parallel.processes() > 1 and state.trained:
+        found["processes"] = parallel.processes()
+    now = prediction_keys(state)
+    if state.learned is None:
+        now |= {"MODEL.BACKBONE.NAME"}
+    elif state.trained_settings is None:
         return found
-    now = predicting(trainer)
-    before = {key: value for key, value in trainer.trained_settings.items() if key not in now}
+    before = {k: v for k, v in (state.trained_settings or {}).items() if k not in now}
     return before | {key: value for key, value in found.items() if key in now}
 
 
 @cache
 def default_settings() -> dict[str, Any]:
-    """The deciding keys with their defaults."""
-    defaults = get_cfg_default()
-    extend_cfg(defaults)
-    return deciding(defaults)
+    """The training keys with their defaults."""
+    return training_keys(default_config())
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def nodes_of(cfg: CfgNode) -> set[str]:
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
-    """The deciding keys of a config that differ from the defaults and have no column.
+    """The training keys of a config that differ from the defaults and have no column.
 
     Args:
         cfg: a config.
@@ -185,7 +187,7 @@ def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
     usual = default_settings()
     found = {
         key: _without_seed(value)
-        for key, value in deciding(cfg).items()
+        for key, value in training_keys(cfg).items()
         if usual.get(key) != value
         and key not in NAMED
         and (key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes)
@@ -217,42 +219,34 @@ def _teacher(cfg: CfgNode, folder: str) -> str:
     return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
 
 
-def predicting(trainer: CLIPTrainer) -> set[str]:
-    """The keys among them that a prediction of the trained model depends on."""
-    own = {
-        f"TRAINER.{node}.{key}"
-        for node, settings in trainer.settings_read().items()
-        for key in settings.of_the_model()
-    }
-    return own | set(AT_TEST)
-
-
-def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: bool) -> None:
+def check(
+    cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path, *, to_train: bool
+) -> None:
     """Compare a checkpoint with a run; published ones say nothing of themselves and pass.
 
     Args:
-        trainer: of the run.
+        cfg: of the run.
+        state: of the run.
         saved: content of the checkpoint.
         path: of the checkpoint, for the message.
-        to_train: to go on training, where all that decides it must agree, not to evaluate.
+        to_train: to go on training, where all that decides it must be equal, not to evaluate.
 
     Raises:
         ValueError: names all that differs, and why it matters.
     """
-    there, here = saved.get("identity") or {}, identity(trainer, to_train=to_train)
-    keys = dict.fromkeys((*TOWERS, *trainer.own_identity(), *_of_the_data(there, here, to_train)))
+    there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
+    keys = dict.fromkeys((*TOWERS, *state.compatibility, *_data_keys(there, here, to_train)))
     wrong = [key for key in keys if key in there and there[key] != here[key]]
-    other = _differing_settings(trainer, there.get("config", {}), here["config"], to_train)
     if to_train and there.get("version", here["version"]) != here["version"]:
         was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}
         logger.warning("%s was written with %s: last digits may differ now", path, was)
-    if not wrong and not other:
+    differ = [_difference(key, there[key], here[key], WHY[key]) for key in wrong]
+    differ += _differing_settings(state, there.get("config", {}), here["config"], to_train)
+    if not differ:
         return
-    sentence = f"the checkpoint {path} was written with " + "; ".join(
-        [_difference(key, there[key], here[key], WHY[key]) for key in wrong] + other
-    )
+    sentence = f"the checkpoint {path} was written with " + "; ".join(differ)
     can_be_meant = all(key in CAN_BE_MEANT for key in wrong)
-    if can_be_meant and trainer.cfg.MODEL.ALLOW_MISMATCH:
+    if can_be_meant and cfg.MODEL.ALLOW_MISMATCH:
         logger.warning("%s; it is loaded all the same (--allow-mismatch)", sentence)
         return
     raise ValueError(
@@ -261,8 +255,8 @@ def check(trainer: CLIPTrainer, saved: dict[str, Any], path: Path, *, to_train: 
     )
 
 
-def _of_the_data(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> list[str]:
-    """What must agree about the data.
+def _data_keys(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> list[str]:
+    """What must be equal about the data.
 
     A run goes on with all that it began with. It is evaluated on any data, but those of one name
     must not have changed, else pictures that it was trained on may be tested.
@@ -276,9 +270,9 @@ def _of_the_data(there: dict[str, Any], here: dict[str, Any], to_train: bool) ->
 
 
 def _differing_settings(
-    trainer: CLIPTrainer, there: dict[str, Any], here: dict[str, Any], to_train: bool
+    state: RunState, there: dict[str, Any], here: dict[str, Any], to_train: bool
 ) -> list[str]:
-    keys = set(here) if to_train else predicting(trainer)
+    keys = set(here) if to_train else prediction_keys(state)
     differ = [k for k, v in here.items() if k in keys and k in there and there[k] != v]
     why = "the run would not go on as it began" if to_train else "it was not trained to be so used"
     return [_difference(k, there[k], here[k], why if k == differ[-1] else "") for k in differ]

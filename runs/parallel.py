@@ -1,9 +1,9 @@
-"""One run over several processes, a GPU each: torchrun and DistributedDataParallel.
+"""torch.distributed helpers: one run over several processes, a GPU each.
 
     torchrun --standalone --nproc-per-node 2 train.py ...
 
-W processes with batches of B are one process with batches of W * B, to rounding: the order of the
-pictures is drawn once and dealt out, gradients are averaged, and what a memory is written from is
+W processes with batches of B are one process with batches of W * B, to rounding: rank 0 draws the
+order of the pictures for all, gradients are averaged, and what a memory is written from is
 gathered before it is written. Without torchrun nothing here changes anything.
 """
 
@@ -14,28 +14,26 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from dassl.utils import set_random_seed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from models.classifier import Step
 
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
+logger = logging.getLogger(__name__)
 
-
-PATIENCE = timedelta(hours=12)  # for the process that evaluates
+PATIENCE = timedelta(hours=12)  # while rank 0 evaluates, the others wait
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 T = TypeVar("T")
 
 
-class SaidByMainError(ValueError):
-    """What went wrong in the first process, which says it."""
+class Rank0Error(ValueError):
+    """An error of rank 0, raised in the other processes; rank 0 reports it."""
 
     said_by_main = True
 
@@ -46,18 +44,18 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is, from 0; as torchrun says it, before they have met, too."""
+    """The number of this process, from 0; known from torchrun before they have met, too."""
     return int(os.environ.get("RANK", 0))
 
 
 def is_main() -> bool:
-    """Whether this process writes files and speaks."""
+    """Whether this process writes files and logs."""
     return rank() == 0
 
 
 @contextmanager
 def process_group(use_cuda: bool) -> Iterator[None]:
-    """Meet the other processes that torchrun has started, if it has.
+    """Connect to the other processes that torchrun has started, if it has.
 
     Raises:
         ValueError: there are fewer GPUs than processes on this machine.
@@ -82,11 +80,11 @@ def process_group(use_cuda: bool) -> Iterator[None]:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """Let one process through before the others, as where files are made that all read.
+def rank0_first() -> Iterator[None]:
+    """Run a block on rank 0 before the others, as where it makes files that all read.
 
     Raises:
-        SaidByMainError: in the others, what went wrong in the first.
+        Rank0Error: in the others, if it failed there.
     """
     if not is_main():
         _share(None, None)
@@ -100,60 +98,59 @@ def main_first() -> Iterator[None]:
     _share(None, None)
 
 
-def on_main(work: Callable[[], T]) -> T:
-    """Do something in one process; the others wait, and get its result.
+def on_rank0(work: Callable[[], T]) -> T:
+    """Call a function on rank 0; all processes get its result.
 
     Raises:
-        SaidByMainError: in the others, what went wrong there.
+        Rank0Error: in the others, if it failed there.
     """
-    if not is_main():
-        return _share(None, None)
-    try:
-        found = work()
-    except Exception as error:
-        _share(None, error)
-        raise
+    found: Any = None
+    with rank0_first():
+        if is_main():
+            found = work()
     return _share(found, None)
 
 
+@contextmanager
+def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter a context on rank 0; the others go on once it has.
+
+    Raises:
+        Rank0Error: in the others, if it failed there.
+    """
+    with ExitStack() as stack:
+        on_rank0(lambda: stack.enter_context(context) and None)
+        yield
+
+
 def _share(found: Any, error: Exception | None) -> Any:
-    """What the first process found; its error, in the others."""
+    """Send rank 0's result or error to the others."""
     if processes() == 1:
         return found
     shared = [found, error and str(error)]
     dist.broadcast_object_list(shared)
     if shared[1] is not None and not is_main():
-        raise SaidByMainError(shared[1])
+        raise Rank0Error(shared[1])
     return shared[0]
 
 
-@contextmanager
-def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """Enter a context in one process; the others go on once it has.
-
-    Raises:
-        SaidByMainError: in the others, what went wrong there.
-    """
-    with ExitStack() as stack:
-        on_main(lambda: stack.enter_context(context) and None)
-        yield
-
-
-def everyones(value: T) -> list[T]:
-    """What each process brings, in their order; it must be picklable."""
+def all_gather(value: T) -> list[T]:
+    """The values of all processes, by rank; picklable."""
     found: list[Any] = [value] * processes()
     if len(found) > 1:
         dist.all_gather_object(found, value)
     return found
 
 
-logger = logging.getLogger(__name__)
+def broadcast(module: nn.Module) -> None:
+    """Copy parameters and buffers of rank 0 to the others, so that rounding does not add up."""
+    if processes() > 1:
+        for value in (*module.parameters(), *module.buffers()):
+            dist.broadcast(value.detach(), 0)
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
-
-class Share(Sampler[int]):
-    """Every W-th picture of an order that one process draws; the same number for each process.
+class RankSampler(Sampler[int]):
+    """Every W-th picture of an order that rank 0 draws; the same number for each process.
 
     Args:
         order: a sampler that knows its length.
@@ -166,26 +163,19 @@ class Share(Sampler[int]):
         return len(self.order) // processes()
 
     def __iter__(self) -> Iterator[int]:
-        order = on_main(lambda: list(self.order))
+        order = on_rank0(lambda: list(self.order))
         return iter(order[rank() :: processes()][: len(self)])
 
 
-def deal_out(loader: Any) -> None:
+def split_over_processes(loader: Any) -> None:
     """Give a training loader this process's share of the pictures.
 
     TRAIN_X.BATCH_SIZE stays the batch of each process.
     """
     if processes() > 1:
         batches = loader.batch_sampler
-        batches.sampler = Share(loader.sampler)
+        batches.sampler = RankSampler(loader.sampler)
         batches.drop_last = len(batches.sampler) >= batches.batch_size
-
-
-def draw_apart(trainer: CLIPTrainer) -> None:
-    """Seed the other processes of a new run differently, that augmentations differ."""
-    seed = trainer.cfg.SEED
-    if rank() and seed >= 0 and trainer.start_epoch == 0:
-        set_random_seed(seed + rank())
 
 
 class _Stepping(nn.Module):
@@ -202,7 +192,7 @@ class _Stepping(nn.Module):
 def stepper(model: nn.Module) -> Callable[[Tensor, Tensor], Step]:
     """The model's training step; its gradients become the mean over processes.
 
-    The processes begin with the weights of the first.
+    The processes begin with the weights of rank 0.
     """
     if processes() == 1:
         return model.step
@@ -210,29 +200,22 @@ def stepper(model: nn.Module) -> Callable[[Tensor, Tensor], Step]:
         if next(model.learned.parameters()).is_cuda:
             nn.SyncBatchNorm.convert_sync_batchnorm(model.learned)
         else:
-            logger.warning("Batch norm sees the pictures of one process only on a CPU")
+            logger.warning("On a CPU, batch norm uses the pictures of one process only")
     return DistributedDataParallel(
         _Stepping(model), broadcast_buffers=False, find_unused_parameters=True
     )
 
 
 def gathered(step: Step) -> Step:
-    """A step with the evidence and the labels of all processes: what `remember` reads."""
+    """A step with the evidence and the labels of all processes, for `update_memory`."""
     if processes() == 1:
         return step
-    target = step.target._replace(label=_everyones(step.target.label))
-    return step._replace(memory_inputs=tuple(map(_everyones, step.memory_inputs)), target=target)
+    target = step.target._replace(label=_gather_rows(step.target.label))
+    return step._replace(memory_inputs=tuple(map(_gather_rows, step.memory_inputs)), target=target)
 
 
-def _everyones(x: Tensor) -> Tensor:
+def _gather_rows(x: Tensor) -> Tensor:
     """(B, ...) of each process -> (W * B, ...)."""
     found = [torch.empty_like(x) for _ in range(processes())]
     dist.all_gather(found, x.contiguous())
     return torch.cat(found)
-
-
-def agree(module: nn.Module) -> None:
-    """Take over parameters and buffers of the first process, lest rounding adds up."""
-    if processes() > 1:
-        for value in (*module.parameters(), *module.buffers()):
-            dist.broadcast(value.detach(), 0)

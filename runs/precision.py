@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 import torch
-from dassl.engine import TrainerX
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from models.clip.blocks import cast_products
 from models.clip.image_tower import ResNetEncoder, VisualEncoder
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class Precision:
     """Set once on a model; gives the context of the forward pass and scales the loss.
 
-    - fp32: as it says.
+    - fp32: everything in float32.
     - fp16: the frozen towers in half precision, what is learned in float32. CUDA only; elsewhere
       fp32 with a warning.
     - amp: automatic mixed precision (float16 and a scaled loss on CUDA, bfloat16 elsewhere).
@@ -26,7 +26,7 @@ class Precision:
     """
 
     def __init__(self, name: str, model: nn.Module, device: torch.device) -> None:
-        self.device, self.amp_dtype, self.scaler = device, None, None
+        self.name, self.device, self.amp_dtype, self.scaler = name, device, None, None
         if name == "fp16" and device.type != "cuda":
             logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
         elif name == "fp16":
@@ -43,18 +43,15 @@ class Precision:
         dtype = self.amp_dtype or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
 
-    def descend(self, trainer: TrainerX, loss: Tensor) -> None:
-        """Gradients and one optimiser step; with a scaled loss in float16.
-
-        Whether the numbers are finite is looked at behind the step, see `runs.health`.
-        """
-        trainer.model_zero_grad()
+    def descend(self, optimiser: Optimizer, loss: Tensor) -> None:
+        """Gradients and one optimiser step; with a scaled loss in float16."""
+        optimiser.zero_grad()
         if self.scaler is None:
             torch.autograd.backward(loss)
-            trainer.model_update()
+            optimiser.step()
             return
         torch.autograd.backward(self.scaler.scale(loss))
-        self.scaler.step(trainer.optim)
+        self.scaler.step(optimiser)
         self.scaler.update()
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind for tables: results.json and config.yaml."""
+"""What a run leaves for tables: results.json, predictions.csv and config.yaml."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
+
+
+def changed(cfg: CfgNode, values: dict[str, Any]) -> CfgNode:
+    """A frozen copy of a config in which some keys, by full name, have other values."""
+    other = cfg.clone()
+    other.defrost()
+    for key, value in values.items():
+        *nodes, last = key.split(".")
+        reduce(getattr, nodes, other)[last] = value
+    other.freeze()
+    return other
 
 
 def write_config(cfg: CfgNode, directory: str | Path) -> None:

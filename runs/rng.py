@@ -1,6 +1,6 @@
-"""Where the random numbers stand: of this process, and of the workers that read pictures.
+"""States of the random generators: of this process, and of the workers that read pictures.
 
-States travel and are saved as text: short, and read without executing anything.
+They are saved as text: short, and read without executing anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEY = "random_state_of_worker"  # in a batch: (number of the worker, its state b
 def capture() -> str:
     """States of Python's, NumPy's and torch's generators, those of the GPUs included."""
     version, words, gauss = random.getstate()
-    name, keys, position, *normal = np.random.get_state()  # noqa: NPY002 - what Dassl's transforms draw from
+    name, keys, position, *normal = np.random.get_state()  # noqa: NPY002 - Dassl draws from it
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     state = {
         "python": [version, array("I", words).tobytes().hex(), gauss],
@@ -112,7 +112,7 @@ class _Sending:
 
 
 class _Restoring:
-    """Begin a worker as ever, then put it where it was."""
+    """Begin a worker as usual, then restore its state."""
 
     def __init__(self, states: dict[int, str], begin: Callable[[int], None] | None) -> None:
         self.states, self.begin = states, begin

@@ -9,12 +9,13 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from dassl.data.transforms import build_transform
 from torch import Tensor
+from yacs.config import CfgNode
 
 from datasets.pictures import open_picture
 from datasets.splits import read_json
@@ -23,19 +24,22 @@ from runs.config_rules import flat
 from runs.data import upright
 from runs.draw import draw, one_a_class, to_pixels
 from runs.files import write_text
+from runs.state import RunState
 
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
-
+PICTURES = 4
+KEPT = "kept_patches"
+SENT = "wandb.json"  # in the output folder: the run's id there, and the last row that was sent
+ROWS = 100  # that may wait within an epoch
 
 logger = logging.getLogger(__name__)
 
 
-def cut(folder: Path, epochs: int, batches: int) -> None:
-    """Take out what was logged after some epochs; files that then hold nothing are removed.
+def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
+    """Take what was logged after some epochs out of TensorBoard's files; empty ones are removed.
 
     Dassl counts tags under `train/` in batches, all others in epochs. Those under `test/` are of
-    the final evaluation, which is always to come.
+    the final evaluation, which is always to come. (SummaryWriter's purge_step is one number for all
+    tags, and only hides.)
 
     Args:
         folder: of the event files.
@@ -52,8 +56,7 @@ def cut(folder: Path, epochs: int, batches: int) -> None:
         return  # whoever cannot read them will not add to them
     for path in files:
         events = [Event.FromString(record) for record in _records(path)]
-        size = path.stat().st_size
-        kept = [event for event in events if _shorten(event, epochs, batches)]
+        kept = [event for event in events if _keep(event, epochs, batches)]
         if not any(event.HasField("summary") for event in kept):
             path.unlink()
             continue
@@ -62,7 +65,7 @@ def cut(folder: Path, epochs: int, batches: int) -> None:
             writer = RecordWriter(file)
             for event in kept:
                 writer.write(event.SerializeToString())
-        if unfinished.stat().st_size < size:
+        if unfinished.stat().st_size < path.stat().st_size:
             unfinished.replace(path)
         unfinished.unlink(missing_ok=True)
 
@@ -75,21 +78,16 @@ def _records(path: Path) -> Iterator[bytes]:
         yield from RawEventFileLoader(str(path)).Load()
 
 
-def _shorten(event: object, epochs: int, batches: int) -> bool:
-    """Take the values out of an event that are to be written again; False where none is left."""
-    values = event.summary.value  # type: ignore[attr-defined]
+def _keep(event: Any, epochs: int, batches: int) -> bool:
+    """Take out the values that will be written again; False where none is left."""
+    values = event.summary.value
     if not values:
         return True  # the head of the file
-    step = event.step  # type: ignore[attr-defined]
     done = {"train": epochs * batches, "test": 0}
-    stay = [v for v in values if step < done.get(v.tag.split("/")[0], epochs)]
+    stay = [v for v in values if event.step < done.get(v.tag.split("/")[0], epochs)]
     del values[:]
     values.extend(stay)
     return bool(stay)
-
-
-SENT = "wandb.json"  # in the output folder: the run's id there, and the last row that was sent
-ROWS = 100  # that may wait within an epoch
 
 
 def _sent(path: Path) -> tuple[str, int]:
@@ -105,32 +103,36 @@ class WandbWriter:
     """Takes what a SummaryWriter takes, and sends a row for each batch that has numbers.
 
     A row is sent when the next one begins; up to `ROWS` wait for the end of their epoch. What was
-    sent is written down, so a run that goes on sends nothing twice.
+    sent is written down, so a run that goes on sends nothing twice. (`sync_tensorboard=True` would,
+    and puts the values of an epoch into rows of their own.)
+
+    Args:
+        cfg: of the run.
+        label: name of its data.
+        batches: in an epoch.
+        resumed: go on with the run there.
+
+    Raises:
+        ValueError: it cannot be begun, as without an account.
     """
 
-    def __init__(self, trainer: CLIPTrainer) -> None:
-        """Begin the run there, or go on with it.
-
-        Raises:
-            ValueError: it cannot be begun, as without an account.
-        """
+    def __init__(self, cfg: CfgNode, label: str, batches: int, *, resumed: bool) -> None:
         import wandb
 
-        cfg, self.batches = trainer.cfg, len(trainer.train_loader_x)
+        self.batches, self.picture = batches, wandb.Image
         self.file = Path(cfg.OUTPUT_DIR) / SENT
         self.id, self.sent = secrets.token_hex(4), -1
-        if trainer.start_epoch and self.file.is_file():
+        if resumed and self.file.is_file():
             self.id, self.sent = _sent(self.file)
         self.rows: dict[int, dict[str, Any]] = {}
-        self.picture = wandb.Image
         try:
             self.run = wandb.init(
                 id=self.id,
                 resume="allow" if cfg.TRAIN.WANDB == "online" else None,
                 mode=cfg.TRAIN.WANDB,
                 project=os.environ.get("WANDB_PROJECT", "spotlighter"),
-                name=f"{cfg.TRAINER.NAME} {cfg.DATASET.LABEL} seed {cfg.SEED}",
-                config=flat(cfg),
+                name=f"{cfg.TRAINER.NAME} {label} seed {cfg.SEED}",
+                config=flat(cfg) | {"DATASET.LABEL": label},
                 dir=cfg.OUTPUT_DIR,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
@@ -152,23 +154,21 @@ class WandbWriter:
         """Put a value into its row.
 
         Args:
-            tag: its name; under `train/` steps count batches, elsewhere epochs.
+            tag: its name.
             value: number or picture.
-            step: which batch, or which epoch, whose last batch is then meant.
+            step: under `train/` a batch, elsewhere an epoch, whose last batch is then meant.
         """
         row = step if tag.startswith("train/") else (step + 1) * self.batches - 1
         if row <= self.sent:
             return
-        if row not in self.rows and self.rows and (len(self.rows) >= ROWS or self.epoch_is_over()):
-            self.send()
+        if row not in self.rows and self.rows:
+            epoch_is_over = (max(self.rows) + 1) % self.batches == 0
+            if epoch_is_over or len(self.rows) >= ROWS:
+                self.send()
         self.rows.setdefault(row, {"epoch": (row + 1) / self.batches})[tag] = value
 
-    def epoch_is_over(self) -> bool:
-        """Whether the rows that wait end with that of an epoch's last batch."""
-        return (max(self.rows) + 1) % self.batches == 0
-
     def send(self) -> None:
-        """Send the rows that wait, and write down how far that was."""
+        """Send the rows that wait, and write down which was the last."""
         for row, values in self.rows.items():
             self.run.log(values, step=row)
         self.sent = max(self.rows, default=self.sent)
@@ -181,15 +181,10 @@ class WandbWriter:
         self.run.finish()
 
 
-PICTURES = 4
-KEPT = "kept_patches"
-
-
 class Writers:
-    """Several writers as one, for `write_scalar` and this module."""
+    """Several writers as one."""
 
     def __init__(self, writers: Sequence[Any]) -> None:
-        """Pass everything on to these."""
         self.writers = writers
 
     def add_scalar(self, *args: Any) -> None:
@@ -208,42 +203,26 @@ class Writers:
             writer.close()
 
 
-def make_ready(trainer: CLIPTrainer, log_dir: Path) -> None:
-    """Before TensorBoard's file is opened: earlier ones keep what the run will not write again."""
-    cut(log_dir, trainer.start_epoch, len(trainer.train_loader_x))
-
-
-def with_wandb(trainer: CLIPTrainer, writer: Any) -> Any:
-    """TensorBoard's writer (None without the package), and one for Weights & Biases if wanted."""
-    if trainer.cfg.TRAIN.WANDB == "off":
-        return writer
-    pass
-
-    return Writers([w for w in (writer, WandbWriter(trainer)) if w is not None])
-
-
-def note_epoch(trainer: CLIPTrainer, writer: Any) -> None:
+def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
     """The scalars of the head, and what it keeps of a few fixed pictures; nothing without a head.
 
     Neither the random numbers of the run nor its parameters change.
+
+    Raises:
+        OSError: the logs cannot be written.
     """
-    head = trainer.model.head
+    head = model.head
     if writer is None or head is None:
         return
     scalars = head_scalars(head)
     values = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
     for name, value in zip(scalars, values, strict=True):
-        trainer.write_scalar(f"head/{name}", value, trainer.epoch)
-    devices = [trainer.device] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        picture = kept_patches(trainer)
-    if picture is None:
-        return
-    try:
-        writer.add_image(KEPT, picture, trainer.epoch, dataformats="HWC")
-    except OSError as error:
-        logger.warning("The logs are no longer written: %s", error)
-        trainer.close_writer()
+        writer.add_scalar(f"head/{name}", value, state.epoch)
+    device = state.precision.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        picture = kept_patches(cfg, state, model)
+    if picture is not None:
+        writer.add_image(KEPT, picture, state.epoch, dataformats="HWC")
 
 
 def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
@@ -265,37 +244,34 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def kept_patches(trainer: CLIPTrainer) -> Any:
+def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
     """Draw validation pictures, else test pictures, of a few classes, and what is kept of each.
 
     Returns:
         (height, width, 3), 8 bits; None where no picture can be read.
     """
-    dataset, cfg, model = trainer.dm.dataset, trainer.cfg, trainer.model
     transform: Any = build_transform(cfg, is_train=False)
     images, names = [], []
-    for item in one_a_class(dataset.val or dataset.test, PICTURES):
-        try:
+    for item in one_a_class(state.dataset.val or state.dataset.test, PICTURES):
+        with suppress(OSError, ValueError):  # the evaluation says what is wrong with it
             images.append(transform(open_picture(item.impath, upright(cfg))))
-        except (OSError, ValueError):
-            continue  # the evaluation says what is wrong with it
-        names.append(item.classname)
+            names.append(item.classname)
     if not images:
         return None
-    trainer.set_model_mode("eval")
+    model.eval()
     batch = torch.stack(images)
-    with trainer.precision.autocast():
-        out = model.forward_all(batch.to(trainer.device))
+    with state.precision.autocast():
+        out = model.forward_all(batch.to(state.precision.device))
     chances, best = out.logits.softmax(-1).max(-1)
-    said = [
-        f"{name}\nsaid: {trainer.class_names[i]} {chance:.0%}"
+    captions = [
+        f"{name}\nsaid: {state.class_names[i]} {chance:.0%}"
         for name, i, chance in zip(names, best.tolist(), chances.tolist(), strict=True)
     ]
     title = (
-        f"{cfg.DATASET.NAME}, epoch {trainer.epoch + 1}: the patches kept, "
+        f"{cfg.DATASET.NAME}, epoch {state.epoch + 1}: the patches kept, "
         "level 1 in yellow, level 2 in blue"
     )
     grid = round(model.base.visual.num_patches**0.5)
     pixels = to_pixels(batch, cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
     kept, level1 = out.head.selection.indices, model.head.options.level1
-    return draw(pixels, kept, grid, level1, said, title)
+    return draw(pixels, kept, grid, level1, captions, title)

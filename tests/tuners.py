@@ -12,7 +12,7 @@ from models.spotlighter.options import HeadOptions
 from tests.conftest import make_clip
 from trainers import TRAINERS, extend_cfg
 from trainers.promptkd import Projector, PromptKDModel, StudentPrompts
-from trainers.settings import Run
+from trainers.settings import BuildContext
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 WORDS = "a photo of a"
@@ -33,7 +33,7 @@ def make_run(class_names):
     cfg = get_cfg_default()
     extend_cfg(cfg)
     cfg.TRAINER.COOP.CTX_INIT = WORDS
-    return Run(cfg, SimpleNamespace(classnames=list(class_names)))
+    return BuildContext(cfg, SimpleNamespace(classnames=list(class_names)))
 
 
 def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:

@@ -32,7 +32,7 @@ from lab.bench.progress import Report
 from models.clip.fetch import digest_of
 from runs.checkpoint import find_checkpoint
 from runs.files import write_text
-from runs.identity import deciding
+from runs.identity import training_keys
 from runs.record import git_revision, versions
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.quiet import quiet
@@ -87,10 +87,10 @@ def preparation(cfg: CfgNode) -> dict[str, Any]:
 def describe(args: argparse.Namespace, trainer: CLIPTrainer, form: ExportForm) -> dict[str, Any]:
     """What model.json says."""
     checkpoint = None
-    if trainer.loaded_epoch is not None:
+    if trainer.state.loaded_epoch is not None:
         path = find_checkpoint(args.model_dir, trainer.checkpoint_name)
         digest = digest_of(path)
-        checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.loaded_epoch}
+        checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.state.loaded_epoch}
     packages = {name: version(name) for name in PACKAGES if args.format != "torch"}
     return {
         "trainer": trainer.cfg.TRAINER.NAME,
@@ -100,7 +100,7 @@ def describe(args: argparse.Namespace, trainer: CLIPTrainer, form: ExportForm) -
         "input": "image",
         "outputs": form.output_names,
         "checkpoint": checkpoint,
-        "config": deciding(trainer.cfg),
+        "config": training_keys(trainer.cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
 

@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from inference.predictor import SpotlighterPredictor
-from runs.data import ahead
+from runs.data import prefetch
 from runs.faults import sentence
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.shared.prediction_rows import WRITERS
@@ -134,7 +134,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
             draw = Overlays(args.spotlight, predictor)
         bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         task = stack.enter_context(bar).add_task("", total=len(paths))
-        for batch in ahead(read_batches(predictor, paths, args.batch_size)):
+        for batch in prefetch(read_batches(predictor, paths, args.batch_size)):
             for fault in batch.faults:
                 console.print(f"predict: skipped: {fault}", markup=False, highlight=False)
             found = predictor.predict(batch.pictures, topk=args.topk, batch_size=args.batch_size)

@@ -1,52 +1,67 @@
-"""What all CLIP trainers share: load, freeze, optimise, precision; evaluation and checkpoints."""
+"""The base class of the methods: the one place where they meet the engine, Dassl.
+
+A method is a class with `settings_class`, `node` and `build`; it may override the hooks. What
+surrounds the training of any method is in `runs`, in functions of the config, the model and a
+`RunState`.
+"""
 
 from __future__ import annotations
 
+import datetime
 import logging
-from functools import cached_property
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from dassl.data import DataManager
-from dassl.engine import TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import count_num_param
+from dassl.utils import set_random_seed
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from datasets.subsets import picture_digest
 from models.classifier import CLIPClassifier
-from runs import checkpoint, health, identity
-from runs import data as calibration
-from runs import data as pictures
-from runs import evaluate as evaluation
-from runs import parallel as data_parallel
-from runs import parallel as distributed
-from runs import record as run_record
-from runs import resume as resuming
-from runs import watch as live_logs
+from runs import checkpoint, data, evaluate, health, identity, parallel, record, resume, watch
 from runs.average import EpochAverage
 from runs.backbone import checked, load_backbone
 from runs.precision import Precision
-from runs.rng import WorkerStates
-from trainers.published import RENAMED, to_our_names
-from trainers.settings import Run, Settings, add_settings, log_unused_context, read_settings
+from runs.state import RunState
+from trainers.published import RENAMED, read_for_run
+from trainers.settings import (
+    BuildContext,
+    Settings,
+    add_settings,
+    log_unused_context,
+    read_settings,
+)
+
+logger = logging.getLogger(__name__)
+
+register = TRAINER_REGISTRY.register()
+trainer_named = TRAINER_REGISTRY.get
+trainer_names = TRAINER_REGISTRY.registered_names
 
 
-class PromptTuner(TrainerX):
-    """A trainer is a `Settings` class, a config node, and `build`.
+class CLIPTrainer(TrainerX):
+    """Trains what a method builds. The model's `learned` is what is registered and saved.
 
     Attributes:
+        node: of TRAINER, that has the method's keys.
+        settings_class: these keys, their defaults and checks.
+        checkpoint_name: folder of the checkpoints in the run's.
         learns: whether there is anything to train.
         takes_head: whether a Spotlighter head can stand on its tuner.
     """
 
     node: str
     settings_class: type[Settings]
+    checkpoint_name = "prompt_learner"
     learns = True
     takes_head = False
     settings: Any
+
+    # What a method says
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -55,14 +70,14 @@ class PromptTuner(TrainerX):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: Any, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: Any, run: BuildContext
     ) -> CLIPClassifier:
         """The model: images -> logits, with the trainable part under `.learned`."""
         raise NotImplementedError
 
     @classmethod
-    def model_classes(cls, run: Run) -> list[str]:
-        """The classes that the model knows; those of the run, if the trainer does not say more."""
+    def model_classes(cls, run: BuildContext) -> list[str]:
+        """The classes that the model knows; those of the run, if the method does not say more."""
         return list(run.dataset.classnames)
 
     @classmethod
@@ -76,160 +91,20 @@ class PromptTuner(TrainerX):
         return False
 
     @property
-    def tuner(self) -> tuple[type[PromptTuner], Any]:
+    def tuner(self) -> tuple[type[CLIPTrainer], Any]:
         """Whose prompts are tuned, and its settings: this trainer, or the base of a head."""
         return type(self), self.settings
 
-    def build_clip(self, tuner: CLIPClassifier) -> nn.Module:
+    def wrap(self, tuner: CLIPClassifier) -> nn.Module:
         """The model of this trainer: the tuner, or a head on it."""
         return tuner
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Read and check the settings before anything is loaded."""
-        self.settings = read_settings(cfg, self.node, self.settings_class)
-
-
-logger = logging.getLogger(__name__)
-
-
-class CLIPTrainer(PromptTuner):
-    """Trains what a `PromptTuner` declares.
-
-    The model says what its loss is and what it remembers after a step. Exactly one module, the
-    model's `learned`, is registered and saved.
-    """
-
-    checkpoint_name = "prompt_learner"
-    trained = chosen_elsewhere = False  # whether another project chose the epoch
-    loaded_epoch: int | None = None
-    trained_on = ""  # the data set that loaded weights come from, where it is another run's
-    trained_settings: dict[str, Any] | None = None  # what loaded weights were learned with
-    average: EpochAverage | None = None
-    best_epoch = 0  # the best on validation pictures so far, counted from 1
-
-    def build_data_loader(self) -> None:
-        """Build the loaders; best_val without a validation split of its own becomes last_step."""
-        with distributed.main_first():
-            self.dm = dm = DataManager(self.cfg, dataset_wrapper=pictures.KeptPictures)
-        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
-        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
-        self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
-        self.num_source_domains = dm.num_source_domains
-        self.cfg = pictures.changed(self.cfg, "DATASET.LABEL", identity.label(self))
-        self.final_model = self.cfg.TEST.FINAL_MODEL  # as it was asked for
-        self.unreadable: dict[str, set[str]] = {}  # what was skipped, by split
-        self.turned: dict[str, set[int]] = {}  # whose EXIF data call for a turn, by split
-        self.cfg, self.epoch_chosen_by = pictures.who_chooses_the_epoch(self.cfg, self.dm.dataset)
-        self.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
-        if self.transductive:
-            self.train_loader_x = pictures.loader_of_all_classes(self.cfg)
-        data_parallel.deal_out(self.train_loader_x)
-
-    def build_model(self) -> None:
-        """Load CLIP, build the model on it, register what is learned."""
-        cfg = self.cfg
-        (tuner, settings), run = self.tuner, Run(cfg, self.dm.dataset)
-        names = tuner.model_classes(run)
-        logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
-        clip = load_backbone(cfg.MODEL, cfg.INPUT)
-        self.class_names = checked(self.dm.dataset.classnames, clip)
-        self.weights = identity.digest(clip)
-        tuned = calibration.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
-        self.model = self.build_clip(tuned).to(self.device)
-        self.precision = Precision(self.settings.PREC, self.model, self.device)
-        learned = self.model.learned
-        if learned is None:
-            return
-        if (weights := tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH)) is not None:
-            self.average = EpochAverage(learned, weights)
-        self.optim = build_optimizer(learned, cfg.OPTIM, param_groups=self.parameter_groups())
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
-        self.step = data_parallel.stepper(self.model)
-        logger.info("Learned parameters: %s", f"{self.num_learned():,}")
-        for node, read in self.settings_read().items():
-            log_unused_context(node, read, identity.context_length(learned))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters to train, in groups for the optimiser."""
         return [{"params": [p for p in self.model.learned.parameters() if p.requires_grad]}]
 
-    @cached_property
-    def training_pictures(self) -> str:
-        """Digest of what the training and validation pictures hold."""
-        dataset = self.dm.dataset
-        return picture_digest([*(dataset.train_x or ()), *(dataset.val or ())])
-
-    def num_learned(self) -> int:
-        """Trainable scalars."""
-        return count_num_param(self.model.learned) if self.model.learned is not None else 0
-
-    def before_train(self) -> None:
-        """Begin with MODEL.INIT_WEIGHTS, resume if there is something, else learn what to prune."""
-        self.workers = WorkerStates()
-        health.require_pairs(self)
-        if self.cfg.MODEL.INIT_WEIGHTS:
-            checkpoint.start_from(self, Path(self.cfg.MODEL.INIT_WEIGHTS))
-        super().before_train()
-        resuming.begin(self)
-        calibration.calibrate_pruner(self)
-        data_parallel.draw_apart(self)
-
-    def init_writer(self, log_dir: Any) -> None:
-        """Open the logs that can be watched, in one process; see `runs.watch`."""
-        if distributed.is_main():
-            live_logs.make_ready(self, Path(log_dir))
-            super().init_writer(log_dir)
-            self._writer = live_logs.with_wandb(self, self._writer)
-
-    def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
-        """Set the whole model's mode, so that it forgets what it kept for an evaluation."""
-        super().set_model_mode(mode, names)
-        self.model.train(mode == "train")
-
-    def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Images and labels on the device."""
-        batch = pictures.readable_for_training(self, batch)
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device)
-
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
-        self.workers.note(batch)
-        with self.precision.autocast():
-            step = self.step(*self.parse_batch_train(batch))
-            total = torch.stack(list(step.losses.values())).sum()
-        self.precision.descend(self, total)
-        self.model.remember(data_parallel.gathered(step))
-        summary = health.numbers_of_step(self, batch, step, total)
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
-        return summary
-
-    def after_epoch(self) -> None:
-        """Count the epoch's parameters where they are averaged, then evaluate and save."""
-        data_parallel.agree(self.model.learned)
-        if self.average is not None:
-            self.average.add(self.epoch)
-        if self.epoch + 1 == self.max_epoch:
-            self.finish()
-        live_logs.note_epoch(self, self._writer)
-        super().after_epoch()
-        if self.cfg.TRAIN.CHECKPOINT_FREQ < 0 and self.epoch + 1 < self.max_epoch:
-            self.save_model(self.epoch, self.output_dir)
-
-    def finish(self) -> None:
-        """After the last step, before anything is saved."""
-        if self.average is not None:
-            self.average.install()
-        if self.cfg.TRAINER.NAME in RENAMED:
-            logger.info(
-                "The authors' code of %s reads checkpoints of this run after "
-                "tools/convert_checkpoint.py; without it, it loads nothing and does not say so",
-                self.cfg.TRAINER.NAME,
-            )
-
-    def own_identity(self) -> dict[str, Any]:
-        """What beside trainer, towers and settings must agree between a checkpoint and a run."""
+    def compatibility(self) -> dict[str, Any]:
+        """What beside trainer, towers and settings must be equal in a checkpoint and a run."""
         return dict(self.model.identity())
 
     def settings_read(self) -> dict[str, Settings]:
@@ -237,28 +112,266 @@ class CLIPTrainer(PromptTuner):
         tuner, settings = self.tuner
         return {tuner.node: settings, self.node: self.settings}
 
-    def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    # Hooks of a method; they do nothing here
+
+    def before_training(self) -> None:
+        """Called before the first epoch, also of a run that goes on."""
+
+    def end_of_epoch(self) -> None:
+        """Called after the last step of an epoch, before anything is evaluated or saved."""
+
+    def end_of_training(self) -> None:
+        """Called after the last step of all, before anything is evaluated or saved."""
+
+    # Building
+
+    def __init__(self, cfg: CfgNode) -> None:
+        model = cfg.TEST.FINAL_MODEL
+        self.state = RunState(
+            final_model=model, selected_by=model, checkpoint_name=self.checkpoint_name
+        )
+        super().__init__(cfg)
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Read and check the settings before anything is loaded."""
+        self.settings = read_settings(cfg, self.node, self.settings_class)
+
+    def build_data_loader(self) -> None:
+        """Build the loaders."""
+        cfg, state = self.cfg, self.state
+        with parallel.rank0_first():
+            self.dm = dm = DataManager(cfg, dataset_wrapper=data.CachedDataset)
+        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
+        self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
+        self.num_source_domains = dm.num_source_domains
+        state.final_model = state.selected_by = data.final_model(cfg, dm.dataset)
+        state.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
+        if state.transductive:
+            logger.warning(
+                "Training also sees pictures of new classes, without labels (transductive)"
+            )
+            every = record.changed(cfg, {"DATASET.SUBSAMPLE_CLASSES": "all"})
+            manager = DataManager(every, dataset_wrapper=data.CachedDataset)
+            self.train_loader_x = manager.train_loader_x
+        parallel.split_over_processes(self.train_loader_x)
+
+    def build_model(self) -> None:
+        """Load CLIP, build the model on it, register what is learned."""
+        cfg, state, dataset = self.cfg, self.state, self.dm.dataset
+        (tuner, settings), run = self.tuner, BuildContext(cfg, dataset)
+        names = tuner.model_classes(run)
+        logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
+        clip = load_backbone(cfg.MODEL, cfg.INPUT)
+        self.class_names = state.class_names = checked(dataset.classnames, clip)
+        state.dataset = dataset
+        state.label = str(getattr(dataset, "label", cfg.DATASET.NAME))
+        state.weights, state.settings = identity.digest(clip), self.settings_read()
+        tuned = data.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
+        self.model = self.wrap(tuned).to(self.device)
+        state.precision = Precision(self.settings.PREC, self.model, self.device)
+        state.learned, state.compatibility = self.model.learned, self.compatibility()
+        if state.learned is not None:
+            self.build_optimiser(tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH))
+
+    def build_optimiser(self, epoch_weights: Tensor | None) -> None:
+        """Build what trains the model, and register what is learned."""
+        state, learned = self.state, self.model.learned
+        if epoch_weights is not None:
+            state.average = EpochAverage(learned, epoch_weights)
+        groups = self.parameter_groups()
+        self.optim = build_optimizer(learned, self.cfg.OPTIM, param_groups=groups)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        state.optimiser, state.scheduler = self.optim, self.sched
+        self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
+        self.step = parallel.stepper(self.model)
+        logger.info("Learned parameters: %s", f"{state.num_learned:,}")
+        for node, read in state.settings.items():
+            log_unused_context(node, read, identity.context_length(learned))
+
+    # Training; these override the engine
+
+    def before_train(self) -> None:
+        """Begin with MODEL.INIT_WEIGHTS, or go on with a run that was interrupted."""
+        cfg, state = self.cfg, self.state
+        health.require_pairs(cfg, self.model.learned, self.train_loader_x)
+        if cfg.MODEL.INIT_WEIGHTS:
+            self.start_from(Path(cfg.MODEL.INIT_WEIGHTS))
+        super().before_train()
+        state.trained = True
+        state.epoch = self.epoch = max(0, self.start_epoch - 1)  # evaluated if all epochs are done
+        _ = state.pictures  # as they are now, not when the first checkpoint is written
+        self.begin_record()
+        state.workers.watch(self.train_loader_x)
+        self.train_loader_x.dataset.keep()
+        data.calibrate_pruner(cfg, state, self.model)
+        if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
+            set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
+        self.before_training()
+
+    def start_from(self, given: Path) -> None:
+        """Take over what another run has learned; the optimiser begins anew.
+
+        What is filled from the training pictures, a bank and a pruner, is filled from this run's.
+
+        Args:
+            given: a checkpoint, or the output folder of a run.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it does not fit.
+        """
+        path = given
+        if given.is_dir():
+            path = checkpoint.find_checkpoint(given, self.checkpoint_name)
+        saved = read_for_run(self.cfg, self.state, self.model, path)
+        state, own = saved["state_dict"], self.model.learned.state_dict()
+        state = {k: v for k, v in state.items() if not k.startswith(checkpoint.STATISTICS)}
+        state |= {k: v for k, v in own.items() if k.startswith(checkpoint.STATISTICS)}
+        checkpoint.load_into(self.model.learned, {"state_dict": state}, path)
+        logger.info("Starting from %s (MODEL.INIT_WEIGHTS)", path)
+
+    def init_writer(self, log_dir: Any) -> None:
+        """Open the logs of `runs.watch` on rank 0."""
+        if not parallel.is_main():
+            return
+        batches = len(self.train_loader_x)
+        watch.remove_later_events(Path(log_dir), self.start_epoch, batches)
+        super().init_writer(log_dir)
+        if self.cfg.TRAIN.WANDB != "off":
+            resumed = self.start_epoch > 0
+            wandb = watch.WandbWriter(self.cfg, self.state.label, batches, resumed=resumed)
+            self._writer = watch.Writers([w for w in (self._writer, wandb) if w is not None])
+
+    def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
+        """Set the mode of the whole model, so that it drops what it kept for an evaluation."""
+        self.model.train(mode == "train")
+
+    def before_epoch(self) -> None:
+        """Note the epoch."""
+        self.state.epoch = self.epoch
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+        """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
+        cfg, state = self.cfg, self.state
+        state.workers.note(batch)
+        with state.precision.autocast():
+            step = self.step(*data.training_batch(cfg, state, batch))
+            total = torch.stack(list(step.losses.values())).sum()
+        state.precision.descend(self.optim, total)
+        self.model.update_memory(parallel.gathered(step))
+        place = f"batch {self.batch_idx + 1}/{self.num_batches}"
+        summary = health.numbers_of_step(cfg, state, step, total, batch["impath"], place)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return summary
+
+    def after_epoch(self) -> None:
+        """Count the epoch's parameters where they are averaged, then evaluate and save."""
+        is_last, frequency = self.epoch + 1 == self.max_epoch, self.cfg.TRAIN.CHECKPOINT_FREQ
+        self.end_of_epoch()
+        parallel.broadcast(self.model.learned)
+        if self.state.average is not None:
+            self.state.average.add(self.epoch)
+        if is_last:
+            self._finish()
+        try:
+            watch.note_epoch(self.cfg, self.state, self.model, self._writer)
+        except OSError as error:
+            logger.warning("The logs are no longer written: %s", error)
+            self.close_writer()
+        if self.state.final_model == "best_val" and not self.cfg.TEST.NO_TEST:
+            self._keep_if_best(self.test(split="val"))
+        if is_last or frequency < 0 or (frequency and (self.epoch + 1) % frequency == 0):
+            self.save_model(self.epoch, self.output_dir)
+
+    def _finish(self) -> None:
+        if self.state.average is not None:
+            self.state.average.install()
+        if self.cfg.TRAINER.NAME in RENAMED:
+            logger.info(
+                "The authors' code of %s reads checkpoints of this run after "
+                "tools/convert_checkpoint.py; without it, it loads nothing and does not say so",
+                self.cfg.TRAINER.NAME,
+            )
+        self.end_of_training()
+
+    def _keep_if_best(self, result: float) -> None:
+        if result > self.state.best_result:
+            self.state.best_result = result
+            name = checkpoint.BEST
+            self.save_model(self.epoch, self.output_dir, val_result=result, model_name=name)
+
+    def after_train(self) -> None:
+        """Evaluate the model that is wanted, unless NO_TEST, and log how long it took."""
+        logger.info("Finish training")
+        if not self.cfg.TEST.NO_TEST:
+            if self.state.final_model == "best_val":
+                logger.info("Deploy the model with the best val performance")
+                self.load_model(self.output_dir)
+            else:
+                logger.info("Deploy the last-epoch model")
+            self.test()
+        seconds = round(time.time() - self.time_start)
+        logger.info("Elapsed: %s", datetime.timedelta(seconds=seconds))
+        self.close_writer()
+
+    # Checkpoints and results; these override the engine, too
+
+    def save_model(
+        self,
+        epoch: int,
+        directory: str | Path,
+        is_best: bool = False,
+        val_result: float | None = None,
+        model_name: str = "",
+    ) -> None:
         """Save the run; see `runs.resume.save`."""
-        resuming.save(self, epoch, directory, *args, **kwargs)
+        how: dict[str, Any] = {"is_best": is_best, "model_name": model_name}
+        resume.save(self.cfg, self.state, directory, epoch, val_result=val_result, **how)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
-        return resuming.resume(self, directory)
+        return resume.resume(self.cfg, self.state, directory)
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load learned weights for evaluation; nothing is loaded that does not fit."""
-        checkpoint.load(self, directory, epoch)
+        """Load learned weights for evaluation, without a folder none.
 
-    def to_our_names(self, state: dict[str, Any], path: Path) -> dict[str, Any]:
-        """What a published checkpoint holds, under the names of this project."""
-        return to_our_names(state, self.model, path)
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it does not fit; nothing is loaded.
+        """
+        if not directory:
+            logger.info("No --model-dir: evaluating without learned weights")
+            return
+        path, state = checkpoint.find_checkpoint(directory, self.checkpoint_name, epoch), self.state
+        saved = read_for_run(self.cfg, state, self.model, path)
+        checkpoint.load_into(self.model.learned, saved, path)
+        state.loaded_epoch = saved["epoch"]
+        state.selected_by = checkpoint.selected_by(path, epoch)
+        state.foreign = "identity" not in saved
+        state.trained_settings = (saved.get("identity") or {}).get("settings")
+        logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
 
     def begin_record(self) -> None:
-        """Say what the run is, once nothing can be refused; what stood there is another run's."""
-        cfg = pictures.changed(self.cfg, "TEST.FINAL_MODEL", self.final_model)
-        distributed.on_main(lambda: run_record.begin(cfg, self.output_dir))
+        """Write config.yaml, and remove earlier results, once nothing can be refused."""
+        cfg = record.changed(self.cfg, {"DATASET.LABEL": self.state.label})
+        parallel.on_rank0(lambda: record.begin(cfg, self.output_dir))
 
-    @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluate a split; the final evaluation (no split named) writes results.json."""
-        return distributed.on_main(lambda: evaluation.test(self, split))
+        return parallel.on_rank0(lambda: self._test(split))
+
+    def _test(self, asked: str | None) -> float:
+        cfg, state = self.cfg, self.state
+        split = evaluate.split_to_test(cfg, asked, self.val_loader)
+        halves = []
+        if asked is None and self.reports_halves(cfg):
+            halves = [evaluate.Half(cfg, name, self.class_names) for name in record.HALVES]
+        loader = self.val_loader if split == "val" else self.test_loader
+        found = evaluate.evaluate(cfg, state, self.model, loader, self.evaluator, split, halves)
+        for name, value in found.results.items():
+            self.write_scalar(f"{split}/{name}", value, self.epoch)
+        if asked is None:
+            evaluate.write(cfg, state, self.model, found, split, halves)
+        return next(iter(found.results.values()))

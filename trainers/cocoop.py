@@ -6,7 +6,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,8 +14,8 @@ from models.clip.blocks import unit
 from models.clip.text_tower import Prompts
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings
 
 BOTTLENECK = 16  # the meta-network is so many times narrower inside than the image feature
 
@@ -82,7 +81,7 @@ class CoCoOpSettings(Settings):
         return super().problems() + self.at_least(1, "N_CTX")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class CoCoOp(CLIPTrainer):
     """Conditional prompt learning (Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557)."""
 
@@ -92,7 +91,7 @@ class CoCoOp(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: CoCoOpSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: CoCoOpSettings, run: BuildContext
     ) -> CoCoOpModel:
         """CLIP with prompts that each image shifts."""
         prompts = ConditionalPrompts(

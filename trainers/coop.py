@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,8 +12,8 @@ from models.classifier import CLIPClassifier
 from models.clip.blocks import unit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import POSITIONS, PromptLearner
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class CoOpModel(CLIPClassifier):
         return unit(self.text(self.learned())[0])
 
 
-@TRAINER_REGISTRY.register()
+@register
 class CoOp(CLIPTrainer):
     """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
 
@@ -59,7 +58,7 @@ class CoOp(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: BuildContext
     ) -> CoOpModel:
         """CLIP with learned prompts."""
         prompts = PromptLearner(
@@ -73,7 +72,7 @@ class CoOp(CLIPTrainer):
         )
         return CoOpModel(clip, prompts)
 
-    def own_identity(self) -> dict[str, Any]:
+    def compatibility(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""
-        own = super().own_identity()
+        own = super().compatibility()
         return own | {"class_names": self.class_names} if self.model.learned.csc else own

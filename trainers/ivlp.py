@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,8 +14,8 @@ from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks,
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings, context_of_words
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings, context_of_words
 from trainers.vpt import encode_with_prompts, random_prompts
 
 
@@ -124,7 +123,7 @@ def independent_prompts(
     )
 
 
-@TRAINER_REGISTRY.register()
+@register
 class IVLP(CLIPTrainer):
     """Independent vision-language prompts, MaPLe's baseline (https://arxiv.org/abs/2210.03117).
 
@@ -137,7 +136,7 @@ class IVLP(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: IVLPSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: IVLPSettings, run: BuildContext
     ) -> IVLPModel:
         """CLIP with independent prompts in both towers."""
         return IVLPModel(clip, independent_prompts(clip, class_names, settings))

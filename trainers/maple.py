@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,8 +16,8 @@ from models.clip.image_tower import VisualTokens, require_blocks, require_vit
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings, context_of_words
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings, context_of_words
 
 STD = 0.02  # of randomly initialised prompts
 
@@ -109,7 +108,7 @@ class MaPLeSettings(Settings):
         return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class MaPLe(CLIPTrainer):
     """Multi-modal prompt learning (Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117)."""
 
@@ -120,7 +119,7 @@ class MaPLe(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: MaPLeSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: MaPLeSettings, run: BuildContext
     ) -> MaPLeModel:
         """CLIP with coupled prompts in both towers."""
         prompts = MultiModalPrompts(

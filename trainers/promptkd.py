@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -22,18 +21,12 @@ from models.clip.tokenizer import normalise_name
 from runs.backbone import load_backbone
 from runs.checkpoint import find_checkpoint, load_into, read_checkpoint
 from runs.identity import digest, teacher_folder
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, register, trainer_named
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
-from trainers.settings import Run, Settings, read_settings
+from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import template
 from trainers.vpt import VisualPrompts, encode_with_prompts
-
-if TYPE_CHECKING:
-    from trainers.base import CLIPTrainer
-
-    pass
-    from trainers.settings import Run
 
 
 class Projector(nn.Module):
@@ -179,7 +172,9 @@ logger = logging.getLogger(__name__)
 CONTEXT = 77  # tokens of CLIP
 
 
-def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) -> CLIPClassifier:
+def build_teacher(
+    class_names: list[str], settings: PromptKDSettings, run: BuildContext
+) -> CLIPClassifier:
     """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with `name` and `digest`.
 
     - "": zero-shot CLIP of TEACHER_NAME.
@@ -207,12 +202,12 @@ def build_teacher(class_names: list[str], settings: PromptKDSettings, run: Run) 
     return teacher
 
 
-def teacher_of_run(folder: Path, class_names: list[str], run: Run) -> CLIPClassifier:
+def teacher_of_run(folder: Path, class_names: list[str], run: BuildContext) -> CLIPClassifier:
     """The tuned model of an earlier run."""
     from runs.config import read_run_config
 
     cfg = read_run_config(folder)
-    trainer: type[CLIPTrainer] = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    trainer: type[CLIPTrainer] = trainer_named(cfg.TRAINER.NAME)
     settings = read_settings(cfg, trainer.node, trainer.settings_class)
     backbone = cfg.MODEL.BACKBONE
     cfg.MODEL.TRUST_WEIGHTS = run.cfg.MODEL.TRUST_WEIGHTS
@@ -228,7 +223,7 @@ def teacher_of_run(folder: Path, class_names: list[str], run: Run) -> CLIPClassi
 
 
 def published_teacher(
-    folder: Path, class_names: list[str], settings: PromptKDSettings, run: Run
+    folder: Path, class_names: list[str], settings: PromptKDSettings, run: BuildContext
 ) -> CLIPClassifier:
     """A PromptSRC teacher in the layout that PromptKD's authors published."""
     try:
@@ -328,7 +323,7 @@ class PromptKDSettings(Settings):
         return found
 
 
-@TRAINER_REGISTRY.register()
+@register
 class PromptKD(CLIPTrainer):
     """Prompt distillation (Li et al., CVPR 2024, https://arxiv.org/abs/2403.02781).
 
@@ -349,7 +344,7 @@ class PromptKD(CLIPTrainer):
         cfg.TRAINER.MODAL = MODALS[0]
 
     @classmethod
-    def model_classes(cls, run: Run) -> list[str]:
+    def model_classes(cls, run: BuildContext) -> list[str]:
         """TRAINER.MODAL base2novel: all classes of the data set, base and new; cross: the run's.
 
         Raises:
@@ -376,7 +371,7 @@ class PromptKD(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: BuildContext
     ) -> PromptKDModel:
         """The student beside its teacher."""
         width = require_vit(clip.visual).conv1.out_channels

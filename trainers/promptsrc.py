@@ -7,16 +7,15 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.clip.blocks import full_precision, unit
 from models.clip.tokenizer import normalise_name
 from runs.average import gaussian_weights
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, register
 from trainers.ivlp import IndependentPrompts, IVLPModel, IVLPSettings, independent_prompts
-from trainers.settings import Run
+from trainers.settings import BuildContext
 from trainers.templates import DIVERSE
 
 
@@ -105,7 +104,7 @@ class PromptSRCSettings(IVLPSettings):
         )
 
 
-@TRAINER_REGISTRY.register()
+@register
 class PromptSRC(CLIPTrainer):
     """Self-regulating prompts (Khattak et al., ICCV 2023, https://arxiv.org/abs/2307.06948)."""
 
@@ -116,7 +115,7 @@ class PromptSRC(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: BuildContext
     ) -> PromptSRCModel:
         """CLIP with independent prompts in both towers."""
         names = [normalise_name(name) for name in class_names]

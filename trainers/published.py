@@ -13,24 +13,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
+from runs import identity
 from runs.checkpoint import read_checkpoint
+from runs.state import RunState
 
-# In order; the first that fits counts.
-RENAMES = (
-    (r"prompt_learner\.(.+)", r"\1"),
-    (r"image_encoder\.VPT", "vision.0"),
-    (r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", r"vision.\1"),
-    (r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", r"text_deeper.\1"),
-    (r"VPT_image_trans\.conv1\.0\.(.+)", r"projector.inner.\1"),
-    (r"VPT_image_trans\.conv1\.1\.(.+)", r"projector.norm.\1"),
-    (r"VPT_image_trans\.conv1\.3\.(.+)", r"projector.outer.\1"),
-    (r"mid_image_trans\.conv1\.0\.(.+)", r"local.inner.\1"),
-    (r"mid_image_trans\.conv1\.1\.(.+)", r"local.norm.\1"),
-    (r"mid_image_trans\.conv1\.3\.(.+)", r"local.outer.\1"),
+BLOCK = "transformer.resblocks.*.VPT_shallow"
+# Published name, our name, and how much further the published number counts. The first that fits
+# counts; * is a number or a word.
+NAMES = (
+    ("image_encoder.VPT", "vision.0", 0),
+    (f"image_encoder.{BLOCK}", "vision.*", 0),
+    (f"text_encoder.{BLOCK}", "text_deeper.*", 1),
+    ("VPT_image_trans.conv1.0.*", "projector.inner.*", 0),
+    ("VPT_image_trans.conv1.1.*", "projector.norm.*", 0),
+    ("VPT_image_trans.conv1.3.*", "projector.outer.*", 0),
+    ("mid_image_trans.conv1.0.*", "local.inner.*", 0),
+    ("mid_image_trans.conv1.1.*", "local.norm.*", 0),
+    ("mid_image_trans.conv1.3.*", "local.outer.*", 0),
+    ("extractor.weight", "memory.extractor.weight", 0),
 )
-LAYER = {"inner": 0, "norm": 1, "outer": 3}
+PREFIX = "prompt_learner."
 MEMORY = "Memory"  # folder of TextRefiner's second checkpoint
 # These save the whole model, and their context within it.
 WHOLE = ("MaPLe", "IVLP", "PromptSRC", "TextRefiner")
@@ -39,9 +44,22 @@ RENAMED = (*WHOLE, "VPT", "PromptKD")
 HALF = 5e-3  # a weight stored in float16 or bfloat16 lies within this, relatively
 
 
-def to_our_names(
-    state: dict[str, Any], model: CLIPClassifier | nn.Module, path: Path
-) -> dict[str, Any]:
+def read_for_run(cfg: CfgNode, state: RunState, model: nn.Module, path: Path) -> dict[str, Any]:
+    """A checkpoint, ours or a published one, for the model of a run, under our names.
+
+    Raises:
+        ValueError: it is of another trainer, CLIP or use.
+    """
+    saved = read_checkpoint(path)
+    identity.check(cfg, state, saved, path, to_train=False)
+    if "identity" not in saved and state.learned is not None:
+        own = state.learned.state_dict()  # published projects know no pruning
+        pruner = {k: v for k, v in own.items() if k.startswith("pruner.")}
+        saved["state_dict"] = to_our_names(saved["state_dict"], model, path) | pruner
+    return saved
+
+
+def to_our_names(state: dict[str, Any], model: nn.Module, path: Path) -> dict[str, Any]:
     """Rename what was learned, compare and drop what was frozen.
 
     Args:
@@ -57,16 +75,14 @@ def to_our_names(
         return state
     if hasattr(model.learned, "memory") and "memory.slots" not in state:
         state = state | memory_of(path)
-    frozen = frozen_part(model)
-    learned = {}
+    frozen, learned = frozen_part(model), {}
     for name, value in state.items():
-        if name in frozen or name.startswith("prompt_learner.ZS_image_encoder."):
-            own = frozen.get(name.replace("prompt_learner.ZS_image_encoder", "image_encoder"))
+        if name in frozen or name.startswith(f"{PREFIX}ZS_image_encoder."):
+            own = frozen.get(name.replace(f"{PREFIX}ZS_image_encoder", "image_encoder"))
             require_equal(name, value, own, path)
         else:
-            new_name = rename(name)
             is_pointwise = torch.is_tensor(value) and value.dim() == 4
-            learned[new_name] = value.flatten(1) if is_pointwise else value
+            learned[our_name(name)] = value.flatten(1) if is_pointwise else value
     return learned
 
 
@@ -113,32 +129,26 @@ def require_equal(name: str, value: Tensor, own: Tensor | None, path: Path) -> N
     )
 
 
-def rename(name: str) -> str:
-    """Our name of something learned; a name that no rule knows stays as it is."""
-    for pattern, replacement in RENAMES:
-        if match := re.fullmatch(pattern, name):
-            new_name = match.expand(replacement)
-            break
-    else:
-        return name
-    if new_name.startswith("text_deeper."):  # counts from block 1, ours from 0
-        return f"text_deeper.{int(new_name.split('.')[1]) - 1}"
-    return new_name
+def our_name(published: str) -> str:
+    """Our name of something learned; an unknown name stays as it is."""
+    if published.startswith(PREFIX):
+        return published.removeprefix(PREFIX)
+    return next((to for to in (_renamed(published, *row) for row in NAMES) if to), published)
 
 
 def published_name(ours: str) -> str:
     """The published name of something learned, without the prefix of the prompt learner."""
-    part, _, rest = ours.partition(".")
-    number, _, kind = rest.partition(".")
-    if part == "vision":
-        block = f"transformer.resblocks.{number}.VPT_shallow"
-        return "image_encoder." + ("VPT" if number == "0" else block)
-    if part == "text_deeper":
-        return f"text_encoder.transformer.resblocks.{int(number) + 1}.VPT_shallow"
-    if part in ("projector", "local"):
-        module = "VPT_image_trans" if part == "projector" else "mid_image_trans"
-        return f"{module}.conv1.{LAYER[number]}.{kind}"
-    return "extractor.weight" if ours == "memory.extractor.weight" else ours
+    rows = ((own, theirs, -offset) for theirs, own, offset in NAMES)
+    return next((to for to in (_renamed(ours, *row) for row in rows) if to), ours)
+
+
+def _renamed(name: str, source: str, target: str, offset: int) -> str:
+    """The name under another pattern, its number lowered by the offset; "" if it does not fit."""
+    match = re.fullmatch(re.escape(source).replace(r"\*", r"(\w+)"), name)
+    if match is None:
+        return ""
+    word = "".join(match.groups())
+    return target.replace("*", str(int(word) - offset) if word.isdecimal() else word)
 
 
 def published_shape(name: str, value: Tensor) -> Tensor:
@@ -179,7 +189,5 @@ def to_published(saved: dict[str, Any], trainer: str, folder: str) -> dict[str, 
         found[MEMORY] = rest | {"memory_item": slots, "state_dict": extractor}
     if trainer in WHOLE:
         beside = ("image_encoder.", "text_encoder.", "mid_image_trans.")
-        state = {
-            k if k.startswith(beside) else f"prompt_learner.{k}": v for k, v in state.items()
-        }
+        state = {k if k.startswith(beside) else PREFIX + k: v for k, v in state.items()}
     return found | {folder: rest | {"state_dict": state}}

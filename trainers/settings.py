@@ -6,7 +6,6 @@ import logging
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from dassl.data.datasets import DatasetBase
 from yacs.config import CfgNode
 
 logger = logging.getLogger(__name__)
@@ -17,11 +16,11 @@ MAX_WORDS = 4  # the tuners with deep prompts start longer contexts at random
 S = TypeVar("S", bound="Settings")
 
 
-class Run(NamedTuple):
+class BuildContext(NamedTuple):
     """What a model may depend on beside CLIP, the class names and its own settings."""
 
     cfg: CfgNode
-    dataset: DatasetBase
+    dataset: Any
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
@@ -20,20 +19,16 @@ from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from runs.data import training_pictures
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings, read_settings
+from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
+from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import DEFAULT
 
 
 def bases() -> dict[str, type[CLIPTrainer]]:
     """The registered trainers whose tuner takes a head, by name."""
-    registered = {name: TRAINER_REGISTRY.get(name) for name in TRAINER_REGISTRY.registered_names()}
-    return {name: registered[name] for name in sorted(registered) if takes_head(registered[name])}
-
-
-def takes_head(trainer: type) -> bool:
-    """Whether a trainer is ours and says so."""
-    return issubclass(trainer, CLIPTrainer) and trainer.takes_head
+    registered = {name: trainer_named(name) for name in sorted(trainer_names())}
+    ours = {name: kind for name, kind in registered.items() if issubclass(kind, CLIPTrainer)}
+    return {name: kind for name, kind in ours.items() if kind.takes_head}
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class SpotlighterSettings(Settings, HeadOptions):
         return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class Spotlighter(CLIPTrainer):
     """A prompt tuner with a Spotlighter head on it."""
 
@@ -83,17 +78,17 @@ class Spotlighter(CLIPTrainer):
         """The base, and its settings."""
         return bases()[self.settings.BASE], self.base_settings
 
-    def build_clip(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
+    def wrap(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
         """The base tuner with a head on it."""
-        settings, run = self.settings, Run(self.cfg, self.dm.dataset)
+        settings, run = self.settings, BuildContext(self.cfg, self.dm.dataset)
         class_names = self.tuner[0].model_classes(run)
         sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
         head = SpotlighterHead(class_names, tuner.text.encode(sentences), settings)
         return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
 
-    def own_identity(self) -> dict[str, Any]:
+    def compatibility(self) -> dict[str, Any]:
         """The base must be the same, too."""
-        return super().own_identity() | {"base": self.settings.BASE}
+        return super().compatibility() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Give the head's scalars a rate of their own and no decay, which would pull them to 0."""
@@ -103,9 +98,8 @@ class Spotlighter(CLIPTrainer):
         rate = self.cfg.OPTIM.LR * self.settings.LR_MULT
         return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
 
-    def before_train(self) -> None:
-        """Resume, or fill the bank from the training images."""
-        super().before_train()
+    def before_training(self) -> None:
+        """Fill the bank from the training images, unless the run goes on with one."""
         if not self.model.head.memory.calibrated:
             self.calibrate()
 
@@ -119,23 +113,21 @@ class Spotlighter(CLIPTrainer):
         self.set_model_mode("eval")
         model, memory = self.model, self.model.head.memory
         statistics = LinearDiscriminant()
-        for image, _ in training_pictures(self):
+        for image, _ in training_pictures(self.cfg, self.state):
             tokens = model.base.encode_image(image, model.patch_path)
             statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
         memory.set_direction(statistics)
         batches = []
-        for image, label in training_pictures(self):
+        for image, label in training_pictures(self.cfg, self.state):
             label = model.base.target(image, label).label
             batches.append((*model.forward_all(image).memory_inputs(), label))
         memory.calibrate(*(torch.cat(column) for column in zip(*batches, strict=True)))
 
-    def after_epoch(self) -> None:
+    def end_of_epoch(self) -> None:
         """Order the slots by evidence before anything is saved."""
         self.model.head.memory.sort_by_mass()
-        super().after_epoch()
 
-    def finish(self) -> None:
+    def end_of_training(self) -> None:
         """Fill the bank anew where image features have moved since it was filled first."""
-        super().finish()
         if self.model.base.learns_images:
             self.calibrate()

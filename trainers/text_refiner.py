@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from dassl.engine import TRAINER_REGISTRY
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
@@ -17,9 +16,9 @@ from models.clip.blocks import at_least_float32, full_precision, gather_tokens, 
 from models.clip.image_tower import VisualTokens, require_vit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
-from trainers.base import CLIPTrainer
+from trainers.base import CLIPTrainer, register
 from trainers.coop import CoOp, CoOpModel
-from trainers.settings import Run, Settings, read_settings
+from trainers.settings import BuildContext, Settings, read_settings
 
 NUM_LOCAL = 5  # patches with the most class-token attention
 
@@ -159,7 +158,7 @@ class TextRefinerModel(CoOpModel):
                 losses["text"] = self.distill * F.l1_loss(unit(text), plain)
         return Step(logits, Target(label), losses, (tokens.detach(),))
 
-    def remember(self, step: Step) -> None:
+    def update_memory(self, step: Step) -> None:
         """Write the mapped tokens of the batch."""
         self.learned.memory.write(*step.memory_inputs)
 
@@ -183,7 +182,7 @@ class TextRefinerSettings(Settings):
         return found + self.at_least(0, "BALANCE", "DISTILL", "ALPHA")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class TextRefiner(CLIPTrainer):
     """TextRefiner with CoOp's prompts (Xie et al., AAAI 2025, https://arxiv.org/abs/2412.08176)."""
 
@@ -207,7 +206,11 @@ class TextRefiner(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: TextRefinerSettings, run: Run
+        cls,
+        clip: nn.Module,
+        class_names: list[str],
+        settings: TextRefinerSettings,
+        run: BuildContext,
     ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
         context, joint = run.cfg.TRAINER.COOP, clip.text_projection.shape[1]

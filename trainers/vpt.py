@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor, nn
 
 from models.classifier import ZeroShotCLIP
@@ -13,8 +12,8 @@ from models.clip.blocks import deep_prompts
 from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
 from models.clip.prune import Pruner
 from models.clip.tokenizer import normalise_name
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings
 
 STD = 0.02  # of randomly initialised prompts
 
@@ -102,7 +101,7 @@ class VPTSettings(Settings):
         return super().problems() + self.at_least(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
 
 
-@TRAINER_REGISTRY.register()
+@register
 class VPT(CLIPTrainer):
     """Visual prompt tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119) on CLIP."""
 
@@ -111,7 +110,7 @@ class VPT(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: VPTSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: VPTSettings, run: BuildContext
     ) -> VPTModel:
         """CLIP with prompts in the image tower."""
         shape = (settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels)

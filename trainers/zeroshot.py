@@ -6,13 +6,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from dassl.engine import TRAINER_REGISTRY
 from torch import nn
 
 from models.classifier import ZeroShotCLIP
 from models.clip.tokenizer import normalise_name
-from trainers.base import CLIPTrainer
-from trainers.settings import Run, Settings
+from trainers.base import CLIPTrainer, register
+from trainers.settings import BuildContext, Settings
 from trainers.templates import ensemble, template
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ class ZeroshotSettings(Settings):
     PREC: str = "fp32"
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP(CLIPTrainer):
     """Zero-shot CLIP with the data set's template (Radford et al., ICML 2021, section 3.1.4)."""
 
@@ -40,7 +39,7 @@ class ZeroshotCLIP(CLIPTrainer):
 
     @classmethod
     def build(
-        cls, clip: nn.Module, class_names: list[str], settings: ZeroshotSettings, run: Run
+        cls, clip: nn.Module, class_names: list[str], settings: ZeroshotSettings, run: BuildContext
     ) -> ZeroShotCLIP:
         """Text features are the mean over the templates."""
         names = [normalise_name(name) for name in class_names]
@@ -58,7 +57,7 @@ class ZeroshotCLIP(CLIPTrainer):
         """There is nothing to load."""
 
 
-@TRAINER_REGISTRY.register()
+@register
 class ZeroshotCLIP2(ZeroshotCLIP):
     """Zero-shot CLIP with the mean of several templates."""
 

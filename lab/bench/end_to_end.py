@@ -11,7 +11,7 @@ from lab.bench.measure import Bench, compared
 from lab.bench.pictures import Source
 from lab.bench.rows import Row
 from lab.bench.works import Classifier, classifier, zero_shot
-from runs.data import ahead
+from runs.data import prefetch
 
 TRAINER = "Spotlighter"
 
@@ -44,7 +44,7 @@ def time_end_to_end(
         own = replace(row, form="ours", dtype=bench.dtype)
         key = "ours" if schedule is None else f"ours, {schedule}"
         rows[key] = own if schedule is None else own.pruned(schedule)
-        works[key] = one_pass(bench, classify, lambda: ahead(loader))
+        works[key] = one_pass(bench, classify, lambda: prefetch(loader))
     timings = bench.clock.compare(works)
     images = len(loader.dataset)
     found = {key: row.timed(timings[key], images) for key, row in rows.items()}

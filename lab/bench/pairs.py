@@ -23,7 +23,7 @@ from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from trainers import TRAINERS, extend_cfg
 from trainers.published import published_state
-from trainers.settings import Run
+from trainers.settings import BuildContext
 from trainers.templates import DEFAULT, DIVERSE
 
 WORDS = "a photo of a"
@@ -64,7 +64,7 @@ def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPC
     extend_cfg(cfg)
     cfg.TRAINER.COOP.CTX_INIT = WORDS
     trainer = TRAINER[name]
-    run = Run(cfg, SimpleNamespace(classnames=list(class_names)))
+    run = BuildContext(cfg, SimpleNamespace(classnames=list(class_names)))
     settings = trainer.settings_class(**settings_of(name, clip))
     tuner = trainer.build(clip, list(class_names), settings, run)
     if name == "PromptSRC":

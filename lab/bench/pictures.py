@@ -22,7 +22,7 @@ from lab.bench.measure import compared
 from lab.bench.names import class_names
 from lab.bench.rows import Row
 from runs.config import merge_file
-from runs.data import KeptPictures
+from runs.data import CachedDataset
 from trainers import extend_cfg
 
 CONFIG = PROJECT / "configs/trainers/Spotlighter/vit_b16_ep20_ctxv1.yaml"
@@ -91,7 +91,7 @@ class Source:
 
     def manager(self, workers: int, cache_mb: int = 0) -> DataManager:
         """The loaders of training and test, as a run builds them."""
-        return DataManager(self.config(workers, cache_mb), dataset_wrapper=KeptPictures)
+        return DataManager(self.config(workers, cache_mb), dataset_wrapper=CachedDataset)
 
     @property
     def note(self) -> str:

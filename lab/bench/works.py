@@ -30,7 +30,7 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[
         step = model.step(images, labels)
         torch.stack(list(step.losses.values())).sum().backward()
         optimiser.step()
-        model.remember(step)
+        model.update_memory(step)
 
     return work
 

@@ -124,7 +124,7 @@ class SpotlightedCLIP(TrainedModel):
         losses |= base.regularisers(image, out.tokens.cls, out.side.text, out.base_logits)
         return Step(out.logits, target, losses, out.memory_inputs())
 
-    def remember(self, step: Step) -> None:
+    def update_memory(self, step: Step) -> None:
         """Write the batch to the bank."""
         self.head.memory.update(*step.memory_inputs, step.target.label)
 

@@ -12,7 +12,7 @@ from PIL import Image
 import train
 from models.clip.load import import_clip
 from runs.config import build_config
-from runs.data import KeptPictures
+from runs.data import CachedDataset
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -50,7 +50,7 @@ def test_a_file_is_read_as_clip_reads_it(mode, tmp_path):
 
     cfg = config(CONFIGS[0])
     picture((300, 200), mode).save(tmp_path / "a.jpg")
-    data = KeptPictures(cfg, [Datum(tmp_path / "a.jpg")], build_transform(cfg, is_train=False))
+    data = CachedDataset(cfg, [Datum(tmp_path / "a.jpg")], build_transform(cfg, is_train=False))
     with Image.open(tmp_path / "a.jpg") as image:
         assert torch.equal(data[0]["img"], _transform(224)(image))
 

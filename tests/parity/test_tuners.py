@@ -84,7 +84,7 @@ def test_three_sgd_steps(pair, images):
         step = ours.step(images, LABEL)
         torch.stack(list(step.losses.values())).sum().backward()
         optimiser.step()
-        ours.remember(step)
+        ours.update_memory(step)
         reference.zero_grad()
         literal.loss(images, LABEL)[0].backward()
         reference.step()

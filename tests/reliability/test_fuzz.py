@@ -21,7 +21,6 @@ from runs import resume as resuming
 from runs.backbone import checked
 from runs.config import build_config
 from runs.config_rules import flat
-from runs.rng import WorkerStates
 from tests.conftest import make_clip
 from tests.reliability.runs import OPTIONS, content, require_equal
 from tools.collect_results import main as collect
@@ -256,14 +255,13 @@ def test_any_metadata_of_a_checkpoint(run, arguments, tmp_path, witness, trainer
     run(trainer, **options)
     set_random_seed(1)
     built = build_trainer(build_config(train.parse_args(arguments(trainer, **options))))
-    built.workers = WorkerStates()
     path = next((tmp_path / "run").glob("*/model.pth.tar-2"))
     whole, rng, found = content(tmp_path / "run", path.name), random.Random(4), []
     every = [place for place in places(whole) if place[0] != "val_result"]
     for place in every + rng.choices(every, k=200):
         torch.save(with_odd(whole, place, rng.choice(ODD)), path)
         try:
-            found.append(resuming.resume(built, tmp_path / "run"))
+            found.append(resuming.resume(built.cfg, built.state, tmp_path / "run"))
         except ValueError:
             assert place[0] in ("identity", "epoch")
             found.append("another run")

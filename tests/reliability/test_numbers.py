@@ -10,7 +10,6 @@ from models.clip.load import TINY_CLIP
 from models.spotlighter.memory import PrototypeMemory
 from runs.precision import Precision
 from tests.reliability.runs import OPTIONS, content
-from trainers.base import CLIPTrainer
 
 
 @pytest.fixture
@@ -108,9 +107,9 @@ def test_weights_that_are_no_numbers_are_not_evaluated(fails, tmp_path, witness,
 def test_scores_that_are_no_numbers_are_not_counted(run, fails, tmp_path, monkeypatch, witness):
     run("CoOp", **OPTIONS)
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
-    inference = CLIPTrainer.model_inference
+    forward = CLIPClassifier.forward
     monkeypatch.setattr(
-        CLIPTrainer, "model_inference", lambda self, image: inference(self, image) * torch.nan
+        CLIPClassifier, "forward", lambda self, image: forward(self, image) * torch.nan
     )
     found = fails("CoOp", "eval", flags=flags, **OPTIONS)
     assert "the scores of a batch are infinite or not a number, on " in found

@@ -9,7 +9,7 @@ from dassl.data.datasets import build_dataset
 
 import train
 from runs.config import build_config
-from runs.data import KeptPictures, ahead
+from runs.data import CachedDataset, prefetch
 from tests.trainers.test_runs import checkpoint, results
 
 SIZE = 64 * 64 * 3 / 2**20  # megabytes of a toy picture
@@ -19,7 +19,7 @@ def training_pictures(arguments, megabytes):
     cfg = build_config(train.parse_args(arguments("CoOp")))
     cfg.defrost()
     cfg.DATALOADER.CACHE_MB = megabytes
-    return KeptPictures(cfg, build_dataset(cfg).train_x, transform=None, is_train=True)
+    return CachedDataset(cfg, build_dataset(cfg).train_x, transform=None, is_train=True)
 
 
 @pytest.mark.parametrize(("megabytes", "kept"), [(0, 0), (5 * SIZE, 5), (1, 24)])
@@ -38,11 +38,11 @@ def test_kept_pictures_train_to_the_same_bits(run, tmp_path):
     assert torch.equal(kept["ctx"], read["ctx"])
 
 
-def test_ahead_keeps_the_order():
-    assert list(ahead(range(20))) == list(range(20))
+def test_prefetch_keeps_the_order():
+    assert list(prefetch(range(20))) == list(range(20))
 
 
-def test_ahead_works_while_the_consumer_does():
+def test_prefetch_works_while_the_consumer_does():
     made = []
 
     def batches():
@@ -50,7 +50,7 @@ def test_ahead_works_while_the_consumer_does():
             made.append(i)
             yield i
 
-    found = ahead(batches(), depth=2)
+    found = prefetch(batches(), depth=2)
     assert next(found) == 0
     deadline = time.monotonic() + 5
     while len(made) < 3 and time.monotonic() < deadline:
@@ -59,19 +59,19 @@ def test_ahead_works_while_the_consumer_does():
     assert list(found) == [1, 2, 3, 4]
 
 
-def test_ahead_passes_errors_on():
+def test_prefetch_passes_errors_on():
     def batches():
         yield 1
         raise OSError("unreadable")
 
-    found = ahead(batches())
+    found = prefetch(batches())
     assert next(found) == 1
     with pytest.raises(OSError, match="unreadable"):
         next(found)
 
 
-def test_ahead_stops_when_nobody_listens():
-    found = ahead(iter(range(1000)))
+def test_prefetch_stops_when_nobody_listens():
+    found = prefetch(iter(range(1000)))
     next(found)
     before = threading.active_count()
     found.close()

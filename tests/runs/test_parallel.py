@@ -130,7 +130,7 @@ def test_alone_it_changes_nothing():
         return 7
 
     assert distributed.processes() == 1
-    assert distributed.on_main(work) == 7
+    assert distributed.on_rank0(work) == 7
     step = object()
     assert data_parallel.gathered(step) is step
 
@@ -138,11 +138,11 @@ def test_alone_it_changes_nothing():
 def test_shares_are_disjoint_and_as_large(monkeypatch):
     monkeypatch.setattr(data_parallel, "processes", lambda: 2)
     order = [5, 3, 1, 0, 2, 4, 6]
-    monkeypatch.setattr(data_parallel, "on_main", lambda work: work())
+    monkeypatch.setattr(data_parallel, "on_rank0", lambda work: work())
     shares = []
     for place in "01":
         monkeypatch.setenv("RANK", place)
-        share = data_parallel.Share(order)
+        share = data_parallel.RankSampler(order)
         shares.append(list(share))
         assert len(share) == 3
     assert shares == [[5, 1, 2], [3, 0, 4]]

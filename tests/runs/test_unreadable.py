@@ -13,7 +13,7 @@ from PIL import Image
 import train
 from datasets.pictures import ORIENTATION
 from runs.config import build_config
-from runs.data import KeptPictures
+from runs.data import CachedDataset
 from tests.trainers.test_runs import results
 
 
@@ -117,7 +117,7 @@ def test_calibration_skips_and_a_head_learns(run, root, pictures, tmp_path):
 def wrapped(arguments, root, *, is_train):
     args = arguments("CoOp", flags=at(root), DATALOADER__SKIP_UNREADABLE=True)
     cfg = build_config(train.parse_args(args))
-    return KeptPictures(cfg, build_dataset(cfg).train_x, transform=None, is_train=is_train)
+    return CachedDataset(cfg, build_dataset(cfg).train_x, transform=None, is_train=is_train)
 
 
 def test_the_next_readable_picture_stands_in_with_its_label(arguments, root):
@@ -190,7 +190,7 @@ def test_own_pictures_are_turned_upright(arguments, tmp_path):
         options = {"DATASET__NAME": "Folder", "INPUT__EXIF": name}
         args = arguments("CoOp", flags=at(tmp_path / "mine"), **options)
         cfg = build_config(train.parse_args(args))
-        assert KeptPictures(cfg, build_dataset(cfg).train_x)[0]["img"].size == size
+        assert CachedDataset(cfg, build_dataset(cfg).train_x)[0]["img"].size == size
 
 
 def test_an_unknown_way_of_turning_is_refused(fails):
