@@ -137,7 +137,7 @@ class CLIPClassifier(TrainedModel):
             attention = self.encode_tower(part, "value", recorder).cls_attention
             assert attention is not None  # a path was asked for
             selected = most_attended(attention)
-            for one, patches in zip(statistics, recorder.seen, strict=True):
+            for one, patches in zip(statistics, recorder.patches, strict=True):
                 one.add(patches, selected)
 
     # Features
