@@ -1,4 +1,7 @@
-"""CoOp: learn the words before the class name."""
+"""CoOp: the words before the class name are learned.
+
+Source: CoOp (Zhou et al., IJCV 2022), https://arxiv.org/abs/2109.01134
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,16 @@ class CoOpSettings(Settings):
     CLASS_TOKEN_POSITION: str = "end"
 
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems()
-        if self.CLASS_TOKEN_POSITION not in POSITIONS:
-            found.append(
-                f"CLASS_TOKEN_POSITION must be one of {', '.join(POSITIONS)}, "
-                f"got {self.CLASS_TOKEN_POSITION!r}"
-            )
+        """A sentence for each value that is wrong."""
+        found, position = super().problems(), self.CLASS_TOKEN_POSITION
+        if position not in POSITIONS:
+            known = ", ".join(POSITIONS)
+            found.append(f"CLASS_TOKEN_POSITION must be one of {known}, got {position!r}")
         return found + self.at_least(1, "N_CTX")
 
 
 class CoOpModel(CLIPClassifier):
-    """CLIP whose text features come from learned prompts (CoOp)."""
+    """CLIP whose text features come from learned prompts."""
 
     def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
         super().__init__(clip)
@@ -50,7 +51,7 @@ class CoOpModel(CLIPClassifier):
 
 @register
 class CoOp(CLIPTrainer):
-    """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
+    """Context optimisation."""
 
     node = "COOP"
     settings_class = CoOpSettings

@@ -1,4 +1,7 @@
-"""IVLP: prompts of both towers, each learned for itself."""
+"""IVLP: prompts of both towers, each learned for itself. The baseline of MaPLe.
+
+Source: MaPLe (Khattak et al., CVPR 2023), section 4.1, https://arxiv.org/abs/2210.03117
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,29 @@ from trainers.settings import BuildContext, Settings, context_of_words
 from trainers.vpt import encode_with_prompts, random_prompts
 
 
+@dataclass(frozen=True)
+class IVLPSettings(Settings):
+    """Keys of TRAINER.IVLP."""
+
+    N_CTX_VISION: int = 2
+    N_CTX_TEXT: int = 2
+    CTX_INIT: str = "a photo of a"
+    PROMPT_DEPTH_VISION: int = 9
+    PROMPT_DEPTH_TEXT: int = 9
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
+        found += self.at_least(0, "PROMPT_DEPTH_VISION")
+        # without prompts in the image tower their number does not count; a published yaml says 0
+        return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
+
+
 class IndependentPrompts(PromptLearner):
     """A context, contexts of deeper text blocks, and prompts of the image tower's blocks.
 
     Learned beside `ctx` (M, W): `text_deeper`, one (M, W) for each of the blocks 1, 2, ...;
     `vision`, one (Mv, Wv) for each of the blocks 0, 1, ...
-
-    Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
     """
 
     def __init__(
@@ -52,23 +71,29 @@ class IndependentPrompts(PromptLearner):
         self.vision = random_prompts(depths[0], *vision_shape)
 
 
-class IVLPModel(CLIPClassifier):
-    """CLIP with independent prompts in both towers.
+def independent_prompts(
+    clip: nn.Module, class_names: list[str], settings: IVLPSettings
+) -> IndependentPrompts:
+    """The prompts that IVLP and PromptSRC learn."""
+    return IndependentPrompts(
+        class_names,
+        clip.token_embedding,
+        depths=(settings.PROMPT_DEPTH_VISION, settings.PROMPT_DEPTH_TEXT),
+        vision_shape=(settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels),
+        tokenizer=tokenizer_of(clip),
+        **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
+    )
 
-    Source: IVLP, the baseline of MaPLe (Khattak et al., CVPR 2023, section 4.1)
-    """
+
+class IVLPModel(CLIPClassifier):
+    """CLIP with independent prompts in both towers."""
 
     learns_images = True
     node = "IVLP"  # whose keys the depths are
-
     visual: VisualEncoder
 
     def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
         """Put the prompts on the towers.
-
-        Args:
-            clip: the model.
-            prompts: of both towers.
 
         Raises:
             ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
@@ -91,44 +116,9 @@ class IVLPModel(CLIPClassifier):
         return unit(self.text(prompts(), seam)[0])
 
 
-@dataclass(frozen=True)
-class IVLPSettings(Settings):
-    """Keys of TRAINER.IVLP."""
-
-    N_CTX_VISION: int = 2
-    N_CTX_TEXT: int = 2
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH_VISION: int = 9
-    PROMPT_DEPTH_TEXT: int = 9
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
-        found += self.at_least(0, "PROMPT_DEPTH_VISION")
-        # without prompts in the image tower their number does not count; a published yaml says 0
-        return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
-
-
-def independent_prompts(
-    clip: nn.Module, class_names: list[str], settings: IVLPSettings
-) -> IndependentPrompts:
-    """The prompts that IVLP and PromptSRC learn."""
-    return IndependentPrompts(
-        class_names,
-        clip.token_embedding,
-        depths=(settings.PROMPT_DEPTH_VISION, settings.PROMPT_DEPTH_TEXT),
-        vision_shape=(settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels),
-        tokenizer=tokenizer_of(clip),
-        **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
-    )
-
-
 @register
 class IVLP(CLIPTrainer):
-    """Independent vision-language prompts, MaPLe's baseline (https://arxiv.org/abs/2210.03117).
-
-    With PROMPT_DEPTH_VISION 0 it is deep language prompting.
-    """
+    """Independent vision-language prompts. With PROMPT_DEPTH_VISION 0: deep language prompting."""
 
     node = "IVLP"
     settings_class = IVLPSettings

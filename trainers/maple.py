@@ -1,4 +1,7 @@
-"""MaPLe: prompts of both towers, coupled, in their first blocks."""
+"""MaPLe: prompts of both towers, coupled, in their first blocks.
+
+Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,24 @@ from trainers.settings import BuildContext, Settings, context_of_words
 STD = 0.02  # of randomly initialised prompts
 
 
+@dataclass(frozen=True)
+class MaPLeSettings(Settings):
+    """Keys of TRAINER.MAPLE."""
+
+    N_CTX: int = 2
+    CTX_INIT: str = "a photo of a"
+    PROMPT_DEPTH: int = 9
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
+
+
 class MultiModalPrompts(PromptLearner):
     """A context, deeper contexts, and linear maps that turn each into prompts of the image tower.
 
     Learned beside `ctx` (M, W): `proj`, W -> Wv; of the J - 1 deeper layers `compound_prompts_text`
     (M, W) and `compound_prompt_projections`, W -> Wv, all equal at the start.
-
-    Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
     """
 
     def __init__(
@@ -95,22 +109,9 @@ class MaPLeModel(CLIPClassifier):
         return unit(self.text(prompts(), seam)[0])
 
 
-@dataclass(frozen=True)
-class MaPLeSettings(Settings):
-    """Keys of TRAINER.MAPLE."""
-
-    N_CTX: int = 2
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH: int = 9
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
-
-
 @register
 class MaPLe(CLIPTrainer):
-    """Multi-modal prompt learning (Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117)."""
+    """Multi-modal prompt learning."""
 
     node = "MAPLE"
     settings_class = MaPLeSettings

@@ -1,4 +1,7 @@
-"""PromptSRC: prompts of both towers, held near to plain CLIP, averaged over epochs."""
+"""PromptSRC: prompts of both towers, held near to plain CLIP, averaged over epochs.
+
+Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,30 @@ from trainers.settings import BuildContext
 from trainers.templates import DIVERSE
 
 
+@dataclass(frozen=True)
+class PromptSRCSettings(IVLPSettings):
+    """Keys of TRAINER.PROMPTSRC."""
+
+    N_CTX_VISION: int = 4
+    N_CTX_TEXT: int = 4
+    TEXT_LOSS_WEIGHT: float = 25.0
+    IMAGE_LOSS_WEIGHT: float = 10.0
+    GPA_MEAN: float = 15.0
+    GPA_STD: float = 1.0
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
+    )
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
+        if self.GPA_STD <= 0:
+            found.append(f"GPA_STD must be above 0, got {self.GPA_STD}")
+        return found
+
+
 class PromptSRCModel(IVLPModel):
-    """CLIP with independent prompts in both towers, and what regulates them (PromptSRC).
+    """CLIP with independent prompts in both towers, and what regulates them.
 
     Text features, image features and predictions are each held near to those of plain CLIP, whose
     text features are a mean over many sentences.
@@ -82,31 +107,9 @@ class PromptSRCModel(IVLPModel):
         }
 
 
-@dataclass(frozen=True)
-class PromptSRCSettings(IVLPSettings):
-    """Keys of TRAINER.PROMPTSRC."""
-
-    N_CTX_VISION: int = 4
-    N_CTX_TEXT: int = 4
-    TEXT_LOSS_WEIGHT: float = 25.0
-    IMAGE_LOSS_WEIGHT: float = 10.0
-    GPA_MEAN: float = 15.0
-    GPA_STD: float = 1.0
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
-    )
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
-        return found + (
-            [] if self.GPA_STD > 0 else [f"GPA_STD must be above 0, got {self.GPA_STD}"]
-        )
-
-
 @register
 class PromptSRC(CLIPTrainer):
-    """Self-regulating prompts (Khattak et al., ICCV 2023, https://arxiv.org/abs/2307.06948)."""
+    """Self-regulating prompts."""
 
     node = "PROMPTSRC"
     settings_class = PromptSRCSettings

@@ -1,4 +1,7 @@
-"""VPT: prompts of the image tower, beside fixed sentences."""
+"""VPT: prompts of the image tower, beside fixed sentences.
+
+Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as MaPLe compares with it
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,19 @@ from trainers.settings import BuildContext, Settings
 STD = 0.02  # of randomly initialised prompts
 
 
+@dataclass(frozen=True)
+class VPTSettings(Settings):
+    """Keys of TRAINER.VPT."""
+
+    N_CTX_VISION: int = 2
+    CTX_INIT: str = "a photo of a"  # stands before each class name, and is not learned
+    PROMPT_DEPTH_VISION: int = 1
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        return super().problems() + self.at_least(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
+
+
 def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
     """`count` prompts (size, width) of normal numbers."""
     return nn.ParameterList(
@@ -29,12 +45,7 @@ class VisualPrompts(nn.Module):
     """Prompts `vision` of the image tower, one (M, Wv) for each of the blocks 0, 1, ..."""
 
     def __init__(self, depth: int, shape: tuple[int, int]) -> None:
-        """Start at random.
-
-        Args:
-            depth: blocks with prompts of their own, 0 or more.
-            shape: (M, Wv), of the prompts of a block.
-        """
+        """Start at random: `depth` prompts (0 or more) of the shape (M, Wv)."""
         super().__init__()
         self.vision = random_prompts(depth, *shape)
 
@@ -46,7 +57,7 @@ def encode_with_prompts(
     patch_path: str | None,
     pruner: Pruner | None,
 ) -> VisualTokens:
-    """The image tower with each block's own prompts behind the patches; none: as it is."""
+    """The image tower with each block's own prompts behind the patches, if there are any."""
     if not len(prompts):
         return visual(image, patch_path=patch_path, pruner=pruner)
     first, *deeper = prompts
@@ -55,24 +66,15 @@ def encode_with_prompts(
 
 
 class VPTModel(ZeroShotCLIP):
-    """CLIP with fixed sentences and prompts in the image tower (VPT).
-
-    Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as MaPLe compares with it
-    """
+    """CLIP with fixed sentences and prompts in the image tower."""
 
     learns_images = True
-
     visual: VisualEncoder
 
     def __init__(
         self, clip: nn.Module, prompts: VisualPrompts, class_sentences: list[list[str]]
     ) -> None:
         """Put the prompts on the image tower.
-
-        Args:
-            clip: the model.
-            prompts: of the image tower.
-            class_sentences: see `ZeroShotCLIP`.
 
         Raises:
             ValueError: the image tower is no ViT, or has fewer blocks than prompts.
@@ -88,22 +90,9 @@ class VPTModel(ZeroShotCLIP):
         return encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
 
 
-@dataclass(frozen=True)
-class VPTSettings(Settings):
-    """Keys of TRAINER.VPT."""
-
-    N_CTX_VISION: int = 2
-    CTX_INIT: str = "a photo of a"  # stands before each class name, and is not learned
-    PROMPT_DEPTH_VISION: int = 1
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        return super().problems() + self.at_least(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
-
-
 @register
 class VPT(CLIPTrainer):
-    """Visual prompt tuning (Jia et al., ECCV 2022, https://arxiv.org/abs/2203.12119) on CLIP."""
+    """Visual prompt tuning on CLIP."""
 
     node = "VPT"
     settings_class = VPTSettings
