@@ -36,8 +36,9 @@ class HeadOptions:
     head: str = "lite"
     sharpness: float = 30.0  # logits of the levels per unit of similarity
     levels: tuple[float, ...] = (1.0, 1 / 3, 1 / 3, 1 / 3)  # starts: global, 1, 2, both
+    # Sample-wise: does this image depend on the patch? Semantic-wise: does it look like a class?
     select: str = "both"
-    score: str = "attention"
+    score: str = "attention"  # the sample-wise score
     tokens: str = "value"
     new: str = "inherit"
 
