@@ -1,1 +1,1 @@
-"""CLIP: loading it, its two towers opened for prompt tuning, and token pruning in the image tower."""
+"""CLIP: loading it, and its two towers opened for prompt tuning and token pruning."""
