@@ -11,6 +11,14 @@ from models.clip.text_tower import Layout, Prompts, common_prefix, split_prompts
 from models.clip.tokenizer import Tokenizer, Tokens, clip_tokenizer, normalise_name
 
 POSITIONS = ("end", "middle", "front")
+STD = 0.02  # of vectors that start at random
+
+
+def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
+    """`count` prompts (size, width) of normal numbers."""
+    return nn.ParameterList(
+        nn.Parameter(torch.empty(size, width).normal_(std=STD)) for _ in range(count)
+    )
 
 
 class PromptLearner(nn.Module):
@@ -73,7 +81,7 @@ class PromptLearner(nn.Module):
             first = at_least_float32(embedding[0, start : start + n_ctx]).clone()
         else:
             shape = (len(names), n_ctx) if csc else (n_ctx,)
-            first = torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
+            first = torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=STD)
         self.ctx = nn.Parameter(first)
         self.n_ctx, self.csc, self.num_start = n_ctx, csc, start
         self.register_buffer("token_prefix", embedding[:, :start], persistent=False)

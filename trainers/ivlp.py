@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
-from models.prompts import PromptLearner
+from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings, context_of_words
-from trainers.vpt import encode_with_prompts, random_prompts
 
 
 @dataclass(frozen=True)

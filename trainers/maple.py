@@ -9,20 +9,23 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
-from models.prompts import PromptLearner
+from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings, context_of_words
-
-STD = 0.02  # of randomly initialised prompts
 
 
 @dataclass(frozen=True)
@@ -66,21 +69,21 @@ class MultiModalPrompts(PromptLearner):
         super().__init__(class_names, token_embedding, **options)
         n_ctx, width = self.ctx.shape
         self.proj = nn.Linear(width, vision_width)
-        deeper = [torch.empty(n_ctx, width).normal_(std=STD) for _ in range(depth - 1)]
-        self.compound_prompts_text = nn.ParameterList(nn.Parameter(p) for p in deeper)
+        self.compound_prompts_text = deeper = random_prompts(depth - 1, n_ctx, width)
         layer = nn.Linear(width, vision_width)
         self.compound_prompt_projections = nn.ModuleList(copy.deepcopy(layer) for _ in deeper)
 
-    def vision(self) -> tuple[Float[Tensor, "M Wv"], list[Float[Tensor, "M Wv"]]]:
-        """The image tower's prompts: those that enter it, and those of its deeper blocks."""
+    def vision(self) -> list[Float[Tensor, "M Wv"]]:
+        """Prompts of the image tower's blocks 0, 1, ..."""
         pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
-        return self.proj(self.ctx), [layer(prompt) for layer, prompt in pairs]
+        return [self.proj(self.ctx), *(layer(prompt) for layer, prompt in pairs)]
 
 
 class MaPLeModel(CLIPClassifier):
     """CLIP with coupled prompts in both towers."""
 
     learns_images = True
+    visual: VisualEncoder
 
     def __init__(self, clip: nn.Module, prompts: MultiModalPrompts) -> None:
         """Put the prompts on the towers.
@@ -98,9 +101,7 @@ class MaPLeModel(CLIPClassifier):
         self, image: Tensor, patch_path: str | None, pruner: Pruner | None
     ) -> VisualTokens:
         """The image tower with the prompts behind the patches."""
-        first, deeper = self.learned.vision()
-        seam = deep_prompts(deeper, slice(-len(first), None))
-        return self.visual(image, seam, patch_path, first, pruner)
+        return encode_with_prompts(self.visual, self.learned.vision(), image, patch_path, pruner)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""

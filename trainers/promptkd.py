@@ -18,9 +18,16 @@ from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
-from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import normalise_name
+from models.prompts import random_prompts
 from runs.backbone import load_backbone
 from runs.checkpoint import find_checkpoint, load_into, read_checkpoint
 from runs.config import read_run_config
@@ -30,7 +37,6 @@ from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import template
-from trainers.vpt import VisualPrompts, encode_with_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +106,12 @@ class Projector(nn.Module):
         return self.outer(x.relu()).unflatten(0, patches.shape[:2])
 
 
-class StudentPrompts(VisualPrompts):
-    """What the student learns: prompts of the image tower's blocks, and the projector."""
+class StudentPrompts(nn.Module):
+    """What the student learns: prompts `vision` of the image tower's blocks, and the projector."""
 
     def __init__(self, depth: int, vision_shape: tuple[int, int], projector: Projector) -> None:
-        super().__init__(depth, vision_shape)
+        super().__init__()
+        self.vision = random_prompts(depth, *vision_shape)
         self.projector = projector
 
 

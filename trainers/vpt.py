@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from models.classifier import ZeroShotCLIP
-from models.clip.blocks import deep_prompts
-from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import normalise_name
+from models.prompts import random_prompts
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
-
-STD = 0.02  # of randomly initialised prompts
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,6 @@ class VPTSettings(Settings):
         return super().problems() + self.at_least(1, "N_CTX_VISION", "PROMPT_DEPTH_VISION")
 
 
-def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
-    """`count` prompts (size, width) of normal numbers."""
-    return nn.ParameterList(
-        nn.Parameter(torch.empty(size, width).normal_(std=STD)) for _ in range(count)
-    )
-
-
 class VisualPrompts(nn.Module):
     """Prompts `vision` of the image tower, one (M, Wv) for each of the blocks 0, 1, ..."""
 
@@ -48,21 +44,6 @@ class VisualPrompts(nn.Module):
         """Start at random: `depth` prompts (0 or more) of the shape (M, Wv)."""
         super().__init__()
         self.vision = random_prompts(depth, *shape)
-
-
-def encode_with_prompts(
-    visual: VisualEncoder,
-    prompts: nn.ParameterList,
-    image: Tensor,
-    patch_path: str | None,
-    pruner: Pruner | None,
-) -> VisualTokens:
-    """The image tower with each block's own prompts behind the patches, if there are any."""
-    if not len(prompts):
-        return visual(image, patch_path=patch_path, pruner=pruner)
-    first, *deeper = prompts
-    seam = deep_prompts(deeper, slice(-len(first), None))
-    return visual(image, seam, patch_path, first, pruner)
 
 
 class VPTModel(ZeroShotCLIP):

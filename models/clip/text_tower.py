@@ -24,6 +24,19 @@ from torch.utils.checkpoint import checkpoint
 from models.clip.blocks import BeforeBlock, at_least_float32, mlp, project, unit
 from models.clip.tokenizer import tokenizer_of
 
+logger = logging.getLogger(__name__)
+
+KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
+ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
+# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
+KEPT_WIDTHS, KEPT_SCORES = 12, 4
+# Files of a control group: its limit, its use; and the key of the use that is cache.
+GROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+CGROUPS = Path("/sys/fs/cgroup")
+
 
 class Packing(NamedTuple):
     """Where the tokens of some tails stand when they are packed one after the other."""
@@ -94,14 +107,6 @@ def common_prefix(ids: Int[Tensor, "C L"], end: Int[Tensor, " C"], most: int | N
     return found if most is None else min(found, most)
 
 
-# Files of a control group: its limit, its use; and the key of the use that is cache.
-GROUPS = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-)
-CGROUPS = Path("/sys/fs/cgroup")
-
-
 def free_memory(device: torch.device) -> float:
     """Bytes that a process may still take; infinite where the system does not tell.
 
@@ -149,14 +154,6 @@ def _table(path: Path) -> dict[str, float]:
     except OSError:
         return {}
     return {words[0]: float(words[1]) for words in lines if len(words) > 1}
-
-
-KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
-ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
-# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
-KEPT_WIDTHS, KEPT_SCORES = 12, 4
-
-logger = logging.getLogger(__name__)
 
 
 class TextEncoder(nn.Module):
