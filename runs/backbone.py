@@ -1,4 +1,4 @@
-"""CLIP as a run's config names it, if it fits the run's pictures."""
+"""Load the CLIP that a config names, and check that it fits the pictures and class names."""
 
 from __future__ import annotations
 
@@ -20,29 +20,23 @@ LONG = 60  # characters of a name that a sentence quotes
 
 
 def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
-    """The names, if each says something; a warning names those that several classes share.
+    """The class names, by label; a warning lists those that several classes share.
 
-    Args:
-        names: by label.
-        clip: the backbone, whose tokenizer they must fit; OpenAI's if there is none.
+    They must fit the backbone's tokenizer; OpenAI's where there is no backbone.
 
     Raises:
-        ValueError: names every class whose name is empty, or that the tokens cannot hold.
+        ValueError: lists every class whose name is empty, or that the tokens cannot hold.
     """
     names = list(names)
     tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
-    wrong = [
-        f"class {label} ({fault})"
-        for label, name in enumerate(names)
-        if (fault := flaw(name, tokenizer))
-    ]
-    if wrong:
+    faults = [(label, flaw(name, tokenizer)) for label, name in enumerate(names)]
+    if wrong := [f"class {label} ({fault})" for label, fault in faults if fault]:
         raise ValueError(
             f"no prompt can be made for {'; '.join(wrong)}; mend the names in the split file or "
             "the class list of the data set"
         )
-    shared = [name for name, count in Counter(map(normalise_name, names)).items() if count > 1]
-    if shared:
+    counts = Counter(map(normalise_name, names))
+    if shared := [name for name, count in counts.items() if count > 1]:
         logger.warning(
             "several classes have one name, so their prompts cannot be told apart: %s",
             ", ".join(shared),
@@ -67,58 +61,38 @@ def flaw(name: str, tokenizer: Tokenizer) -> str:
     return ""
 
 
-
-
 def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Module:
-    """Load CLIP.
+    """Load CLIP, by the nodes MODEL and INPUT.
 
-    Args:
-        settings: the node MODEL.
-        pictures: the node INPUT of the run whose pictures it will see.
-        name: of another backbone than MODEL.BACKBONE.NAME, as a teacher's.
+    `name` is that of another backbone than MODEL.BACKBONE.NAME, as a teacher's.
 
     Raises:
-        ValueError: two sources of weights, or pictures that do not fit the backbone.
+        ValueError: two sources of weights, or pictures of another size or normalisation.
     """
-    backbone = settings.BACKBONE
-    weights = "" if name else backbone.WEIGHTS
+    backbone, weights = settings.BACKBONE, "" if name else settings.BACKBONE.WEIGHTS
+    name = name or backbone.NAME
     if weights and not backbone.PRETRAINED:
         raise ValueError(
             f"MODEL.BACKBONE.PRETRAINED False asks for random weights, and --weights for {weights}"
             "; leave one of them out"
         )
-    clip = load_clip(
-        name or backbone.NAME,
-        pretrained=backbone.PRETRAINED,
-        trust=settings.TRUST_WEIGHTS,
-        weights=weights,
+    clip: Any = load_clip(
+        name, pretrained=backbone.PRETRAINED, trust=settings.TRUST_WEIGHTS, weights=weights
     )
-    require_size(clip, pictures, name or backbone.NAME)
-    require_normalisation(clip, pictures, name or backbone.NAME, settings.ALLOW_MISMATCH)
-    return clip
-
-
-def require_size(clip: Any, pictures: CfgNode, name: str) -> None:
-    """Refuse pictures of another size than the image tower's.
-
-    Raises:
-        ValueError: names the size that fits.
-    """
     size = clip.visual.input_resolution
     if tuple(pictures.SIZE) != (size, size):
         raise ValueError(
             f"{name} sees pictures of {size} x {size}, and INPUT.SIZE is {tuple(pictures.SIZE)}: "
             f'add INPUT.SIZE "({size}, {size})"'
         )
+    require_normalisation(clip, pictures, name, settings.ALLOW_MISMATCH)
+    return clip
 
 
 def require_normalisation(clip: Any, pictures: CfgNode, name: str, allow: bool) -> None:
     """Refuse pictures that are normalised in another way than the weights were trained with.
 
-    OpenAI's weights say nothing of it: there the configs in `configs/trainers` do.
-
-    Raises:
-        ValueError: names the values that fit.
+    OpenAI's weights have no note of it: there the configs in `configs/trainers` count.
     """
     known = getattr(clip, "preprocess", None) or {}
     if known.get("resize_mode") == "squash":

@@ -47,10 +47,7 @@ def pointed_to(folder: Path) -> str:
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
     """The file to load: that epoch's, else model-best, else the one `checkpoint` points to.
 
-    Args:
-        directory: `--model-dir`.
-        name: folder of the registered model, as prompt_learner.
-        epoch: `--load-epoch`.
+    It lies in the folder `name` (as prompt_learner) of a run's.
 
     Raises:
         FileNotFoundError: lists what is there.
@@ -109,13 +106,12 @@ def misformed(value: Any, form: Any, name: str = "content") -> str:
         return "" if fits else name
     if type(value) is not type(form):
         return name
-    parts = _entries(value, form) if isinstance(form, dict) else _items(value, form[0])
+    if isinstance(form, list):
+        parts = [(place, item, form[0]) for place, item in enumerate(value)]
+    else:
+        parts = _entries(value, form)
     faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
     return next(filter(None, faults), "")
-
-
-def _items(value: Any, form: Any) -> list[tuple[Any, Any, Any]]:
-    return [(place, item, form) for place, item in enumerate(value)]
 
 
 def _entries(value: Any, form: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
@@ -129,7 +125,7 @@ def _entries(value: Any, form: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
 def is_plain(value: Any) -> bool:
     """Whether something is a number, a text, or a container of those."""
     if isinstance(value, dict):
-        return all(map(is_plain, (*value.keys(), *value.values())))
+        value = [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))

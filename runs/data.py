@@ -1,4 +1,4 @@
-"""How pictures get to the model: read once, checked, ahead of time; and statistics of them."""
+"""Pictures on their way to the model: cached, checked, prefetched; and what is fitted to them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -79,17 +80,15 @@ class CachedDataset(Dataset[dict[str, Any]]):
         left, threads = self.cfg.DATALOADER.CACHE_MB * 2**20, self.cfg.DATALOADER.NUM_WORKERS
         if left <= 0 or self.kept:
             return
-        step = 8 * max(1, threads)
+        step, size = 8 * max(1, threads), len(self)
+        chunks = (range(first, min(first + step, size)) for first in range(0, size, step))
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            for first in range(0, len(self), step):
-                chunk = range(first, min(first + step, len(self)))
-                for index, picture in zip(chunk, pool.map(self.read, chunk), strict=True):
-                    left -= picture.width * picture.height * 3
-                    if left < 0:
-                        break
-                    self.kept[index] = picture
+            pictures = chain.from_iterable(pool.map(self.read, chunk) for chunk in chunks)
+            for index, picture in enumerate(pictures):
+                left -= picture.width * picture.height * 3
                 if left < 0:
                     break
+                self.kept[index] = picture
         logger.info("Keeping %d of %d training pictures in memory", len(self.kept), len(self))
 
     def read(self, idx: int) -> Any:
@@ -161,10 +160,10 @@ def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
 
 
 def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Images and labels on the device; others stand in for what could not be read.
+    """Images and labels on the device; others replace what could not be read.
 
     Raises:
-        ValueError: as `readable`, or there is nothing that could stand in.
+        ValueError: as `readable`, or no picture can be read.
     """
     batch = readable(cfg, state, batch, "train")
     if not len(batch["img"]):
@@ -173,11 +172,9 @@ def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tupl
 
 
 def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-    """The same batches, read and decoded by a thread while the model works on those before.
+    """The same batches, read by a thread while the model works on those before; `depth` wait.
 
-    Args:
-        batches: made without random numbers, which the model's thread may draw meanwhile.
-        depth: batches that may wait.
+    They are made without random numbers, which the model's thread may draw meanwhile.
     """
     iterator, done = iter(batches), object()
     with ThreadPoolExecutor(1) as pool:  # one thread: the order stays
@@ -189,8 +186,7 @@ def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
 
 def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, Tensor]]:
     """Every training picture once, prepared as at test, and its label; in batches of the test."""
-    transform = build_transform(cfg, is_train=False)
-    pictures = CachedDataset(cfg, state.dataset.train_x, transform)
+    pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=False))
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):
@@ -198,11 +194,7 @@ def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, T
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
-    """Encode text in chunks, prune, compile, as far as the node MODEL says so; returns the model.
-
-    Raises:
-        ValueError: the schedule contradicts itself, or does not fit the backbone.
-    """
+    """Encode text in chunks, prune, compile, as the node MODEL says; returns the model."""
     model.text.chunk = settings.TEXT_CHUNK
     prune = settings.PRUNE
     if prune.AT or prune.KEEP:

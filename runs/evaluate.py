@@ -1,4 +1,4 @@
-"""Evaluate a model on a split, and write what the run was and what was found."""
+"""Evaluate a model on a split, and write its results."""
 
 from __future__ import annotations
 
@@ -28,17 +28,11 @@ Pairs = list[tuple[int, int]]  # label and predicted label of each picture
 
 
 class Evaluation(NamedTuple):
-    """What one pass over the pictures of a split found.
+    """What one pass over the pictures of a split found."""
 
-    Attributes:
-        results: the evaluator's, by name.
-        pairs: label and predicted label of every picture, in the order of the split.
-        rate: images/s of the model alone, without reading and decoding; the median over batches.
-    """
-
-    results: dict[str, float]
-    pairs: Pairs
-    rate: float
+    results: dict[str, float]  # of the evaluator, by name
+    pairs: Pairs  # in the order of the split
+    rate: float  # images/s of the model alone, without reading; the median over batches
 
 
 def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
@@ -47,13 +41,7 @@ def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
 
 
 class Half:
-    """The base or the new classes of a run on all classes, evaluated among themselves.
-
-    Args:
-        cfg: of the run.
-        classes: "base" or "new".
-        class_names: of the run, by label.
-    """
+    """The base or the new classes (`classes`) of a run on all, evaluated among themselves."""
 
     def __init__(self, cfg: CfgNode, classes: str, class_names: list[str]) -> None:
         self.classes = classes
@@ -91,15 +79,9 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """The split that is evaluated, val or test; without validation pictures, test.
+    """The split that is evaluated, val or test; None stands for the final evaluation.
 
-    Args:
-        cfg: of the run.
-        split: as asked for; None for the final evaluation, on TEST.SPLIT.
-        val_loader: None without validation pictures.
-
-    Raises:
-        ValueError: the final evaluation is to be on validation pictures, and there are none.
+    Without validation pictures it is test, but TEST.SPLIT val is refused.
     """
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
@@ -126,7 +108,6 @@ def evaluate(
         ValueError: no picture can be read, or one cannot and none is to be skipped.
         FloatingPointError: scores are infinite or not a number.
     """
-    logger.info("Evaluate on the *%s* set", split)
     model.eval()
     evaluator.reset()
     rates: list[float] = []
@@ -150,9 +131,9 @@ def evaluate(
     if not rates:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
     if count := len(state.turned.get(split, ())):
-        done = "turned upright" if upright(cfg) else "read as they are stored"
+        done = "they were turned upright" if upright(cfg) else "it was ignored, as CoOp does"
         logger.info(
-            "%d pictures of %s have EXIF data that call for a turn: they were %s (INPUT.EXIF %s)",
+            "%d pictures of %s have an EXIF rotation flag: %s (INPUT.EXIF %s)",
             *(count, split, done, cfg.INPUT.EXIF),
         )
     return Evaluation(evaluator.evaluate(), pairs, round(median(rates), 1))
@@ -209,7 +190,7 @@ def describe(
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(state.unreadable.get(split, ())) for split in splits}
     if state.trained and (both := trained_on_test(state.dataset)):
-        logger.warning("%d training pictures are test pictures: the accuracy says nothing", both)
+        logger.warning("%d training pictures are test pictures, too: do not use the accuracy", both)
         found["trained_on_test_pictures"] = both
     if state.transductive or reports_halves:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"

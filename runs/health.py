@@ -23,11 +23,7 @@ NAMED = 3  # pictures in the sentence; the log has all
 
 
 def require_pairs(cfg: CfgNode, learned: nn.Module, loader: Any) -> None:
-    """Refuse batches of one picture where a layer normalises over the batch.
-
-    Raises:
-        ValueError: names the key, or says that there is one training picture.
-    """
+    """Refuse batches of one picture where a layer normalises over the batch."""
     norms = any(isinstance(part, nn.BatchNorm1d) for part in learned.modules())
     batches = loader.batch_sampler
     if norms and min(batches.batch_size, len(batches.sampler)) < 2:
@@ -45,15 +41,8 @@ def numbers_of_step(
 ) -> dict[str, float]:
     """Loss, batch accuracy in percent, and the parts of the loss where there are several.
 
-    They are copied from the device at once.
-
-    Args:
-        cfg: of the run.
-        state: after the optimiser's step.
-        step: what the model computed.
-        loss: the sum of its parts.
-        files: pictures of the batch.
-        place: of the batch in its epoch, for the message.
+    They are copied from the device at once, after the optimiser's step. `files` and `place` say
+    which pictures and which batch it was.
 
     Raises:
         FloatingPointError: the loss, or a learned parameter, is infinite or not a number.
@@ -73,21 +62,13 @@ def numbers_of_step(
 
 
 def require_finite_state(cfg: CfgNode, state: RunState, saved: dict[str, Any]) -> None:
-    """Refuse to save what is not finite.
-
-    Raises:
-        FloatingPointError: names it.
-    """
+    """Refuse to save what is not finite."""
     if wrong := not_finite(saved):
         raise FloatingPointError(_sentence(cfg, state, f"{', '.join(wrong)} (to be saved)"))
 
 
 def require_finite_scores(scores: Tensor, files: list[str], precision: str) -> None:
-    """Refuse to count pictures by scores that are not finite.
-
-    Raises:
-        FloatingPointError: names pictures of the batch.
-    """
+    """Refuse to count pictures by scores that are not finite."""
     if not torch.isfinite(scores).all():
         raise FloatingPointError(
             f"the scores of a batch are infinite or not a number, on {_some(files)} "

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Container
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,17 +55,16 @@ WHY = {
     "teacher": "its projector fits one teacher",
     "base": "its head was trained on that base",
 }
+WHY_TO_TRAIN = "the run would not go on as it began"
+WHY_TO_TEST = "it was not trained to be so used"
 TOWERS = ("trainer", "backbone", "weights", "context_length")
 CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them differ, and config keys
 
 
 def identity(cfg: CfgNode, state: RunState, *, to_train: bool = True) -> dict[str, Any]:
-    """What a checkpoint of this run says of itself; plain data.
+    """The identity of a run, which its checkpoints hold; plain data.
 
-    Args:
-        cfg: of the run.
-        state: of the run.
-        to_train: read the training pictures, too, which an evaluation does not need.
+    An evaluation does not read the training pictures (`to_train` False).
     """
     config = training_keys(cfg) | {"TEST.FINAL_MODEL": state.final_model}
     return {
@@ -157,7 +157,7 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the config is damaged.
-        LookupError: it names no trainer that there is.
+        LookupError: it names an unknown trainer.
     """
     cfg = read_run_config(folder)
     found = changed_settings(cfg, nodes_of(cfg))
@@ -167,39 +167,27 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
 
 
 def nodes_of(cfg: CfgNode) -> set[str]:
-    """The nodes of TRAINER that the trainer of a config reads: its own, and that of its base.
-
-    Raises:
-        LookupError: there is no such trainer.
-    """
+    """The nodes of TRAINER that the trainer of a config reads: its own, and that of its base."""
     node = TRAINER_REGISTRY.get(cfg.TRAINER.NAME).node
     base = cfg.TRAINER[node].get("BASE")
     return {node, TRAINER_REGISTRY.get(base).node} if base else {node}
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
-    """The training keys of a config that differ from the defaults and have no column.
+    """The training keys that differ from the defaults and have no column.
 
-    Args:
-        cfg: a config.
-        nodes: the nodes of TRAINER that are read; keys of the others are left out.
+    Of the nodes of TRAINER, only `nodes` are read; keys of the others are left out.
     """
-    usual = default_settings()
-    found = {
-        key: _without_seed(value)
-        for key, value in training_keys(cfg).items()
-        if usual.get(key) != value
-        and key not in NAMED
-        and (key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes)
-    }
+    usual, found = default_settings(), {}
+    for key, value in training_keys(cfg).items():
+        is_read = key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes
+        if usual.get(key) != value and key not in NAMED and is_read:
+            # paths without the seed: seeds are repetitions of one experiment
+            is_text = isinstance(value, str)
+            found[key] = re.sub(r"seed_?\d+", "seed*", value) if is_text else value
     if TEACHER in found:
         found[TEACHER] = _teacher(cfg, found[TEACHER])
     return found
-
-
-def _without_seed(value: Any) -> Any:
-    """A path without the number of the seed: seeds are repetitions of one experiment."""
-    return re.sub(r"seed_?\d+", "seed*", value) if isinstance(value, str) else value
 
 
 def teacher_folder(cfg: CfgNode) -> Path:
@@ -222,29 +210,28 @@ def _teacher(cfg: CfgNode, folder: str) -> str:
 def check(
     cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path, *, to_train: bool
 ) -> None:
-    """Compare a checkpoint with a run; published ones say nothing of themselves and pass.
+    """Compare a checkpoint with a run; published ones have no identity and pass.
 
-    Args:
-        cfg: of the run.
-        state: of the run.
-        saved: content of the checkpoint.
-        path: of the checkpoint, for the message.
-        to_train: to go on training, where all that decides it must be equal, not to evaluate.
+    To go on training, all that decides it must be equal; to evaluate, what a prediction depends on.
 
     Raises:
         ValueError: names all that differs, and why it matters.
     """
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
     keys = dict.fromkeys((*TOWERS, *state.compatibility, *_data_keys(there, here, to_train)))
-    wrong = [key for key in keys if key in there and there[key] != here[key]]
+    wrong = _differing(keys, there, here)
+    deciding = set(here["config"]) if to_train else prediction_keys(state)
+    settings = _differing(deciding, there.get("config", {}), here["config"])
     if to_train and there.get("version", here["version"]) != here["version"]:
         was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}
         logger.warning("%s was written with %s: last digits may differ now", path, was)
-    differ = [_difference(key, there[key], here[key], WHY[key]) for key in wrong]
-    differ += _differing_settings(state, there.get("config", {}), here["config"], to_train)
-    if not differ:
+    if not wrong and not settings:
         return
-    sentence = f"the checkpoint {path} was written with " + "; ".join(differ)
+    differ = [f"{key}{values} ({WHY[key]})" for key, values in wrong.items()]
+    differ += [f"{key}{values}" for key, values in settings.items()]
+    if settings:
+        differ[-1] += f" ({WHY_TO_TRAIN if to_train else WHY_TO_TEST})"
+    sentence = f"the checkpoint {path} was written with {'; '.join(differ)}"
     can_be_meant = all(key in CAN_BE_MEANT for key in wrong)
     if can_be_meant and cfg.MODEL.ALLOW_MISMATCH:
         logger.warning("%s; it is loaded all the same (--allow-mismatch)", sentence)
@@ -269,18 +256,15 @@ def _data_keys(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> l
     return ["data"] if of_one_name and there.get("data") and here["data"] else []
 
 
-def _differing_settings(
-    state: RunState, there: dict[str, Any], here: dict[str, Any], to_train: bool
-) -> list[str]:
-    keys = set(here) if to_train else prediction_keys(state)
-    differ = [k for k, v in here.items() if k in keys and k in there and there[k] != v]
-    why = "the run would not go on as it began" if to_train else "it was not trained to be so used"
-    return [_difference(k, there[k], here[k], why if k == differ[-1] else "") for k in differ]
-
-
-def _difference(key: str, there: Any, here: Any, why: str) -> str:
-    reason = f" ({why})" if why else ""
-    return f"{key} {short(there)}, and this run has {short(here)}{reason}"
+def _differing(
+    keys: Container[str], there: dict[str, Any], here: dict[str, Any]
+) -> dict[str, str]:
+    """Both values, as part of a sentence, of each key that differs."""
+    return {
+        key: f" {short(there[key])}, and this run has {short(here[key])}"
+        for key in here
+        if key in keys and key in there and there[key] != here[key]
+    }
 
 
 def short(value: Any) -> str:

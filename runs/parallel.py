@@ -44,7 +44,7 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """The number of this process, from 0; known from torchrun before they have met, too."""
+    """The number of this process, from 0; known before they are connected, too."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -81,11 +81,7 @@ def process_group(use_cuda: bool) -> Iterator[None]:
 
 @contextmanager
 def rank0_first() -> Iterator[None]:
-    """Run a block on rank 0 before the others, as where it makes files that all read.
-
-    Raises:
-        Rank0Error: in the others, if it failed there.
-    """
+    """Run a block on rank 0 before the others, which raise Rank0Error if it failed there."""
     if not is_main():
         _share(None, None)
         yield
@@ -99,11 +95,7 @@ def rank0_first() -> Iterator[None]:
 
 
 def on_rank0(work: Callable[[], T]) -> T:
-    """Call a function on rank 0; all processes get its result.
-
-    Raises:
-        Rank0Error: in the others, if it failed there.
-    """
+    """Call a function on rank 0; all processes get its result, or a Rank0Error."""
     found: Any = None
     with rank0_first():
         if is_main():
@@ -113,11 +105,7 @@ def on_rank0(work: Callable[[], T]) -> T:
 
 @contextmanager
 def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
-    """Enter a context on rank 0; the others go on once it has.
-
-    Raises:
-        Rank0Error: in the others, if it failed there.
-    """
+    """Enter a context on rank 0; the others go on once it has, or raise Rank0Error."""
     with ExitStack() as stack:
         on_rank0(lambda: stack.enter_context(context) and None)
         yield
@@ -150,11 +138,7 @@ def broadcast(module: nn.Module) -> None:
 
 
 class RankSampler(Sampler[int]):
-    """Every W-th picture of an order that rank 0 draws; the same number for each process.
-
-    Args:
-        order: a sampler that knows its length.
-    """
+    """Every W-th picture of an order that rank 0 draws; the same number for each process."""
 
     def __init__(self, order: Any) -> None:
         self.order = order

@@ -1,4 +1,4 @@
-"""What a run leaves for tables: results.json, predictions.csv and config.yaml."""
+"""Write results.json, predictions.csv and config.yaml, which tables are made of."""
 
 from __future__ import annotations
 
@@ -66,10 +66,7 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
 
 
 def begin(cfg: CfgNode, directory: str | Path) -> None:
-    """Remove earlier results, then write the config of a run that nothing refuses any more.
-
-    Until its own are written the run is not done, and a config never stands beside another's.
-    """
+    """Remove earlier results, then write the config: it never stands beside another's results."""
     for folder in map(Path(directory).joinpath, ("", *HALVES)):
         for name in (RESULTS, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)

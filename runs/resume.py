@@ -16,16 +16,8 @@ from yacs.config import CfgNode
 
 from models.clip.plain_files import not_finite
 from models.clip.weights import misfits
-from runs import health, identity, parallel, rng
-from runs.checkpoint import (
-    BEST,
-    POINTER,
-    load_into,
-    number_of,
-    numbered,
-    pointed_to,
-    read_checkpoint,
-)
+from runs import checkpoint, health, identity, parallel, rng
+from runs.checkpoint import BEST, number_of, numbered, read_checkpoint
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -39,29 +31,15 @@ def save(
     state: RunState,
     directory: str | Path,
     epoch: int,
-    *,
     is_best: bool = False,
     val_result: float | None = None,
     model_name: str = "",
 ) -> None:
-    """Save a run between two epochs, and remove the checkpoints that are not to stay.
+    """Save a run after an epoch, counted from 0, and remove checkpoints that do not stay.
 
-    TRAIN.KEEP_CHECKPOINTS says how many stay; where it does not, and TRAIN.CHECKPOINT_FREQ is -1,
-    the newest two do, and those that were there before. Between epochs the sampler's place is the
-    state of the generator that orders the pictures. Rank 0 writes; the file has the random states
-    of all processes.
-
-    Args:
-        cfg: of the run.
-        state: after an epoch.
-        directory: output folder of the run.
-        epoch: that epoch, counted from 0.
-        is_best: save it as model-best.pth.tar, too.
-        val_result: accuracy on validation pictures.
-        model_name: file name instead of the usual one.
-
-    Raises:
-        FloatingPointError: something learned is not finite; nothing is written.
+    Between epochs the sampler's place is the state of the generator that orders the pictures. Rank
+    0 writes; the file has the random states of all processes. Nothing is written if something
+    learned is not finite. The other arguments are those of the engine's `save_checkpoint`.
     """
     if is_best or model_name == BEST:
         state.best_epoch = epoch + 1
@@ -80,20 +58,27 @@ def save(
         "best_epoch": state.best_epoch,
     }
     health.require_finite_state(cfg, state, saved["state_dict"])
-    folder, settings = Path(directory) / state.checkpoint_name, cfg.TRAIN
+    folder = Path(directory) / state.checkpoint_name
 
     def write() -> None:
         save_checkpoint(saved, folder, is_best=is_best, model_name=model_name)
-        older = [p for p in numbered(folder) if number_of(p) <= epoch + 1]
-        if settings.KEEP_CHECKPOINTS:
-            older = older[settings.KEEP_CHECKPOINTS :]
-        else:
-            passing = settings.CHECKPOINT_FREQ < 0 and not model_name
-            older = [p for p in older if passing and number_of(p) == epoch - 1]
-        for path in older:
+        for path in superseded(folder, epoch, cfg.TRAIN, is_named=bool(model_name)):
             path.unlink()
 
     parallel.on_rank0(write)
+
+
+def superseded(folder: Path, epoch: int, settings: CfgNode, *, is_named: bool) -> list[Path]:
+    """The checkpoints that go once that of an epoch, counted from 0, is written.
+
+    TRAIN.KEEP_CHECKPOINTS says how many stay. Where it does not, and TRAIN.CHECKPOINT_FREQ is -1,
+    the newest two do, and those that were there before.
+    """
+    older = [p for p in numbered(folder) if number_of(p) <= epoch + 1]
+    if settings.KEEP_CHECKPOINTS:
+        return older[settings.KEEP_CHECKPOINTS :]
+    passing = settings.CHECKPOINT_FREQ < 0 and not is_named
+    return [p for p in older if passing and number_of(p) == epoch - 1]
 
 
 def schedule_state(schedule: Any) -> dict[str, Any]:
@@ -104,10 +89,7 @@ def schedule_state(schedule: Any) -> dict[str, Any]:
 
 
 def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
-    """Go on from the newest checkpoint that is whole, if there is one and it is this run's.
-
-    Returns:
-        The number of epochs done.
+    """Go on from the newest checkpoint that is whole; returns the number of epochs done.
 
     Raises:
         ValueError: the checkpoint is of another run, or of a later epoch than the last of this.
@@ -138,13 +120,14 @@ def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed run had not finished to write."""
-    for unfinished in [*folder.glob(".model*.pth.tar*"), *folder.glob(f".{POINTER}.*")]:
-        unfinished.unlink()
+    for pattern in (".model*.pth.tar*", f".{checkpoint.POINTER}.*"):
+        for unfinished in folder.glob(pattern):
+            unfinished.unlink()
 
 
 def candidates(folder: Path) -> Iterator[Path]:
     """The checkpoint that the file `checkpoint` names, then those before it, newest first."""
-    named = pointed_to(folder)
+    named = checkpoint.pointed_to(folder)
     newest = folder / named
     if named and newest.is_file():
         yield newest
@@ -154,11 +137,7 @@ def candidates(folder: Path) -> Iterator[Path]:
 
 
 def require_own(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) -> None:
-    """Refuse to go on from a checkpoint of another run.
-
-    Raises:
-        ValueError: its identity is another, it is of a later epoch, or of another optimiser.
-    """
+    """Refuse to go on from a checkpoint of another run, of a later epoch or another optimiser."""
     identity.check(cfg, state, saved, path, to_train=True)
     if saved["epoch"] > cfg.OPTIM.MAX_EPOCH:
         raise ValueError(
@@ -169,17 +148,13 @@ def require_own(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path
     there = saved.get("identity", {}).get("config", {}).get("OPTIM.NAME", here)
     if there != here:
         raise ValueError(
-            f"{path} holds what the optimiser {there} remembers, and this run has {here} "
-            "(OPTIM.NAME), which cannot go on with it; begin in another --output-dir"
+            f"{path} holds the state of the optimiser {there}, and this run has {here} "
+            "(OPTIM.NAME), which cannot go on from it; choose another --output-dir"
         )
 
 
 def require_best(folder: Path, saved: dict[str, Any]) -> None:
-    """A run that has chosen a best epoch cannot go on without it.
-
-    Raises:
-        ValueError: the best model's file is missing or damaged.
-    """
+    """Refuse a checkpoint whose best model so far is missing or damaged."""
     if not saved.get("best_epoch"):
         return
     try:
@@ -189,11 +164,7 @@ def require_best(folder: Path, saved: dict[str, Any]) -> None:
 
 
 def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
-    """Drop a best model that cannot be read; copy one where a run goes on elsewhere.
-
-    Args:
-        folder: of the checkpoints to go on from.
-        output: of this run's own; nothing is changed in another one.
+    """Drop a best model that cannot be read; copy it where a run goes on in another folder.
 
     Returns:
         Its epoch, which may be the one that is to be run again, and its result on validation
@@ -204,8 +175,6 @@ def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
         return None
     try:
         saved = read_checkpoint(best)
-        result = saved.get("val_result")
-        found = int(saved["epoch"]), -float("inf") if result is None else float(result)
     except ValueError as error:
         logger.warning("%s; its epoch will be run again", error)
         (output / BEST).unlink(missing_ok=True)
@@ -213,7 +182,8 @@ def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
     if folder.resolve() != output.resolve():
         output.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(best, output / BEST)
-    return found
+    result = saved.get("val_result")
+    return int(saved["epoch"]), -float("inf") if result is None else float(result)
 
 
 def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) -> None:
@@ -230,9 +200,12 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
     scale, states = scale_of(scaler, saved, path), random_states_of(saved, path)
     if average is not None:
         require_fit(average.sums, saved.get("average") or {}, f"{path}, average")
-    load_into(state.learned, saved, path)
+    checkpoint.load_into(state.learned, saved, path)
     state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
-    advance(state.scheduler, saved["epoch"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
+        for _ in range(saved["epoch"]):
+            state.scheduler.step()
     if average is not None:
         average.load_state_dict(saved["average"], saved["epoch"])
     if scaler is not None:
@@ -242,24 +215,12 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
         rng.restore(states[0])
 
 
-def advance(schedule: Any, epochs: int) -> None:
-    """Step a new schedule over the epochs that are done."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
-        for _ in range(epochs):
-            schedule.step()
-
-
 def moments_of(
     optimiser: Optimizer, saved: dict[str, Any], path: Path, *, new_buffers: bool
 ) -> dict[int, Any]:
     """The optimiser's state of each parameter, as a checkpoint has it.
 
-    Args:
-        optimiser: of the run.
-        saved: content of the checkpoint.
-        path: of the checkpoint.
-        new_buffers: begin with empty momentum buffers where the momentum was 0.
+    With `new_buffers`, momentum buffers are empty where the momentum was 0.
 
     Raises:
         ValueError: it is not what this run's optimiser would save.
@@ -300,22 +261,14 @@ def moments_after_a_step(optimiser: Optimizer) -> dict[int, dict[str, Any]]:
 
 
 def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
-    """Refuse tensors of other names, shapes or kinds, and those that are not finite.
-
-    Raises:
-        ValueError: names what differs.
-    """
+    """Refuse tensors of other names, shapes or kinds, and those that are not finite."""
     there = {name: there[name] for name in own if name in there}
     if wrong := [*misfits(own, there, own), *not_finite(there)]:
         raise ValueError(f"{what}, is of another form than this run's: {'; '.join(wrong)}")
 
 
 def scale_of(scaler: Any, saved: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The scale of the loss and the steps since it changed; how it changes is the run's.
-
-    Raises:
-        ValueError: it is no scale.
-    """
+    """The scale of the loss and the steps since it changed; how it changes is the run's."""
     if scaler is None:
         return {}
     own, there = scaler.state_dict(), saved.get("scaler") or {}
@@ -326,16 +279,12 @@ def scale_of(scaler: Any, saved: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def random_states_of(saved: dict[str, Any], path: Path) -> tuple[str, dict[int, str]] | None:
-    """The random states of this process and of its workers; None if a run has other processes.
-
-    Raises:
-        ValueError: they cannot be restored.
-    """
+    """The random states of this process and of its workers; None if a run has other processes."""
     states, workers = saved.get("random", []), saved.get("workers", [])
     if len(states) != parallel.processes():
         logger.warning(
-            "%s holds random states of %d processes, and this run has %d: the result will differ "
-            "in its digits from one without interruption",
+            "%s holds random states of %d processes, and this run has %d: its last digits will "
+            "differ from those of a run that was not interrupted",
             *(path, len(states), parallel.processes()),
         )
         return None

@@ -9,6 +9,7 @@ import json
 import random
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,10 @@ class WorkerStates:
         """Have workers send their states, and begin where they were; before the first batch."""
         if loader.num_workers == 0:
             return
-        loader.collate_fn = _Sending(loader.collate_fn)
+        loader.collate_fn = partial(collate_with_state, loader.collate_fn)
         if loader.persistent_workers and self.states:
-            loader.worker_init_fn = _Restoring(dict(self.states), loader.worker_init_fn)
+            begin = loader.worker_init_fn
+            loader.worker_init_fn = partial(begin_where_it_was, dict(self.states), begin)
 
     def note(self, batch: dict[str, Any]) -> None:
         """Take the state that came with a batch."""
@@ -98,27 +100,19 @@ class WorkerStates:
             self.states[worker] = state
 
 
-class _Sending:
-    """Collate, and add the worker's state."""
-
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
-
-    def __call__(self, items: list[Any]) -> Any:
-        batch, worker = self.collate(items), get_worker_info()
-        if worker is not None:
-            batch[KEY] = (worker.id, capture())
-        return batch
+def collate_with_state(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    """Collate in a worker, and add its state."""
+    batch, worker = collate(items), get_worker_info()
+    if worker is not None:
+        batch[KEY] = (worker.id, capture())
+    return batch
 
 
-class _Restoring:
+def begin_where_it_was(
+    states: dict[int, str], begin: Callable[[int], None] | None, worker: int
+) -> None:
     """Begin a worker as usual, then restore its state."""
-
-    def __init__(self, states: dict[int, str], begin: Callable[[int], None] | None) -> None:
-        self.states, self.begin = states, begin
-
-    def __call__(self, worker: int) -> None:
-        if self.begin is not None:
-            self.begin(worker)
-        if worker in self.states:
-            restore(self.states[worker])
+    if begin is not None:
+        begin(worker)
+    if worker in states:
+        restore(states[worker])

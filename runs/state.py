@@ -15,66 +15,47 @@ from runs.precision import Precision
 from runs.rng import WorkerStates
 
 
+def _float32() -> Precision:
+    return Precision("fp32", nn.Identity(), torch.device("cpu"))
+
+
 @dataclass
 class RunState:
-    """One run.
+    """One run. Epochs count from 1 unless it says otherwise."""
 
-    Attributes:
-        dataset: with `train_x`, `val` and `test`; where there are no pictures, with class names.
-        label: name of the data in results and tables.
-        class_names: C names.
-        weights: digest of the backbone.
-        settings: those that the trainer reads, by config node.
-        compatibility: what else a checkpoint and a run must have in common, as a teacher.
-        learned: what is trained and saved; None where nothing is.
-        checkpoint_name: folder of the checkpoints in the run's.
-        average: mean of the parameters over epochs, where the method has one.
-        workers: random states of the processes that read pictures.
-        epoch: the current one, counted from 0.
-        trained: whether this run trains.
-        transductive: whether it trains on unlabelled pictures of new classes, too.
-        final_model: TEST.FINAL_MODEL, or last_step where best_val has no pictures to choose by.
-        best_epoch: best on validation pictures so far, counted from 1; 0 for none.
-        best_result: accuracy there.
-        loaded_epoch: of the checkpoint that was loaded for evaluation.
-        selected_by: what chose the epoch that is evaluated: best_val, last_step or load_epoch.
-        foreign: another project wrote the loaded checkpoint.
-        trained_settings: the settings that the loaded weights were trained with.
-        source_dataset: data set of the run whose weights were loaded.
-        unreadable: a sentence for each picture that was skipped, by split.
-        turned: indices of pictures that EXIF data call to turn, by split.
-    """
-
-    dataset: Any = None
-    label: str = ""
+    # What it is
+    checkpoint_name: str = ""  # folder of the checkpoints in the run's
+    dataset: Any = None  # has train_x, val and test; class names alone where no picture is read
+    label: str = ""  # name of the data in results and tables
     class_names: list[str] = field(default_factory=list)
-    weights: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    compatibility: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""  # digest of the backbone
+    settings: dict[str, Any] = field(default_factory=dict)  # by config node that is read
+    compatibility: dict[str, Any] = field(default_factory=dict)  # what else a checkpoint must share
+    transductive: bool = False  # trains on unlabelled pictures of new classes, too
+    final_model: str = "last_step"  # TEST.FINAL_MODEL, as far as there are pictures to choose by
 
-    learned: Any = None
-    checkpoint_name: str = ""
-    precision: Precision = field(
-        default_factory=lambda: Precision("fp32", nn.Identity(), torch.device("cpu"))
-    )
+    # What it trains, and what goes on with it
+    learned: Any = None  # a module, unless nothing is learned
+    precision: Precision = field(default_factory=_float32)
     optimiser: Any = None
     scheduler: Any = None
-    average: EpochAverage | None = None
+    average: EpochAverage | None = None  # of the parameters over epochs, where the method has one
     workers: WorkerStates = field(default_factory=WorkerStates)
 
-    epoch: int = 0
+    # How far it has come
     trained: bool = False
-    transductive: bool = False
-    final_model: str = "last_step"
-    best_epoch: int = 0
+    epoch: int = 0  # the current one, from 0
+    best_epoch: int = 0  # on validation pictures so far; 0 for none
     best_result: float = -float("inf")
+    unreadable: dict[str, set[str]] = field(default_factory=dict)  # why pictures were skipped
+    turned: dict[str, set[int]] = field(default_factory=dict)  # pictures that EXIF calls to turn
+
+    # Where the weights come from that are evaluated
     loaded_epoch: int | None = None
-    selected_by: str = "last_step"
-    foreign: bool = False
-    trained_settings: dict[str, Any] | None = None
-    source_dataset: str = ""
-    unreadable: dict[str, set[str]] = field(default_factory=dict)
-    turned: dict[str, set[int]] = field(default_factory=dict)
+    selected_by: str = "last_step"  # or best_val, load_epoch
+    foreign: bool = False  # another project wrote the checkpoint
+    trained_settings: dict[str, Any] | None = None  # that they were trained with
+    source_dataset: str = ""  # of the run that trained them
 
     @property
     def num_learned(self) -> int:

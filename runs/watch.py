@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,6 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     Dassl counts tags under `train/` in batches, all others in epochs. Those under `test/` are of
     the final evaluation, which is always to come. (SummaryWriter's purge_step is one number for all
     tags, and only hides.)
-
-    Args:
-        folder: of the event files.
-        epochs: that are done and stay.
-        batches: in an epoch.
     """
     files = sorted(folder.glob("events.out.tfevents.*"))
     if not files:
@@ -57,17 +53,15 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     for path in files:
         events = [Event.FromString(record) for record in _records(path)]
         kept = [event for event in events if _keep(event, epochs, batches)]
+        content = io.BytesIO()
+        for event in kept:
+            RecordWriter(content).write(event.SerializeToString())
         if not any(event.HasField("summary") for event in kept):
             path.unlink()
-            continue
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        with unfinished.open("wb") as file:
-            writer = RecordWriter(file)
-            for event in kept:
-                writer.write(event.SerializeToString())
-        if unfinished.stat().st_size < path.stat().st_size:
+        elif content.tell() < path.stat().st_size:
+            unfinished = path.with_name(f".{path.name}.unfinished")
+            unfinished.write_bytes(content.getvalue())
             unfinished.replace(path)
-        unfinished.unlink(missing_ok=True)
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -100,7 +94,7 @@ def _sent(path: Path) -> tuple[str, int]:
 
 
 class WandbWriter:
-    """Takes what a SummaryWriter takes, and sends a row for each batch that has numbers.
+    """A SummaryWriter that also sends a row for each batch that has numbers.
 
     A row is sent when the next one begins; up to `ROWS` wait for the end of their epoch. What was
     sent is written down, so a run that goes on sends nothing twice. (`sync_tensorboard=True` would,
@@ -110,19 +104,17 @@ class WandbWriter:
         cfg: of the run.
         label: name of its data.
         batches: in an epoch.
-        resumed: go on with the run there.
-
-    Raises:
-        ValueError: it cannot be begun, as without an account.
+        done: epochs that are done.
+        local: TensorBoard's writer; None without the package.
     """
 
-    def __init__(self, cfg: CfgNode, label: str, batches: int, *, resumed: bool) -> None:
+    def __init__(self, cfg: CfgNode, label: str, batches: int, done: int, local: Any) -> None:
         import wandb
 
-        self.batches, self.picture = batches, wandb.Image
+        self.batches, self.local, self.picture = batches, local, wandb.Image
         self.file = Path(cfg.OUTPUT_DIR) / SENT
         self.id, self.sent = secrets.token_hex(4), -1
-        if resumed and self.file.is_file():
+        if done and self.file.is_file():
             self.id, self.sent = _sent(self.file)
         self.rows: dict[int, dict[str, Any]] = {}
         try:
@@ -143,21 +135,19 @@ class WandbWriter:
             ) from error
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """A number; see `add`."""
-        self.add(tag, value, step)
+        """Log a number."""
+        if self.local is not None:
+            self.local.add_scalar(tag, value, step)
+        self._add(tag, value, step)
 
     def add_image(self, tag: str, picture: np.ndarray, step: int, dataformats: str) -> None:
-        """A picture (height, width, 3) of 8 bits; see `add`."""
-        self.add(tag, self.picture(picture), step)
+        """Log a picture (height, width, 3) of 8 bits."""
+        if self.local is not None:
+            self.local.add_image(tag, picture, step, dataformats=dataformats)
+        self._add(tag, self.picture(picture), step)
 
-    def add(self, tag: str, value: Any, step: int) -> None:
-        """Put a value into its row.
-
-        Args:
-            tag: its name.
-            value: number or picture.
-            step: under `train/` a batch, elsewhere an epoch, whose last batch is then meant.
-        """
+    def _add(self, tag: str, value: Any, step: int) -> None:
+        # under `train/` a step is a batch, elsewhere an epoch, whose last batch is meant
         row = step if tag.startswith("train/") else (step + 1) * self.batches - 1
         if row <= self.sent:
             return
@@ -177,30 +167,10 @@ class WandbWriter:
 
     def close(self) -> None:
         """Send what waits and end the run there."""
+        if self.local is not None:
+            self.local.close()
         self.send()
         self.run.finish()
-
-
-class Writers:
-    """Several writers as one."""
-
-    def __init__(self, writers: Sequence[Any]) -> None:
-        self.writers = writers
-
-    def add_scalar(self, *args: Any) -> None:
-        """A number."""
-        for writer in self.writers:
-            writer.add_scalar(*args)
-
-    def add_image(self, *args: Any, dataformats: str) -> None:
-        """A picture."""
-        for writer in self.writers:
-            writer.add_image(*args, dataformats=dataformats)
-
-    def close(self) -> None:
-        """Close them all."""
-        for writer in self.writers:
-            writer.close()
 
 
 def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:

@@ -1,8 +1,7 @@
-"""The base class of the methods: the one place where they meet the engine, Dassl.
+"""The base class of the methods. It alone overrides the engine, Dassl.
 
-A method is a class with `settings_class`, `node` and `build`; it may override the hooks. What
-surrounds the training of any method is in `runs`, in functions of the config, the model and a
-`RunState`.
+A method is a subclass with `node`, `settings_class` and `build`; it may override the hooks. What
+all methods share is in `runs`, in functions of the config, the model and a `RunState`.
 """
 
 from __future__ import annotations
@@ -44,24 +43,16 @@ trainer_names = TRAINER_REGISTRY.registered_names
 
 
 class CLIPTrainer(TrainerX):
-    """Trains what a method builds. The model's `learned` is what is registered and saved.
+    """Trains what a method builds. The model's `learned` is what is registered and saved."""
 
-    Attributes:
-        node: of TRAINER, that has the method's keys.
-        settings_class: these keys, their defaults and checks.
-        checkpoint_name: folder of the checkpoints in the run's.
-        learns: whether there is anything to train.
-        takes_head: whether a Spotlighter head can stand on its tuner.
-    """
-
-    node: str
-    settings_class: type[Settings]
-    checkpoint_name = "prompt_learner"
-    learns = True
-    takes_head = False
+    node: str  # of TRAINER, that has the method's keys
+    settings_class: type[Settings]  # these keys, their defaults and checks
+    checkpoint_name = "prompt_learner"  # folder in the run's
+    learns = True  # whether there is anything to train
+    takes_head = False  # whether a Spotlighter head can stand on its tuner
     settings: Any
 
-    # What a method says
+    # What a method declares
 
     @classmethod
     def extend_cfg(cls, cfg: CfgNode) -> None:
@@ -77,7 +68,7 @@ class CLIPTrainer(TrainerX):
 
     @classmethod
     def model_classes(cls, run: BuildContext) -> list[str]:
-        """The classes that the model knows; those of the run, if the method does not say more."""
+        """The classes that the model knows; those of the run, unless the method has others."""
         return list(run.dataset.classnames)
 
     @classmethod
@@ -126,10 +117,8 @@ class CLIPTrainer(TrainerX):
     # Building
 
     def __init__(self, cfg: CfgNode) -> None:
-        model = cfg.TEST.FINAL_MODEL
-        self.state = RunState(
-            final_model=model, selected_by=model, checkpoint_name=self.checkpoint_name
-        )
+        by = cfg.TEST.FINAL_MODEL
+        self.state = RunState(self.checkpoint_name, final_model=by, selected_by=by)
         super().__init__(cfg)
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -141,10 +130,8 @@ class CLIPTrainer(TrainerX):
         cfg, state = self.cfg, self.state
         with parallel.rank0_first():
             self.dm = dm = DataManager(cfg, dataset_wrapper=data.CachedDataset)
-        self.train_loader_x, self.train_loader_u = dm.train_loader_x, dm.train_loader_u
+        self.train_loader_x, self.lab2cname = dm.train_loader_x, dm.lab2cname
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
-        self.num_classes, self.lab2cname = dm.num_classes, dm.lab2cname
-        self.num_source_domains = dm.num_source_domains
         state.final_model = state.selected_by = data.final_model(cfg, dm.dataset)
         state.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
         if state.transductive:
@@ -216,32 +203,26 @@ class CLIPTrainer(TrainerX):
 
         Args:
             given: a checkpoint, or the output folder of a run.
-
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: it does not fit.
         """
-        path = given
+        learned, filled, path = self.model.learned, checkpoint.STATISTICS, given
         if given.is_dir():
             path = checkpoint.find_checkpoint(given, self.checkpoint_name)
         saved = read_for_run(self.cfg, self.state, self.model, path)
-        state, own = saved["state_dict"], self.model.learned.state_dict()
-        state = {k: v for k, v in state.items() if not k.startswith(checkpoint.STATISTICS)}
-        state |= {k: v for k, v in own.items() if k.startswith(checkpoint.STATISTICS)}
-        checkpoint.load_into(self.model.learned, {"state_dict": state}, path)
+        own = {k: v for k, v in learned.state_dict().items() if k.startswith(filled)}
+        state = {k: v for k, v in saved["state_dict"].items() if not k.startswith(filled)}
+        checkpoint.load_into(learned, {"state_dict": state | own}, path)
         logger.info("Starting from %s (MODEL.INIT_WEIGHTS)", path)
 
     def init_writer(self, log_dir: Any) -> None:
         """Open the logs of `runs.watch` on rank 0."""
         if not parallel.is_main():
             return
-        batches = len(self.train_loader_x)
-        watch.remove_later_events(Path(log_dir), self.start_epoch, batches)
+        done, batches = self.start_epoch, len(self.train_loader_x)
+        watch.remove_later_events(Path(log_dir), done, batches)
         super().init_writer(log_dir)
         if self.cfg.TRAIN.WANDB != "off":
-            resumed = self.start_epoch > 0
-            wandb = watch.WandbWriter(self.cfg, self.state.label, batches, resumed=resumed)
-            self._writer = watch.Writers([w for w in (self._writer, wandb) if w is not None])
+            label, local = self.state.label, self._writer
+            self._writer = watch.WandbWriter(self.cfg, label, batches, done, local)
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         """Set the mode of the whole model, so that it drops what it kept for an evaluation."""
@@ -291,7 +272,7 @@ class CLIPTrainer(TrainerX):
         if self.cfg.TRAINER.NAME in RENAMED:
             logger.info(
                 "The authors' code of %s reads checkpoints of this run after "
-                "tools/convert_checkpoint.py; without it, it loads nothing and does not say so",
+                "tools/convert_checkpoint.py; without it, it silently loads nothing",
                 self.cfg.TRAINER.NAME,
             )
         self.end_of_training()
@@ -318,29 +299,16 @@ class CLIPTrainer(TrainerX):
 
     # Checkpoints and results; these override the engine, too
 
-    def save_model(
-        self,
-        epoch: int,
-        directory: str | Path,
-        is_best: bool = False,
-        val_result: float | None = None,
-        model_name: str = "",
-    ) -> None:
+    def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save the run; see `runs.resume.save`."""
-        how: dict[str, Any] = {"is_best": is_best, "model_name": model_name}
-        resume.save(self.cfg, self.state, directory, epoch, val_result=val_result, **how)
+        resume.save(self.cfg, self.state, directory, epoch, *args, **kwargs)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Go on from the checkpoint of an interrupted run, if it is this run's."""
         return resume.resume(self.cfg, self.state, directory)
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load learned weights for evaluation, without a folder none.
-
-        Raises:
-            FileNotFoundError: there is no such checkpoint.
-            ValueError: it does not fit; nothing is loaded.
-        """
+        """Load learned weights for evaluation; nothing is loaded that does not fit."""
         if not directory:
             logger.info("No --model-dir: evaluating without learned weights")
             return
@@ -365,6 +333,7 @@ class CLIPTrainer(TrainerX):
     def _test(self, asked: str | None) -> float:
         cfg, state = self.cfg, self.state
         split = evaluate.split_to_test(cfg, asked, self.val_loader)
+        logger.info("Evaluate on the *%s* set", split)
         halves = []
         if asked is None and self.reports_halves(cfg):
             halves = [evaluate.Half(cfg, name, self.class_names) for name in record.HALVES]

@@ -1,4 +1,4 @@
-"""Names in the checkpoints of the published projects, to ours and from ours.
+"""Checkpoints of the published projects: their names to ours, and ours to theirs.
 
 CoOp and CoCoOp save what they learn under the names that we use. The others save the whole model;
 its frozen part must be this run's CLIP, or the prompts were learned for another. TextRefiner saves
@@ -39,7 +39,7 @@ PREFIX = "prompt_learner."
 MEMORY = "Memory"  # folder of TextRefiner's second checkpoint
 # These save the whole model, and their context within it.
 WHOLE = ("MaPLe", "IVLP", "PromptSRC", "TextRefiner")
-# These use names of their own: the authors' code loads nothing of ours, and does not say so.
+# These use names of their own: the authors' code silently loads nothing of ours.
 RENAMED = (*WHOLE, "VPT", "PromptKD")
 HALF = 5e-3  # a weight stored in float16 or bfloat16 lies within this, relatively
 
@@ -62,13 +62,10 @@ def read_for_run(cfg: CfgNode, state: RunState, model: nn.Module, path: Path) ->
 def to_our_names(state: dict[str, Any], model: nn.Module, path: Path) -> dict[str, Any]:
     """Rename what was learned, compare and drop what was frozen.
 
-    Args:
-        state: of a published checkpoint.
-        model: of this run; a head on a tuner has no published checkpoints.
-        path: of the checkpoint; TextRefiner's memory lies in a folder beside its own.
+    A head on a tuner has no published checkpoints.
 
     Raises:
-        FileNotFoundError: the memory is not there.
+        FileNotFoundError: TextRefiner's memory is not in the folder beside the checkpoint's.
         ValueError: the frozen part is of another CLIP.
     """
     if not isinstance(model, CLIPClassifier):
@@ -87,13 +84,10 @@ def to_our_names(state: dict[str, Any], model: nn.Module, path: Path) -> dict[st
 
 
 def memory_of(path: Path) -> dict[str, Any]:
-    """What a published TextRefiner saves beside its model, under our names.
-
-    Args:
-        path: of the model's checkpoint, FOLDER/prompt_learner/FILE.
+    """What a published TextRefiner saves in FOLDER/Memory/FILE beside FOLDER/prompt_learner/FILE.
 
     Raises:
-        FileNotFoundError: there is no FOLDER/Memory/FILE.
+        FileNotFoundError: there is none.
         ValueError: it holds no memory.
     """
     beside = path.parent.parent / MEMORY / path.name
@@ -172,17 +166,11 @@ def to_published(saved: dict[str, Any], trainer: str, folder: str) -> dict[str, 
     """A checkpoint of ours as the authors' code reads it: by folder, what to save there.
 
     The frozen CLIP is left out: their code has it from the backbone.
-
-    Args:
-        saved: of `read_checkpoint`.
-        trainer: its name.
-        folder: of its checkpoints.
     """
     state = {k: v for k, v in saved["state_dict"].items() if not k.startswith("pruner.")}
     slots, state = state.get("memory.slots"), renamed(state)
-    rest = {"epoch": saved["epoch"], "optimizer": None, "scheduler": None}
-    rest["val_result"] = saved.get("val_result")
-    found = {}
+    found, rest = {}, {"optimizer": None, "scheduler": None}
+    rest |= {"epoch": saved["epoch"], "val_result": saved.get("val_result")}
     if slots is not None:
         del state["memory.slots"]
         extractor = {"extractor.weight": state.pop("extractor.weight")}

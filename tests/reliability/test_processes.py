@@ -155,7 +155,7 @@ def test_processes_are_short(start, toy_root, tmp_path, witness):
 
 def test_a_worker_is_killed(start, witness):
     """By itself, when it has loaded some pictures."""
-    job = {"stop": ("runs.rng", "_Sending.__call__", 3, "before")}
+    job = {"stop": ("runs.rng", "collate_with_state", 3, "before")}
     found = sentence(*start("CoOp", job=job, **OPTIONS | WORKERS))
     assert "a worker that reads pictures was killed" in found
     witness("processes", "a worker is killed", found)

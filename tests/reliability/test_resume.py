@@ -146,7 +146,7 @@ def test_a_longer_run_has_the_schedule_and_the_settings_of_the_command(run, tmp_
 def test_the_moments_of_another_optimiser_are_refused(run, fails, witness):
     run("CoOp", **OPTIONS)
     found = fails("CoOp", flags=("--allow-mismatch",), **optim(NAME="adam", MAX_EPOCH=6))
-    assert "holds what the optimiser sgd remembers, and this run has adam (OPTIM.NAME)" in found
+    assert "holds the state of the optimiser sgd, and this run has adam (OPTIM.NAME)" in found
     witness("resume", "another optimiser, with --allow-mismatch", found)
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runs import parallel as data_parallel
-from runs import parallel as distributed
+from runs import parallel
 from runs.files import sole_writer
 from tests.conftest import assert_close
 
@@ -129,20 +128,20 @@ def test_alone_it_changes_nothing():
     def work():
         return 7
 
-    assert distributed.processes() == 1
-    assert distributed.on_rank0(work) == 7
+    assert parallel.processes() == 1
+    assert parallel.on_rank0(work) == 7
     step = object()
-    assert data_parallel.gathered(step) is step
+    assert parallel.gathered(step) is step
 
 
 def test_shares_are_disjoint_and_as_large(monkeypatch):
-    monkeypatch.setattr(data_parallel, "processes", lambda: 2)
+    monkeypatch.setattr(parallel, "processes", lambda: 2)
     order = [5, 3, 1, 0, 2, 4, 6]
-    monkeypatch.setattr(data_parallel, "on_rank0", lambda work: work())
+    monkeypatch.setattr(parallel, "on_rank0", lambda work: work())
     shares = []
     for place in "01":
         monkeypatch.setenv("RANK", place)
-        share = data_parallel.RankSampler(order)
+        share = parallel.RankSampler(order)
         shares.append(list(share))
         assert len(share) == 3
     assert shares == [[5, 1, 2], [3, 0, 4]]
@@ -155,6 +154,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(ValueError, match="started process 2 on a machine of 1 GPUs"),
-        distributed.process_group(use_cuda=True),
+        parallel.process_group(use_cuda=True),
     ):
         pass

@@ -174,9 +174,9 @@ def test_pictures_stored_turned_are_counted(run, root, tmp_path, exif, done, wor
     run("CoOp", flags=at(root), **options)
     found = results(tmp_path / "run")["exif"]
     assert found == {"pictures": done, "test": 2}
-    said = {"stored": "read as they are stored", "upright": "turned upright"}[done]
+    said = {"stored": "it was ignored, as CoOp does", "upright": "they were turned upright"}[done]
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert f"2 pictures of test have EXIF data that call for a turn: they were {said}" in log
+    assert f"2 pictures of test have an EXIF rotation flag: {said}" in log
 
 
 def test_own_pictures_are_turned_upright(arguments, tmp_path):

@@ -11,9 +11,7 @@ import torch
 from PIL import Image
 
 from datasets.splits import Item
-from runs import config_rules
-from runs import watch as live_logs
-from runs import watch as wandb_log
+from runs import config_rules, watch
 from runs.draw import LEVEL_COLOURS, draw, mark_kept, one_a_class
 from tests.logs import points, wandb_rows
 from tests.reliability.runs import content, require_equal
@@ -34,8 +32,7 @@ def interrupt(monkeypatch, at):
     def step(trainer, batch):
         calls.append(1)
         if len(calls) == at:
-            for writer in getattr(trainer._writer, "writers", [trainer._writer]):
-                getattr(writer, "flush", lambda: None)()
+            getattr(trainer._writer, "local", trainer._writer).flush()
             raise KeyboardInterrupt
         return honest(trainer, batch)
 
@@ -70,7 +67,7 @@ def test_without_a_head_there_is_nothing_to_draw(run, tmp_path):
 def test_the_logs_change_nothing_that_is_learned(run, tmp_path, monkeypatch):
     options = {"TRAINER__SPOTLIGHTER__SELECT": "random"}
     run("Spotlighter", "logged", **options)
-    monkeypatch.setattr(live_logs, "note_epoch", lambda *_: None)
+    monkeypatch.setattr(watch, "note_epoch", lambda *_: None)
     run("Spotlighter", "silent", **options)
     one, other = (content(tmp_path / name, "model.pth.tar-2") for name in ("logged", "silent"))
     for state in (one, other):  # of Python's generator beartype draws, while tests run
@@ -102,7 +99,7 @@ def test_pictures_that_cannot_be_read_are_left_out(run, monkeypatch, tmp_path):
     def unreadable(*_):
         return [Item(str(tmp_path / "gone.png"), 0, 0, "ash tree")]
 
-    monkeypatch.setattr(live_logs, "one_a_class", unreadable)
+    monkeypatch.setattr(watch, "one_a_class", unreadable)
     run("Spotlighter", OPTIM__MAX_EPOCH=1)
     assert steps(points(tmp_path / "run"), "kept_patches") == []
     assert steps(points(tmp_path / "run"), "head/gate") == [0]
@@ -193,7 +190,7 @@ def test_wandb_takes_three_words(fails):
 def test_half_a_note_of_what_was_sent_is_named(tmp_path, content, why):
     (tmp_path / "wandb.json").write_text(content)
     with pytest.raises(ValueError, match=rf"wandb\.json.* {why}"):
-        wandb_log._sent(tmp_path / "wandb.json")
+        watch._sent(tmp_path / "wandb.json")
 
 
 @pytest.mark.slow
