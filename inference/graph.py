@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.classifier import CLIPClassifier
 from models.spotlighter.model import SpotlightedCLIP
-from tools.shared.quiet import quiet
+from runs.quiet import quiet
 
 BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
 
@@ -133,7 +133,7 @@ def write_onnx(
     program: torch.export.ExportedProgram, output_names: Sequence[str], path: Path
 ) -> None:
     """Translate a program with one input, `image`, whose first axis is the batch, and save it."""
-    with quiet("torch.onnx", logging.ERROR), quiet("onnxscript", logging.ERROR):
+    with quiet("torch.onnx", "onnxscript", level=logging.ERROR):
         found = torch.onnx.export(
             program,
             (),

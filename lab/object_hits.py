@@ -32,9 +32,9 @@ import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji_files import load_masks
 from models.spotlighter.model import SpotlightedOutput
 from runs.config import read_run_config
+from runs.quiet import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
-from tools.shared.quiet import quiet
 from trainers.base import CLIPTrainer
 
 Chooser = Callable[[SpotlightedOutput], Tensor]

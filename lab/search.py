@@ -21,9 +21,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/search.py`
 from lab.validate import validate
+from runs.quiet import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
-from tools.shared.quiet import quiet
 from tools.sweeps import names
 
 SHOTS = 16

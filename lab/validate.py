@@ -31,8 +31,8 @@ from yacs.config import CfgNode
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/validate.py`
 from datasets.splits import subsample_classes
 from runs.config import merge_file, merge_pairs
+from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors
-from tools.shared.quiet import quiet
 from trainers import extend_cfg
 from trainers.base import CLIPTrainer
 

@@ -15,12 +15,13 @@ from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from datasets.splits import read_text
-from runs.config_rules import flat, require_sound, rule_of
+from runs.arguments import settings_given
+from runs.config_rules import flat, registered, require_sound, rule_of
 
-NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # as yacs says it
-UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # as a literal of Python
+NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # of yacs
+UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of a literal of Python
 MAX_VALUES = 100_000  # of a yaml
-# A stranger's file must not switch a check off; only a flag of this command can.
+# Only a flag switches these checks off: no yaml of a stranger may.
 BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
 
@@ -28,8 +29,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     """Defaults, data set yaml, trainer yaml, flags, KEY VALUE pairs; frozen.
 
     Raises:
-        ValueError: an unknown key or an odd number of KEY VALUE words.
-        FileNotFoundError: a config file that is not there.
+        ValueError: an unknown key, a value that a key cannot have, or a flag without effect.
+        FileNotFoundError: a config file is missing.
     """
     cfg = default_config()
     defaults = flat(cfg)
@@ -37,21 +38,7 @@ def build_config(args: argparse.Namespace) -> CfgNode:
         merge_file(cfg, Path(path))
     if args.config_file:
         cfg.CONFIG_NAME = Path(args.config_file).stem
-    flags = {
-        "DATASET.ROOT": args.root,
-        "OUTPUT_DIR": args.output_dir,
-        "RESUME": args.resume,
-        "SEED": args.seed,
-        "DATASET.SOURCE_DOMAINS": args.source_domains,
-        "DATASET.TARGET_DOMAINS": args.target_domains,
-        "INPUT.TRANSFORMS": args.transforms,
-        "TRAINER.NAME": args.trainer,
-        "MODEL.BACKBONE.NAME": args.backbone,
-        "MODEL.BACKBONE.WEIGHTS": args.weights,
-        "MODEL.HEAD.NAME": args.head,
-    }
-    given = {key: value for key, value in flags.items() if value not in (None, "")}
-    merge_pairs(cfg, [word for pair in given.items() for word in pair])
+    merge(cfg, settings_given(args))
     merge_pairs(cfg, args.opts)
     cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
     cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
@@ -74,16 +61,16 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all | base | new
     cfg.DATASET.LABEL = ""  # name of the data in results and tables; see docs/datasets.md
     cfg.INPUT.EXIF = "auto"  # auto | upright | stored: are pictures turned as their EXIF data say?
-    cfg.DATALOADER.CACHE_MB = 1024  # decoded training pictures that are kept in memory, 0 for none
+    cfg.DATALOADER.CACHE_MB = 1024  # memory for decoded training pictures, 0 for none
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
-    # -1: one an epoch, of which the newest two stay; N: one each N epochs; 0: the last one's
+    # -1: one each epoch, of which the newest two stay; N: one each N epochs; 0: only the last one
     cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
     cfg.OPTIM.SGD_DAMPNING = 0.0  # Dassl's default, an int, would not let it be 0.5
     cfg.MODEL.BACKBONE.WEIGHTS = ""  # file of the backbone's weights, instead of published ones
-    cfg.MODEL.TRUST_WEIGHTS = False  # --trust-weights; no file and no KEY VALUE sets it
-    cfg.MODEL.ALLOW_MISMATCH = False  # --allow-mismatch; no file and no KEY VALUE sets it
+    cfg.MODEL.TRUST_WEIGHTS = False  # set by --trust-weights alone
+    cfg.MODEL.ALLOW_MISMATCH = False  # set by --allow-mismatch alone
     cfg.MODEL.COMPILE = ""  # backend of torch.compile for the image tower, as inductor
     cfg.MODEL.TEXT_CHUNK = 0  # prompts encoded at a time in training; 0: all, if memory allows
     # Blocks of the image tower (from 0) that drop patches, and how many go on; see docs/method.md 7
@@ -97,38 +84,27 @@ def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Refuse flags, and keys that name files, that the command would not read.
 
     Raises:
-        ValueError: names the flag and what it is read with.
+        ValueError: names the flag and what it needs.
     """
-    given = {"--model-dir": args.model_dir, "--load-epoch": args.load_epoch}
-    found = [
-        f"{flag} is read with --eval-only alone; add it, or leave {flag} out"
-        for flag, value in given.items()
-        if value not in (None, "") and not args.eval_only
-    ]
-    name = cfg.TRAINER.NAME
-    trainer = TRAINER_REGISTRY.get(name) if name in TRAINER_REGISTRY.registered_names() else None
+    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
+    trains, resume, found = not args.eval_only and learns is not False, Path(cfg.RESUME), []
+    for flag, value in (("--model-dir", args.model_dir), ("--load-epoch", args.load_epoch)):
+        if value not in (None, "") and not args.eval_only:
+            found.append(f"{flag} is read with --eval-only alone; add it, or leave {flag} out")
     if args.eval_only and learns and not args.model_dir:
         found.append(
-            f"--eval-only needs --model-dir, the folder of a run: without it, {name} is evaluated "
-            "untrained (the trainer ZeroshotCLIP evaluates CLIP as it is)"
+            f"--eval-only needs --model-dir, the folder of a run: {cfg.TRAINER.NAME} is untrained "
+            "without it (the trainer ZeroshotCLIP evaluates CLIP as it is)"
         )
-    if args.eval_only or learns is False:
-        found += [
-            f"{key} is read in training alone, and this run does not train"
-            for key in ("MODEL.INIT_WEIGHTS", "RESUME")
-            if flat(cfg)[key]
-        ]
-    elif cfg.RESUME and not can_be_resumed(cfg):
+    for key, value in (("MODEL.INIT_WEIGHTS", cfg.MODEL.INIT_WEIGHTS), ("RESUME", cfg.RESUME)):
+        if value and not trains:
+            found.append(f"{key} is read in training alone, and this run does not train")
+    elsewhere = cfg.RESUME and resume != Path(cfg.OUTPUT_DIR)
+    if trains and elsewhere and not any(resume.glob("*/model*.pth.tar*")):
         found.append(f"--resume {cfg.RESUME} holds no checkpoint to go on from")
     if found:
         raise ValueError("; ".join(found))
-
-
-def can_be_resumed(cfg: CfgNode) -> bool:
-    """Whether RESUME holds a checkpoint, or is the output folder, which may be new."""
-    folder = Path(cfg.RESUME)
-    return folder == Path(cfg.OUTPUT_DIR) or any(folder.glob("*/model*.pth.tar*"))
 
 
 def merge_file(cfg: CfgNode, path: Path) -> None:
@@ -141,13 +117,12 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
     try:
         content = yaml.safe_load(read_text(path)) or {}
         if expanded(content, {}) > MAX_VALUES:
-            raise ValueError(f"{path} has aliases that unfold to more than {MAX_VALUES} values")
-        other = CfgNode(content)
-        given = {k: v for k, v in flat(other).items() if k not in BY_FLAG_ONLY}
+            raise ValueError(f"{path} has aliases that stand for more than {MAX_VALUES} values")
+        given = {k: v for k, v in flat(CfgNode(content)).items() if k not in BY_FLAG_ONLY}
     except (yaml.YAMLError, *NO_CONFIG) as error:
         raise ValueError(f"{path} is not a yaml of keys and values: {error}") from error
     try:
-        merge_pairs(cfg, [word for pair in given.items() for word in pair])
+        merge(cfg, given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -170,11 +145,11 @@ def read_run_config(model_dir: str | Path) -> CfgNode:
 
 
 def expanded(value: Any, known: dict[int, int]) -> int:
-    """How many values a yaml holds if each of its aliases is written out.
+    """How many values a yaml has with its aliases written out; too many for one within itself.
 
     Args:
         value: the content, or a part of it.
-        known: what was counted already, by id; a value within itself counts as too many.
+        known: what was counted already, by id.
     """
     if not isinstance(value, (dict, list)):
         return 1
@@ -189,17 +164,23 @@ def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
     """Merge [key, value, ...] into a config."""
     if len(pairs) % 2:
         raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
-    values = flat(cfg)  # of which only the types count
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if key not in values:
-            raise ValueError(unknown_key(cfg, key))
+        merge(cfg, {key: value})
+
+
+def merge(cfg: CfgNode, given: dict[Any, Any]) -> None:
+    """Merge values into a config by the full names of their keys."""
+    known = flat(cfg)  # of which only the types count
+    for key, value in given.items():
+        if key not in known:
+            raise ValueError(unknown_key(key, known))
         if key in BY_FLAG_ONLY:
             flag = key.split(".")[1].lower().replace("_", "-")
             raise ValueError(f"{key} is set by its flag alone, --{flag}")
         try:
-            cfg.merge_from_list([key, as_meant(value, values[key])])
+            cfg.merge_from_list([key, as_meant(value, known[key])])
         except (*UNREADABLE, AssertionError) as error:
-            expected = rule_of(key, values[key]).expected
+            expected = rule_of(key, known[key]).expected
             raise ValueError(f"{key} must be {expected}, got {value!r}") from error
 
 
@@ -220,10 +201,10 @@ def as_meant(value: Any, default: Any) -> Any:
     return value
 
 
-def unknown_key(cfg: CfgNode, key: str) -> str:
+def unknown_key(key: Any, known: dict[str, Any]) -> str:
     """A sentence for a key that no trainer and no data set reads."""
     if str(key).startswith("--"):
         return f"{key} must stand before the KEY VALUE pairs"
-    near = difflib.get_close_matches(key, list(flat(cfg)), n=3)
+    near = difflib.get_close_matches(key, list(known), n=3)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
     return f"unknown config key {key}{hint}"

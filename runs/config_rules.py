@@ -1,41 +1,26 @@
-"""Which values each config key may have, and which keys have an effect.
+"""Which values each config key may have, and which keys a run reads.
 
-`RULES` names every key but those of the trainers' own nodes, which follow from the type of their
-default (`rule_of`) and the `faults` of their `Settings`. `UNREAD` names the keys of Dassl that
-nothing here reads. `READ_WITH` names the keys that are read beside another key's value alone.
+`RULES` has all keys but those of the trainers' own nodes: the type of their default gives their
+rule (`rule_of`), and `Settings.problems` checks the rest.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.data.transforms import INTERPOLATION_MODES
+from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
-from runs.rules import (
-    Rule,
-    choice,
-    choices,
-    flag,
-    is_list,
-    is_number,
-    number,
-    numbers,
-    odd,
-    one_line,
-    only,
-    path_in_utf8,
-    rising,
-    share,
-    text,
-    whole,
-    words,
-)
+from runs.arguments import FLAG_OF
 
+MOST = 1_000_000  # largest count: of epochs, pictures in a batch, megabytes
 MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
 SUBSETS = ("all", "base", "new", "base/base", "base/new", "new/base", "new/new")
 ADAMS = ("adam", "amsgrad", "radam", "adamw")
@@ -52,212 +37,185 @@ TRANSFORMS = (
     *("colorjitter", "randomgrayscale", "gaussian_blur"),
     *("cutout", "normalize", "gaussian_noise", "instance_norm", "center_crop"),
 )
-LOGS_ON_WANDB = ("off", "offline", "online")
+
+Values = Mapping[str, Any]  # by the full name of the key, as OPTIM.LR
 
 
-# Keys of Dassl that no trainer and no data set of this project reads. A trainer or data set that is
-# not built on ours may read them, and is not asked.
-UNREAD: dict[str, Rule] = {
-    "INPUT.NO_TRANSFORM": only(False),
-    "DATASET.SOURCE_DOMAINS": only(()),
-    "DATASET.TARGET_DOMAINS": only(()),
-    "DATASET.NUM_LABELED": only(-1),
-    "DATASET.VAL_PERCENT": only(0.1),
-    "DATASET.ALL_AS_UNLABELED": only(False),
-    "DATALOADER.K_TRANSFORMS": only(1),
-    "DATALOADER.RETURN_IMG0": only(False),
-    "DATALOADER.TRAIN_U.SAME_AS_X": only(True),
-    "DATALOADER.TRAIN_U.SAMPLER": only("RandomSampler"),
-    "DATALOADER.TRAIN_U.BATCH_SIZE": only(32),
-    "DATALOADER.TRAIN_U.N_DOMAIN": only(0),
-    "DATALOADER.TRAIN_U.N_INS": only(16),
-    "MODEL.HEAD.NAME": only(""),
-    "MODEL.HEAD.HIDDEN_LAYERS": only(()),
-    "MODEL.HEAD.ACTIVATION": only("relu"),
-    "MODEL.HEAD.BN": only(True),
-    "MODEL.HEAD.DROPOUT": only(0.0),
-    "OPTIM.STAGED_LR": only(False),
-    "OPTIM.NEW_LAYERS": only(()),
-    "OPTIM.BASE_LR_MULT": only(0.1),
-    "TRAIN.COUNT_ITER": only("train_x"),
-}
-FLAGS = {
-    "DATASET.SOURCE_DOMAINS": " (--source-domains)",
-    "DATASET.TARGET_DOMAINS": " (--target-domains)",
-    "MODEL.HEAD.NAME": " (--head)",
-}
+class Rule(NamedTuple):
+    """What a value must be, as a test and as a phrase."""
 
-RULES: dict[str, Rule] = {
-    "OUTPUT_DIR": path_in_utf8(),
-    "RESUME": text(),
-    "CONFIG_NAME": text(),
-    "SEED": whole(-1, 2**32 - 1),
-    "USE_CUDA": flag(),
-    "VERBOSE": flag(),
-    "INPUT.SIZE": numbers(2, whole(1, 10_000)),
-    "INPUT.EXIF": choice(["auto", "upright", "stored"]),
-    "INPUT.INTERPOLATION": choice(INTERPOLATION_MODES),
-    "INPUT.TRANSFORMS": choices(TRANSFORMS),
-    "INPUT.PIXEL_MEAN": numbers(3, number()),
-    "INPUT.PIXEL_STD": numbers(3, number(1e-6)),
-    "INPUT.CROP_PADDING": whole(0, 10_000),
-    "INPUT.RRCROP_SCALE": rising(number(1e-6, 1)),
-    "INPUT.CUTOUT_N": whole(0, 1000),
-    "INPUT.CUTOUT_LEN": whole(),
-    "INPUT.GN_MEAN": number(),
-    "INPUT.GN_STD": number(0),
-    "INPUT.RANDAUGMENT_N": whole(0, 100),
-    "INPUT.RANDAUGMENT_M": whole(0, 30),
-    "INPUT.COLORJITTER_B": number(0),
-    "INPUT.COLORJITTER_C": number(0),
-    "INPUT.COLORJITTER_S": number(0),
-    "INPUT.COLORJITTER_H": number(0, 0.5),
-    "INPUT.RGS_P": share(),
-    "INPUT.GB_P": share(),
-    "INPUT.GB_K": odd(),
-    "DATASET.ROOT": text(),
-    "DATASET.NAME": text(),
-    "DATASET.LABEL": one_line(),
-    "DATASET.NUM_SHOTS": whole(-1),
-    "DATASET.SUBSAMPLE_CLASSES": choice(SUBSETS),
-    "DATALOADER.NUM_WORKERS": whole(0, MOST_WORKERS),
-    "DATALOADER.TRAIN_X.SAMPLER": choice(SAMPLERS),
-    "DATALOADER.TRAIN_X.BATCH_SIZE": whole(1),
-    "DATALOADER.TRAIN_X.N_DOMAIN": whole(),
-    "DATALOADER.TRAIN_X.N_INS": whole(1),
-    "DATALOADER.TEST.SAMPLER": choice(["SequentialSampler"]),
-    "DATALOADER.TEST.BATCH_SIZE": whole(1),
-    "DATALOADER.CACHE_MB": whole(),
-    "DATALOADER.SKIP_UNREADABLE": flag(),
-    "MODEL.INIT_WEIGHTS": text(),
-    "MODEL.BACKBONE.NAME": text(),
-    "MODEL.BACKBONE.PRETRAINED": flag(),
-    "MODEL.BACKBONE.WEIGHTS": text(),
-    "MODEL.TRUST_WEIGHTS": flag(),
-    "MODEL.ALLOW_MISMATCH": flag(),
-    "MODEL.COMPILE": text(),
-    "MODEL.TEXT_CHUNK": whole(),
-    "MODEL.PRUNE.AT": numbers(None, whole()),
-    "MODEL.PRUNE.KEEP": numbers(None, whole()),
-    "MODEL.PRUNE.MIX": number(0),
-    "OPTIM.NAME": choice(OPTIMISERS),
-    "OPTIM.LR": number(0),
-    "OPTIM.WEIGHT_DECAY": number(0),
-    "OPTIM.MOMENTUM": share(),
-    "OPTIM.SGD_DAMPNING": share(),
-    "OPTIM.SGD_NESTEROV": flag(),
-    "OPTIM.RMSPROP_ALPHA": share(),
-    "OPTIM.ADAM_BETA1": number(0, below=1),
-    "OPTIM.ADAM_BETA2": number(0, below=1),
-    "OPTIM.LR_SCHEDULER": choice(SCHEDULERS),
-    "OPTIM.STEPSIZE": Rule(
-        lambda v: numbers(None, whole(-1)).fits(v) and len(v) > 0, "epochs, as (30,) or (30, 60)"
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def is_list(value: Any) -> bool:
+    """Whether it is a list or a tuple."""
+    return isinstance(value, (list, tuple))
+
+
+def number(
+    least: float = -math.inf,
+    most: float = math.inf,
+    name: str = "number",
+    types: tuple[type, ...] = (int, float),
+) -> Rule:
+    """One finite number from `least` to `most`; True and False are none."""
+    limits = f"from {least:g} to {most:.10g}" if most < math.inf else f"from {least:g} on"
+    return Rule(
+        lambda v: type(v) in types and least <= v <= most and math.isfinite(v),
+        f"a {name} {limits}" if least > -math.inf else f"a {name}",
+    )
+
+
+def whole(least: int = 0, most: int = MOST) -> Rule:
+    """One whole number from `least` to `most`."""
+    return number(least, most, "whole number", (int,))
+
+
+def numbers(count: int | None, each: Rule) -> Rule:
+    """A list of `count` numbers, or of any number of them, that fit one rule each."""
+    kind = each.expected.removeprefix("a ").replace("number", "numbers", 1)
+
+    def fits(value: Any) -> bool:
+        return is_list(value) and count in (None, len(value)) and all(map(each.fits, value))
+
+    return Rule(fits, f"{'a list of' if count is None else count} {kind}")
+
+
+def choice(names: Iterable[str]) -> Rule:
+    """One of some names."""
+    known = tuple(names)
+    return Rule(lambda v: isinstance(v, str) and v in known, f"one of {', '.join(known)}")
+
+
+FLAG = Rule(lambda v: type(v) is bool, "True or False")
+TEXT = Rule(lambda v: isinstance(v, str) and "\0" not in v, "a text")
+FRACTION = number(0, 1)
+PATH_IN_UTF8 = Rule(  # TensorBoard writes to no other
+    lambda v: TEXT.fits(v) and v.encode("utf-8", "replace").decode() == v, "a path in UTF-8"
+)
+ONE_LINE = Rule(
+    lambda v: isinstance(v, str) and v.isprintable() and "/" not in v, "one line without a slash"
+)
+WORDS = Rule(
+    lambda v: (
+        TEXT.fits(v)
+        and not any(mark in v for mark in ("{", "}", "<|"))
+        and (not v or bool(v.replace("_", " ").strip()))
     ),
-    "OPTIM.GAMMA": number(0),
-    "OPTIM.MAX_EPOCH": whole(1),
-    "OPTIM.WARMUP_EPOCH": whole(-1),
-    "OPTIM.WARMUP_TYPE": choice(WARMUPS),
-    "OPTIM.WARMUP_CONS_LR": number(0),
-    "OPTIM.WARMUP_MIN_LR": number(0),
-    "OPTIM.WARMUP_RECOUNT": flag(),
-    "TRAIN.CHECKPOINT_FREQ": whole(-1),
-    "TRAIN.PRINT_FREQ": whole(1),
-    "TRAIN.KEEP_CHECKPOINTS": whole(),
-    "TRAIN.WANDB": choice(LOGS_ON_WANDB),
-    "TEST.EVALUATOR": text(),
-    "TEST.PER_CLASS_RESULT": flag(),
-    "TEST.COMPUTE_CMAT": flag(),
-    "TEST.NO_TEST": flag(),
-    "TEST.SPLIT": choice(["val", "test"]),
-    "TEST.FINAL_MODEL": choice(["last_step", "best_val"]),
-    "TRAINER.NAME": text(),
-    "TRAINER.MODAL": choice(["base2novel", "cross"]),
-}
+    'words without { and }, as "a photo of a", or ""',
+)
+SCALES = Rule(
+    lambda v: numbers(2, number(1e-6, 1)).fits(v) and v[0] <= v[1],
+    "2 numbers from 1e-06 to 1, the smaller one first",
+)
+ODD = Rule(lambda v: whole(1, 999).fits(v) and v % 2 == 1, "odd, from 1 to 999")
+EPOCHS = Rule(lambda v: numbers(None, whole(-1)).fits(v) and v, "epochs, as (30,) or (30, 60)")
+TRANSFORM_LIST = Rule(
+    lambda v: is_list(v) and all(name in TRANSFORMS for name in v),
+    f"a list of {', '.join(TRANSFORMS)}",
+)
 
+_RULES: tuple[tuple[Rule, str], ...] = (
+    (PATH_IN_UTF8, "OUTPUT_DIR"),
+    (TEXT, "RESUME CONFIG_NAME"),
+    (whole(-1, 2**32 - 1), "SEED"),
+    (FLAG, "USE_CUDA VERBOSE"),
+    (numbers(2, whole(1, 10_000)), "INPUT.SIZE"),
+    (choice(["auto", "upright", "stored"]), "INPUT.EXIF"),
+    (choice(INTERPOLATION_MODES), "INPUT.INTERPOLATION"),
+    (TRANSFORM_LIST, "INPUT.TRANSFORMS"),
+    (numbers(3, number()), "INPUT.PIXEL_MEAN"),
+    (numbers(3, number(1e-6)), "INPUT.PIXEL_STD"),
+    (whole(0, 10_000), "INPUT.CROP_PADDING"),
+    (SCALES, "INPUT.RRCROP_SCALE"),
+    (whole(0, 1000), "INPUT.CUTOUT_N"),
+    (whole(), "INPUT.CUTOUT_LEN"),
+    (whole(0, 100), "INPUT.RANDAUGMENT_N"),
+    (whole(0, 30), "INPUT.RANDAUGMENT_M"),
+    (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
+    (number(0, 0.5), "INPUT.COLORJITTER_H"),
+    (FRACTION, "INPUT.RGS_P INPUT.GB_P"),
+    (ODD, "INPUT.GB_K"),
+    (number(), "INPUT.GN_MEAN"),
+    (TEXT, "DATASET.ROOT DATASET.NAME"),
+    (ONE_LINE, "DATASET.LABEL"),
+    (whole(-1), "DATASET.NUM_SHOTS"),
+    (choice(SUBSETS), "DATASET.SUBSAMPLE_CLASSES"),
+    (FLAG, "DATALOADER.SKIP_UNREADABLE"),
+    (whole(), "DATALOADER.CACHE_MB DATALOADER.TRAIN_X.N_DOMAIN"),
+    (whole(0, MOST_WORKERS), "DATALOADER.NUM_WORKERS"),
+    (whole(1), "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TEST.BATCH_SIZE DATALOADER.TRAIN_X.N_INS"),
+    (choice(SAMPLERS), "DATALOADER.TRAIN_X.SAMPLER"),
+    (choice(["SequentialSampler"]), "DATALOADER.TEST.SAMPLER"),
+    (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
+    (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
+    (whole(), "MODEL.TEXT_CHUNK"),
+    (numbers(None, whole()), "MODEL.PRUNE.AT MODEL.PRUNE.KEEP"),
+    (number(0), "MODEL.PRUNE.MIX"),
+    (choice(OPTIMISERS), "OPTIM.NAME"),
+    (choice(SCHEDULERS), "OPTIM.LR_SCHEDULER"),
+    (number(0), "OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
+    (FRACTION, "OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
+    (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
+    (FLAG, "OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
+    (EPOCHS, "OPTIM.STEPSIZE"),
+    (whole(1), "OPTIM.MAX_EPOCH"),
+    (whole(-1), "OPTIM.WARMUP_EPOCH"),
+    (choice(WARMUPS), "OPTIM.WARMUP_TYPE"),
+    (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    (whole(-1), "TRAIN.CHECKPOINT_FREQ"),
+    (whole(), "TRAIN.KEEP_CHECKPOINTS"),
+    (whole(1), "TRAIN.PRINT_FREQ"),
+    (choice(["off", "offline", "online"]), "TRAIN.WANDB"),
+    (TEXT, "TEST.EVALUATOR TRAINER.NAME"),
+    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST"),
+    (choice(["val", "test"]), "TEST.SPLIT"),
+    (choice(["last_step", "best_val"]), "TEST.FINAL_MODEL"),
+    (choice(["base2novel", "cross"]), "TRAINER.MODAL"),
+)
+RULES: dict[str, Rule] = {key: rule for rule, keys in _RULES for key in keys.split()}
 
-def rule_of(key: str, default: Any) -> Rule:
-    """The rule of a key; in a trainer's node that of its type, and words for its CTX_INIT."""
-    if key in RULES:
-        return RULES[key]
-    if key.rpartition(".")[2] == "CTX_INIT":
-        return words()
-    by_type: dict[type, Rule] = {bool: flag(), int: whole(), float: number(), str: text()}
-    if is_list(default) and default and all(map(is_number, default)):
-        return numbers(len(default), number())
-    return by_type.get(type(default), Rule(lambda v: v is not None, "a value, not None"))
+# Keys of Dassl that no trainer and no data set of this project reads: they keep their default.
+UNREAD = (
+    *("INPUT.NO_TRANSFORM", "DATASET.SOURCE_DOMAINS", "DATASET.TARGET_DOMAINS"),
+    *("DATASET.NUM_LABELED", "DATASET.VAL_PERCENT", "DATASET.ALL_AS_UNLABELED"),
+    *("DATALOADER.K_TRANSFORMS", "DATALOADER.RETURN_IMG0", "DATALOADER.TRAIN_U.SAME_AS_X"),
+    *("DATALOADER.TRAIN_U.SAMPLER", "DATALOADER.TRAIN_U.BATCH_SIZE"),
+    *("DATALOADER.TRAIN_U.N_DOMAIN", "DATALOADER.TRAIN_U.N_INS", "MODEL.HEAD.NAME"),
+    *("MODEL.HEAD.HIDDEN_LAYERS", "MODEL.HEAD.ACTIVATION", "MODEL.HEAD.BN", "MODEL.HEAD.DROPOUT"),
+    *("OPTIM.STAGED_LR", "OPTIM.NEW_LAYERS", "OPTIM.BASE_LR_MULT", "TRAIN.COUNT_ITER"),
+)
 
-
-Values = Mapping[str, Any]
-
-
-def _is(key: str, *names: str) -> Callable[[Values], bool]:
-    return lambda values: values[key] in names
-
-
-def _transforms(*names: str) -> Callable[[Values], bool]:
-    return lambda values: any(name in values["INPUT.TRANSFORMS"] for name in names)
-
-
-# Keys, what they are read with, and whether that is so.
-READ_WITH: tuple[tuple[tuple[str, ...], str, Callable[[Values], bool]], ...] = (
-    (("INPUT.CROP_PADDING",), "random_crop", _transforms("random_crop")),
-    (("INPUT.RRCROP_SCALE",), "random_resized_crop", _transforms("random_resized_crop")),
-    (("INPUT.CUTOUT_N", "INPUT.CUTOUT_LEN"), "cutout", _transforms("cutout")),
-    (("INPUT.GN_MEAN", "INPUT.GN_STD"), "gaussian_noise", _transforms("gaussian_noise")),
+# A key, its value that is needed ("": any), and the keys that have no effect without it.
+READ_WITH = (
+    ("INPUT.TRANSFORMS", "random_crop", "INPUT.CROP_PADDING"),
+    ("INPUT.TRANSFORMS", "random_resized_crop", "INPUT.RRCROP_SCALE"),
+    ("INPUT.TRANSFORMS", "cutout", "INPUT.CUTOUT_N INPUT.CUTOUT_LEN"),
+    ("INPUT.TRANSFORMS", "gaussian_noise", "INPUT.GN_MEAN INPUT.GN_STD"),
     (
-        ("INPUT.RANDAUGMENT_N",),
-        "randaugment*",
-        _transforms("randaugment", "randaugment_fixmatch", "randaugment2"),
+        "INPUT.TRANSFORMS",
+        "randaugment or randaugment_fixmatch or randaugment2",
+        "INPUT.RANDAUGMENT_N",
     ),
-    (("INPUT.RANDAUGMENT_M",), "randaugment", _transforms("randaugment")),
-    (
-        tuple(f"INPUT.COLORJITTER_{part}" for part in "BCSH"),
-        "colorjitter",
-        _transforms("colorjitter"),
-    ),
-    (("INPUT.RGS_P",), "randomgrayscale", _transforms("randomgrayscale")),
-    (("INPUT.GB_P", "INPUT.GB_K"), "gaussian_blur", _transforms("gaussian_blur")),
-    (
-        ("DATALOADER.TRAIN_X.N_DOMAIN",),
-        "RandomDomainSampler",
-        _is("DATALOADER.TRAIN_X.SAMPLER", "RandomDomainSampler"),
-    ),
-    (
-        ("DATALOADER.TRAIN_X.N_INS",),
-        "RandomClassSampler",
-        _is("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler"),
-    ),
-    (("OPTIM.MOMENTUM",), "sgd and rmsprop", _is("OPTIM.NAME", "sgd", "rmsprop")),
-    (("OPTIM.SGD_DAMPNING", "OPTIM.SGD_NESTEROV"), "sgd", _is("OPTIM.NAME", "sgd")),
-    (("OPTIM.RMSPROP_ALPHA",), "rmsprop", _is("OPTIM.NAME", "rmsprop")),
-    (("OPTIM.ADAM_BETA1", "OPTIM.ADAM_BETA2"), ", ".join(ADAMS), _is("OPTIM.NAME", *ADAMS)),
-    (
-        ("OPTIM.STEPSIZE", "OPTIM.GAMMA"),
-        "single_step and multi_step",
-        _is("OPTIM.LR_SCHEDULER", "single_step", "multi_step"),
-    ),
-    (
-        ("OPTIM.WARMUP_TYPE", "OPTIM.WARMUP_RECOUNT"),
-        "OPTIM.WARMUP_EPOCH above 0",
-        lambda values: values["OPTIM.WARMUP_EPOCH"] > 0,
-    ),
-    (
-        ("OPTIM.WARMUP_CONS_LR",),
-        "a constant warm-up",
-        lambda values: (
-            values["OPTIM.WARMUP_EPOCH"] > 0 and values["OPTIM.WARMUP_TYPE"] == "constant"
-        ),
-    ),
-    (
-        ("OPTIM.WARMUP_MIN_LR",),
-        "a linear warm-up",
-        lambda values: values["OPTIM.WARMUP_EPOCH"] > 0 and values["OPTIM.WARMUP_TYPE"] == "linear",
-    ),
-    (
-        ("MODEL.PRUNE.MIX",),
-        "MODEL.PRUNE.AT and .KEEP",
-        lambda values: bool(values["MODEL.PRUNE.AT"] and values["MODEL.PRUNE.KEEP"]),
-    ),
+    ("INPUT.TRANSFORMS", "randaugment", "INPUT.RANDAUGMENT_M"),
+    ("INPUT.TRANSFORMS", "colorjitter", "INPUT.COLORJITTER_B INPUT.COLORJITTER_C"),
+    ("INPUT.TRANSFORMS", "colorjitter", "INPUT.COLORJITTER_S INPUT.COLORJITTER_H"),
+    ("INPUT.TRANSFORMS", "randomgrayscale", "INPUT.RGS_P"),
+    ("INPUT.TRANSFORMS", "gaussian_blur", "INPUT.GB_P INPUT.GB_K"),
+    ("DATALOADER.TRAIN_X.SAMPLER", "RandomDomainSampler", "DATALOADER.TRAIN_X.N_DOMAIN"),
+    ("DATALOADER.TRAIN_X.SAMPLER", "RandomClassSampler", "DATALOADER.TRAIN_X.N_INS"),
+    ("OPTIM.NAME", "sgd or rmsprop", "OPTIM.MOMENTUM"),
+    ("OPTIM.NAME", "sgd", "OPTIM.SGD_DAMPNING OPTIM.SGD_NESTEROV"),
+    ("OPTIM.NAME", "rmsprop", "OPTIM.RMSPROP_ALPHA"),
+    ("OPTIM.NAME", " or ".join(ADAMS), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
+    ("OPTIM.LR_SCHEDULER", "single_step or multi_step", "OPTIM.STEPSIZE OPTIM.GAMMA"),
+    ("OPTIM.WARMUP_TYPE", "constant", "OPTIM.WARMUP_CONS_LR"),
+    ("OPTIM.WARMUP_TYPE", "linear", "OPTIM.WARMUP_MIN_LR"),
+    ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_TYPE OPTIM.WARMUP_RECOUNT"),
+    ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    ("MODEL.PRUNE.AT", "", "MODEL.PRUNE.MIX"),
+    ("MODEL.PRUNE.KEEP", "", "MODEL.PRUNE.MIX"),
 )
 
 
@@ -270,106 +228,123 @@ def flat(cfg: CfgNode, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def rule_of(key: str, default: Any) -> Rule:
+    """The rule of a key; in a trainer's node that of its type, and words for its CTX_INIT."""
+    if key in RULES:
+        return RULES[key]
+    if key in UNREAD:
+        return Rule(lambda v: v == default, f"{default!r}: nothing here reads it")
+    if key.rpartition(".")[2] == "CTX_INIT":
+        return WORDS
+    if is_list(default) and default and all(map(number().fits, default)):
+        return numbers(len(default), number())
+    by_type = {bool: FLAG, int: whole(), float: number(), str: TEXT}
+    return by_type.get(type(default), Rule(lambda v: v is not None, "a value, not None"))
+
+
+def _has(value: Any, needed: str) -> bool:
+    """Whether a value is, or holds, a name of "a or b"; with "", whether it is set."""
+    if not needed:
+        return value != -1 and bool(value)
+    return any(name in (value if is_list(value) else [value]) for name in needed.split(" or "))
+
+
 def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -> list[str]:
-    """The keys that differ from their default although this run does not read them.
+    """A phrase for each key that differs from its default and that this run does not read.
 
     Args:
-        values: of the run, by full key.
-        defaults: by full key.
+        values: of the run.
+        defaults: of all keys.
         nodes: the `Settings` that the trainer reads, by their node of TRAINER.
-
-    Returns:
-        A phrase a key.
     """
     changed = [key for key, value in values.items() if key in defaults and value != defaults[key]]
-    found = [
-        f"{key} (it is read with {where})"
-        for keys, where, is_read in READ_WITH
-        for key in keys
-        if key in changed and not is_read(values)
-    ]
-    found += [
-        f"TRAINER.{node}.{key} (nor does the published code use it)"
-        for node, settings in nodes.items()
-        for key in settings.UNUSED
-        if f"TRAINER.{node}.{key}" in changed
+    found = {
+        key: f"{key} (it needs {f'{other} {needed}'.rstrip()})"
+        for other, needed, keys in READ_WITH
+        for key in keys.split()
+        if key in changed and not _has(values[other], needed)
+    }
+    unused = [f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED]
+    ignored = [
+        f"{key} (the published code does not use it either)" for key in unused if key in changed
     ]
     read = {"NAME", *nodes} | ({"MODAL"} if "PROMPTKD" in nodes else set())
-    own = [key.split(".") for key in changed if key.startswith("TRAINER.")]
-    others = sorted({parts[1] for parts in own if parts[1] not in read})
-    return found + [f"TRAINER.{node} (another trainer reads it)" for node in others]
+    own = {key.split(".")[1] for key in changed if key.startswith("TRAINER.")}
+    others = [f"TRAINER.{node} (another trainer reads it)" for node in sorted(own - read)]
+    return [*found.values(), *ignored, *others]
 
 
 def require_sound(cfg: CfgNode, defaults: Values) -> None:
     """Check a whole config before anything is built.
 
-    Args:
-        cfg: the config.
-        defaults: by full key; their types say what a trainer's own keys take.
-
     Raises:
         ValueError: names every key that has a value it cannot have.
     """
     values = flat(cfg)
-    rules = {key: rule_of(key, defaults.get(key)) for key in values if key not in UNREAD}
-    rules |= {} if _reads_more(cfg) else UNREAD
+    unchecked = UNREAD if _may_read_all(cfg) else ()
     wrong = [
-        f"{key}{FLAGS.get(key, '')} must be {rule.expected}, got {values[key]!r}"
-        for key, rule in rules.items()
-        if not rule.fits(values[key])
+        f"{key}{FLAG_OF.get(key, '')} must be {rule.expected}, got {values[key]!r}"
+        for key, default in defaults.items()
+        if key not in unchecked and not (rule := rule_of(key, default)).fits(values[key])
     ]
-    wrong = wrong or [*_faults_of_optim(values), *_faults_of_packages(values)]
+    wrong = wrong or [*_contradictions(values), *_missing(values)]
     if wrong:
         raise ValueError("; ".join(wrong))
 
 
-def _reads_more(cfg: CfgNode) -> bool:
-    """Whether trainer or data set is not built on this project's, and may read all of Dassl."""
-    from dassl.data.datasets import DATASET_REGISTRY
-    from dassl.engine import TRAINER_REGISTRY
+def registered(registry: Any, name: str) -> Any:
+    """The class of a trainer or data set by its name; None where there is none."""
+    return registry.get(name) if name in registry.registered_names() else None
 
+
+def _may_read_all(cfg: CfgNode) -> bool:
+    """Whether trainer or data set is not built on this project's, and may read all of Dassl."""
     import datasets
 
-    trainers, data_sets = TRAINER_REGISTRY, DATASET_REGISTRY
-    is_known = cfg.TRAINER.NAME in trainers.registered_names()
-    if is_known and not hasattr(trainers.get(cfg.TRAINER.NAME), "settings_class"):
-        return True
-    is_known = cfg.DATASET.NAME in data_sets.registered_names()
-    return is_known and not issubclass(data_sets.get(cfg.DATASET.NAME), datasets.FewShotDataset)
+    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
+    data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)
+    others_trainer = trainer is not None and not hasattr(trainer, "settings_class")
+    others_data = data_set is not None and not issubclass(data_set, datasets.FewShotDataset)
+    return others_trainer or others_data
 
 
-def _faults_of_optim(values: Values) -> list[str]:
+def _contradictions(values: Values) -> list[str]:
+    """A sentence for each value that fits alone, and not beside the others."""
+    steps, schedule = values["OPTIM.STEPSIZE"], values["OPTIM.LR_SCHEDULER"]
+    is_nesterov = values["OPTIM.NAME"] == "sgd" and values["OPTIM.SGD_NESTEROV"]
+    is_plain = values["OPTIM.MOMENTUM"] > 0 and values["OPTIM.SGD_DAMPNING"] == 0
     found = []
-    if values["OPTIM.LR_SCHEDULER"] == "multi_step" and min(values["OPTIM.STEPSIZE"]) < 1:
+    if schedule == "multi_step" and min(steps) < 1:
         found.append(
             "OPTIM.STEPSIZE must name epochs from 1 on with OPTIM.LR_SCHEDULER multi_step, "
-            f"got {values['OPTIM.STEPSIZE']}"
+            f"got {steps}"
         )
-    if values["OPTIM.LR_SCHEDULER"] == "single_step" and len(values["OPTIM.STEPSIZE"]) > 1:
+    if schedule == "single_step" and len(steps) > 1:
         found.append(
             "OPTIM.STEPSIZE must be one number of epochs with OPTIM.LR_SCHEDULER single_step, "
-            f"got {values['OPTIM.STEPSIZE']}; multi_step takes several"
+            f"got {steps}; multi_step takes several"
         )
-    nesterov = values["OPTIM.NAME"] == "sgd" and values["OPTIM.SGD_NESTEROV"]
-    if nesterov and (values["OPTIM.MOMENTUM"] == 0 or values["OPTIM.SGD_DAMPNING"] != 0):
+    if is_nesterov and not is_plain:
         found.append("OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0")
     return found
 
 
-def _faults_of_packages(values: Values) -> list[str]:
+def _missing(values: Values) -> list[str]:
+    """A sentence for each package or file that a key names and that is not there."""
     found, backend, mode = [], values["MODEL.COMPILE"], values["TRAIN.WANDB"]
     if backend:
         import torch._dynamo
 
-        known = torch._dynamo.list_backends(exclude_tags=None)
-        if backend not in known:
-            found.append(f"MODEL.COMPILE must be one of {', '.join(known)}, got {backend!r}")
-    package = None if mode == "off" else find_spec("wandb")
-    if mode != "off" and not (package and package.origin):  # without: a mere folder of that name
-        found.append(
-            f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
-            "pip install -r requirements-wandb.txt"
-        )
+        rule = choice(torch._dynamo.list_backends(exclude_tags=None))
+        if not rule.fits(backend):
+            found.append(f"MODEL.COMPILE must be {rule.expected}, got {backend!r}")
+    if mode != "off":
+        package = find_spec("wandb")
+        if package is None or not package.origin:  # without: a mere folder of that name
+            found.append(
+                f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
+                "pip install -r requirements-wandb.txt"
+            )
     if (start := values["MODEL.INIT_WEIGHTS"]) and not Path(start).exists():
         found.append(f"MODEL.INIT_WEIGHTS {start} is neither a checkpoint nor the folder of a run")
     return found

@@ -16,11 +16,11 @@ from typing import TextIO
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 TAKEN = (errno.EACCES, errno.EAGAIN)
 UNFINISHED = ".unfinished-"  # in the name of a file that is being written
 
-
-_held: set[int] = set()  # handles of folders
+_held: set[int] = set()  # handles of locked folders
 
 
 def _leave_to_parent() -> None:
@@ -33,11 +33,11 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 @contextmanager
-def sole_writer(directory: str | Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made if need be, until the block or process ends.
+def lock_folder(directory: str | Path) -> Iterator[None]:
+    """Make a folder, and keep other runs out of it until the block or the process ends.
 
-    Two things are locked: the file `.lock`, which says who writes, and the folder itself, because
-    the file can be removed. What a killed run had not finished to write is cleared.
+    Two things are locked: the file `.lock`, which names the process, and the folder itself, because
+    the file can be removed. Unfinished files of a killed run are removed.
 
     Raises:
         BlockingIOError: another run writes there.
@@ -45,13 +45,9 @@ def sole_writer(directory: str | Path) -> Iterator[None]:
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with _naming(folder):
         opened = (folder / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        error.filename = str(folder)  # that is what cannot be written to
-        raise
-    handle = os.open(folder, os.O_RDONLY)
-    _held.add(handle)
+    _held.add(handle := os.open(folder, os.O_RDONLY))
     try:
         with opened as file:
             _lock(folder, file, handle)
@@ -67,49 +63,55 @@ def sole_writer(directory: str | Path) -> Iterator[None]:
             os.close(handle)
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add a path to an error of the system, which for a failed write names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def _lock(folder: Path, file: TextIO, handle: int) -> None:
-    """Lock the file and the folder, or say which run has."""
+    """Lock the file and the folder, or name the run that has locked them."""
     try:
         # A lock of the process, not of the open file: workers that outlive it do not keep it.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, EXCLUSIVE)
     except OSError as error:
         file.seek(0)
-        owner = file.read().strip()
-        _refuse_or_warn(folder, error, f"another run ({owner}) is writing to {folder}")
+        _require_free(error, f"another run ({file.read().strip()}) is writing to {folder}")
+        logger.warning("%s gives no locks: see to it that no other run writes there", folder)
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in TAKEN:  # some file systems cannot lock folders
-            what = f"another run is writing to {folder}, though its file {LOCK} was removed"
-            _refuse_or_warn(folder, error, what)
+        fcntl.flock(handle, EXCLUSIVE)
+    except OSError as error:  # some file systems cannot lock folders
+        removed = f"though its file {LOCK} was removed"
+        _require_free(error, f"another run is writing to {folder}, {removed}")
 
 
-def _refuse_or_warn(folder: Path, error: OSError, what: str) -> None:
+def _require_free(error: OSError, taken: str) -> None:
     if error.errno in TAKEN:
-        raise BlockingIOError(f"{what}; wait for its end, or choose another --output-dir") from None
-    logger.warning("%s gives no locks: see to it that no other run writes there", folder)
+        raise BlockingIOError(f"{taken}; wait for its end, or choose another --output-dir")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, even if the machine stops meanwhile."""
+    """Write a file whole or not at all, even if the machine stops."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        error.filename = str(path)  # a failed write does not say where
-        raise
+        with _naming(path):
+            with unfinished.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
-    """Force to the disk which files a folder holds, where the file system can do so."""
+    """Force the entries of a folder to the disk, where the file system can do so."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -119,12 +121,7 @@ def sync(folder: Path) -> None:
 
 
 def what_is_left(folder: Path, resume: str) -> str:
-    """A sentence for a training that was stopped: what there is, and what the same command does.
-
-    Args:
-        folder: OUTPUT_DIR.
-        resume: RESUME.
-    """
+    """A sentence for a stopped training: its last checkpoint, and what the same command does."""
     kept = last_checkpoint(folder)
     if kept is None:
         begins = f"begins again from {resume}" if resume else "begins anew"

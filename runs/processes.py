@@ -1,10 +1,10 @@
-"""Run a command as the only one that works on a folder, unless its work is done already.
+"""Children that end with their parent, SIGTERM as an interrupt, and a guard for one run a folder.
 
-Usage: python guard.py PARENT FOLDER [NEED ...] -- COMMAND ...
+Usage: python processes.py PARENT FOLDER [NEED ...] -- COMMAND ...
 
-A lock on FOLDER is held as long as the command lives, whoever started it and whatever became of
-them: where a machine was given up for dead too early, its second attempt waits here and then finds
-the results. The command ends with its parent (on Linux). Needs nothing but Python's own library.
+The guard runs COMMAND unless FOLDER has its results. It holds a lock on FOLDER as long as COMMAND
+lives: a second attempt, on a machine that was given up too early, waits and then finds the results.
+The command ends with its parent (on Linux). Needs nothing but Python's own library.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def is_done(folder: Path, needs: Iterable[Path]) -> bool:
-    """Whether a run left results, and was made with what the runs that it needs have learned.
+    """Whether a run left results, made with what the runs that it needs have learned.
 
-    Results name what they were made with by a digest of the learned weights; an evaluation has that
-    of its training, a student the one of its teacher, too. Times of files say nothing: clocks
-    differ.
+    Results name that by a digest of the learned weights: an evaluation its training's, a student
+    its teacher's, too. Times of files do not count, because clocks differ.
     """
     try:
         own, *others = (read_results(path) for path in (folder, *needs))
@@ -39,7 +38,7 @@ def is_done(folder: Path, needs: Iterable[Path]) -> bool:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What a run left in results.json; nothing of a damaged one counts.
+    """What a run left in results.json; of a damaged one, nothing.
 
     Raises:
         FileNotFoundError: it left none.
@@ -51,10 +50,11 @@ def read_results(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"learned": "unknown"}
 
 
-def lock(folder: Path) -> int:
-    """Wait until nobody else works on the folder; the lock goes with the last process here."""
+def wait_for_lock(folder: Path) -> None:
+    """Lock a folder for this process and the command that it becomes."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".sweep.lock", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(handle, True)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -62,12 +62,10 @@ def lock(folder: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError:
         print(f"{folder} gives no locks: see to it that no other process works on it", flush=True)
-    os.set_inheritable(handle, True)
-    return handle
 
 
 def end_with(parent: int) -> None:
-    """Be asked to stop when the parent dies; leave at once if it is dead already."""
+    """Get SIGTERM when the parent dies; leave at once if it is dead already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
@@ -75,15 +73,15 @@ def end_with(parent: int) -> None:
 
 
 def bound() -> Callable[[], None]:
-    """For `preexec_fn`: has a child end with this process."""
+    """For `preexec_fn`: the child ends with this process."""
     return partial(end_with, os.getpid())
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which Slurm and others end what they have started; it ends as Ctrl-C does."""
+    """SIGTERM, as Slurm and others send it to end a run; handled like Ctrl-C."""
 
 
-def hear_sigterm() -> None:
+def raise_at_sigterm() -> None:
     """Raise `Terminated` at the first SIGTERM; processes that are forked end by it at once."""
     owner = os.getpid()
 
@@ -96,7 +94,7 @@ def hear_sigterm() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
-def code_of(interrupt: KeyboardInterrupt) -> int:
+def exit_code_of(interrupt: KeyboardInterrupt) -> int:
     """The exit code, as a shell says it: 143 for SIGTERM, 130 for Ctrl-C."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
@@ -107,7 +105,7 @@ def main(arguments: list[str]) -> None:
     cut = rest.index("--")
     needs, command = rest[:cut], rest[cut + 1 :]
     end_with(int(parent))
-    lock(Path(folder))
+    wait_for_lock(Path(folder))
     if is_done(Path(folder), map(Path, needs)):
         print(f"done meanwhile: {folder}")
         return

@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
+from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
-from tools.shared.quiet import quiet
 
 LOOPBACK = "127.0.0.1"
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"

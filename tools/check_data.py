@@ -23,6 +23,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
 from datasets.folder import Folder, holds_classes
+from runs.errors import USER_ERRORS
+from runs.quiet import quiet
 from tools.data.check.pictures import Pictures, examine
 from tools.data.check.rules import (
     Finding,
@@ -35,9 +37,8 @@ from tools.data.check.rules import (
     some,
 )
 from tools.data.check.subject import Subject, open_subject
-from tools.shared.command_line import USER_ERRORS, parser_of, reports_user_errors
+from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.dataset_names import benchmarks, find_name
-from tools.shared.quiet import quiet
 
 COLUMNS = (
     *("data set", "split", "listed", "published", "found", "missing", "unreadable"),
@@ -137,7 +138,7 @@ def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet("datasets", logging.ERROR):  # what the loaders warn of is among the findings
+    with quiet("datasets", level=logging.ERROR):  # what the loaders warn of is among the findings
         findings = report(choose(args.datasets, args.root.expanduser()), args)
     for finding in findings:
         print(finding.text(args.show))

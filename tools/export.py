@@ -33,9 +33,9 @@ from models.clip.fetch import digest_of
 from runs.checkpoint import find_checkpoint
 from runs.files import write_text
 from runs.identity import training_keys
+from runs.quiet import quiet
 from runs.record import git_revision, versions
 from tools.shared.command_line import parser_of, reports_user_errors
-from tools.shared.quiet import quiet
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 from trainers.base import CLIPTrainer
 
@@ -181,7 +181,7 @@ def export(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet(), quiet("trainers"), torch.no_grad():
+    with quiet("dassl", "trainers", "runs"), torch.no_grad():
         export(args)
     return 0
 

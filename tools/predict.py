@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from inference.predictor import SpotlighterPredictor
 from runs.data import prefetch
-from runs.faults import sentence
+from runs.errors import sentence
+from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.shared.prediction_rows import WRITERS
-from tools.shared.quiet import quiet
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
 
@@ -156,7 +156,7 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_args(argv)
-    with quiet(), quiet("trainers"):
+    with quiet("dassl", "trainers", "runs"):
         predictor = SpotlighterPredictor.from_run(
             args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
         )

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
-from runs.processes import Terminated, bound, hear_sigterm
+from runs.processes import Terminated, bound, raise_at_sigterm
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.execute import PATIENCE
@@ -133,7 +133,7 @@ def carry_out(job: Job) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the jobs in order; stops at the first that fails, with its exit code."""
     args = parse_arguments(arguments)
-    hear_sigterm()
+    raise_at_sigterm()
     try:
         jobs = jobs_of(args)
     except ValueError as error:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
-from runs.processes import code_of, hear_sigterm
+from runs.processes import exit_code_of, raise_at_sigterm
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a mistake of the user's ends in one sentence and exit code 2."""
     args = parse_arguments(arguments)
-    hear_sigterm()
+    raise_at_sigterm()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored behind a shell's &
     try:
         return run(args)
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         print("sweep: stopped; the same command goes on from here", file=sys.stderr)
-        return code_of(interrupt)
+        return exit_code_of(interrupt)
 
 
 if __name__ == "__main__":

@@ -75,10 +75,7 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
 def log_unused_context(node: str, settings: Settings, learned: int | None) -> None:
     """Log that CTX_INIT counts where N_CTX or CSC ask for another context.
 
-    Args:
-        node: of TRAINER.
-        settings: of that node.
-        learned: context vectors of the model; None where no words are learned.
+    `learned` is the number of context vectors of the model; None where it learns no words.
     """
     words, asked = getattr(settings, "CTX_INIT", ""), getattr(settings, "N_CTX", learned)
     class_specific = getattr(settings, "CSC", False)

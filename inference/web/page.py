@@ -24,7 +24,7 @@ from inference.web.guard import UPLOAD, middleware, upload_in
 from models.spotlighter.memory import NEW_CLASSES
 from runs.config import read_run_config
 from runs.draw import one_a_class
-from runs.faults import sentence
+from runs.errors import sentence
 
 EXAMPLES = 6  # pictures
 EVERY, KEPT = 60, 1800  # seconds between two removals; that an upload stays after its last use

@@ -9,8 +9,8 @@ import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
 import datasets  # noqa: F401  (registers the data sets)
+from runs.arguments import KEYS_INSTEAD, parse_args
 from runs.config import build_config
-from train import KEYS_INSTEAD, parse_args
 from trainers import TRAINERS as TRAINER_CLASSES
 
 ROOT = Path(__file__).parents[2]

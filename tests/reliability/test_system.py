@@ -11,7 +11,7 @@ import time
 import pytest
 
 from datasets.emoji_files import ensure_dataset
-from runs.files import sole_writer
+from runs.files import lock_folder
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end
 
@@ -72,7 +72,7 @@ def test_a_small_and_a_read_only_file_system(namespace, arguments, tmp_path, wit
     witness("system", "a file system of 100 kB is full", found)
     assert go("new/run", TRAIN__KEEP_CHECKPOINTS=1)[0] == 0
     found = sentence(*go("frozen/run"))
-    assert "lies on a read-only file system; choose another --output-dir" in found
+    assert "lies on a read-only file system; choose another folder" in found
     witness("system", "the output folder is on a read-only mount", found)
 
 
@@ -145,7 +145,7 @@ def test_two_runs_in_one_folder(start, holder, tmp_path, witness):
 
 
 def test_a_removed_lock_lets_no_second_run_in(start, tmp_path, witness):
-    with sole_writer(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         (tmp_path / "run" / ".lock").unlink()
         found = sentence(*start("CoOp", **OPTIONS))
     assert "though its file .lock was removed; wait for its end" in found

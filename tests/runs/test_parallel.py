@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runs import parallel
-from runs.files import sole_writer
+from runs.files import lock_folder
 from tests.conftest import assert_close
 
 PROJECT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def test_two_processes_go_on_as_if_they_had_not_stopped(arguments, tmp_path):
 def test_two_runs_of_two_processes_are_kept_apart(arguments, tmp_path):
     words = arguments("CoOp", "run")
     (tmp_path / "run").mkdir()
-    with sole_writer(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         done = launch(words, 2, tmp_path)
     assert done.returncode == 1
     own, _ = done.stderr.split("torch/distributed/elastic", 1)

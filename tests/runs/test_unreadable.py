@@ -200,7 +200,7 @@ def test_an_unknown_way_of_turning_is_refused(fails):
 
 def test_an_output_folder_whose_name_is_no_utf8_is_refused_before_anything_is_done(fails, tmp_path):
     found = fails("CoOp", os.fsdecode(b"\xb9"))
-    assert "OUTPUT_DIR must be a path in UTF-8, got " in found
+    assert "OUTPUT_DIR (--output-dir) must be a path in UTF-8, got " in found
     assert not list(tmp_path.iterdir())
 
 

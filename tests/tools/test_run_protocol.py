@@ -36,7 +36,7 @@ def carrying_out(tmp_path):
         f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(names.PROJECT)!r})\n"
         "from tools import run_protocol\nfrom tools.sweeps.protocols import Job\n"
         f"run_protocol.names.PROJECT = Path({str(tmp_path)!r})\n"
-        "run_protocol.hear_sigterm()\n"
+        "run_protocol.raise_at_sigterm()\n"
         "sys.exit(run_protocol.carry_out(Job('a job', Path('out'), ())))\n"
     )
     process = subprocess.Popen(

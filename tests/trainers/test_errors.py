@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train
-from runs import faults
+from runs import errors
 
 PROJECT = Path(__file__).parents[2]
 CSC = {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CTX_INIT": "", "TRAINER__COOP__N_CTX": 2}
@@ -172,27 +172,27 @@ def test_published_buffers_are_ignored(run, trained, tmp_path):
 
 # As torch 2.6 to 2.14, Python and multiprocessing say it.
 SHORT_OF = [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), faults.GPU),
-    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), faults.GPU),
-    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), faults.GPU),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), errors.GPU),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), errors.GPU),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), errors.GPU),
     (
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate"),
-        faults.HOST,
+        errors.HOST,
     ),
-    (MemoryError(), faults.HOST),
-    (MemoryError("std::bad_alloc"), faults.HOST),
-    (OSError(errno.ENOMEM, "Cannot allocate memory"), faults.HOST),
-    (RuntimeError("can't start new thread"), faults.THREADS),
-    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), faults.THREADS),
-    (OSError(errno.EMFILE, "Too many open files"), faults.FILES),
-    (RuntimeError("received 0 items of ancdata"), faults.FILES),
-    (RuntimeError("unable to open shared memory object: Too many open files"), faults.FILES),
-    (RuntimeError("unable to write to file </torch_1_2>: No space left on device"), faults.SHM),
-    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It"), faults.SHM),
-    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), faults.WORKER),
-    (RuntimeError("worker (pid 7) exited unexpectedly with exit code 24. "), faults.FILES),
-    (RuntimeError("DataLoader worker exited unexpectedly with exit code 1. "), faults.WORKER),
-    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), faults.WORKER),
+    (MemoryError(), errors.HOST),
+    (MemoryError("std::bad_alloc"), errors.HOST),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), errors.HOST),
+    (RuntimeError("can't start new thread"), errors.THREADS),
+    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), errors.THREADS),
+    (OSError(errno.EMFILE, "Too many open files"), errors.FILES),
+    (RuntimeError("received 0 items of ancdata"), errors.FILES),
+    (RuntimeError("unable to open shared memory object: Too many open files"), errors.FILES),
+    (RuntimeError("unable to write to file </torch_1_2>: No space left on device"), errors.SHM),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It"), errors.SHM),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), errors.WORKER),
+    (RuntimeError("worker (pid 7) exited unexpectedly with exit code 24. "), errors.FILES),
+    (RuntimeError("DataLoader worker exited unexpectedly with exit code 1. "), errors.WORKER),
+    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), errors.WORKER),
     (ValueError("Too many open files"), ""),
     (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),
     (FileNotFoundError(errno.ENOENT, "No such file", "a.png"), ""),
@@ -201,7 +201,7 @@ SHORT_OF = [
 
 @pytest.mark.parametrize(("error", "said"), SHORT_OF, ids=lambda value: str(value)[:40])
 def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, said, capsys):
-    assert faults.of_the_machine(error) == said
+    assert errors.shortage(error) == said
     assert train.report(error) == (1 if error is SHORT_OF[-2][0] else 2)
     assert capsys.readouterr().err.startswith(f"train.py: error: {said}")
 
@@ -215,7 +215,7 @@ def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, sai
 )
 @pytest.mark.parametrize(
     ("stop", "code", "word"),
-    [(MemoryError(), 2, faults.HOST), (KeyboardInterrupt(), 130, "interrupted")],
+    [(MemoryError(), 2, errors.HOST), (KeyboardInterrupt(), 130, "interrupted")],
 )
 def test_what_a_stopped_run_has_left_is_said(
     arguments, monkeypatch, capsys, tmp_path, flags, said, stop, code, word
@@ -241,7 +241,7 @@ def test_tools_say_it_too(monkeypatch, capsys):
 
     monkeypatch.setattr(predict, "parse_args", short)
     assert predict.main([]) == 2
-    assert capsys.readouterr().err == f"predict: error: {faults.HOST}\n"
+    assert capsys.readouterr().err == f"predict: error: {errors.HOST}\n"
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         predict.main(["--debug"])
 

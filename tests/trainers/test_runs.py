@@ -359,8 +359,8 @@ def test_what_is_set_without_effect_is_named(run, tmp_path):
     run("ZeroshotCLIP", OPTIM__GAMMA=0.5, INPUT__RGS_P=0.5, TRAINER__MODAL="cross")
     log = (tmp_path / "run" / "log.txt").read_text()
     (line,) = [line for line in log.splitlines() if "without effect here" in line]
-    assert "OPTIM.GAMMA (it is read with single_step and multi_step)" in line
-    assert "INPUT.RGS_P (it is read with randomgrayscale)" in line
+    assert "OPTIM.GAMMA (it needs OPTIM.LR_SCHEDULER single_step or multi_step)" in line
+    assert "INPUT.RGS_P (it needs INPUT.TRANSFORMS randomgrayscale)" in line
     assert "TRAINER.MODAL (another trainer reads it)" in line
     assert "TRAINER.MAPLE (another trainer reads it)" in line
 
@@ -372,7 +372,7 @@ def test_what_is_set_without_effect_is_named(run, tmp_path):
         ("CoCoOp", {"COCOOP__N_CTX": 8}, "not used from TRAINER.COCOOP: N_CTX 8"),
         ("TextRefiner", {}, "not used from TRAINER.COOP: N_CTX 16"),
         ("MaPLe", {"MAPLE__N_CTX": 5}, "A context of 5 vectors starts at random"),
-        ("PromptKD", {"PROMPTKD__CE_WEIGHT": 1}, "CE_WEIGHT (nor does the published code use it)"),
+        ("PromptKD", {"PROMPTKD__CE_WEIGHT": 1}, "CE_WEIGHT (the published code does not use"),
     ],
 )
 def test_which_of_two_settings_counts_is_said(run, tmp_path, trainer, options, said):

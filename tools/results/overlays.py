@@ -6,8 +6,8 @@ import io
 import tempfile
 from pathlib import Path
 
+from runs.quiet import quiet
 from tools.results.figures import Picture, data_uri
-from tools.shared.quiet import quiet
 
 
 def spotlights(folder: Path, root: str, number: int = 3) -> Picture:

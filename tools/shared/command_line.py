@@ -1,35 +1,34 @@
-"""Command lines: a parser from the docstring of a tool's module, whole numbers, errors, streams."""
+"""Command lines of the tools: a parser from a docstring, whole numbers, errors in one sentence."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 
-# What a user can mend: input, files, packages, memory, and a loss that diverged.
-USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
+from runs.errors import explain
+from runs.logs import make_streams_ready
+
 DIGITS = 19  # of a number that is too large for 64 bits
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help says what the docstring says; from here on any name can be printed.
+    """A parser whose help is the docstring of a tool; from here on any name can be printed.
 
     Args:
-        doc: a line that says what the tool does; paragraphs, of which one begins with "Usage:" and
-            holds commands that can be typed as they stand.
+        doc: a line that says what the tool does; then paragraphs, of which one begins with
+            "Usage:" and has commands that can be typed as they stand.
     """
     make_streams_ready()
-    first, *paragraphs = doc.strip().split("\n\n")
+    paragraphs = doc.strip().split("\n\n")
     [usage] = [paragraph for paragraph in paragraphs if paragraph.startswith("Usage:\n")]
     paragraphs.remove(usage)
-    examples = usage.replace("Usage:", "examples:", 1)
     return argparse.ArgumentParser(
-        description="\n\n".join([first, *paragraphs]),
-        epilog=examples,
+        description="\n\n".join(paragraphs),
+        epilog=usage.replace("Usage:", "examples:", 1),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
@@ -63,25 +62,10 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except Exception as error:
-            from runs.faults import of_the_machine, sentence
-
-            # Where torch lacks memory or a worker, its error is of no kind of its own.
-            known = isinstance(error, USER_ERRORS) or of_the_machine(error)
-            if not known or "--debug" in next(filter(None, args), sys.argv):
+            said = explain(error)
+            if not said or "--debug" in next(filter(None, args), sys.argv):
                 raise
-            tool = Path(main.__code__.co_filename).stem
-            sys.stderr.write(f"{tool}: error: {sentence(error)}\n")
+            sys.stderr.write(f"{Path(main.__code__.co_filename).stem}: error: {said}\n")
             return 2
 
     return run
-
-
-def make_streams_ready() -> None:
-    """Have the streams take any name of a file, and exist where the shell has closed them (>&-)."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - open for the run
-        with contextlib.suppress(AttributeError, OSError):  # not a text file of Python's own
-            getattr(sys, name).reconfigure(errors="backslashreplace")
-    with contextlib.suppress(AttributeError, OSError):
-        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]

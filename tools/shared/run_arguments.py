@@ -38,13 +38,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_class_list(path: Path | None) -> list[str] | None:
     """The names of a file, one a line; None without a file.
 
-    Where each line begins with the id of a class, or with a folder and a tab, it is read as the
-    data sets read their classnames.txt.
+    Lines that all begin with an id, or with a folder and a tab, are read as a classnames.txt.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds no name, is no text in UTF-8, or is a classnames.txt of which nobody
-            can tell whether its lines begin with folders.
+        FileNotFoundError: it is missing.
+        ValueError: it holds no name, is no text in UTF-8, or may be a classnames.txt or not.
     """
     if path is None:
         return None

@@ -41,9 +41,9 @@ def differences(job: Job, project: Path) -> list[str]:
     folder = project / job.folder
     if not all((folder / name).is_file() for name in ("results.json", "config.yaml")):
         return []
+    from runs.arguments import parse_args
     from runs.config import build_config, read_run_config
     from runs.identity import default_settings
-    from train import parse_args
 
     with working_in(project):
         there, here = read_run_config(folder), build_config(parse_args(list(job.words)))

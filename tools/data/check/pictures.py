@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datasets.pictures import TURNED, open_picture
-from runs.faults import sentence
+from runs.errors import sentence
 
 CHUNK = 1024  # pictures that are waited for at a time
 

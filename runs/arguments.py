@@ -1,0 +1,83 @@
+r"""The command line of train.py: CoOp's flags, then KEY VALUE pairs for the config.
+
+Example:
+    python train.py --root data --trainer CoOp --seed 1 --output-dir output/try \
+        --dataset-config-file configs/datasets/emoji_animals.yaml \
+        --config-file configs/trainers/CoOp/tiny_emoji.yaml DATASET.NUM_SHOTS 16
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+# Flags that set a config key: the key, and the help.
+SETTINGS = {
+    "--root": ("DATASET.ROOT", "folder that holds all data sets"),
+    "--output-dir": ("OUTPUT_DIR", "folder of the run; an unfinished run in it is resumed"),
+    "--resume": ("RESUME", "resume from the newest checkpoint in this folder"),
+    "--seed": ("SEED", "fixes random draws if 0 or more (for one value of NUM_WORKERS)"),
+    "--source-domains": ("DATASET.SOURCE_DOMAINS", "for your own domain data sets"),
+    "--target-domains": ("DATASET.TARGET_DOMAINS", "for your own domain data sets"),
+    "--transforms": ("INPUT.TRANSFORMS", "training transforms, in order"),
+    "--trainer": ("TRAINER.NAME", "name of the trainer"),
+    "--backbone": ("MODEL.BACKBONE.NAME", "name of the CLIP model"),
+    "--weights": ("MODEL.BACKBONE.WEIGHTS", "file of CLIP weights (default: published weights)"),
+    "--head": ("MODEL.HEAD.NAME", "for your own trainers"),
+}
+FLAG_OF = {key: f" ({flag})" for flag, (key, _) in SETTINGS.items()}
+LISTS = ("--source-domains", "--target-domains", "--transforms")
+SWITCHES = {
+    "--eval-only": "evaluate the run in --model-dir; do not train",
+    "--no-train": "build data and model; do not train",
+    "--deterministic": "use deterministic kernels only",
+    "--trust-weights": "load a weights file whose SHA-256 is not a published one",
+    "--allow-mismatch": "load a checkpoint that was written with other settings",
+    "--debug": "show the traceback of an error",
+}
+# Flags of the published TextRefiner and Spotlighter that are config keys here.
+KEYS_INSTEAD = {
+    "--loss-factor": "TRAINER.TF.BALANCE (Spotlighter: TRAINER.SPOTLIGHTER.BALANCE)",
+    "--distill-factor": "TRAINER.TF.DISTILL (Spotlighter: TRAINER.SPOTLIGHTER.DISTILL)",
+    "--alpha": "TRAINER.TF.ALPHA (Spotlighter: TRAINER.SPOTLIGHTER.ALPHA)",
+    "--memory-size": "TRAINER.TF.MEMORY_SIZE (Spotlighter: TRAINER.SPOTLIGHTER.PROTOTYPES a class)",
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The flags; `opts` has what follows them."""
+    parser = argparse.ArgumentParser(
+        usage="python train.py [flags] [KEY VALUE ...]",
+        description="Train or evaluate a prompt tuner for CLIP.",
+        epilog=__doc__[__doc__.index("Example:") :],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    kinds: dict[str, Any] = {flag: {"nargs": "+"} for flag in LISTS} | {"--seed": {"type": int}}
+    for flag, (_, meaning) in SETTINGS.items():
+        add(flag, help=meaning, **kinds.get(flag, {"default": ""}))
+    add("--config-file", default="", help="yaml of the trainer")
+    add("--dataset-config-file", default="", help="yaml of the data set")
+    add("--model-dir", default="", help="folder of the run to evaluate (--eval-only)")
+    add("--load-epoch", type=int, help="evaluate the checkpoint of this epoch (--eval-only)")
+    for flag, meaning in SWITCHES.items():
+        add(flag, action="store_true", help=meaning)
+    for flag in KEYS_INSTEAD:
+        add(flag, help=argparse.SUPPRESS)
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
+    args = parser.parse_args(argv)
+    for flag, key in KEYS_INSTEAD.items():
+        if value_of(args, flag) is not None:
+            parser.error(f"{flag} is a config key here: {key}; give it as KEY VALUE")
+    return args
+
+
+def value_of(args: argparse.Namespace, flag: str) -> Any:
+    """What a flag was given."""
+    return vars(args)[flag[2:].replace("-", "_")]
+
+
+def settings_given(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of flags that set a config key, by the key."""
+    values = {key: value_of(args, flag) for flag, (key, _) in SETTINGS.items()}
+    return {key: value for key, value in values.items() if value not in (None, "")}
