@@ -45,7 +45,7 @@ class ExportForm(nn.Module):
         super().__init__()
         self.model = model.eval()
         self.selects = isinstance(model, SpotlightedCLIP)
-        (model.base if self.selects else model).text.in_parts = False
+        model.tuner.text.in_parts = False
         self.output_names = ["logits", "kept_patches"] if self.selects else ["logits"]
         if self.selects and model.head.options.select == "random":
             raise ValueError(
@@ -64,9 +64,10 @@ class ExportForm(nn.Module):
         model = self.model
         if self.selects:
             base = model.base
-            out = model.judge(base.see(image, model.patch_path, base.pruner).unit())
+            tokens = base.encode_tower(image, model.patch_path, base.pruner).unit()
+            out = model.logits_from_tokens(tokens)
             return out.logits, out.head.selection.indices
-        cls = model.see(image, None, model.pruner).unit().cls
+        cls = model.encode_tower(image, None, model.pruner).unit().cls
         return (model.classify(cls, model.text_features(cls)),)
 
 

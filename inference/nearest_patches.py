@@ -49,7 +49,7 @@ def draw_prototypes(trainer: CLIPTrainer, class_names: list[str], output: Path) 
         items = [item for item in trainer.dm.dataset.train_x if item.classname == name]
         pictures = [open_picture(item.impath, upright(trainer.cfg)) for item in items]
         with torch.no_grad():
-            chosen = trainer.model.analyse(predictor.prepare(pictures)).head.selection
+            chosen = trainer.model.forward_all(predictor.prepare(pictures)).head.selection
         c = memory.class_names.index(name)
         tokens, slots = map(memory.patch_space, (chosen.tokens, memory.prototypes[c, :columns]))
         found = nearest(tokens, chosen.indices, slots)

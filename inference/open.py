@@ -149,7 +149,7 @@ def treat_new_classes(trainer: CLIPTrainer, new: str) -> None:
     """
     if new not in NEW_CLASSES:
         raise ValueError(f"--new must be one of {', '.join(NEW_CLASSES)}, got {new!r}")
-    head = getattr(trainer.model, "head", None)
+    head = trainer.model.head
     if head is None:
         raise ValueError(
             f"this is a run of {trainer.cfg.TRAINER.NAME}, which has no bank that new classes "

@@ -160,7 +160,7 @@ class SpotlighterPredictor:
         """The predictions of one batch."""
         batch = self.prepare(images)
         with self._autocast():
-            out = self.model.analyse(batch) if self.num_patches else None
+            out = self.model.forward_all(batch) if self.num_patches else None
             logits = self.model(batch) if out is None else out.logits
         if not torch.isfinite(logits).all():
             raise ValueError(

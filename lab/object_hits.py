@@ -45,7 +45,7 @@ def build(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
     cfg.freeze()
     set_random_seed(cfg.SEED)
     trainer = build_trainer(cfg)
-    if not hasattr(trainer.model, "head"):
+    if trainer.model.head is None:
         name = trainer.cfg.TRAINER.NAME
         raise ValueError(f"{model_dir} is a run of {name}, which selects no patches")
     return trainer
@@ -73,7 +73,7 @@ def precision(trainer: CLIPTrainer, **choosers: Chooser) -> dict[str, float]:
     truth = torch.from_numpy(truth).float().to(trainer.device)
     hits, first = dict.fromkeys(choosers, 0.0), 0
     for image, _ in batches(trainer, dataset.test):
-        out, on_object = trainer.model.analyse(image), truth[first : first + len(image)]
+        out, on_object = trainer.model.forward_all(image), truth[first : first + len(image)]
         first += len(image)
         for name, choose in choosers.items():
             hits[name] += on_object.gather(1, choose(out)).mean(1).sum().item()

@@ -26,7 +26,7 @@ from lab.pretrain.compose import normalised
 from lab.pretrain.evaluate import CLASSES, HALVES, TEMPLATE, draw
 from models.classifier import AT_A_TIME, ZeroShotCLIP
 from models.clip.load import load_clip
-from models.clip.prune import Scatter, TokenPruner
+from models.clip.prune import LinearDiscriminant, TokenPruner
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
 
@@ -73,8 +73,8 @@ def measure(
     for name, mix in SCORES.items():
         model.prune(TokenPruner(at=at, keep=keep, width=width, mix=mix))
         if mix:
-            statistics = [Scatter() for _ in at]
-            model.watch(train, statistics)
+            statistics = [LinearDiscriminant() for _ in at]
+            model.collect_statistics(train, statistics)
             model.pruner.calibrate(statistics)
         found[name] = accuracy(model, images)
     model.prune(Oracle(at=at, keep=keep, width=width))

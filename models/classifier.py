@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, freeze, full_precision, unit
 from models.clip.image_tower import VisualTokens, build_visual_encoder, require_vit, stack
-from models.clip.prune import Pruner, Recorder, Scatter, TokenPruner, most_attended
+from models.clip.prune import LinearDiscriminant, Pruner, Recorder, TokenPruner, most_attended
 from models.clip.text_tower import TextEncoder
-from models.prompts import PromptLearner
 
 AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 
@@ -31,13 +30,59 @@ class Step(NamedTuple):
 
     logits: Float[Tensor, "B C"]
     target: Target
-    parts: dict[str, Float[Tensor, ""]]
-    """The loss is their sum."""
-    evidence: tuple[Tensor, ...] = ()
-    """What a memory is written from, without gradient; see `CLIPClassifier.update_memory`."""
+    losses: dict[str, Float[Tensor, ""]]
+    """Their sum is minimised."""
+    memory_inputs: tuple[Tensor, ...] = ()
+    """What a memory is written from, without gradient; see `TrainedModel.update_memory`."""
 
 
-class CLIPClassifier(nn.Module):
+class TrainedModel(nn.Module):
+    """What training, checkpoints and predictions use of a model: a tuner, or a head on one.
+
+    Attributes:
+        learned: the module that is trained and saved; None where nothing is learned.
+        head: what stands on the tuner; None where nothing does.
+    """
+
+    learned: Any
+    head: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned = self.head = None
+
+    def learn(self, module: nn.Module) -> None:
+        """Declare the part that is trained and saved."""
+        self.learned = module
+        module.register_load_state_dict_post_hook(self.clear_cache)
+
+    @property
+    def tuner(self) -> CLIPClassifier:
+        """The prompt tuner: this model itself, or what the head stands on."""
+        raise NotImplementedError
+
+    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+        """The forward pass of one training step."""
+        raise NotImplementedError
+
+    def update_memory(self, step: Step) -> None:
+        """Called after the optimiser's step: a model with a memory writes to it here."""
+
+    def identity(self) -> dict[str, str]:
+        """What beside trainer and backbone must be the same where learned weights are loaded."""
+        return {}
+
+    def clear_cache(self, *_: object) -> None:
+        """Drop what was kept for an evaluation."""
+
+    def train(self, mode: bool = True) -> TrainedModel:
+        """Set the mode and drop what was kept."""
+        super().train(mode)
+        self.clear_cache()
+        return self
+
+
+class CLIPClassifier(TrainedModel):
     """Frozen towers; a subclass says where the text features come from, and what is learned.
 
     Text features that do not depend on the image are computed once per evaluation: kept from the
@@ -51,7 +96,6 @@ class CLIPClassifier(nn.Module):
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
-        self.learned: Any = None  # a module, unless nothing is learned
         freeze(clip)
         self.visual = build_visual_encoder(clip.visual)
         self.text = TextEncoder(clip)
@@ -60,10 +104,10 @@ class CLIPClassifier(nn.Module):
         self.pruner: TokenPruner | None = None
         self._text_features: Tensor | None = None
 
-    def learn(self, module: nn.Module) -> None:
-        """Declare the part that is trained and saved."""
-        self.learned = module
-        module.register_load_state_dict_post_hook(self.forget)
+    @property
+    def tuner(self) -> CLIPClassifier:
+        """The model itself."""
+        return self
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -83,15 +127,17 @@ class CLIPClassifier(nn.Module):
             self.learned.pruner = pruner  # what it has learned is saved with the rest
 
     @torch.no_grad()
-    def watch(self, image: Float[Tensor, "B 3 H W"], statistics: list[Scatter]) -> None:
+    def collect_statistics(
+        self, image: Float[Tensor, "B 3 H W"], statistics: list[LinearDiscriminant]
+    ) -> None:
         """Count a batch of training images for the pruner; nothing is dropped meanwhile."""
         assert self.pruner is not None
         for part in image.split(AT_A_TIME):
             recorder = Recorder(self.pruner.at)
-            attention = self.see(part, "value", recorder).cls_attention
+            attention = self.encode_tower(part, "value", recorder).cls_attention
             assert attention is not None  # a path was asked for
             selected = most_attended(attention)
-            for one, patches in zip(statistics, recorder.seen, strict=True):
+            for one, patches in zip(statistics, recorder.patches, strict=True):
                 one.add(patches, selected)
 
     # Features
@@ -104,41 +150,37 @@ class CLIPClassifier(nn.Module):
         """`encode_text`, kept while evaluating, and then of the evaluated classes alone."""
         if self.training:
             return self.encode_text(cls)
-        if self.text_depends_on_image:
-            return self._evaluated(self.encode_text(cls))
-        if self._text_features is None:
-            self._text_features = self._evaluated(self.encode_text(cls))
-        return self._text_features
+        if self._text_features is not None:
+            return self._text_features
+        text = self.encode_text(cls)
+        text = text if self.rows is None else text[..., self.rows, :]
+        if not self.text_depends_on_image:
+            self._text_features = text
+        return text
 
-    def _evaluated(self, text: Tensor) -> Tensor:
-        return text if self.rows is None else text[..., self.rows, :]
-
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
-        """The image tower's features, not unit length; with what is learned there."""
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
+        """The image tower with what is learned there; features not unit length."""
         return self.visual(image, patch_path=patch_path, pruner=pruner)
 
     def encode_raw(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """`see`, with gradient only where it learns something.
+        """`encode_tower`, with gradient only where it learns something.
 
         Without gradient a CPU takes a few images at a time: less memory, no more time.
         """
         learns = self.learns_images and torch.is_grad_enabled()
+        whole = learns or image.device.type != "cpu"
         with torch.set_grad_enabled(learns):
-            if learns or image.device.type != "cpu":
-                return self.see(image, patch_path, self.pruner)
-            return stack([self.see(x, patch_path, self.pruner) for x in image.split(AT_A_TIME)])
+            images = [image] if whole else image.split(AT_A_TIME)
+            return stack([self.encode_tower(x, patch_path, self.pruner) for x in images])
 
     def encode_image(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """Unit-length image features, float32.
-
-        Args:
-            image: normalised pictures at the tower's resolution.
-            patch_path: see `VisualEncoder`.
-        """
+        """Unit-length float32 features of normalised pictures; `patch_path` as in VisualEncoder."""
         return self.encode_raw(image, patch_path).unit()
 
     def classify(
@@ -158,17 +200,17 @@ class CLIPClassifier(nn.Module):
     # Training
 
     def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
-        """What predictions of this batch are fitted to: the labels, if no teacher knows better."""
+        """What predictions of this batch are fitted to: the labels, if there is no teacher."""
         return Target(label)
 
     def criterion(self, logits: Float[Tensor, "B C"], target: Target) -> Float[Tensor, ""]:
-        """How badly a prediction fits; cross-entropy."""
+        """How badly a prediction fits: cross-entropy."""
         return F.cross_entropy(logits, target.label)
 
-    def ties(
+    def regularisers(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
-        """What holds a tuner near to plain CLIP; parts of the loss, none for most tuners."""
+        """Losses that hold a tuner near to plain CLIP; none for most tuners."""
         return {}
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
@@ -177,20 +219,13 @@ class CLIPClassifier(nn.Module):
         text = self.text_features(cls)
         logits = self.classify(cls, text)
         target = self.target(image, label)
-        parts = {self.criterion_name: self.criterion(logits, target)}
-        return Step(logits, target, parts | self.ties(image, cls, text, logits))
-
-    def update_memory(self, step: Step) -> None:
-        """Called after the optimiser's step: a tuner with a memory writes to it here."""
-
-    def identity(self) -> dict[str, str]:
-        """What beside trainer and backbone must be the same where learned weights are loaded."""
-        return {}
+        losses = {self.criterion_name: self.criterion(logits, target)}
+        return Step(logits, target, losses | self.regularisers(image, cls, text, logits))
 
     # Modes
 
-    def forget(self, *_: object) -> None:
-        """Drop what was kept for an evaluation."""
+    def clear_cache(self, *_: object) -> None:
+        """Drop the text features that were kept for an evaluation."""
         self._text_features = None
 
     def train(self, mode: bool = True) -> CLIPClassifier:
@@ -198,20 +233,7 @@ class CLIPClassifier(nn.Module):
         super().train(mode)
         self.visual.eval()
         self.text.eval()
-        self.forget()
         return self
-
-
-class PromptedCLIP(CLIPClassifier):
-    """CLIP whose text features come from learned prompts (CoOp)."""
-
-    def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
-        super().__init__(clip)
-        self.learn(prompts)
-
-    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
-        """Encode the prompts as they are now."""
-        return unit(self.text(self.learned())[0])
 
 
 class ZeroShotCLIP(CLIPClassifier):

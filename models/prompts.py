@@ -1,9 +1,9 @@
-"""Learned context + class names -> prompt embeddings (CoOp)."""
+"""Prompts with a learned context: context vectors + class names -> token embeddings."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32
@@ -11,10 +11,18 @@ from models.clip.text_tower import Layout, Prompts, common_prefix, split_prompts
 from models.clip.tokenizer import Tokenizer, Tokens, clip_tokenizer, normalise_name
 
 POSITIONS = ("end", "middle", "front")
+STD = 0.02  # of vectors that start at random
+
+
+def random_prompts(count: int, size: int, width: int) -> nn.ParameterList:
+    """`count` prompts (size, width) of normal numbers."""
+    return nn.ParameterList(
+        nn.Parameter(torch.empty(size, width).normal_(std=STD)) for _ in range(count)
+    )
 
 
 class PromptLearner(nn.Module):
-    """Context vectors that stand where the words of a prompt would stand.
+    """CoOp's prompts: learned context vectors in place of the words around the class name.
 
     Learned: `ctx` (n_ctx, W), or (C, n_ctx, W) when class-specific. All else follows from the
     class names and is not saved.
@@ -41,7 +49,7 @@ class PromptLearner(nn.Module):
             token_embedding: CLIP's own, frozen.
             n_ctx: number of context vectors; ignored where `ctx_init` is given.
             ctx_init: words to start from; their number is then the number of context vectors.
-            learned_words: learn only the first so many of the words; the others stay as they are.
+            learned_words: learn only the first so many of the words.
             csc: one context a class instead of a shared one; ignored where `ctx_init` is given.
             class_token_position: where the class name stands: "end", "middle" or "front".
             tokenizer: of the text tower; OpenAI's if there is none.
@@ -58,37 +66,33 @@ class PromptLearner(nn.Module):
             )
         tokenizer = tokenizer or clip_tokenizer()
         words = normalise_name(ctx_init)
-        use_words = bool(words)
-        csc = csc and not use_words  # as CoOp: words are shared by all classes
-        if use_words:
-            n_ctx = _number_of_words(words, learned_words, tokenizer)
+        csc = csc and not words  # as CoOp: words are shared by all classes
+        n_ctx = _context_length(words, learned_words, tokenizer) if words else n_ctx
         start = _require_room(n_ctx, tokenizer)
-        prefix = words if use_words else " ".join(["X"] * n_ctx)
+        prefix = words or " ".join(["X"] * n_ctx)
         names = [normalise_name(name) for name in class_names]
         tokens = tokenizer.tokenize([f"{prefix} {name}." for name in names])
-        _require(tokens, start, tokenizer.words(prefix), prefix if use_words else n_ctx)
+        _require_apart(tokens, start, tokenizer.words(prefix), words or n_ctx)
         device = token_embedding.weight.device
+        ids = tokens.ids.to(device)
         with torch.no_grad():
-            embedding = token_embedding(tokens.ids.to(device))  # (C, L, W)
-        shape = (len(names), n_ctx) if csc else (n_ctx,)
-        first = (
-            at_least_float32(embedding[0, start : start + n_ctx]).clone()
-            if use_words
-            else torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=0.02)
-        )
+            embedding = token_embedding(ids)  # (C, L, W)
+        if words:
+            first = at_least_float32(embedding[0, start : start + n_ctx]).clone()
+        else:
+            shape = (len(names), n_ctx) if csc else (n_ctx,)
+            first = torch.empty(*shape, embedding.shape[-1], device=device).normal_(std=STD)
         self.ctx = nn.Parameter(first)
         self.n_ctx, self.csc, self.num_start = n_ctx, csc, start
         self.register_buffer("token_prefix", embedding[:, :start], persistent=False)
         self.register_buffer("token_suffix", embedding[:, start + n_ctx :], persistent=False)
-        order = None
-        if class_token_position != "end":
-            lengths = [tokenizer.count(name) for name in names]
-            order = _slot_order(tokens, lengths, (start, n_ctx), class_token_position).to(device)
+        lengths = [tokenizer.count(name) for name in names]
+        order = _slot_order(ids, lengths, (start, n_ctx), class_token_position)
         self.register_buffer("order", order, persistent=False)
-        self._lay_out(tokens, embedding)
+        self._split_off_prefix(tokens, embedding)
 
-    def _lay_out(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
-        """Find out how many tokens all classes begin with: context included, else SOS alone."""
+    def _split_off_prefix(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
+        """Split off the tokens that all classes begin with: the context too where it is shared."""
         shared = self.order is None and not self.csc
         self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else self.num_start)
         self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
@@ -97,7 +101,7 @@ class PromptLearner(nn.Module):
 
     @property
     def places(self) -> slice:
-        """Where a context before the class name stands."""
+        """Positions of a context before the class name."""
         return slice(self.num_start, self.num_start + self.n_ctx)
 
     def forward(self) -> Prompts:
@@ -124,16 +128,8 @@ class PromptLearner(nn.Module):
         return prompts.gather(1, self.order[..., None].expand_as(prompts))
 
 
-def _require_room(n_ctx: int, tokenizer: Tokenizer) -> int:
-    """Where the context begins, if it leaves room for a name."""
-    room = tokenizer.context_length - tokenizer.num_start - 3  # a token of a name, ".", EOS
-    if not 1 <= n_ctx <= room:
-        raise ValueError(f"the number of context vectors must lie in 1..{room}, got {n_ctx}")
-    return tokenizer.num_start
-
-
-def _number_of_words(words: str, learned: int | None, tokenizer: Tokenizer) -> int:
-    """How many words of an initial context are learned: all of them, or the first `learned`."""
+def _context_length(words: str, learned: int | None, tokenizer: Tokenizer) -> int:
+    """How many tokens of an initial context are learned: all of them, or the first `learned`."""
     total = tokenizer.count(words)
     if learned is not None and not 1 <= learned <= total:
         raise ValueError(
@@ -143,7 +139,15 @@ def _number_of_words(words: str, learned: int | None, tokenizer: Tokenizer) -> i
     return total if learned is None else learned
 
 
-def _require(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
+def _require_room(n_ctx: int, tokenizer: Tokenizer) -> int:
+    """Where the context begins, if it leaves room for a name."""
+    room = tokenizer.context_length - tokenizer.num_start - 3  # a token of a name, ".", EOS
+    if not 1 <= n_ctx <= room:
+        raise ValueError(f"the number of context vectors must lie in 1..{room}, got {n_ctx}")
+    return tokenizer.num_start
+
+
+def _require_apart(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
     """Refuse a tokenizer that joins a context with what follows, or placeholders with each other.
 
     Args:
@@ -163,17 +167,19 @@ def _require(tokens: Tokens, start: int, own: list[int], words: str | int) -> No
 
 
 def _slot_order(
-    tokens: Tokens, name_lengths: list[int], context: tuple[int, int], position: str
-) -> Tensor:
-    """For each prompt (C, L): which slot of [SOS, ctx, name, rest] stands at each position.
+    ids: Int[Tensor, "C L"], name_lengths: list[int], context: tuple[int, int], position: str
+) -> Int[Tensor, "C L"] | None:
+    """Which slot of [SOS, ctx, name, rest] stands at each place; None where they stand so.
 
     Args:
-        tokens: of whole prompts.
+        ids: tokens of whole prompts.
         name_lengths: tokens that each class name has alone.
         context: where it begins, and how long it is.
         position: of the class name.
     """
-    length, (start, n_ctx) = tokens.ids.shape[1], context
+    if position == "end":
+        return None
+    length, (start, n_ctx) = ids.shape[1], context
     before = n_ctx // 2 if position == "middle" else 0  # context vectors before the name
     first, rows = start + n_ctx, []
     ctx = list(range(start, first))
@@ -181,4 +187,4 @@ def _slot_order(
         end = min(first + name_length, length)
         name = list(range(first, end))
         rows.append([*range(start), *ctx[:before], *name, *ctx[before:], *range(end, length)])
-    return torch.tensor(rows, device=tokens.ids.device)
+    return torch.tensor(rows, device=ids.device)

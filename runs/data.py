@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 from datasets.pictures import TURNED, open_picture
 from models.classifier import CLIPClassifier
 from models.clip.image_tower import require_vit
-from models.clip.prune import Scatter, TokenPruner
+from models.clip.prune import LinearDiscriminant, TokenPruner
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -208,11 +208,11 @@ def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
 
 def calibrate_pruner(cfg: CfgNode, state: RunState, model: nn.Module) -> None:
     """Learn from training pictures, without labels, which patches the last block selects."""
-    base: Any = getattr(model, "base", model)
+    base: Any = model.tuner
     if base.pruner is None or base.pruner.calibrated:
         return
     model.eval()
-    statistics = [Scatter() for _ in base.pruner.at]
+    statistics = [LinearDiscriminant() for _ in base.pruner.at]
     for image, _ in training_pictures(cfg, state):
-        base.watch(image, statistics)
+        base.collect_statistics(image, statistics)
     base.pruner.calibrate(statistics)

@@ -195,7 +195,7 @@ def gathered(step: Step) -> Step:
     if processes() == 1:
         return step
     target = step.target._replace(label=_gather_rows(step.target.label))
-    return step._replace(evidence=tuple(map(_gather_rows, step.evidence)), target=target)
+    return step._replace(memory_inputs=tuple(map(_gather_rows, step.memory_inputs)), target=target)
 
 
 def _gather_rows(x: Tensor) -> Tensor:

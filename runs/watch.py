@@ -181,7 +181,7 @@ def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
     Raises:
         OSError: the logs cannot be written.
     """
-    head = getattr(model, "head", None)
+    head = model.head
     if writer is None or head is None:
         return
     scalars = head_scalars(head)
@@ -197,7 +197,7 @@ def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
 
 def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
     """The learned scalars of a head by name, as gate and level/global."""
-    ranks = [f"rank_{rank}" for rank in range(1, head.options.num_keep + 1)]
+    ranks = [f"rank_{rank}" for rank in range(1, head.options.topk + 1)]
     parts = {
         "level": LEVELS,
         "mix": ("image", "text"),
@@ -231,7 +231,7 @@ def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
     model.eval()
     batch = torch.stack(images)
     with state.precision.autocast():
-        out = model.analyse(batch.to(state.precision.device))
+        out = model.forward_all(batch.to(state.precision.device))
     chances, best = out.logits.softmax(-1).max(-1)
     captions = [
         f"{name}\nsaid: {state.class_names[i]} {chance:.0%}"

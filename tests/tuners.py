@@ -11,7 +11,7 @@ from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from tests.conftest import make_clip
 from trainers import TRAINERS, extend_cfg
-from trainers.promptkd import DistilledCLIP, Projector, StudentPrompts
+from trainers.promptkd import Projector, PromptKDModel, StudentPrompts
 from trainers.settings import BuildContext
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
@@ -51,7 +51,7 @@ def make_student(clip, class_names, rows=None, temperature=2.0):
     teacher.name = "a teacher"
     prompts = StudentPrompts(3, (4, clip.visual.conv1.out_channels), Projector(32, 48))
     options = {"rows": rows, "weight": 1000.0, "temperature": temperature}
-    return DistilledCLIP(clip, prompts, teacher, **options)
+    return PromptKDModel(clip, prompts, teacher, **options)
 
 
 def make_spotlighted(base_name, clip, class_names, **options):

@@ -32,7 +32,7 @@ from trainers.base import CLIPTrainer
 def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
     """Open a run with its data set; a ValueError says that its trainer selects no patches."""
     trainer = open_run(model_dir, root)
-    if not hasattr(trainer.model, "head"):
+    if trainer.model.head is None:
         raise ValueError(
             f"{model_dir} is a run of {trainer.cfg.TRAINER.NAME}; only runs of Spotlighter keep "
             "patches that can be drawn"

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 register = TRAINER_REGISTRY.register()
 trainer_named = TRAINER_REGISTRY.get
+trainer_names = TRAINER_REGISTRY.registered_names
 
 
 class CLIPTrainer(TrainerX):
@@ -48,6 +49,7 @@ class CLIPTrainer(TrainerX):
     settings_class: type[Settings]  # these keys, their defaults and checks
     checkpoint_name = "prompt_learner"  # folder in the run's
     learns = True  # whether there is anything to train
+    takes_head = False  # whether a Spotlighter head can stand on its tuner
     settings: Any
 
     # What a method declares
@@ -236,7 +238,7 @@ class CLIPTrainer(TrainerX):
         state.workers.note(batch)
         with state.precision.autocast():
             step = self.step(*data.training_batch(cfg, state, batch))
-            total = torch.stack(list(step.parts.values())).sum()
+            total = torch.stack(list(step.losses.values())).sum()
         state.precision.descend(self.optim, total)
         self.model.update_memory(parallel.gathered(step))
         place = f"batch {self.batch_idx + 1}/{self.num_batches}"

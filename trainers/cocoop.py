@@ -1,4 +1,7 @@
-"""CoCoOp: the words before the class name, shifted by each image."""
+"""CoCoOp: the words before the class name are learned, and shifted by each image.
+
+Source: CoCoOp (Zhou et al., CVPR 2022), section 3.2, https://arxiv.org/abs/2203.05557
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,23 @@ from trainers.settings import BuildContext, Settings
 BOTTLENECK = 16  # the meta-network is so many times narrower inside than the image feature
 
 
+@dataclass(frozen=True)
+class CoCoOpSettings(Settings):
+    """Keys of TRAINER.COCOOP."""
+
+    N_CTX: int = 16
+    CTX_INIT: str = ""
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        return super().problems() + self.at_least(1, "N_CTX")
+
+
 class ConditionalPrompts(PromptLearner):
     """A shared context that each image shifts.
 
     Differs from `PromptLearner` in: a small network turns the image feature into one vector, which
     is added to every context vector.
-
-    Source: CoCoOp (Zhou et al., CVPR 2022), section 3.2, https://arxiv.org/abs/2203.05557
     """
 
     def __init__(
@@ -55,7 +68,7 @@ class ConditionalPrompts(PromptLearner):
         return self.with_context(self.ctx + shift)
 
 
-class ConditionalCLIP(CLIPClassifier):
+class CoCoOpModel(CLIPClassifier):
     """CLIP whose text features are made anew for each image; a batch of images is one batch."""
 
     text_depends_on_image = True
@@ -69,29 +82,18 @@ class ConditionalCLIP(CLIPClassifier):
         return unit(self.text(self.learned(cls)))
 
 
-@dataclass(frozen=True)
-class CoCoOpSettings(Settings):
-    """Keys of TRAINER.COCOOP."""
-
-    N_CTX: int = 16
-    CTX_INIT: str = ""
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        return super().problems() + self.at_least(1, "N_CTX")
-
-
 @register
 class CoCoOp(CLIPTrainer):
-    """Conditional prompt learning (Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557)."""
+    """Conditional prompt learning."""
 
     node = "COCOOP"
     settings_class = CoCoOpSettings
+    takes_head = True
 
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: CoCoOpSettings, run: BuildContext
-    ) -> ConditionalCLIP:
+    ) -> CoCoOpModel:
         """CLIP with prompts that each image shifts."""
         prompts = ConditionalPrompts(
             class_names,
@@ -101,4 +103,4 @@ class CoCoOp(CLIPTrainer):
             ctx_init=settings.CTX_INIT,
             tokenizer=tokenizer_of(clip),
         )
-        return ConditionalCLIP(clip, prompts)
+        return CoCoOpModel(clip, prompts)

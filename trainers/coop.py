@@ -1,13 +1,18 @@
-"""CoOp: learn the words before the class name."""
+"""CoOp: the words before the class name are learned.
+
+Source: CoOp (Zhou et al., IJCV 2022), https://arxiv.org/abs/2109.01134
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from models.classifier import PromptedCLIP
+from models.classifier import CLIPClassifier
+from models.clip.blocks import unit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import POSITIONS, PromptLearner
 from trainers.base import CLIPTrainer, register
@@ -24,27 +29,38 @@ class CoOpSettings(Settings):
     CLASS_TOKEN_POSITION: str = "end"
 
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems()
-        if self.CLASS_TOKEN_POSITION not in POSITIONS:
-            found.append(
-                f"CLASS_TOKEN_POSITION must be one of {', '.join(POSITIONS)}, "
-                f"got {self.CLASS_TOKEN_POSITION!r}"
-            )
+        """A sentence for each value that is wrong."""
+        found, position = super().problems(), self.CLASS_TOKEN_POSITION
+        if position not in POSITIONS:
+            known = ", ".join(POSITIONS)
+            found.append(f"CLASS_TOKEN_POSITION must be one of {known}, got {position!r}")
         return found + self.at_least(1, "N_CTX")
+
+
+class CoOpModel(CLIPClassifier):
+    """CLIP whose text features come from learned prompts."""
+
+    def __init__(self, clip: nn.Module, prompts: PromptLearner) -> None:
+        super().__init__(clip)
+        self.learn(prompts)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """Encode the prompts as they are now."""
+        return unit(self.text(self.learned())[0])
 
 
 @register
 class CoOp(CLIPTrainer):
-    """Context Optimization (Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134)."""
+    """Context optimisation."""
 
     node = "COOP"
     settings_class = CoOpSettings
+    takes_head = True
 
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: BuildContext
-    ) -> PromptedCLIP:
+    ) -> CoOpModel:
         """CLIP with learned prompts."""
         prompts = PromptLearner(
             class_names,
@@ -55,7 +71,7 @@ class CoOp(CLIPTrainer):
             class_token_position=settings.CLASS_TOKEN_POSITION,
             tokenizer=tokenizer_of(clip),
         )
-        return PromptedCLIP(clip, prompts)
+        return CoOpModel(clip, prompts)
 
     def compatibility(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""

@@ -1,4 +1,7 @@
-"""IVLP: prompts of both towers, each learned for itself."""
+"""IVLP: prompts of both towers, each learned for itself. The baseline of MaPLe.
+
+Source: MaPLe (Khattak et al., CVPR 2023), section 4.1, https://arxiv.org/abs/2210.03117
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,36 @@ from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
-from models.prompts import PromptLearner
+from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings, context_of_words
-from trainers.vpt import random_prompts, see_with_prompts
+
+
+@dataclass(frozen=True)
+class IVLPSettings(Settings):
+    """Keys of TRAINER.IVLP."""
+
+    N_CTX_VISION: int = 2
+    N_CTX_TEXT: int = 2
+    CTX_INIT: str = "a photo of a"
+    PROMPT_DEPTH_VISION: int = 9
+    PROMPT_DEPTH_TEXT: int = 9
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
+        found += self.at_least(0, "PROMPT_DEPTH_VISION")
+        # without prompts in the image tower their number does not count; a published yaml says 0
+        return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
 
 
 class IndependentPrompts(PromptLearner):
@@ -24,8 +50,6 @@ class IndependentPrompts(PromptLearner):
 
     Learned beside `ctx` (M, W): `text_deeper`, one (M, W) for each of the blocks 1, 2, ...;
     `vision`, one (Mv, Wv) for each of the blocks 0, 1, ...
-
-    Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
     """
 
     def __init__(
@@ -52,61 +76,6 @@ class IndependentPrompts(PromptLearner):
         self.vision = random_prompts(depths[0], *vision_shape)
 
 
-class IndependentCLIP(CLIPClassifier):
-    """CLIP with independent prompts in both towers.
-
-    Source: IVLP, the baseline of MaPLe (Khattak et al., CVPR 2023, section 4.1)
-    """
-
-    learns_images = True
-    node = "IVLP"  # whose keys the depths are
-
-    visual: VisualEncoder
-
-    def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
-        """Put the prompts on the towers.
-
-        Args:
-            clip: the model.
-            prompts: of both towers.
-
-        Raises:
-            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
-        """
-        super().__init__(clip)
-        require_blocks(self.visual, len(prompts.vision), f"{self.node}.PROMPT_DEPTH_VISION")
-        require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
-        self.learn(prompts)
-
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
-        """The image tower with its prompts."""
-        return see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
-
-    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
-        """The text tower with the deeper contexts at the places of the first."""
-        prompts = self.learned
-        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
-        return unit(self.text(prompts(), seam)[0])
-
-
-@dataclass(frozen=True)
-class IVLPSettings(Settings):
-    """Keys of TRAINER.IVLP."""
-
-    N_CTX_VISION: int = 2
-    N_CTX_TEXT: int = 2
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH_VISION: int = 9
-    PROMPT_DEPTH_TEXT: int = 9
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
-        found += self.at_least(0, "PROMPT_DEPTH_VISION")
-        # without prompts in the image tower their number does not count; a published yaml says 0
-        return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
-
-
 def independent_prompts(
     clip: nn.Module, class_names: list[str], settings: IVLPSettings
 ) -> IndependentPrompts:
@@ -121,12 +90,40 @@ def independent_prompts(
     )
 
 
+class IVLPModel(CLIPClassifier):
+    """CLIP with independent prompts in both towers."""
+
+    learns_images = True
+    node = "IVLP"  # whose keys the depths are
+    visual: VisualEncoder
+
+    def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
+        """Put the prompts on the towers.
+
+        Raises:
+            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
+        """
+        super().__init__(clip)
+        require_blocks(self.visual, len(prompts.vision), f"{self.node}.PROMPT_DEPTH_VISION")
+        require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
+        self.learn(prompts)
+
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
+        """The image tower with its prompts."""
+        return encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+
+    def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
+        """The text tower with the deeper contexts at the places of the first."""
+        prompts = self.learned
+        seam = deep_prompts(list(prompts.text_deeper), prompts.places)
+        return unit(self.text(prompts(), seam)[0])
+
+
 @register
 class IVLP(CLIPTrainer):
-    """Independent vision-language prompts, MaPLe's baseline (https://arxiv.org/abs/2210.03117).
-
-    With PROMPT_DEPTH_VISION 0 it is deep language prompting.
-    """
+    """Independent vision-language prompts. With PROMPT_DEPTH_VISION 0: deep language prompting."""
 
     node = "IVLP"
     settings_class = IVLPSettings
@@ -135,6 +132,6 @@ class IVLP(CLIPTrainer):
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: IVLPSettings, run: BuildContext
-    ) -> IndependentCLIP:
+    ) -> IVLPModel:
         """CLIP with independent prompts in both towers."""
-        return IndependentCLIP(clip, independent_prompts(clip, class_names, settings))
+        return IVLPModel(clip, independent_prompts(clip, class_names, settings))

@@ -1,4 +1,7 @@
-"""MaPLe: prompts of both towers, coupled, in their first blocks."""
+"""MaPLe: prompts of both towers, coupled, in their first blocks.
+
+Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,36 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import tokenizer_of
-from models.prompts import PromptLearner
+from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings, context_of_words
 
-STD = 0.02  # of randomly initialised prompts
+
+@dataclass(frozen=True)
+class MaPLeSettings(Settings):
+    """Keys of TRAINER.MAPLE."""
+
+    N_CTX: int = 2
+    CTX_INIT: str = "a photo of a"
+    PROMPT_DEPTH: int = 9
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
 
 
 class MultiModalPrompts(PromptLearner):
@@ -27,8 +46,6 @@ class MultiModalPrompts(PromptLearner):
 
     Learned beside `ctx` (M, W): `proj`, W -> Wv; of the J - 1 deeper layers `compound_prompts_text`
     (M, W) and `compound_prompt_projections`, W -> Wv, all equal at the start.
-
-    Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
     """
 
     def __init__(
@@ -52,21 +69,21 @@ class MultiModalPrompts(PromptLearner):
         super().__init__(class_names, token_embedding, **options)
         n_ctx, width = self.ctx.shape
         self.proj = nn.Linear(width, vision_width)
-        deeper = [torch.empty(n_ctx, width).normal_(std=STD) for _ in range(depth - 1)]
-        self.compound_prompts_text = nn.ParameterList(nn.Parameter(p) for p in deeper)
+        self.compound_prompts_text = deeper = random_prompts(depth - 1, n_ctx, width)
         layer = nn.Linear(width, vision_width)
         self.compound_prompt_projections = nn.ModuleList(copy.deepcopy(layer) for _ in deeper)
 
-    def vision(self) -> tuple[Float[Tensor, "M Wv"], list[Float[Tensor, "M Wv"]]]:
-        """The image tower's prompts: those that enter it, and those of its deeper blocks."""
+    def vision(self) -> list[Float[Tensor, "M Wv"]]:
+        """Prompts of the image tower's blocks 0, 1, ..."""
         pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
-        return self.proj(self.ctx), [layer(prompt) for layer, prompt in pairs]
+        return [self.proj(self.ctx), *(layer(prompt) for layer, prompt in pairs)]
 
 
-class MultiModalCLIP(CLIPClassifier):
+class MaPLeModel(CLIPClassifier):
     """CLIP with coupled prompts in both towers."""
 
     learns_images = True
+    visual: VisualEncoder
 
     def __init__(self, clip: nn.Module, prompts: MultiModalPrompts) -> None:
         """Put the prompts on the towers.
@@ -80,11 +97,11 @@ class MultiModalCLIP(CLIPClassifier):
         require_blocks(self.text, depth, "MAPLE.PROMPT_DEPTH")
         self.learn(prompts)
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
         """The image tower with the prompts behind the patches."""
-        first, deeper = self.learned.vision()
-        seam = deep_prompts(deeper, slice(-len(first), None))
-        return self.visual(image, seam, patch_path, first, pruner)
+        return encode_with_prompts(self.visual, self.learned.vision(), image, patch_path, pruner)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""
@@ -93,31 +110,19 @@ class MultiModalCLIP(CLIPClassifier):
         return unit(self.text(prompts(), seam)[0])
 
 
-@dataclass(frozen=True)
-class MaPLeSettings(Settings):
-    """Keys of TRAINER.MAPLE."""
-
-    N_CTX: int = 2
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH: int = 9
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        return super().problems() + self.at_least(1, "N_CTX", "PROMPT_DEPTH")
-
-
 @register
 class MaPLe(CLIPTrainer):
-    """Multi-modal prompt learning (Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117)."""
+    """Multi-modal prompt learning."""
 
     node = "MAPLE"
     settings_class = MaPLeSettings
+    takes_head = True
     checkpoint_name = "MultiModalPromptLearner"
 
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: MaPLeSettings, run: BuildContext
-    ) -> MultiModalCLIP:
+    ) -> MaPLeModel:
         """CLIP with coupled prompts in both towers."""
         prompts = MultiModalPrompts(
             class_names,
@@ -127,4 +132,4 @@ class MaPLe(CLIPTrainer):
             tokenizer=tokenizer_of(clip),
             **context_of_words(settings.N_CTX, settings.CTX_INIT),
         )
-        return MultiModalCLIP(clip, prompts)
+        return MaPLeModel(clip, prompts)

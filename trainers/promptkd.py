@@ -1,4 +1,7 @@
-"""PromptKD: an image tower with prompts learns the predictions of a teacher, without labels."""
+"""PromptKD: an image tower with prompts learns the predictions of a teacher, without labels.
+
+Source: PromptKD (Li et al., CVPR 2024), https://arxiv.org/abs/2403.02781
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,66 @@ from yacs.config import CfgNode
 from datasets.base import template
 from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
-from models.clip.image_tower import VisualEncoder, VisualTokens, require_blocks, require_vit
+from models.clip.image_tower import (
+    VisualEncoder,
+    VisualTokens,
+    encode_with_prompts,
+    require_blocks,
+    require_vit,
+)
 from models.clip.prune import Pruner
 from models.clip.tokenizer import normalise_name
+from models.prompts import random_prompts
 from runs.backbone import load_backbone
 from runs.checkpoint import find_checkpoint, load_into, read_checkpoint
+from runs.config import read_run_config
 from runs.identity import digest, teacher_folder
 from trainers.base import CLIPTrainer, register, trainer_named
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import BuildContext, Settings, read_settings
-from trainers.vpt import VisualPrompts, see_with_prompts
+
+logger = logging.getLogger(__name__)
+
+MODALS = ("base2novel", "cross")
+CONTEXT = 77  # tokens of CLIP
+
+
+@dataclass(frozen=True)
+class PromptKDSettings(Settings):
+    """Keys of TRAINER.PROMPTKD.
+
+    PROJECT_LAYER and CE_WEIGHT are not used, as in the published code; nor are N_CTX_TEXT and
+    PROMPT_DEPTH_TEXT: the student has no text tower, and a teacher's shape is its checkpoint's.
+    """
+
+    N_CTX_VISION: int = 4
+    N_CTX_TEXT: int = 4
+    CTX_INIT: str = "a photo of a"
+    PROMPT_DEPTH_VISION: int = 9
+    PROMPT_DEPTH_TEXT: int = 9
+    PROJECT_LAYER: int = 2
+    CE_WEIGHT: float = 0.0
+    KD_WEIGHT: float = 1.0
+    TEMPERATURE: float = 1.0
+    TEACHER_NAME: str = "ViT-L/14"
+    TEACHER_DIR: str = "teacher_model/{dataset}"  # "" for zero-shot CLIP; see `build_teacher`
+    TRANSDUCTIVE: bool = False  # train on unlabelled pictures of new classes, too
+    UNUSED: ClassVar[tuple[str, ...]] = (
+        *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
+    )
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *UNUSED,
+        *("CTX_INIT", "KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
+    )
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(1, "N_CTX_VISION")
+        found += self.at_least(0, "PROMPT_DEPTH_VISION", "KD_WEIGHT")
+        if self.TEMPERATURE <= 0:
+            found.append(f"TEMPERATURE must be above 0, got {self.TEMPERATURE}")
+        return found
 
 
 class Projector(nn.Module):
@@ -42,11 +94,11 @@ class Projector(nn.Module):
         self.outer = nn.Linear(width_out, width_out)
 
     def forward(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B Dt"]:
-        """Map image features; in training the batch's statistics count and are remembered."""
+        """Map image features; training uses and updates the batch's statistics."""
         return self.outer(self.norm(self.inner(at_least_float32(cls))).relu())
 
     def patchwise(self, patches: Float[Tensor, "B N D"]) -> Float[Tensor, "B N Dt"]:
-        """Map patches by the same weights and the remembered statistics, which stay as they are."""
+        """Map patches by the same weights and the running statistics, which stay as they are."""
         x, norm = self.inner(at_least_float32(patches)), self.norm
         x = F.batch_norm(
             x.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias
@@ -54,33 +106,23 @@ class Projector(nn.Module):
         return self.outer(x.relu()).unflatten(0, patches.shape[:2])
 
 
-class StudentPrompts(VisualPrompts):
-    """What the student learns: prompts of the image tower's blocks, and the projector.
-
-    Source: PromptKD (Li et al., CVPR 2024), section 3, https://arxiv.org/abs/2403.02781
-    """
+class StudentPrompts(nn.Module):
+    """What the student learns: prompts `vision` of the image tower's blocks, and the projector."""
 
     def __init__(self, depth: int, vision_shape: tuple[int, int], projector: Projector) -> None:
-        """Start at random.
-
-        Args:
-            depth: blocks with prompts of their own, 0 or more.
-            vision_shape: (M, Wv), of the prompts.
-            projector: to the teacher's joint space.
-        """
-        super().__init__(depth, vision_shape)
+        super().__init__()
+        self.vision = random_prompts(depth, *vision_shape)
         self.projector = projector
 
 
-class DistilledCLIP(CLIPClassifier):
+class PromptKDModel(CLIPClassifier):
     """The student's image tower against the teacher's text features.
 
-    Sentences are the teacher's to encode: everything lives in its joint space. Labels are not used.
+    The teacher encodes the sentences, and everything lives in its joint space. Labels are not used.
     """
 
     learns_images = True
     criterion_name = "kd"
-
     visual: VisualEncoder
 
     def __init__(
@@ -125,9 +167,11 @@ class DistilledCLIP(CLIPClassifier):
         """The projector fits one teacher's joint space."""
         return {"teacher": self.teacher.name}
 
-    def see(self, image: Tensor, patch_path: str | None, pruner: Pruner | None) -> VisualTokens:
-        """The student's tower, seen through the projector."""
-        seen = see_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+    def encode_tower(
+        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
+    ) -> VisualTokens:
+        """The student's tower, then the projector."""
+        seen = encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
         projector = self.learned.projector
         patches = None if seen.patches is None else projector.patchwise(seen.patches)
         return seen._replace(cls=projector(seen.cls), patches=patches)
@@ -150,30 +194,86 @@ class DistilledCLIP(CLIPClassifier):
         """T^2 KL(teacher || student) at temperature T, mean over images and classes."""
         t = self.temperature
         assert target.logits is not None  # see `target`
-        divergence = F.kl_div(
-            (logits / t).log_softmax(-1),
-            (target.logits / t).log_softmax(-1),
-            reduction="sum",
-            log_target=True,
-        )
+        student, teacher = (logits / t).log_softmax(-1), (target.logits / t).log_softmax(-1)
+        divergence = F.kl_div(student, teacher, reduction="sum", log_target=True)
         return self.weight * t**2 * divergence / logits.numel()
 
-    def train(self, mode: bool = True) -> DistilledCLIP:
+    def train(self, mode: bool = True) -> PromptKDModel:
         """Set the mode of the learned part; the teacher always evaluates."""
         super().train(mode)
         self.teacher.train(False)
         return self
 
 
-logger = logging.getLogger(__name__)
+@register
+class PromptKD(CLIPTrainer):
+    """Prompt distillation.
 
-CONTEXT = 77  # tokens of CLIP
+    Differs from the published code in: test pictures choose no epoch, and training pictures of new
+    classes are used only where TRANSDUCTIVE says so. As published, base-to-new training knows the
+    names of all classes.
+    """
+
+    node = "PROMPTKD"
+    settings_class = PromptKDSettings
+    takes_head = True
+    checkpoint_name = "VLPromptLearner"
+
+    @classmethod
+    def extend_cfg(cls, cfg: CfgNode) -> None:
+        """Add this trainer's keys to a config, and the published TRAINER.MODAL."""
+        super().extend_cfg(cfg)
+        cfg.TRAINER.MODAL = MODALS[0]
+
+    @classmethod
+    def model_classes(cls, run: BuildContext) -> list[str]:
+        """TRAINER.MODAL base2novel: all classes of the data set, base and new; cross: the run's.
+
+        Raises:
+            ValueError: MODAL is neither.
+        """
+        modal, names = run.cfg.TRAINER.MODAL, list(run.dataset.classnames)
+        if modal not in MODALS:
+            raise ValueError(f"TRAINER.MODAL must be one of {', '.join(MODALS)}, got {modal!r}")
+        return names if modal == "cross" else list(getattr(run.dataset, "all_class_names", names))
+
+    @classmethod
+    def reports_halves(cls, cfg: CfgNode) -> bool:
+        """As the published base-to-new command: all pictures of all classes, and MODAL base2novel.
+
+        It trains on pictures of new classes, without labels.
+        """
+        data = cfg.DATASET
+        every = data.SUBSAMPLE_CLASSES == "all" and data.NUM_SHOTS < 1
+        return bool(every and cfg.TRAINER.MODAL == "base2novel")
+
+    @classmethod
+    def build(
+        cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: BuildContext
+    ) -> PromptKDModel:
+        """The student beside its teacher."""
+        width = require_vit(clip.visual).conv1.out_channels
+        teacher = build_teacher(class_names, settings, run)
+        projector = Projector(clip.text_projection.shape[1], teacher.text.text_projection.shape[1])
+        shape = settings.N_CTX_VISION, width
+        prompts = StudentPrompts(settings.PROMPT_DEPTH_VISION, shape, projector)
+        evaluated = list(run.dataset.classnames)
+        position = {name: i for i, name in enumerate(class_names)}
+        rows = torch.tensor([position[name] for name in evaluated])
+        return PromptKDModel(
+            clip,
+            prompts,
+            teacher,
+            rows=None if evaluated == class_names else rows,
+            weight=settings.KD_WEIGHT,
+            temperature=settings.TEMPERATURE,
+        )
 
 
 def build_teacher(
     class_names: list[str], settings: PromptKDSettings, run: BuildContext
 ) -> CLIPClassifier:
-    """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with `name` and `digest`.
+    """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with its `name`.
 
     - "": zero-shot CLIP of TEACHER_NAME.
     - the output folder of a run of this project: that run's trainer, backbone and weights.
@@ -189,8 +289,8 @@ def build_teacher(
     if not settings.TEACHER_DIR:
         clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
         sentence = template(run.cfg.DATASET.NAME)
-        names = [normalise_name(name) for name in class_names]
-        teacher: CLIPClassifier = ZeroShotCLIP(clip, [[sentence.format(name)] for name in names])
+        sentences = [[sentence.format(normalise_name(name))] for name in class_names]
+        teacher: CLIPClassifier = ZeroShotCLIP(clip, sentences)
         teacher.name = f"zero-shot {settings.TEACHER_NAME}"
     elif (folder / "config.yaml").is_file():
         teacher = teacher_of_run(folder, class_names, run)
@@ -202,22 +302,17 @@ def build_teacher(
 
 def teacher_of_run(folder: Path, class_names: list[str], run: BuildContext) -> CLIPClassifier:
     """The tuned model of an earlier run."""
-    from runs.config import read_run_config
-
     cfg = read_run_config(folder)
     trainer: type[CLIPTrainer] = trainer_named(cfg.TRAINER.NAME)
     settings = read_settings(cfg, trainer.node, trainer.settings_class)
-    backbone = cfg.MODEL.BACKBONE
     cfg.MODEL.TRUST_WEIGHTS = run.cfg.MODEL.TRUST_WEIGHTS
     clip = load_backbone(cfg.MODEL, run.cfg.INPUT)
     teacher = trainer.build(clip, class_names, settings, run._replace(cfg=cfg))
+    teacher.name = f"{cfg.TRAINER.NAME} on {cfg.MODEL.BACKBONE.NAME}"
     if teacher.learned is None:
-        teacher.name = f"{cfg.TRAINER.NAME} on {backbone.NAME}"
         return teacher
     path = find_checkpoint(folder, trainer.checkpoint_name)
-    return with_weights(
-        teacher, read_checkpoint(path), path, f"{cfg.TRAINER.NAME} on {backbone.NAME}"
-    )
+    return with_weights(teacher, read_checkpoint(path), path)
 
 
 def published_teacher(
@@ -235,8 +330,9 @@ def published_teacher(
     saved = read_checkpoint(path)
     shape = shape_of(saved["state_dict"], settings.CTX_INIT)
     teacher = PromptSRC.build(clip, class_names, shape, run)
+    teacher.name = f"PromptSRC on {settings.TEACHER_NAME}"
     saved["state_dict"] = to_our_names(saved["state_dict"], teacher, path)
-    return with_weights(teacher, saved, path, f"PromptSRC on {settings.TEACHER_NAME}")
+    return with_weights(teacher, saved, path)
 
 
 def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
@@ -246,9 +342,8 @@ def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
         for tower in ("image_encoder", "text_encoder")
     }
     vision = state.get("image_encoder.VPT")
-    ctx = state.get("prompt_learner.ctx")
     return PromptSRCSettings(
-        N_CTX_TEXT=length_of(ctx),
+        N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")),
         N_CTX_VISION=length_of(vision),
         PROMPT_DEPTH_TEXT=depths["text_encoder"],
         PROMPT_DEPTH_VISION=0 if vision is None else depths["image_encoder"],
@@ -272,119 +367,8 @@ def length_of(prompt: Any) -> int:
     return len(prompt)
 
 
-def with_weights(
-    teacher: CLIPClassifier, saved: dict[str, Any], path: Path, name: str
-) -> CLIPClassifier:
-    """Load a teacher's weights; they become part of its name."""
+def with_weights(teacher: CLIPClassifier, saved: dict[str, Any], path: Path) -> CLIPClassifier:
+    """Load a teacher's weights; their digest becomes part of its name."""
     load_into(teacher.learned, saved, path)
-    teacher.name = f"{name}, {digest(teacher.learned)}"
+    teacher.name += f", {digest(teacher.learned)}"
     return teacher
-
-
-MODALS = ("base2novel", "cross")
-
-
-@dataclass(frozen=True)
-class PromptKDSettings(Settings):
-    """Keys of TRAINER.PROMPTKD.
-
-    PROJECT_LAYER and CE_WEIGHT are not used, as in the published code; nor are N_CTX_TEXT and
-    PROMPT_DEPTH_TEXT: the student has no text tower, and a teacher's shape is its checkpoint's.
-    """
-
-    N_CTX_VISION: int = 4
-    N_CTX_TEXT: int = 4
-    CTX_INIT: str = "a photo of a"
-    PROMPT_DEPTH_VISION: int = 9
-    PROMPT_DEPTH_TEXT: int = 9
-    PROJECT_LAYER: int = 2
-    CE_WEIGHT: float = 0.0
-    KD_WEIGHT: float = 1.0
-    TEMPERATURE: float = 1.0
-    TEACHER_NAME: str = "ViT-L/14"
-    TEACHER_DIR: str = "teacher_model/{dataset}"  # "" for zero-shot CLIP; see `build_teacher`
-    TRANSDUCTIVE: bool = False  # train on unlabelled pictures of new classes, too
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("N_CTX_TEXT", "CTX_INIT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
-        *("KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
-    )
-    UNUSED: ClassVar[tuple[str, ...]] = (
-        *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
-    )
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(1, "N_CTX_VISION")
-        found += self.at_least(0, "PROMPT_DEPTH_VISION", "KD_WEIGHT")
-        if self.TEMPERATURE <= 0:
-            found.append(f"TEMPERATURE must be above 0, got {self.TEMPERATURE}")
-        return found
-
-
-@register
-class PromptKD(CLIPTrainer):
-    """Prompt distillation (Li et al., CVPR 2024, https://arxiv.org/abs/2403.02781).
-
-    Differs from the published code in: test pictures choose no epoch, and training pictures of new
-    classes are used only where TRANSDUCTIVE says so. As published, base-to-new training knows the
-    names of all classes.
-    """
-
-    node = "PROMPTKD"
-    settings_class = PromptKDSettings
-    checkpoint_name = "VLPromptLearner"
-
-    @classmethod
-    def extend_cfg(cls, cfg: CfgNode) -> None:
-        """Add this trainer's keys to a config, and the published TRAINER.MODAL."""
-        super().extend_cfg(cfg)
-        cfg.TRAINER.MODAL = MODALS[0]
-
-    @classmethod
-    def model_classes(cls, run: BuildContext) -> list[str]:
-        """TRAINER.MODAL base2novel: all classes of the data set, base and new; cross: the run's.
-
-        Raises:
-            ValueError: MODAL is neither.
-        """
-        if run.cfg.TRAINER.MODAL not in MODALS:
-            raise ValueError(
-                f"TRAINER.MODAL must be one of {', '.join(MODALS)}, got {run.cfg.TRAINER.MODAL!r}"
-            )
-        names = list(run.dataset.classnames)
-        if run.cfg.TRAINER.MODAL == "cross":
-            return names
-        return list(getattr(run.dataset, "all_class_names", names))
-
-    @classmethod
-    def reports_halves(cls, cfg: CfgNode) -> bool:
-        """As the published base-to-new command: all pictures of all classes, and MODAL base2novel.
-
-        It trains on pictures of new classes, without labels.
-        """
-        data = cfg.DATASET
-        every = data.SUBSAMPLE_CLASSES == "all" and data.NUM_SHOTS < 1
-        return bool(every and cfg.TRAINER.MODAL == "base2novel")
-
-    @classmethod
-    def build(
-        cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: BuildContext
-    ) -> DistilledCLIP:
-        """The student beside its teacher."""
-        width = require_vit(clip.visual).conv1.out_channels
-        teacher = build_teacher(class_names, settings, run)
-        projector = Projector(clip.text_projection.shape[1], teacher.text.text_projection.shape[1])
-        prompts = StudentPrompts(
-            settings.PROMPT_DEPTH_VISION, (settings.N_CTX_VISION, width), projector
-        )
-        evaluated = list(run.dataset.classnames)
-        position = {name: i for i, name in enumerate(class_names)}
-        rows = torch.tensor([position[name] for name in evaluated])
-        return DistilledCLIP(
-            clip,
-            prompts,
-            teacher,
-            rows=None if evaluated == class_names else rows,
-            weight=settings.KD_WEIGHT,
-            temperature=settings.TEMPERATURE,
-        )

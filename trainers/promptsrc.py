@@ -1,4 +1,7 @@
-"""PromptSRC: prompts of both towers, held near to plain CLIP, averaged over epochs."""
+"""PromptSRC: prompts of both towers, held near to plain CLIP, averaged over epochs.
+
+Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,35 @@ from models.clip.blocks import full_precision, unit
 from models.clip.tokenizer import normalise_name
 from runs.average import gaussian_weights
 from trainers.base import CLIPTrainer, register
-from trainers.ivlp import IndependentCLIP, IndependentPrompts, IVLPSettings, independent_prompts
+from trainers.ivlp import IndependentPrompts, IVLPModel, IVLPSettings, independent_prompts
 from trainers.settings import BuildContext
 from trainers.templates import DIVERSE
 
 
-class RegulatedCLIP(IndependentCLIP):
-    """CLIP with independent prompts in both towers, and what regulates them (PromptSRC).
+@dataclass(frozen=True)
+class PromptSRCSettings(IVLPSettings):
+    """Keys of TRAINER.PROMPTSRC."""
+
+    N_CTX_VISION: int = 4
+    N_CTX_TEXT: int = 4
+    TEXT_LOSS_WEIGHT: float = 25.0
+    IMAGE_LOSS_WEIGHT: float = 10.0
+    GPA_MEAN: float = 15.0
+    GPA_STD: float = 1.0
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
+    )
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
+        if self.GPA_STD <= 0:
+            found.append(f"GPA_STD must be above 0, got {self.GPA_STD}")
+        return found
+
+
+class PromptSRCModel(IVLPModel):
+    """CLIP with independent prompts in both towers, and what regulates them.
 
     Text features, image features and predictions are each held near to those of plain CLIP, whose
     text features are a mean over many sentences.
@@ -47,7 +72,7 @@ class RegulatedCLIP(IndependentCLIP):
             image_weight: of the image features' distance.
 
         Raises:
-            ValueError: see `IndependentCLIP`.
+            ValueError: see `IVLPModel`.
         """
         super().__init__(clip, prompts)
         self.sentences, self.weights = class_sentences, (text_weight, image_weight)
@@ -66,7 +91,7 @@ class RegulatedCLIP(IndependentCLIP):
         """Plain CLIP's image features, unit length."""
         return self.visual(image).unit().cls
 
-    def ties(
+    def regularisers(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """L1 to plain CLIP's features of both sides, and the divergence from its predictions."""
@@ -82,43 +107,22 @@ class RegulatedCLIP(IndependentCLIP):
         }
 
 
-@dataclass(frozen=True)
-class PromptSRCSettings(IVLPSettings):
-    """Keys of TRAINER.PROMPTSRC."""
-
-    N_CTX_VISION: int = 4
-    N_CTX_TEXT: int = 4
-    TEXT_LOSS_WEIGHT: float = 25.0
-    IMAGE_LOSS_WEIGHT: float = 10.0
-    GPA_MEAN: float = 15.0
-    GPA_STD: float = 1.0
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
-    )
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(0, "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT")
-        return found + (
-            [] if self.GPA_STD > 0 else [f"GPA_STD must be above 0, got {self.GPA_STD}"]
-        )
-
-
 @register
 class PromptSRC(CLIPTrainer):
-    """Self-regulating prompts (Khattak et al., ICCV 2023, https://arxiv.org/abs/2307.06948)."""
+    """Self-regulating prompts."""
 
     node = "PROMPTSRC"
     settings_class = PromptSRCSettings
+    takes_head = True
     checkpoint_name = "VLPromptLearner"
 
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: BuildContext
-    ) -> RegulatedCLIP:
+    ) -> PromptSRCModel:
         """CLIP with independent prompts in both towers."""
         names = [normalise_name(name) for name in class_names]
-        return RegulatedCLIP(
+        return PromptSRCModel(
             clip,
             independent_prompts(clip, class_names, settings),
             [[template.format(name) for name in names] for template in DIVERSE],

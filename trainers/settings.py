@@ -25,7 +25,7 @@ class BuildContext(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Keys under `TRAINER.<NODE>` that every trainer has. Field names are the config's keys.
+    """Keys under `TRAINER.<NODE>` that every trainer has: the upper-cased names of the fields.
 
     Attributes:
         TRAINING_ONLY: keys that a trained model does not depend on.
@@ -44,7 +44,8 @@ class Settings:
 
     def of_the_model(self) -> list[str]:
         """Keys that the predictions of a trained model depend on, beyond rounding."""
-        return [f.name for f in fields(self) if f.name not in ("PREC", *self.TRAINING_ONLY)]
+        keys = [f.name.upper() for f in fields(self)]
+        return [key for key in keys if key not in ("PREC", *self.TRAINING_ONLY)]
 
     def at_least(self, least: int, *keys: str) -> list[str]:
         """A sentence for each of the keys whose value is below `least`."""
@@ -54,7 +55,8 @@ class Settings:
 
 def add_settings(cfg: CfgNode, node: str, settings: type[Settings]) -> None:
     """Add `TRAINER.<node>` with the dataclass's defaults."""
-    cfg.TRAINER[node] = CfgNode(asdict(settings()))
+    defaults = asdict(settings())
+    cfg.TRAINER[node] = CfgNode({name.upper(): value for name, value in defaults.items()})
 
 
 def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
@@ -63,7 +65,7 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
     Raises:
         ValueError: names every problem at once.
     """
-    values: dict[str, Any] = {f.name: cfg.TRAINER[node][f.name] for f in fields(settings)}
+    values: dict[str, Any] = {f.name: cfg.TRAINER[node][f.name.upper()] for f in fields(settings)}
     found = settings(**values)
     if problems := found.problems():
         raise ValueError(f"TRAINER.{node}: " + "; ".join(problems))

@@ -1,4 +1,8 @@
-"""Spotlighter: keep the tokens that matter, let prototypes speak beside the prompts."""
+"""Spotlighter: keep the patches that matter, compare them with prototypes of each class.
+
+A head on another trainer's prompt tuner (`BASE`). The method is models/spotlighter/ and
+docs/method.md. Source: arXiv 2509.00905 (EMNLP Findings 2025).
+"""
 
 from __future__ import annotations
 
@@ -9,85 +13,51 @@ import torch
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.clip.prune import Scatter, most_attended
+from models.clip.prune import LinearDiscriminant, most_attended
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from runs.data import training_pictures
-from trainers.base import CLIPTrainer, register
-from trainers.cocoop import CoCoOp
-from trainers.coop import CoOp
-from trainers.maple import MaPLe
-from trainers.promptkd import PromptKD
-from trainers.promptsrc import PromptSRC
+from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
 from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import DEFAULT
 
-BASES = {trainer.__name__: trainer for trainer in (CoOp, CoCoOp, MaPLe, PromptSRC, PromptKD)}
+
+def bases() -> dict[str, type[CLIPTrainer]]:
+    """The registered trainers whose tuner takes a head, by name."""
+    registered = {name: trainer_named(name) for name in sorted(trainer_names())}
+    ours = {name: kind for name, kind in registered.items() if issubclass(kind, CLIPTrainer)}
+    return {name: kind for name, kind in ours.items() if kind.takes_head}
 
 
 @dataclass(frozen=True)
-class SpotlighterSettings(Settings):
-    """Keys of TRAINER.SPOTLIGHTER; the base tuner's own keys stay under its own node."""
+class SpotlighterSettings(Settings, HeadOptions):
+    """Keys of TRAINER.SPOTLIGHTER: the head's options, how it is trained, and the base.
+
+    The base's own keys stay under its own node.
+    """
 
     PREC: str = "fp32"
     BASE: str = "CoOp"
-    TOPK: int = 5
-    LEVEL1: int = 3
-    PROTOTYPES: int = 5
-    MOMENTUM: float = 1.0
-    ALPHA: float = 0.2
-    BALANCE: float = 50.0
-    DISTILL: float = 20.0
-    CANDIDATES: int = 5
-    TAU_PROTO: float = 0.1
-    TAU_ATTN: float = 0.1
-    TAU_INHERIT: float = 0.3
-    HEAD: str = "lite"
-    SHARPNESS: float = 30.0  # logits of the levels per unit of similarity
-    LEVELS: tuple[float, ...] = (1.0, 1 / 3, 1 / 3, 1 / 3)  # starts: global, 1, 2, both
-    SELECT: str = "both"
-    SCORE: str = "attention"
-    TOKENS: str = "value"
-    NEW: str = "inherit"
+    BALANCE: float = 50.0  # divides the losses of the levels
+    DISTILL: float = 20.0  # weighs the distance of text features to "a photo of a {}."
     LR_MULT: float = 0.1  # learning rate of the head's scalars over that of the context
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
         *("MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT"),
     )
 
-    def head_options(self) -> HeadOptions:
-        """The same, as the head names them."""
-        return HeadOptions(
-            num_keep=self.TOPK,
-            level1=self.LEVEL1,
-            num_prototypes=self.PROTOTYPES,
-            momentum=self.MOMENTUM,
-            alpha=self.ALPHA,
-            num_candidates=self.CANDIDATES,
-            tau_proto=self.TAU_PROTO,
-            tau_attn=self.TAU_ATTN,
-            tau_inherit=self.TAU_INHERIT,
-            head=self.HEAD,
-            sharpness=self.SHARPNESS,
-            levels=tuple(self.LEVELS),
-            select=self.SELECT,
-            score=self.SCORE,
-            tokens=self.TOKENS,
-            new=self.NEW,
-        )
-
     def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.head_options().problems()
-        if self.BASE not in BASES:
-            found.append(f"BASE must be one of {', '.join(BASES)}, got {self.BASE!r}")
+        """A sentence for each value that is wrong."""
+        found = Settings.problems(self) + HeadOptions.problems(self)
+        if self.BASE not in bases():
+            found.append(f"BASE must be one of {', '.join(bases())}, got {self.BASE!r}")
         return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
 
 
 @register
 class Spotlighter(CLIPTrainer):
-    """Representative mining on a base prompt tuner (arXiv 2509.00905; docs/method.md)."""
+    """A prompt tuner with a Spotlighter head on it."""
 
     node = "SPOTLIGHTER"
     settings_class = SpotlighterSettings
@@ -95,7 +65,7 @@ class Spotlighter(CLIPTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check this trainer's keys and its base's."""
         super().check_cfg(cfg)
-        base = BASES[self.settings.BASE]
+        base = bases()[self.settings.BASE]
         self.base_settings = read_settings(cfg, base.node, base.settings_class)
         if getattr(self.base_settings, "CSC", False):
             raise ValueError(
@@ -106,15 +76,14 @@ class Spotlighter(CLIPTrainer):
     @property
     def tuner(self) -> tuple[type[CLIPTrainer], Any]:
         """The base, and its settings."""
-        return BASES[self.settings.BASE], self.base_settings
+        return bases()[self.settings.BASE], self.base_settings
 
     def wrap(self, tuner: CLIPClassifier) -> SpotlightedCLIP:
         """The base tuner with a head on it."""
         settings, run = self.settings, BuildContext(self.cfg, self.dm.dataset)
         class_names = self.tuner[0].model_classes(run)
-        names = [normalise_name(name) for name in class_names]
-        anchors = tuner.text.encode([DEFAULT.format(name) for name in names])
-        head = SpotlighterHead(class_names, anchors, settings.head_options())
+        sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
+        head = SpotlighterHead(class_names, tuner.text.encode(sentences), settings)
         return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
 
     def compatibility(self) -> dict[str, Any]:
@@ -122,9 +91,8 @@ class Spotlighter(CLIPTrainer):
         return super().compatibility() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The scalars have a rate of their own, and do not decay: 0 is not where they belong."""
-        head = self.model.head
-        scalars = list(head.parameters(recurse=False))
+        """Give the head's scalars a rate of their own and no decay, which would pull them to 0."""
+        scalars = list(self.model.head.parameters(recurse=False))
         chosen = {id(p) for p in scalars}
         rest = [p for p in self.model.learned.parameters() if id(p) not in chosen]
         rate = self.cfg.OPTIM.LR * self.settings.LR_MULT
@@ -137,22 +105,23 @@ class Spotlighter(CLIPTrainer):
 
     @torch.no_grad()
     def calibrate(self) -> None:
-        """Two passes over the training images as at test: no augmentation, nothing learned.
+        """Fill the bank in two passes over the training images, prepared as at test.
 
-        First which way the patches lie that the last block attends to, then what is kept.
+        The first learns in which direction the patches lie that the last block attends to. The
+        second writes what is kept.
         """
         self.set_model_mode("eval")
         model, memory = self.model, self.model.head.memory
-        statistics = Scatter()
+        statistics = LinearDiscriminant()
         for image, _ in training_pictures(self.cfg, self.state):
             tokens = model.base.encode_image(image, model.patch_path)
             statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
-        memory.direct(statistics)
-        seen = []
+        memory.set_direction(statistics)
+        batches = []
         for image, label in training_pictures(self.cfg, self.state):
             label = model.base.target(image, label).label
-            seen.append((*model.analyse(image).evidence(), label))
-        memory.calibrate(*(torch.cat(column) for column in zip(*seen, strict=True)))
+            batches.append((*model.forward_all(image).memory_inputs(), label))
+        memory.calibrate(*(torch.cat(column) for column in zip(*batches, strict=True)))
 
     def end_of_epoch(self) -> None:
         """Order the slots by evidence before anything is saved."""

@@ -1,4 +1,7 @@
-"""Text features refined by a memory of local image features (TextRefiner)."""
+"""TextRefiner: CoOp's prompts, whose text features read from a memory of local image features.
+
+Source: TextRefiner (Xie et al., AAAI 2025), section 3, https://arxiv.org/abs/2412.08176
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,33 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from models.classifier import PromptedCLIP, Step, Target
+from models.classifier import Step, Target
 from models.clip.blocks import at_least_float32, full_precision, gather_tokens, unit
 from models.clip.image_tower import VisualTokens, require_vit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer, register
-from trainers.coop import CoOp
+from trainers.coop import CoOp, CoOpModel
 from trainers.settings import BuildContext, Settings, read_settings
 
 NUM_LOCAL = 5  # patches with the most class-token attention
+MOMENTUM = 0.8  # fixed in the published code
+
+
+@dataclass(frozen=True)
+class TextRefinerSettings(Settings):
+    """Keys of TRAINER.TF; the context's own keys stay under TRAINER.COOP."""
+
+    BALANCE: float = 50.0  # divides the loss of the local features; 0 switches it off
+    DISTILL: float = 20.0  # weighs the distance of refined to plain text features
+    MEMORY_SIZE: int = 25
+    ALPHA: float = 0.2  # weighs what is read from the memory
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("BALANCE", "DISTILL")
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(1, "MEMORY_SIZE")
+        return found + self.at_least(0, "BALANCE", "DISTILL", "ALPHA")
 
 
 class PointwiseMap(nn.Module):
@@ -38,17 +58,10 @@ class PointwiseMap(nn.Module):
 
 
 class LocalMemory(nn.Module):
-    """Slots of local image features, shared by all classes; text reads, training writes."""
+    """S slots of local image features, shared by all classes; text reads, training writes."""
 
     def __init__(self, width: int, *, size: int, alpha: float, momentum: float) -> None:
-        """Start with random slots.
-
-        Args:
-            width: D.
-            size: S, slots.
-            alpha: weight of what is read.
-            momentum: share of a slot that a write keeps.
-        """
+        """Start with `size` random slots; a write keeps the share `momentum` of a slot."""
         super().__init__()
         self.register_buffer("slots", unit(torch.rand(size, width)))
         self.extractor = nn.Linear(2 * width, width, bias=False)
@@ -74,10 +87,7 @@ class LocalMemory(nn.Module):
 
 
 class RefinedPrompts(PromptLearner):
-    """CoOp's context, the map of local features, and their memory.
-
-    Source: TextRefiner (Xie et al., AAAI 2025), section 3, https://arxiv.org/abs/2412.08176
-    """
+    """CoOp's context, the map of local features, and their memory."""
 
     def __init__(
         self,
@@ -88,32 +98,18 @@ class RefinedPrompts(PromptLearner):
         memory: LocalMemory,
         **options: Any,
     ) -> None:
-        """Build the prompts of a class list.
-
-        Args:
-            class_names: C names.
-            token_embedding: CLIP's own, frozen.
-            joint: D, length of an image feature.
-            memory: of local features.
-            options: see `PromptLearner`.
-        """
+        """Build the prompts of a class list; `joint` is D, `options` are `PromptLearner`'s."""
         super().__init__(class_names, token_embedding, **options)
         self.local, self.memory = PointwiseMap(joint), memory
 
 
-class TextRefinedCLIP(PromptedCLIP):
+class TextRefinerModel(CoOpModel):
     """CLIP with CoOp's prompts, whose text features read from the memory."""
 
     def __init__(
         self, clip: nn.Module, prompts: RefinedPrompts, *, balance: float, distill: float
     ) -> None:
-        """Put the prompts on CLIP.
-
-        Args:
-            clip: the model.
-            prompts: what is learned.
-            balance: divides the loss of the local features; 0 switches it off.
-            distill: weighs the distance of refined to plain text features.
+        """Put the prompts on CLIP; for the weights see `TextRefinerSettings`.
 
         Raises:
             ValueError: the image tower has no patch tokens.
@@ -139,7 +135,7 @@ class TextRefinedCLIP(PromptedCLIP):
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], top), mean], dim=1)
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
-        """The image against refined text, its local features against plain text, and the tie."""
+        """The image against refined text, its local features against plain text."""
         seen = self.encode_raw(image, "raw")
         plain = super().encode_text()
         with full_precision(plain):
@@ -148,43 +144,24 @@ class TextRefinedCLIP(PromptedCLIP):
             assert seen.patches is not None  # the raw path was asked for
             raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
             tokens = self.learned.local(raw)
-            parts = {"ce": F.cross_entropy(logits, label)}
+            losses = {"ce": F.cross_entropy(logits, label)}
             if self.balance:
                 local = self.scale * self.local_rows(tokens, seen) @ plain.T  # (B, K, C)
                 every = label.unsqueeze(1).expand(local.shape[:2])
                 fit = F.cross_entropy(local.flatten(0, 1), every.flatten())
-                parts["local"] = fit / self.balance
+                losses["local"] = fit / self.balance
             if self.distill:
-                parts["text"] = self.distill * F.l1_loss(unit(text), plain)
-        return Step(logits, Target(label), parts, (tokens.detach(),))
+                losses["text"] = self.distill * F.l1_loss(unit(text), plain)
+        return Step(logits, Target(label), losses, (tokens.detach(),))
 
     def update_memory(self, step: Step) -> None:
         """Write the mapped tokens of the batch."""
-        self.learned.memory.write(*step.evidence)
-
-
-MOMENTUM = 0.8  # fixed in the published code
-
-
-@dataclass(frozen=True)
-class TextRefinerSettings(Settings):
-    """Keys of TRAINER.TF; the context's own keys stay under TRAINER.COOP."""
-
-    BALANCE: float = 50.0
-    DISTILL: float = 20.0
-    MEMORY_SIZE: int = 25
-    ALPHA: float = 0.2
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("BALANCE", "DISTILL")
-
-    def problems(self) -> list[str]:
-        """What is wrong, a sentence each."""
-        found = super().problems() + self.at_least(1, "MEMORY_SIZE")
-        return found + self.at_least(0, "BALANCE", "DISTILL", "ALPHA")
+        self.learned.memory.write(*step.memory_inputs)
 
 
 @register
 class TextRefiner(CLIPTrainer):
-    """TextRefiner with CoOp's prompts (Xie et al., AAAI 2025, https://arxiv.org/abs/2412.08176)."""
+    """TextRefiner with CoOp's prompts."""
 
     node = "TF"
     settings_class = TextRefinerSettings
@@ -211,7 +188,7 @@ class TextRefiner(CLIPTrainer):
         class_names: list[str],
         settings: TextRefinerSettings,
         run: BuildContext,
-    ) -> TextRefinedCLIP:
+    ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
         context, joint = run.cfg.TRAINER.COOP, clip.text_projection.shape[1]
         memory = LocalMemory(
@@ -226,4 +203,4 @@ class TextRefiner(CLIPTrainer):
             ctx_init=context.CTX_INIT,
             tokenizer=tokenizer_of(clip),
         )
-        return TextRefinedCLIP(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)
+        return TextRefinerModel(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)

@@ -79,7 +79,7 @@ def with_head(base: CLIPClassifier, class_names: Sequence[str]) -> SpotlightedCL
     anchors = base.text.encode([DEFAULT.format(normalise_name(name)) for name in class_names])
     options = HeadOptions()
     head = SpotlighterHead(list(class_names), anchors, options).to(anchors.device)
-    kept = unit(torch.randn(len(anchors), options.num_keep, anchors.shape[1])).to(anchors)
+    kept = unit(torch.randn(len(anchors), options.topk, anchors.shape[1])).to(anchors)
     weight = torch.rand(kept.shape[:2]).to(anchors)
     label = torch.arange(len(anchors), device=anchors.device)
     head.memory.calibrate(anchors, kept, weight, label)

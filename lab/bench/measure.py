@@ -145,7 +145,7 @@ class Bench:
             rows[key] = rows["ours"].pruned(schedule)
         if self.compile and "ours" in forms:
             model = self.ours(name, names, None)
-            getattr(model, "base", model).visual.compile(backend=self.compile)
+            model.tuner.visual.compile(backend=self.compile)
             works["ours, compiled"] = partial(classifier(model), images)
             rows["ours, compiled"] = replace(rows["ours"], note=f"compiled: {self.compile}")
         chosen = {key: row for key, row in rows.items() if key.split(",")[0] in forms}

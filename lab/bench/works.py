@@ -37,7 +37,7 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[
         model.train()
         optimiser.zero_grad()
         step = model.step(images, labels)
-        torch.stack(list(step.parts.values())).sum().backward()
+        torch.stack(list(step.losses.values())).sum().backward()
         optimiser.step()
         model.update_memory(step)
 

@@ -1,1 +1,1 @@
-"""models/clip."""
+"""CLIP: loading it, and its two towers opened for prompt tuning and token pruning."""

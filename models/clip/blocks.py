@@ -68,14 +68,13 @@ def run_block(
     return x + mlp(block, x)
 
 
-def attend_and_tell(
+def attend_with_map(
     attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"]
 ) -> tuple[Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
-    """Self-attention, and what token 0 attended to.
+    """Self-attention, and what token 0 attends to.
 
-    Returns:
-        The result as of `attend`; attention of token 0 over all tokens, mean of heads, float32,
-        without gradient. One query only: the full L x L map is never formed.
+    The latter over all tokens, mean of heads, float32, without gradient. One query only: the full
+    L x L map is never formed.
     """
     q, k, v = project(attn, x)  # (B, H, L, W / H)
     mixed = F.scaled_dot_product_attention(q, k, v)
@@ -106,11 +105,10 @@ def read_class_token(
 
 
 def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> BeforeBlock:
-    """The seam of deep prompt tuning: block j = 1, 2, ... sees prompts of its own.
+    """The seam of deep prompt tuning: prompts of its own for each of the blocks 1, 2, ...
 
-    Args:
-        prompts: those of blocks 1, 2, ...; later blocks keep what comes out of the last of them.
-        where: the positions they take; they replace what stands there.
+    They replace what stands at the positions `where`. Later blocks keep what comes out of the last
+    of them.
 
     Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
     """

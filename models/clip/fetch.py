@@ -57,21 +57,15 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
 
 @contextmanager
 def alone_with(target: Path) -> Iterator[None]:
-    """Wait until no other process makes a file or folder, and keep others waiting meanwhile.
+    """Lock a file or folder against other processes; its parent folder is made.
 
     Where the file system gives no locks, it warns and goes on.
-
-    Args:
-        target: the file or folder, which need not exist; the folder that it lies in is made.
-
-    Raises:
-        OSError: that folder cannot be written to.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = target.with_name(f".{target.name}.lock")
-    held = FileLock(lock)  # it looks whether the file that it has locked is still there
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
     try:
-        held.acquire()
+        lock.acquire()
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
@@ -81,8 +75,35 @@ def alone_with(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        held.release()
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def part_of(target: Path) -> Path:
+    """Where an incomplete download of a file is kept."""
+    return target.with_name(f"{target.name}.part")
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    total = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def require_checksum(path: Path, checksum: str, source: str, algorithm: str = "md5") -> None:
+    """Refuse a file with another checksum than the published one ("" where none is published).
+
+    Raises:
+        ValueError: the checksum is wrong.
+    """
+    if checksum and (found := digest_of(path, algorithm)) != checksum:
+        raise ValueError(
+            f"{source} has the {algorithm.upper()} checksum {found}, expected {checksum}; fetch it "
+            "anew, or from another place."
+        )
 
 
 def _fetch_rest(url: str, partial: Path) -> None:
@@ -92,7 +113,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
         if attempt:
             time.sleep(PAUSE)
         try:
-            if go_on(url, partial):
+            if _resume(url, partial):
                 return
             problem = "it ended early"
         except urllib.error.HTTPError as error:
@@ -108,38 +129,11 @@ def _fetch_rest(url: str, partial: Path) -> None:
     )
 
 
-def part_of(target: Path) -> Path:
-    """Return where an incomplete download of a file is kept."""
-    return target.with_name(f"{target.name}.part")
-
-
-def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file, in hexadecimal digits."""
-    total = hashlib.new(algorithm)
-    with path.open("rb") as file:
-        while block := file.read(CHUNK):
-            total.update(block)
-    return total.hexdigest()
-
-
-def require_checksum(path: Path, checksum: str, source: str, algorithm: str = "md5") -> None:
-    """Refuse a file with another checksum than the published one; none is published for some.
-
-    Raises:
-        ValueError: the checksum is wrong.
-    """
-    if checksum and (found := digest_of(path, algorithm)) != checksum:
-        raise ValueError(
-            f"{source} has the {algorithm.upper()} checksum {found}, expected {checksum}; fetch it "
-            "anew, or from another place."
-        )
-
-
-def go_on(url: str, partial: Path) -> bool:
+def _resume(url: str, partial: Path) -> bool:
     """Fetch what a partial file lacks, or everything where the server cannot go on.
 
     Returns:
-        Whether the file has the length that the server tells.
+        Whether the file has the length that the server announces.
     """
     start = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "spotlighter", "Accept-Encoding": "identity"}
@@ -157,16 +151,15 @@ def go_on(url: str, partial: Path) -> bool:
             partial.unlink()
         return complete
     with response:
-        if response.status != 206:
-            start = 0
+        start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         with partial.open("ab" if start else "wb") as file:
-            copy(response, file, partial.name, start, total)
+            _copy(response, file, partial.name, start, total)
     return total is None or partial.stat().st_size == total
 
 
-def copy(response: Any, file: Any, name: str, start: int, total: int | None) -> None:
+def _copy(response: Any, file: Any, name: str, start: int, total: int | None) -> None:
     """Write what a server sends, with a progress bar where stderr is a terminal."""
     # Slow to import, and most runs download nothing.
     from rich import progress

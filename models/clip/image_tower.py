@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.blocks import BeforeBlock, attend_and_tell, mlp, read_class_token, run_block, unit
+from models.clip.blocks import (
+    BeforeBlock,
+    attend_with_map,
+    deep_prompts,
+    mlp,
+    read_class_token,
+    run_block,
+    unit,
+)
 from models.clip.prune import PatchLayout, Pruner, TokenPruner
 
 
 class VisualTokens(NamedTuple):
-    """What the image tower saw. B images, N patches, D joint width."""
+    """What the image tower gives. B images, N patches, D joint width."""
 
     cls: Float[Tensor, "B D"]
     patches: Float[Tensor, "B N D"] | None = None
@@ -43,8 +52,8 @@ class VisualEncoder(nn.Module):
     Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
     on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
     a pruner may drop patches, and the patches can be returned as well. With all of it unused the
-    class feature equals `visual(image)`. The last block answers for the class token alone, and for
-    the patches where they are asked for.
+    class feature equals `visual(image)`. The last block is computed for the class token alone, and
+    for the patches where they are asked for.
     """
 
     num_prefix_tokens = 1  # the class token stands before the patches
@@ -69,10 +78,10 @@ class VisualEncoder(nn.Module):
         return len(self.visual.transformer.resblocks)
 
     def require_schedule(self, pruner: TokenPruner) -> None:
-        """Refuse a pruner that drops what there is not.
+        """Refuse a schedule that does not fit the tower.
 
         Raises:
-            ValueError: names what would do.
+            ValueError: names what would fit.
         """
         last = self.num_blocks - 2  # the last block reads out the class token alone
         if pruner.at and (pruner.at[-1] > last or pruner.keep[0] > self.num_patches):
@@ -127,12 +136,11 @@ class VisualEncoder(nn.Module):
         layout = PatchLayout(torch.arange(self.num_patches, device=x.device).expand(x.shape[0], -1))
         for depth, block in enumerate(early):
             x = x if before_block is None else before_block(depth, x)
-            stage = None if pruner is None else pruner.stage(depth)
-            if pruner is None or stage is None:
+            if pruner is None or depth not in pruner.at:
                 x = run_block(block, x)
                 continue
-            mixed, attention = attend_and_tell(block.attn, block.ln_1(x))
-            x, layout = pruner(stage, x + mixed, attention, layout)
+            mixed, attention = attend_with_map(block.attn, block.ln_1(x))
+            x, layout = pruner(pruner.at.index(depth), x + mixed, attention, layout)
             x = x + mlp(block, x)
         x = x if before_block is None else before_block(len(early), x)
         cls, value, attention = read_class_token(last, x)
@@ -140,27 +148,37 @@ class VisualEncoder(nn.Module):
         if patch_path is None:
             return VisualTokens(cls)
         patches = last.attn.out_proj(value) if patch_path == "value" else run_block(last, x)
-        patches = self.project(layout.split(patches).patches)
+        patches = self.project(layout.split(patches)[1])
         kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + patches.shape[1])
         return VisualTokens(cls, patches, attention[:, kept], layout.positions)
 
 
+def encode_with_prompts(
+    visual: VisualEncoder,
+    prompts: Sequence[Float[Tensor, "M Wv"]] | nn.ParameterList,
+    image: Tensor,
+    patch_path: str | None,
+    pruner: Pruner | None,
+) -> VisualTokens:
+    """The image tower with each block's own prompts behind the patches, if there are any."""
+    if not len(prompts):
+        return visual(image, patch_path=patch_path, pruner=pruner)
+    first, *deeper = prompts
+    seam = deep_prompts(deeper, slice(-len(first), None))
+    return visual(image, seam, patch_path, first, pruner)
+
+
 class ResNetEncoder(nn.Module):
-    """CLIP's ModifiedResNet: one feature an image and no patch tokens."""
+    """CLIP's ModifiedResNet: one feature an image, no blocks and no patch tokens."""
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
         self.visual = visual
 
     def forward(
-        self,
-        image: Float[Tensor, "B 3 H W"],
-        before_block: None = None,
-        patch_path: None = None,
-        prompts: None = None,
-        pruner: None = None,
+        self, image: Float[Tensor, "B 3 H W"], patch_path: None = None, pruner: None = None
     ) -> VisualTokens:
-        """Encode images; only `cls`, the attention-pooled feature: no blocks and no patches."""
+        """The attention-pooled feature."""
         return VisualTokens(self.visual(image.to(self.visual.conv1.weight.dtype)))
 
 
@@ -184,7 +202,7 @@ def require_vit(visual: nn.Module) -> nn.Module:
 
 
 def require_blocks(tower: nn.Module, depth: int, key: str) -> None:
-    """Refuse prompts for more blocks than a tower has.
+    """Refuse prompts for more blocks than a tower has; `key` is TRAINER's.
 
     Raises:
         ValueError: names the key, and what would do.

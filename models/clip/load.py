@@ -1,4 +1,4 @@
-"""The only door to CLIP weights."""
+"""Load CLIP: the embedded one, OpenAI's, or through `models.clip.open_clip` one of open_clip's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from models.clip.fetch import digest_of, fetch
 
+TINY = "tiny-emoji"
 TINY_CLIP = Path(__file__).parents[2] / "assets" / "tiny_clip.pt"
 TINY_DIGEST = "85ab834541d52c775a9ff65c2ae7c0d19e0625b4254af9a30b8ecf0b7e038f91"  # its SHA-256
 CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
@@ -20,6 +21,19 @@ INSTALL_HINT = (
     "install it with: pip install clip-anytorch 'setuptools<81' packaging "
     "(or: pip install git+https://github.com/openai/CLIP.git)"
 )
+# (image size, vision layers, vision width, patch, joint width, text width, text layers)
+_SHAPES = {
+    TINY: (64, 4, 128, 8, 128, 128, 4),
+    "RN50": (224, (3, 4, 6, 3), 64, None, 1024, 512, 12),
+    "RN101": (224, (3, 4, 23, 3), 64, None, 512, 512, 12),
+    "RN50x4": (288, (4, 6, 10, 6), 80, None, 640, 640, 12),
+    "RN50x16": (384, (6, 8, 18, 8), 96, None, 768, 768, 12),
+    "RN50x64": (448, (3, 15, 36, 10), 128, None, 1024, 1024, 12),
+    "ViT-B/32": (224, 12, 768, 32, 512, 512, 12),
+    "ViT-B/16": (224, 12, 768, 16, 512, 512, 12),
+    "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),
+    "ViT-L/14@336px": (336, 24, 1024, 14, 768, 768, 12),
+}
 
 
 def import_clip() -> ModuleType:
@@ -44,8 +58,8 @@ def import_clip() -> ModuleType:
 
 
 def available_backbones() -> list[str]:
-    """Names that `load_clip` accepts."""
-    return ["tiny-emoji", *import_clip().available_models()]
+    """Names that `load_clip` accepts, beside those of open_clip."""
+    return [TINY, *import_clip().available_models()]
 
 
 def load_clip(
@@ -84,11 +98,19 @@ def load_clip(
             f"available: {', '.join(names.values())}, and those of open_clip, as "
             f"{OPEN_CLIP}ViT-B-16/laion2b_s34b_b88k"
         )
-    if weights:
-        return _load_file(known, Path(weights).expanduser(), trust)
-    if not pretrained:
+    if not weights and not pretrained:
         return random_clip(known)
-    return load_tiny_clip() if known == "tiny-emoji" else _load_openai(known, trust)
+    from models.clip.weights import open_published, put_weights, read_weights
+
+    if weights:
+        path = Path(weights).expanduser()
+        table = read_weights(path, trust=trust)
+        with torch.random.fork_rng(devices=[]):  # draws what is overwritten at once
+            model = random_clip(known)
+        return put_weights(model, table, path, known)
+    if known == TINY:
+        return load_tiny_clip()
+    return open_published(fetch_weights(import_clip().clip._MODELS[known], trust=trust))
 
 
 def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Module:
@@ -119,22 +141,7 @@ def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Modu
     from clip.model import build_model
 
     model = build_model(dict(table)).float().eval()
-    return put_weights(model, table, path, "tiny-emoji")  # build_model has rounded them
-
-
-def _load_openai(name: str, trust: bool) -> nn.Module:
-    from models.clip.weights import open_published
-
-    return open_published(fetch_weights(import_clip().clip._MODELS[name], trust=trust))
-
-
-def _load_file(name: str, path: Path, trust: bool) -> nn.Module:
-    from models.clip.weights import put_weights, read_weights
-
-    table = read_weights(path, trust=trust)
-    with torch.random.fork_rng(devices=[]):  # draws what is overwritten at once
-        model = random_clip(name)
-    return put_weights(model, table, path, name)
+    return put_weights(model, table, path, TINY)  # build_model has rounded them
 
 
 def fetch_weights(url: str, *, trust: bool = False) -> Path:
@@ -151,7 +158,13 @@ def fetch_weights(url: str, *, trust: bool = False) -> Path:
     published, file = url.split("/")[-2:]
     path = CACHE.expanduser() / file
     if not path.is_file():
-        _download(url, path, published)
+        try:
+            fetch(url, path, published, "sha256")
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{file} could not be fetched. Give the same command again, or download {url} "
+                f"and put the file into {path.parent}. {error}"
+            ) from error
     elif not trust and (found := digest_of(path)) != published:
         raise ValueError(
             f"{path} has SHA-256 {found[:12]}..., and the published file has {published[:12]}...; "
@@ -159,31 +172,6 @@ def fetch_weights(url: str, *, trust: bool = False) -> Path:
             "or pass --trust-weights if you know who made it"
         )
     return path
-
-
-def _download(url: str, path: Path, published: str) -> None:
-    try:
-        fetch(url, path, published, "sha256")
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{path.name} could not be fetched. Give the same command again, or download {url} "
-            f"and put the file into {path.parent}. {error}"
-        ) from error
-
-
-# (image size, vision layers, vision width, patch, joint width, text width, text layers)
-_SHAPES = {
-    "tiny-emoji": (64, 4, 128, 8, 128, 128, 4),
-    "RN50": (224, (3, 4, 6, 3), 64, None, 1024, 512, 12),
-    "RN101": (224, (3, 4, 23, 3), 64, None, 512, 512, 12),
-    "RN50x4": (288, (4, 6, 10, 6), 80, None, 640, 640, 12),
-    "RN50x16": (384, (6, 8, 18, 8), 96, None, 768, 768, 12),
-    "RN50x64": (448, (3, 15, 36, 10), 128, None, 1024, 1024, 12),
-    "ViT-B/32": (224, 12, 768, 32, 512, 512, 12),
-    "ViT-B/16": (224, 12, 768, 16, 512, 512, 12),
-    "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),
-    "ViT-L/14@336px": (336, 24, 1024, 14, 768, 768, 12),
-}
 
 
 def random_clip(name: str) -> nn.Module:

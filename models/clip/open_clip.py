@@ -1,4 +1,4 @@
-"""Names of open_clip's models -> their config, weights and preprocessing; what is not supported.
+"""Load a model of open_clip's: its config, weights and tokenizer, in the layout of OpenAI's CLIP.
 
 A name is MODEL/TAG, as ViT-B-16/laion2b_s34b_b88k; MODEL alone where the weights are a file;
 hf-hub:ORGANISATION/REPOSITORY; or local-dir:FOLDER with open_clip_config.json and weights.
@@ -6,11 +6,9 @@ hf-hub:ORGANISATION/REPOSITORY; or local-dir:FOLDER with open_clip_config.json a
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -74,23 +72,22 @@ def resolve(spec: str) -> Source:
         FileNotFoundError: its config cannot be read or fetched.
     """
     source = _from_place(spec) if spec.startswith((HUB, FOLDER)) else _from_list(spec)
-    if faults := unsupported(source.config):
+    if reasons := unsupported(source.config):
         raise ValueError(
             f"open_clip's {source.name} is not supported (MODEL.BACKBONE.NAME): it has "
-            f"{', '.join(faults)}; {SUPPORTED}"
+            f"{', '.join(reasons)}; {SUPPORTED}"
         )
     return source
 
 
 def _from_list(spec: str) -> Source:
+    """A model that open_clip itself lists."""
     open_clip = import_open_clip()
     names = {name.lower(): name for name in open_clip.list_models()}
-    plain, (head, _, tag) = spec.replace("/", "-").lower(), spec.rpartition("/")
-    if plain in names:
-        name, tag = names[plain], ""
-    elif head.replace("/", "-").lower() in names:
-        name = names[head.replace("/", "-").lower()]
-    else:
+    head, _, tag = spec.rpartition("/")
+    if name := names.get(spec.replace("/", "-").lower(), ""):
+        tag = ""
+    elif not (name := names.get(head.replace("/", "-").lower(), "")):
         near = difflib.get_close_matches((head or spec).lower(), names, n=3)
         hint = f"; do you mean {' or '.join(names[n] for n in near)}?" if near else f"; {SUPPORTED}"
         raise ValueError(f"open_clip has no model {spec!r} (MODEL.BACKBONE.NAME){hint}")
@@ -110,6 +107,7 @@ def _from_list(spec: str) -> Source:
 
 
 def _from_place(spec: str) -> Source:
+    """A model of the hub or of a folder."""
     path = Path(spec.removeprefix(FOLDER)).expanduser() / CONFIG
     if spec.startswith(HUB):
         path = _from_hub(spec.removeprefix(HUB), CONFIG)
@@ -123,13 +121,13 @@ def _from_place(spec: str) -> Source:
         known = False
     if not known:
         raise ValueError(f"{path} is not a config of open_clip's: it describes no model_cfg")
-    return Source(spec, copy.deepcopy(config), "", said.get("preprocess_cfg"))
+    return Source(spec, config, "", said.get("preprocess_cfg"))
 
 
 def unsupported(config: Mapping[str, Any]) -> list[str]:
-    """What keeps a model from being read by the encoders of this project, a phrase each."""
+    """Why the encoders of this project cannot read a model, a phrase each."""
     vision, text = config["vision_cfg"], config["text_cfg"]
-    tables = {
+    reasons = {
         "an image tower of timm": vision.get("timm_model_name"),
         "attentional pooling": vision.get("attentional_pool"),
         "pooling over patches": vision.get("pool_type", "tok") != "tok",
@@ -151,7 +149,7 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
     }
     custom = [key for tower in (vision, text) for key in EXTRAS if tower.get(key)]
     custom += [f"block_type {t['block_type']}" for t in (vision, text) if t.get("block_type")]
-    return [phrase for phrase, met in tables.items() if met] + custom
+    return [phrase for phrase, is_so in reasons.items() if is_so] + custom
 
 
 def find_weights(source: Source) -> Path:
@@ -214,46 +212,32 @@ def _checked(path: Path) -> Path:
     return path
 
 
-logger = logging.getLogger(__name__)
-
-
 def load_open_clip(
     spec: str, *, pretrained: bool = True, trust: bool = False, weights: str = ""
 ) -> nn.Module:
-    """Load a model of open_clip's, float32, on the CPU, in evaluation mode.
-
-    Args:
-        spec: its name, see `models.clip.open_clip`.
-        pretrained: False gives random weights, from torch's global generator.
-        trust: see `models.clip.weights`.
-        weights: file to load instead of the published one.
+    """Load a model of open_clip's; arguments and errors as of `models.clip.load.load_clip`.
 
     Returns:
         The model, with `tokenizer` (see `models.clip.tokenizer`), `visual.input_resolution` and
         `preprocess` (mean, std, resize_mode; None where unknown or weights are random).
-
-    Raises:
-        ValueError: unknown, not supported, or weights that do not fit.
-        FileNotFoundError: weights or config cannot be found or fetched.
-        ModuleNotFoundError: open_clip is missing, or transformers where its tokenizer needs it.
     """
     source = resolve(spec)
     model: Any  # it gets attributes of its own
     if not pretrained and not weights:
-        model = build(source)
+        model = _build(source)
     else:
         path = Path(weights).expanduser() if weights else find_weights(source)
         table = read_weights(path, trust=trust)
         with torch.random.fork_rng(devices=[]):  # draws what is overwritten at once
-            model = build(source)
+            model = _build(source)
         put_weights(model, table, path, f"open_clip:{spec}")
-    adapt(model)
-    model.tokenizer = tokenizer_for(source, model)
+    _adapt(model)
+    model.tokenizer = _tokenizer_for(source, model)
     model.preprocess = source.preprocess if pretrained or weights else None
     return model.eval()
 
 
-def build(source: Source) -> nn.Module:
+def _build(source: Source) -> nn.Module:
     """The model with random weights.
 
     Raises:
@@ -273,21 +257,20 @@ def build(source: Source) -> nn.Module:
 
 
 @torch.no_grad()
-def adapt(model: Any) -> nn.Module:
+def _adapt(model: Any) -> None:
     """Bring a model of open_clip's into the layout of `clip.model.CLIP`, in place.
 
     Features stay the same; layer scale to rounding.
     """
     for tower in (model, model.visual):
         for block in getattr(getattr(tower, "transformer", None), "resblocks", ()):
-            block.ls_1 = fold_scale(block.ls_1, block.attn.out_proj)
-            block.ls_2 = fold_scale(block.ls_2, block.mlp.c_proj)
+            block.ls_1 = _fold_scale(block.ls_1, block.attn.out_proj)
+            block.ls_2 = _fold_scale(block.ls_2, block.mlp.c_proj)
     size = model.visual.image_size  # of a ViT a pair, of a ResNet a number
     model.visual.input_resolution = size[0] if isinstance(size, tuple) else size
-    return model
 
 
-def fold_scale(scale: nn.Module, linear: nn.Linear) -> nn.Module:
+def _fold_scale(scale: nn.Module, linear: nn.Linear) -> nn.Module:
     """Put a layer scale behind a linear layer into the layer; what stands in its place."""
     if isinstance(scale, nn.Identity):
         return scale
@@ -297,7 +280,7 @@ def fold_scale(scale: nn.Module, linear: nn.Linear) -> nn.Module:
     return nn.Identity()
 
 
-def tokenizer_for(source: Source, model: Any) -> Tokenizer:
+def _tokenizer_for(source: Source, model: Any) -> Tokenizer:
     """The tokenizer that the model was trained with.
 
     Raises:
@@ -324,19 +307,14 @@ def tokenizer_for(source: Source, model: Any) -> Tokenizer:
         raise ValueError(
             f"the tokenizer of {source.name} has {count:,} tokens, and its text tower {known:,}"
         )
-    words = own.encode if inner is None else _words_of(own)
     end = model.text_eos_id if model.text_pool_type == "eos" else None
 
     def encode(texts: list[str], length: int) -> Tensor:
         return own(texts, context_length=length)
 
-    return Tokenizer(encode, words, model.context_length, end)
-
-
-def _words_of(own: Any) -> Callable[[str], list[int]]:
-    """How a tokenizer of transformers writes words, without its marks."""
-
     def words(text: str) -> list[int]:
-        return own.tokenizer(own.clean_fn(text), add_special_tokens=False).input_ids
+        if inner is None:
+            return own.encode(text)
+        return inner(own.clean_fn(text), add_special_tokens=False).input_ids
 
-    return words
+    return Tokenizer(encode, words, model.context_length, end)

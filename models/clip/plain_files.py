@@ -1,8 +1,7 @@
 """Read files that torch wrote: nothing is run, checksums are compared, sizes are checked first.
 
 torch itself compares no checksum, unpacks what is packed, and gives a tensor any size that its file
-claims. Here a file of a few megabytes never becomes gigabytes. The engine has a reader of its own,
-for projects that run on it; this one needs no engine.
+claims. Here a file of a few megabytes never becomes gigabytes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ KINDS = 20  # most classes of that kind in a file
 
 
 class _Inert:
-    """Holds the attributes of an object that a file pickled; has no code of that object."""
+    """The attributes of an object that a file pickled, without its code."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -96,22 +95,21 @@ def require_whole(path: Path, *, packed: bool = False) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            fault = _fault(parts, path, packed)
-            broken = None if fault else archive.testzip()
+            problem = _problem(archive.infolist(), path, packed)
+            broken = None if problem else archive.testzip()
     except Exception as error:  # names, sizes and places in the archive may all be wrong
         raise ValueError(
             f"{path} is damaged: its table of contents cannot be read; is it complete?"
         ) from error
-    if fault:
-        raise ValueError(f"{path} is refused: {fault}")
+    if problem:
+        raise ValueError(f"{path} is refused: {problem}")
     if broken:
         raise ValueError(
             f"{path} is damaged: the checksum of its part {broken} is wrong; is it complete?"
         )
 
 
-def _fault(parts: list[zipfile.ZipInfo], path: Path, packed: bool) -> str:
+def _problem(parts: list[zipfile.ZipInfo], path: Path, packed: bool) -> str:
     if sum(part.file_size for part in parts) > _bound(path):
         return f"its {path.stat().st_size:,} bytes would become many times as many"
     if not packed and any(part.compress_type != zipfile.ZIP_STORED for part in parts):
@@ -125,10 +123,9 @@ def _bound(path: Path) -> int:
 
 
 class _Plain:
-    """Bring content into a plain form: copies of dense tensors, dictionaries, lists and tuples.
+    """Bring the content of a file into a plain form, no larger than the file.
 
-    Args:
-        path: of the file, which bounds the content.
+    That is copies of dense tensors, dictionaries, lists and tuples.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,7 +136,7 @@ class _Plain:
         if self.values < 0 or depth > DEPTH:
             raise ValueError(f"{self.path} is refused: it holds too many values within values")
         if isinstance(value, Tensor):
-            return self.own(value)
+            return self._copy(value)
         if isinstance(value, _Inert):  # a scheduler points to its optimiser, which is saved apart
             value = {k: v for k, v in vars(value).items() if k != "optimizer"}
         if isinstance(value, dict):
@@ -149,7 +146,7 @@ class _Plain:
             return items if isinstance(value, list) else tuple(items)
         return value
 
-    def own(self, tensor: Tensor) -> Tensor:
+    def _copy(self, tensor: Tensor) -> Tensor:
         """A copy of a tensor, once its size is known to be that of its data."""
         if not is_dense(tensor):
             raise ValueError(

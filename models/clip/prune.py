@@ -1,10 +1,10 @@
 """Fewer patch tokens inside the image tower: the most active stay, the others become one.
 
 Between attention and MLP of chosen blocks only the class token, the most active patches, one fused
-token and learned prompts go on. Two scores, as everywhere: sample-wise, the attention of the class
-token in that block; semantic-wise, the direction that tells the patches that the last layer selects
-from those that it ignores, learned in closed form, without labels and without gradient.
-B images, N patches, K kept, W tower width, S pruned blocks. Source: docs/method.md, section 7.
+token and learned prompts go on. Two scores rank the patches: sample-wise, the class token's
+attention in that block; semantic-wise, a linear discriminant between the patches that the last
+block attends to and the others, in closed form, without labels and without gradient.
+B images, N patches, K kept, W tower width. docs/method.md, section 7.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from models.clip.blocks import at_least_float32, gather_tokens, unit
 
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
-
 EPSILON = 1e-6
 
 
@@ -28,37 +27,24 @@ def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
     return centred / (centred.square().mean(-1, keepdim=True).sqrt() + EPSILON)
 
 
-def attention_score(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    """Sample-wise, `SCORE: attention`: log of the class token's attention."""
+def log_attention(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Log of the class token's attention, finite."""
     return cls_attention.clamp_min(EPSILON**2).log()
 
 
-class TokenGroups(NamedTuple):
-    """The tokens of the image tower on their way, one tensor a kind."""
-
-    cls: Float[Tensor, "B 1 W"]
-    patches: Float[Tensor, "B N W"]
-    fused: Float[Tensor, "B F W"]
-    """None or one token a picture."""
-    prompts: Float[Tensor, "B M W"]
-
-    def joined(self) -> Float[Tensor, "B L W"]:
-        """All tokens, class token first."""
-        return torch.cat(self, dim=1)
-
-
 class PatchLayout(NamedTuple):
-    """Which tokens of x (B, L, W) are patches, and where in the picture they come from."""
+    """Which tokens of x (B, L, W) are patches: those behind the class token, then the fused one."""
 
     positions: Int[Tensor, "B N"]
     """Of each patch present: its index among the picture's patches."""
     num_fused: int = 0
 
-    def split(self, x: Float[Tensor, "B L W"]) -> TokenGroups:
-        """X by kind of token."""
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Class token (B, 1, W), patches (B, N, W), fused tokens (B, 0 or 1, W) and prompts."""
         patches, rest = self.positions.shape[1], x.shape[1] - 1
         sizes = [1, patches, self.num_fused, rest - patches - self.num_fused]
-        return TokenGroups(*x.split(sizes, dim=1))
+        cls, patch, fused, prompts = x.split(sizes, dim=1)
+        return cls, patch, fused, prompts
 
 
 class TokenPruner(nn.Module):
@@ -88,15 +74,11 @@ class TokenPruner(nn.Module):
         self.register_buffer("directions", torch.zeros(len(at), width))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
-    def stage(self, depth: int) -> int | None:
-        """Which of the pruned blocks this is; None if it is not pruned."""
-        return self.at.index(depth) if depth in self.at else None
-
     def score(
         self, stage: int, x: Float[Tensor, "B N W"], attention: Float[Tensor, "B N"]
     ) -> Float[Tensor, "B N"]:
         """Activation of tokens: both scores standardised, then added."""
-        sample = standardise(attention_score(at_least_float32(attention)))
+        sample = standardise(log_attention(at_least_float32(attention)))
         semantic = standardise(unit(x) @ self.directions[stage])
         return sample + self.mix * semantic
 
@@ -115,11 +97,11 @@ class TokenPruner(nn.Module):
             attention: the class token's, over all tokens.
             layout: of the tokens.
         """
-        groups, num_keep = layout.split(x), self.keep[stage]
-        num_patches = groups.patches.shape[1]
+        cls, patches, fused, prompts = layout.split(x)
+        num_keep, num_patches = self.keep[stage], patches.shape[1]
         if num_keep >= num_patches:
             return x, layout
-        candidates = torch.cat([groups.patches, groups.fused], dim=1)
+        candidates = torch.cat([patches, fused], dim=1)
         score = self.score(stage, candidates, attention[:, 1 : 1 + candidates.shape[1]])
         order = score[:, :num_patches].argsort(dim=-1, descending=True, stable=True)
         # What stays keeps its place among the others: attention does not care, pictures do.
@@ -128,32 +110,28 @@ class TokenPruner(nn.Module):
         rest = torch.cat([order[:, num_keep:], old.expand(x.shape[0], -1)], dim=1)
         share = score.gather(1, rest).softmax(-1).to(x.dtype)  # (B, N - K + F)
         fused = share.unsqueeze(1) @ gather_tokens(candidates, rest)
-        groups = groups._replace(patches=gather_tokens(groups.patches, kept), fused=fused)
-        return groups.joined(), PatchLayout(layout.positions.gather(1, kept), num_fused=1)
+        x = torch.cat([cls, gather_tokens(patches, kept), fused, prompts], dim=1)
+        return x, PatchLayout(layout.positions.gather(1, kept), num_fused=1)
 
     @torch.no_grad()
-    def calibrate(self, statistics: list[Scatter]) -> None:
+    def calibrate(self, statistics: list[LinearDiscriminant]) -> None:
         """Take over the directions of a pass over the training pictures, one a pruned block."""
         self.directions.copy_(torch.stack([one.direction() for one in statistics]))
         self.calibrated.fill_(True)
 
 
 class Recorder:
-    """Stands where a pruner stands, drops nothing, and keeps what it sees."""
+    """Stands where a pruner stands, drops nothing, and keeps the patches of each block `at`."""
 
     def __init__(self, at: tuple[int, ...]) -> None:
         self.at = at
-        self.seen: list[Tensor] = []
-
-    def stage(self, depth: int) -> int | None:
-        """As of `TokenPruner`."""
-        return self.at.index(depth) if depth in self.at else None
+        self.patches: list[Float[Tensor, "B N W"]] = []
 
     def __call__(
         self, stage: int, x: Tensor, attention: Tensor, layout: PatchLayout
     ) -> tuple[Tensor, PatchLayout]:
-        """Keep the patches of this block, (B, N, W); change nothing."""
-        self.seen.append(layout.split(x).patches)
+        """As of `TokenPruner`; changes nothing."""
+        self.patches.append(layout.split(x)[1])
         return x, layout
 
 
@@ -167,8 +145,11 @@ def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[
     return torch.zeros_like(attention, dtype=torch.bool).scatter(1, top, True)
 
 
-class Scatter:
-    """Counts, means and within-class scatter of selected and of ignored patches of one block."""
+class LinearDiscriminant:
+    """The direction in which selected patches differ from ignored ones, from running sums."""
+
+    total: Tensor
+    square: Tensor
 
     def __init__(self) -> None:
         self.count: Tensor | None = None
@@ -180,16 +161,13 @@ class Scatter:
         self.dtype, rows = of_unit_length.dtype, of_unit_length.double()
         of = torch.stack([selected.flatten(), ~selected.flatten()]).double()  # (2, B * N)
         count, total, square = of.sum(1), of @ rows, rows.T @ rows
-        if self.count is None:
-            self.count, self.total, self.square = count, total, square
-            return
-        self.count, self.total = self.count + count, self.total + total
-        self.square = self.square + square
+        if self.count is not None:
+            count, total, square = self.count + count, self.total + total, self.square + square
+        self.count, self.total, self.square = count, total, square
 
     def direction(self) -> Float[Tensor, " W"]:
         """The linear discriminant of selected against ignored patches, unit length."""
         assert self.count is not None  # pictures were counted
-        assert self.square is not None
         mean = self.total / self.count.unsqueeze(1)  # (2, W)
         within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
         within = within / self.count.sum()
@@ -198,7 +176,7 @@ class Scatter:
 
 
 def schedule_problems(at: tuple[int, ...], keep: tuple[int, ...]) -> list[str]:
-    """What is wrong with a schedule, a sentence each."""
+    """A sentence for each contradiction in a schedule."""
     found = []
     if len(at) != len(keep):
         found.append(f"AT and KEEP must be of equal length, got {at} and {keep}")

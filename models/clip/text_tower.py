@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,19 @@ from torch.utils.checkpoint import checkpoint
 
 from models.clip.blocks import BeforeBlock, at_least_float32, mlp, project, unit
 from models.clip.tokenizer import tokenizer_of
+
+logger = logging.getLogger(__name__)
+
+KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
+ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
+# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
+KEPT_WIDTHS, KEPT_SCORES = 12, 4
+# Files of a control group: its limit, its use; and the key of the use that is cache.
+GROUPS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Packing(NamedTuple):
@@ -41,11 +55,7 @@ class Layout(nn.Module):
     """The packing of all tails, and of any run of classes. Buffers only; nothing is saved."""
 
     def __init__(self, length: Int[Tensor, " C"]) -> None:
-        """Lay out tails.
-
-        Args:
-            length: tokens of each tail, EOS included, at least 1.
-        """
+        """Lay out tails of `length` tokens each, EOS included, at least 1."""
         super().__init__()
         self.lengths: list[int] = length.tolist()
         size = max(self.lengths)
@@ -59,8 +69,7 @@ class Layout(nn.Module):
     def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
         """Runs of classes with at most `max_rows` tokens each (or one class).
 
-        Yields:
-            Which of the packed tokens a run has, and its own packing.
+        Of each run: which of the packed tokens it has, and its own packing.
         """
         first = row = 0
         while first < len(self.lengths):
@@ -68,17 +77,10 @@ class Layout(nn.Module):
             while last < len(self.lengths) and end + self.lengths[last] - row <= max_rows:
                 end += self.lengths[last]
                 last += 1
-            offset = first * self.valid.shape[1]
             rows, classes = slice(row, end), slice(first, last)
-            yield (
-                rows,
-                Packing(
-                    self.cell[rows] - offset,
-                    self.place[rows],
-                    self.end[classes] - row,
-                    self.valid[classes],
-                ),
-            )
+            cell = self.cell[rows] - first * self.valid.shape[1]
+            places = self.place[rows], self.end[classes] - row
+            yield rows, Packing(cell, *places, self.valid[classes])
             first, row = last, end
 
 
@@ -105,14 +107,6 @@ def common_prefix(ids: Int[Tensor, "C L"], end: Int[Tensor, " C"], most: int | N
     return found if most is None else min(found, most)
 
 
-# Files of a control group: its limit, its use; and the key of the use that is cache.
-GROUPS = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-)
-CGROUPS = Path("/sys/fs/cgroup")
-
-
 def free_memory(device: torch.device) -> float:
     """Bytes that a process may still take; infinite where the system does not tell.
 
@@ -123,15 +117,12 @@ def free_memory(device: torch.device) -> float:
         return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != "cpu":
         return math.inf
-    return min(_of_machine(), _of_group(), _of_process())
-
-
-def _of_machine() -> float:
     kilobytes = _table(Path("/proc/meminfo")).get("MemAvailable:", math.inf)
-    return kilobytes * 1024
+    return min(kilobytes * 1024, _of_group(), _of_process())
 
 
 def _of_group() -> float:
+    """What the control group leaves."""
     for most, taken, kept in GROUPS:
         folder = (CGROUPS / most).parent
         try:
@@ -144,6 +135,7 @@ def _of_group() -> float:
 
 
 def _of_process() -> float:
+    """What `ulimit -v` leaves."""
     try:
         import resource
 
@@ -151,8 +143,8 @@ def _of_process() -> float:
         pages = float(Path("/proc/self/statm").read_text().split()[0])
     except (ImportError, OSError):
         return math.inf
-    unlimited = limit == resource.RLIM_INFINITY
-    return math.inf if unlimited else limit - pages * resource.getpagesize()
+    is_limited = limit != resource.RLIM_INFINITY
+    return limit - pages * resource.getpagesize() if is_limited else math.inf
 
 
 def _table(path: Path) -> dict[str, float]:
@@ -164,19 +156,11 @@ def _table(path: Path) -> dict[str, float]:
     return {words[0]: float(words[1]) for words in lines if len(words) > 1}
 
 
-KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
-ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
-# What a block keeps of a token for the backward pass, measured: times W, and times H scores.
-KEPT_WIDTHS, KEPT_SCORES = 12, 4
-
-logger = logging.getLogger(__name__)
-
-
 class TextEncoder(nn.Module):
-    """CLIP's text tower on prompts instead of token ids, with a seam before every block.
+    """CLIP's text tower on prompt embeddings, with a seam before every block.
 
-    Differs from `CLIP.encode_text` in: it takes prompt embeddings, computes their common prefix
-    once and only the EOS rows in the last block. Features equal CLIP's at 77 positions to rounding.
+    Differs from `CLIP.encode_text` in: it computes the prompts' common prefix once, and only the
+    EOS rows in the last block. Features equal CLIP's at 77 positions to rounding.
     """
 
     def __init__(self, clip: nn.Module) -> None:
@@ -204,41 +188,31 @@ class TextEncoder(nn.Module):
     def forward(
         self, prompts: Prompts, before_block: BeforeBlock | None = None
     ) -> Float[Tensor, "G C D"]:
-        """Encode prompts.
+        """Text features as CLIP gives them: not unit length, in the tower's dtype.
 
-        Args:
-            prompts: see `Prompts`.
-            before_block: seam, see `models.clip.blocks.BeforeBlock`; it sees the prefix alone.
-
-        Returns:
-            Text features as CLIP gives them: not unit length, in the tower's dtype.
+        `before_block` (see `models.clip.blocks.BeforeBlock`) gets the prefix alone.
         """
         keys_values = self.read_prefix(prompts.prefix, before_block)
         learns = torch.is_grad_enabled() and (
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
         )
-        groups = prompts.prefix.shape[0]
-        chunk = self.prompts_at_a_time(prompts) if learns else 0
-        if learns:
-            limit = rows_of_a_chunk(prompts.layout, groups, chunk)
-        elif self.in_parts:
+        groups, layout = prompts.prefix.shape[0], prompts.layout
+        encode: Callable[..., Tensor] = self.encode_tails
+        limit = sum(layout.lengths)
+        if learns and (chunk := self.prompts_at_a_time(prompts)):
+            encode = partial(checkpoint, self.encode_tails, use_reentrant=False)
+            limit = max(1, chunk // groups) * max(layout.lengths)
+        elif not learns and self.in_parts:
             limit = max(1, ROWS_AT_A_TIME // groups)
-        else:
-            limit = sum(prompts.layout.lengths)
-        parts = []
-        for rows, packing in prompts.layout.parts(limit):
-            arguments = (keys_values, prompts.tail[rows], packing)
-            if chunk:
-                parts.append(checkpoint(self.encode_tails, *arguments, use_reentrant=False))
-            else:
-                parts.append(self.encode_tails(*arguments))
+        runs = layout.parts(limit)
+        parts = [encode(keys_values, prompts.tail[rows], packing) for rows, packing in runs]
         return torch.cat(parts, dim=1)
 
     def prompts_at_a_time(self, prompts: Prompts) -> int:
         """Prompts that are encoded at a time while learning; 0 for all.
 
-        Where `chunk` is 0, all are, unless what the backward pass keeps of them would take more
-        than half of the free memory. That is decided once, so that all steps of a run are alike.
+        `chunk`, or all, unless what the backward pass keeps would take more than half of the free
+        memory. That is decided once, so that all steps of a run are alike.
         """
         if self.chunk:
             return self.chunk
@@ -288,10 +262,8 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "G C D"]:
         """Features of some classes, from the states of their common prefix."""
         groups, _, num_prefix, _ = keys_values[0][0].shape
-        x = tail.to(self.dtype) + self.positional_embedding[num_prefix + packing.place].to(
-            self.dtype
-        )
-        x = x.expand(groups, -1, -1)  # (G, R, W)
+        position = self.positional_embedding[num_prefix + packing.place].to(self.dtype)
+        x = (tail.to(self.dtype) + position).expand(groups, -1, -1)  # (G, R, W)
         blocks = self.transformer.resblocks
         for i, (block, prefix) in enumerate(zip(blocks, keys_values, strict=True)):
             is_last = i == len(blocks) - 1
@@ -315,13 +287,6 @@ class TextEncoder(nn.Module):
         return unit(self.encode_raw(texts))
 
 
-def rows_of_a_chunk(layout: Layout, groups: int, chunk: int) -> int:
-    """Tokens of as many prompts as may be encoded at a time while learning; 0 prompts: all."""
-    if not chunk:
-        return sum(layout.lengths)
-    return max(1, chunk // groups) * max(layout.lengths)
-
-
 def attend_tails(
     attn: nn.MultiheadAttention,
     x: Float[Tensor, "G R W"],
@@ -330,14 +295,14 @@ def attend_tails(
     *,
     end_only: bool,
 ) -> Float[Tensor, "G Q W"]:
-    """Attention of packed tails: each token sees the prefix and its own tail up to itself.
+    """Attention of packed tails: each token attends to the prefix and its own tail up to itself.
 
     Args:
         attn: the block's attention.
         x: tokens behind the block's first LayerNorm.
         prefix: the prefix's keys and values in this block.
         packing: of the tails.
-        end_only: answer for the EOS of each tail alone.
+        end_only: only the EOS of each tail is computed.
     """
     size = packing.valid.shape[1]
     if end_only:

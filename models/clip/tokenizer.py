@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -18,22 +17,16 @@ SAMPLE = "a photo"  # whose tokens say where a sentence begins and ends
 
 
 class Tokens(NamedTuple):
-    """Token ids (C, L), with L the longest sentence of the list, and each one's EOS position."""
+    """Token ids, with L the longest sentence of the list, and each one's EOS position."""
 
     ids: Int[Tensor, "C L"]
     eos: Int[Tensor, " C"]
-
-    def to(self, device: torch.device) -> Tokens:
-        """The same on another device."""
-        return Tokens(self.ids.to(device), self.eos.to(device))
 
 
 class Tokenizer:
     """A tokenizer of any kind, cut behind the longest sentence.
 
-    Attributes:
-        context_length: positions of the text tower, marks of beginning and end counted.
-        num_start: tokens before the words: 1 (SOS) in CLIP, 0 where no mark begins a sentence.
+    `num_start` tokens stand before the words: 1 (SOS) in CLIP, 0 where no mark begins a sentence.
     """
 
     def __init__(
@@ -48,7 +41,7 @@ class Tokenizer:
         Args:
             encode: C sentences and a length L -> ids (C, L), marks included, cut and filled up.
             words: a text -> its ids alone, no marks.
-            context_length: see the class.
+            context_length: positions of the text tower.
             end: id of the mark that ends a sentence; None where that is the highest id of all.
 
         Raises:
@@ -72,11 +65,9 @@ class Tokenizer:
         return ids.argmax(-1) if self.end is None else (ids == self.end).int().argmax(-1)
 
     def tokenize(self, texts: list[str], context_length: int | None = None) -> Tokens:
-        """Encode sentences; one too long for the context is cut, and a warning names it.
+        """Encode C sentences; one longer than `context_length` is cut, and a warning names it.
 
-        Args:
-            texts: C sentences.
-            context_length: another one than the text tower's.
+        Without `context_length` the text tower's counts.
         """
         length = context_length or self.context_length
         ids = self.encode(texts, length)

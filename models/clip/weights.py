@@ -38,21 +38,16 @@ def read_weights(path: Path, *, trust: bool = False) -> Table:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path} (--weights)")
-    require_checksum(path, _digest_beside(path), str(path), "sha256")
+    beside = path.with_name(f"{path.name}.sha256")  # as sha256sum writes it
+    words = beside.read_text("utf-8", "replace").split() if beside.is_file() else []
+    require_checksum(path, words[0].lower() if words else "", str(path), "sha256")
     if path.suffix == ".safetensors":
         saved = _read_safetensors(path)
     elif _is_torchscript(path):
         saved = _read_torchscript(path, trust)
     else:
         saved = read_plain(path)
-    return plain_names(saved, path)
-
-
-def _digest_beside(path: Path) -> str:
-    """The SHA-256 in FILE.sha256, as sha256sum writes it, if there is one."""
-    beside = path.with_name(f"{path.name}.sha256")
-    words = beside.read_text("utf-8", "replace").split() if beside.is_file() else []
-    return words[0].lower() if words else ""
+    return _plain_names(saved, path)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -78,8 +73,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _read_torchscript(path: Path, trust: bool) -> Any:
-    clip = import_clip()
-    published = {url.split("/")[-2] for url in clip.clip._MODELS.values()}
+    published = {url.split("/")[-2] for url in import_clip().clip._MODELS.values()}
     if not trust and (found := digest_of(path)) not in published:
         raise ValueError(
             f"{path} has SHA-256 {found[:12]}..., which is none of those that OpenAI published; it "
@@ -90,7 +84,7 @@ def _read_torchscript(path: Path, trust: bool) -> Any:
 
 
 def open_published(path: Path) -> nn.Module:
-    """The model in a file of OpenAI's, of a digest that was looked at.
+    """The model in a file of OpenAI's, whose digest the caller has checked.
 
     Raises:
         ValueError: it is damaged, or another model.
@@ -102,24 +96,19 @@ def open_published(path: Path) -> nn.Module:
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"{path} cannot be read as OpenAI's CLIP ({reason})") from error
-    require_finite(model.state_dict(), path)
+    _require_finite(model.state_dict(), path)
     return model.float().eval()
 
 
-def require_finite(table: Mapping[str, Any], path: Path) -> None:
-    """Refuse weights that are no numbers: by them every picture is of the first class.
-
-    Raises:
-        ValueError: names what is infinite or no number.
-    """
+def _require_finite(table: Mapping[str, Any], path: Path) -> None:
     if wrong := not_finite(table):
         raise ValueError(
             f"{path} holds infinite numbers, or what is no number, in {some(wrong)}; fetch it anew"
         )
 
 
-def plain_names(saved: Any, path: Path) -> Table:
-    """The table of tensors in what a file holds, under plain names.
+def _plain_names(saved: Any, path: Path) -> Table:
+    """The table of tensors in what a file holds, without the prefixes of wrappers.
 
     Raises:
         ValueError: there is none.
@@ -144,16 +133,12 @@ def plain_names(saved: Any, path: Path) -> Table:
         table["logit_scale"] = table["logit_scale"].reshape(())
     if rows is not None:
         trained = table.get("token_embedding.weight")
-        table["token_embedding.weight"] = full_vocabulary(trained, rows, path)
+        table["token_embedding.weight"] = _full_vocabulary(trained, rows, path)
     return table
 
 
-def full_vocabulary(trained: Tensor | None, rows: Any, path: Path) -> Tensor:
-    """Embeddings of all tokens (V, W) from those of `rows`; the others are zeros.
-
-    Raises:
-        ValueError: `rows` does not say which they are.
-    """
+def _full_vocabulary(trained: Tensor | None, rows: Any, path: Path) -> Tensor:
+    """Embeddings of all tokens (V, W) from those of `rows`; the others are zeros."""
     if trained is None or trained.dim() != 2 or trained.shape[1] > WIDEST or not is_dense(rows):
         raise ValueError(f"{path} has vocab_rows, and no token_embedding.weight that they fit")
     known = rows.dtype == torch.int64 and rows.shape == trained.shape[:1]
@@ -177,18 +162,15 @@ def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Mod
             f"the weights in {path} are not those of {name} (MODEL.BACKBONE.NAME): "
             f"{'; '.join(wrong)}"
         )
-    require_finite(table, path)
+    _require_finite(table, path)
     model.load_state_dict(table)
     return model
 
 
 def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Container[str]) -> list[str]:
-    """How a table differs from a model's own, a phrase each.
+    """How the table `there` of a file differs from a model's `own`, a phrase each.
 
-    Args:
-        own: of the model.
-        there: of a file.
-        shaped: the names whose shapes must agree.
+    `shaped` has the names whose shapes must agree.
     """
     wrong = [
         f"{name} is {differ[0]} there and {differ[1]} here"

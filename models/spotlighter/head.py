@@ -1,11 +1,12 @@
-"""Spotlighter: select tokens, meet prototypes level by level, add what they say to the logits.
+"""The head: from the tokens of an image to the logits that it adds. docs/method.md, section 5.
 
-Source: docs/method.md, sections 3 to 5.
+Select patches, rank them, compare them with the prototypes of each class, weigh the levels.
+B images, C classes, N patches, K kept, M prototypes, D joint width.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,15 +14,15 @@ from torch import Tensor, nn
 
 from models.clip.blocks import as_parameter, gather_tokens, unit
 from models.clip.image_tower import VisualTokens
-from models.clip.prune import attention_score, standardise
-from models.spotlighter import rank as ranking
-from models.spotlighter import select as token_selection
+from models.clip.prune import standardise
+from models.spotlighter import rank, select
 from models.spotlighter.memory import Bank, PrototypeMemory
 from models.spotlighter.options import HeadOptions
-from models.spotlighter.rank import TextRows, match_one_to_one
-from models.spotlighter.select import Candidates, Selection
+from models.spotlighter.rank import TextRows
+from models.spotlighter.select import Candidates, ScoreInput, Selection
 
 HEAD_WIDTH = 64  # channels of one attention head, as in CLIP
+LEVELS = ("global", "1", "2", "both")
 
 
 def zero_linear(width_in: int, width_out: int) -> nn.Linear:
@@ -32,14 +33,10 @@ def zero_linear(width_in: int, width_out: int) -> nn.Linear:
     return layer
 
 
-def patch_adapter(width: int) -> nn.Sequential:
-    """`TOKENS: adapter`: two 1x1 layers on raw patches, zero at the start."""
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), zero_linear(width, width))
-
-
 class FullHead(nn.Module):
-    """Image side: cross-attention from prototypes to patches, then one transformer layer.
+    """`HEAD: full`, learned layers that add to both maps; zero at the start.
 
+    Image side: cross-attention from prototypes to patches, then one transformer layer.
     Text side: a linear layer on [prototype; text].
     """
 
@@ -67,29 +64,35 @@ class FullHead(nn.Module):
         every = text if prototypes.dim() == 2 else text.unsqueeze(1)
         return self.text_out(torch.cat([prototypes, every.expand_as(prototypes)], dim=-1))
 
+    def add_to_text(self, rows: TextRows, bank: Bank, text: tuple[Tensor, Tensor]) -> TextRows:
+        """Text rows with what the layers add to them; bank and text in the whitened spaces."""
+        of_cls, of_patches = text
+        return rows._replace(
+            cls=rows.cls + self.text(bank.global_prototypes, of_cls),
+            slots=rows.slots + self.text(bank.prototypes, of_patches),
+            fused=rows.fused + self.text(bank.prototypes.mean(1), of_patches),
+        )
+
 
 class TextSide(NamedTuple):
-    """All that needs no image: cached at evaluation. C classes, M prototypes."""
+    """All that needs no image: kept while evaluating."""
 
     text: Float[Tensor, "*T D"]
     rows: TextRows
-    slots: Float[Tensor, "C M D"]
-    """Patch prototypes in the space of patches; unit length."""
     bank: Bank
+    """Of the same classes; its prototypes in the whitened spaces, unit length."""
 
 
 class HeadOutput(NamedTuple):
-    """Logits of the global level, level 1, level 2 and both; an empty level is left out."""
+    """What the head says of a batch."""
 
     level_logits: dict[str, Float[Tensor, "B C"]]
+    """Of each of `LEVELS`; an empty level is left out."""
     added: Float[Tensor, "B C"]
     """gate * sum_l v_l z_l, what the head adds to the base tuner's logits."""
     selection: Selection
     sample_wise: Float[Tensor, "B N"]
     semantic_wise: Float[Tensor, "B N"]
-
-
-LEVELS = ("global", "1", "2", "both")
 
 
 class SpotlighterHead(nn.Module):
@@ -120,126 +123,59 @@ class SpotlighterHead(nn.Module):
         self.memory = PrototypeMemory(
             class_names,
             anchors,
-            num_prototypes=options.num_prototypes,
+            num_prototypes=options.prototypes,
             momentum=options.momentum,
         )
-        keep = options.num_keep
+        keep, width = options.topk, anchors.shape[1]
         self.mix = as_parameter([1.0, 1.0])  # image, text
         self.image_gain = as_parameter([0.5] * keep)
         self.text_gain = as_parameter([options.alpha] * 3)
         self.pair = as_parameter([0.0] * (keep + 1))
         self.level = as_parameter(list(options.levels))
         self.gate = as_parameter(1.0)
-        width = anchors.shape[1]
         self.full = FullHead(width) if options.head == "full" else None
-        self.adapter = patch_adapter(width) if options.tokens == "adapter" else None
+        self.adapter: nn.Module | None = None
+        if options.tokens == "adapter":
+            layers = nn.Linear(width, width), nn.ReLU(), zero_linear(width, width)
+            self.adapter = nn.Sequential(*layers)
 
-    def read_bank(self, rows: Int[Tensor, " C"] | None = None) -> Bank:
-        """The bank, resolved for this head's class list, or for some `rows` of it."""
-        bank = self.memory.read(
-            self.class_names,
-            self.anchors,
-            new=self.options.new,
-            temperature=self.options.tau_inherit,
-        )
-        return bank if rows is None else Bank(*(entry[rows] for entry in bank))
-
-    def text_side(self, text: Float[Tensor, "*T D"], bank: Bank) -> TextSide:
+    def text_side(
+        self, text: Float[Tensor, "*T D"], classes: Int[Tensor, " C"] | None = None
+    ) -> TextSide:
         """Move the prototypes of every class to its text, in the whitened spaces.
 
         Args:
             text: unit length; where it depends on the image the anchors stand in for it.
-            bank: see `read_bank`; of the same classes.
+            classes: which of the head's classes `text` is of; None for all.
         """
-        memory = self.memory
+        memory, options = self.memory, self.options
+        bank = memory.read(
+            self.class_names, self.anchors, new=options.new, temperature=options.tau_inherit
+        )
+        if classes is not None:
+            bank = Bank(*(entry[classes] for entry in bank))
         towards = (text if text.dim() == 2 else self.anchors) - memory.anchors.mean(0)
-        of_text = memory.cls_space.turn(towards), memory.patch_space.turn(towards)
-        globals_ = memory.cls_space(bank.global_prototypes)
-        slots = memory.patch_space(bank.prototypes)
-        prior = ranking.slot_prior(bank.mass, self.mix[1])
-        rows = ranking.map_text(globals_, slots, of_text, gain=self.text_gain, prior=prior)
+        spaces = memory.cls_space, memory.patch_space
+        of_cls, of_patches = (space.whiten_direction(towards) for space in spaces)
+        bank = bank._replace(
+            global_prototypes=memory.cls_space(bank.global_prototypes),
+            prototypes=memory.patch_space(bank.prototypes),
+        )
+        prior = rank.slot_prior(bank.mass, self.mix[1])
+        rows = rank.map_text(
+            *(bank.global_prototypes, bank.prototypes, (of_cls, of_patches)),
+            gain=self.text_gain,
+            prior=prior,
+        )
         if self.full is not None:
-            rows = _add_full(self.full, rows, globals_, slots, of_text)
+            rows = self.full.add_to_text(rows, bank, (of_cls, of_patches))
         rows = TextRows(unit(rows.cls), unit(rows.slots), unit(rows.fused), prior)
-        return TextSide(text, rows, slots, bank)
-
-    def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
-        """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
-        if self.adapter is None:
-            return tokens.patches  # type: ignore[return-value]  # they were asked for
-        return unit(tokens.patches + self.adapter(tokens.patches))
-
-    def select(
-        self, tokens: VisualTokens, candidates: Candidates, side: TextSide
-    ) -> tuple[Selection, Tensor, Tensor]:
-        """Score every patch sample-wise and semantic-wise, keep the top K.
-
-        Returns:
-            The selection and the two standardised maps (B, N).
-        """
-        patches = self.patches(tokens)
-        sample = standardise(self._sample_wise(tokens, patches, candidates, side))
-        semantic = standardise(self._semantic_wise(patches, candidates, side))
-        activation = {
-            "both": lambda: sample + self.mix[0] * semantic,
-            "sample": lambda: sample,
-            "semantic": lambda: self.mix[0] * semantic,
-            "random": lambda: standardise(torch.rand_like(sample)),
-        }[self.options.select]()
-        selection = token_selection.select_top(patches, activation, self.options.num_keep)
-        if tokens.positions is not None:
-            indices = tokens.positions.gather(1, selection.indices)
-            selection = selection._replace(indices=indices)
-        return selection, sample, semantic
-
-    def _sample_wise(
-        self, tokens: VisualTokens, patches: Tensor, candidates: Candidates, side: TextSide
-    ) -> Float[Tensor, "B N"]:
-        if self.options.score == "attention":
-            seen = tokens.cls_attention
-            return attention_score(seen)  # type: ignore[arg-type]  # as above
-        text = side.text if side.text.dim() == 2 else self.anchors
-        return token_selection.similarity_score(patches, text, candidates)
-
-    def _semantic_wise(
-        self, patches: Tensor, candidates: Candidates, side: TextSide
-    ) -> Float[Tensor, "B N"]:
-        """Does a patch look like something that is kept, and like one of the likely classes?
-
-        The second counts as far as the bank knows them.
-        """
-        memory = self.memory
-        any_class = standardise(patches @ memory.direction)
-        likely = token_selection.semantic_score(memory.patch_space(patches), side.slots, candidates)
-        known = memory.calibrated * token_selection.mix_candidates(candidates, side.bank.active)
-        return any_class + known.unsqueeze(1) * standardise(likely)
-
-    def image_rows(
-        self, selection: Selection, candidates: Candidates, side: TextSide
-    ) -> Float[Tensor, "B K1 D"]:
-        """R_I of ranks 1..K and of the fused token; unit length, in the space of patches."""
-        kept = self.memory.patch_space(selection.tokens)
-        queries = unit(token_selection.mix_candidates(candidates, side.slots))
-        match = match_one_to_one(kept @ queries.transpose(1, 2))
-        queries = gather_tokens(queries, match)
-        rows = []
-        for part in ranking.levels(self.options.num_keep, self.options.level1):
-            row = ranking.map_image(
-                kept[:, part],
-                queries[:, part],
-                gain=self.image_gain[part],
-                temperature=self.options.tau_attn,
-            )
-            if self.full is not None:
-                row = row + self.full.image(kept[:, part], queries[:, part])
-            rows.append(row)
-        fused = self.memory.patch_space(selection.fused)
-        return unit(torch.cat([*rows, fused.unsqueeze(1)], dim=1))
+        return TextSide(text, rows, bank)
 
     def forward(
         self, tokens: VisualTokens, side: TextSide, base_logits: Float[Tensor, "B C"]
     ) -> HeadOutput:
-        """What the kept tokens say.
+        """Score and keep patches, and turn them into logits.
 
         Args:
             tokens: of the image tower, unit length.
@@ -250,45 +186,77 @@ class SpotlighterHead(nn.Module):
         of_cls = self.memory.cls_space(tokens.cls)
         z = {"global": options.sharpness * of_cls @ side.rows.cls.T}
         said = base_logits + self.gate * self.level[0] * z["global"] * active
-        candidates = token_selection.candidate_classes(said, options.num_candidates)
-        selection, sample, semantic = self.select(tokens, candidates, side)
+        candidates = select.candidate_classes(said, options.candidates)
+        selection, sample, semantic = self.select_patches(tokens, candidates, side)
         z |= self.patch_logits(self.image_rows(selection, candidates, side), selection, side.rows)
         mixed = sum(v * z[name] for name, v in zip(LEVELS, self.level, strict=True) if name in z)
         return HeadOutput(z, self.gate * mixed * active, selection, sample, semantic)
+
+    def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
+        """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
+        if self.adapter is None:
+            return tokens.patches  # type: ignore[return-value]  # they were asked for
+        return unit(tokens.patches + self.adapter(tokens.patches))
+
+    def select_patches(
+        self, tokens: VisualTokens, candidates: Candidates, side: TextSide
+    ) -> tuple[Selection, Float[Tensor, "B N"], Float[Tensor, "B N"]]:
+        """Keep the top K patches. Returns also the sample-wise and the semantic-wise map."""
+        options, patches = self.options, self.patches(tokens)
+        text = side.text if side.text.dim() == 2 else self.anchors
+        attention: Any = tokens.cls_attention  # was asked for, with the patches
+        seen = ScoreInput(patches, attention, text, candidates)
+        sample = standardise(select.SCORES[options.score](seen))
+        semantic = standardise(self._semantic_wise(patches, candidates, side))
+        activation = select.combine_scores(options.select, sample, self.mix[0] * semantic)
+        selection = select.select_top(patches, activation, options.topk)
+        if tokens.positions is not None:
+            indices = tokens.positions.gather(1, selection.indices)
+            selection = selection._replace(indices=indices)
+        return selection, sample, semantic
+
+    def _semantic_wise(
+        self, patches: Tensor, candidates: Candidates, side: TextSide
+    ) -> Float[Tensor, "B N"]:
+        """Does a patch look like something that is kept, and like one of the likely classes?
+
+        The second counts as far as the bank knows them.
+        """
+        memory, bank = self.memory, side.bank
+        any_class = standardise(patches @ memory.direction)
+        likely = select.semantic_score(memory.patch_space(patches), bank.prototypes, candidates)
+        known = memory.calibrated * select.mix_candidates(candidates, bank.active)
+        return any_class + known.unsqueeze(1) * standardise(likely)
+
+    def image_rows(
+        self, selection: Selection, candidates: Candidates, side: TextSide
+    ) -> Float[Tensor, "B K1 D"]:
+        """R_I of ranks 1..K and of the fused token; unit length, in the space of patches."""
+        kept = self.memory.patch_space(selection.tokens)
+        queries = unit(select.mix_candidates(candidates, side.bank.prototypes))
+        match = rank.match_one_to_one(kept @ queries.transpose(1, 2))
+        queries = gather_tokens(queries, match)
+        rows = []
+        for part in rank.levels(self.options.topk, self.options.level1):
+            gain, temperature = self.image_gain[part], self.options.tau_attn
+            of_level = kept[:, part], queries[:, part]
+            row = rank.map_image(*of_level, gain=gain, temperature=temperature)
+            rows.append(row if self.full is None else row + self.full.image(*of_level))
+        fused = self.memory.patch_space(selection.fused)
+        return unit(torch.cat([*rows, fused.unsqueeze(1)], dim=1))
 
     def patch_logits(
         self, image: Float[Tensor, "B K1 D"], selection: Selection, rows: TextRows
     ) -> dict[str, Float[Tensor, "B C"]]:
         """Logits z of level 1, level 2 and both, in the order of `LEVELS`."""
-        weight = selection.weight
+        options, weight = self.options, selection.weight
         weight = torch.cat([weight, weight.mean(-1, keepdim=True)], dim=-1)  # (B, K + 1)
-        weight = ranking.pair_weight(self.pair, weight)
-        parts = ranking.levels(self.options.num_keep, self.options.level1)
-        fits = [
-            ranking.meet_slots(image[:, part], slots, rows.prior, self.options.tau_proto)
-            for part, slots in zip(parts, rows.slots, strict=False)
-        ]
-        fused = image[:, -1:] @ rows.fused.T  # (B, 1, C)
-        sharpness = self.options.sharpness
-        found = {
-            name: sharpness * ranking.weigh_pairs(fit, weight[:, part])
-            for name, fit, part in zip(("1", "2"), fits, parts, strict=False)
-        }
-        every = torch.cat([*fits, fused], dim=1)
-        return found | {"both": sharpness * ranking.weigh_pairs(every, weight)}
-
-
-def _add_full(
-    full: FullHead,
-    rows: TextRows,
-    globals_: Tensor,
-    slots: Tensor,
-    of_text: tuple[Tensor, Tensor],
-) -> TextRows:
-    """What the learned layers add to the text rows."""
-    of_cls, of_patches = of_text
-    return rows._replace(
-        cls=rows.cls + full.text(globals_, of_cls),
-        slots=rows.slots + full.text(slots, of_patches),
-        fused=rows.fused + full.text(slots.mean(1), of_patches),
-    )
+        weight = rank.pair_weight(self.pair, weight)
+        fits, z = [], {}
+        parts = rank.levels(options.topk, options.level1)
+        for name, part, slots in zip(("1", "2"), parts, rows.slots, strict=False):
+            fit = rank.slot_similarity(image[:, part], slots, rows.prior, options.tau_proto)
+            fits.append(fit)
+            z[name] = options.sharpness * rank.weigh_pairs(fit, weight[:, part])
+        every = torch.cat([*fits, image[:, -1:] @ rows.fused.T], dim=1)  # (B, K + 1, C)
+        return z | {"both": options.sharpness * rank.weigh_pairs(every, weight)}

@@ -1,10 +1,9 @@
-"""The class-specific semantic memory bank.
+"""The class-specific semantic memory bank. docs/method.md, section 2.
 
 Each class owns one global prototype (of class tokens) and M patch prototypes (of kept patches),
-with the evidence that went into them. Beside them stand the whitened spaces of class tokens and of
-patches, and the direction that tells kept patches from ignored ones. All of it is buffers: saved,
-loaded, moved with the module.
-Source: docs/method.md, section 2. C classes seen, M prototypes, D joint width.
+each with the evidence (mass) that went into it. The bank holds also the whitened spaces of class
+tokens and of patches, and the direction in which kept patches differ from ignored ones. All of it
+is buffers: saved, loaded, moved with the module. C classes seen, M prototypes, D joint width.
 """
 
 from __future__ import annotations
@@ -16,25 +15,32 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, gather_tokens, unit
-from models.clip.prune import Scatter
+from models.clip.prune import LinearDiscriminant
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.rank import match_one_to_one
 from models.spotlighter.whiten import Whitening
 
-ROUNDS = 8
+NEW_CLASSES = ("inherit", "text", "off")
+ROUNDS = 8  # of k-means
+
+
+class Bank(NamedTuple):
+    """The prototypes of one class list, seen in training or not."""
+
+    global_prototypes: Float[Tensor, "C D"]
+    prototypes: Float[Tensor, "C M D"]
+    mass: Float[Tensor, "C M"]
+    """Evidence of each patch prototype: the sum of the token weights that went into it."""
+    active: Float[Tensor, " C"]
+    """1, or 0 for classes to which the head must add nothing."""
 
 
 @torch.no_grad()
 def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
-    """The cluster of each vector.
+    """The cluster of each vector, by spherical k-means without randomness; x is unit length.
 
     The first centre is the first vector, each further one the vector that is least similar to all
-    centres so far; then means and assignments take turns. With fewer vectors than clusters some
-    clusters stay empty.
-
-    Args:
-        x: unit length, at least one.
-        num_clusters: at least 1.
+    centres so far. With fewer vectors than clusters some clusters stay empty.
     """
     centres = x[:1]
     nearest = x @ x[0]
@@ -50,92 +56,34 @@ def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
     return (x @ centres.T).argmax(1)
 
 
-NEW_CLASSES = ("inherit", "text", "off")
-
-
-class Bank(NamedTuple):
-    """The prototypes of one class list, seen or not."""
-
-    global_prototypes: Float[Tensor, "C D"]
-    prototypes: Float[Tensor, "C M D"]
-    mass: Float[Tensor, "C M"]
-    """Evidence of each patch prototype: the sum of the token weights that went into it."""
-    active: Float[Tensor, " C"]
-    """1, or 0 for classes to which the head must add nothing."""
-
-
 def match_names(class_names: list[str], seen: list[str]) -> list[int]:
     """For each name its position in `seen`, or -1; case and underscores do not count."""
-
-    def key(name: str) -> str:
-        return normalise_name(name).casefold()
-
-    position = {key(name): i for i, name in enumerate(seen)}
-    return [position.get(key(name), -1) for name in class_names]
+    position = {normalise_name(name).casefold(): i for i, name in enumerate(seen)}
+    return [position.get(normalise_name(name).casefold(), -1) for name in class_names]
 
 
-def inherit(
+def bank_of_new_classes(
     bank: Bank,
     seen_anchors: Float[Tensor, "C D"],
     anchors: Float[Tensor, "C2 D"],
-    temperature: float,
-) -> Bank:
-    """Move each new anchor by the offsets that seen classes learned from theirs.
-
-    P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
-    (P[c, m] - anchor[c]); the global prototype and the mass likewise.
-    """
-    weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
-    global_offset = weight @ (bank.global_prototypes - seen_anchors)
-    offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
-    return Bank(
-        anchors + global_offset,
-        anchors.unsqueeze(1) + offset,
-        weight @ bank.mass,
-        torch.ones_like(anchors[:, 0]),
-    )
-
-
-def text_bank(anchors: Float[Tensor, "C2 D"], num_prototypes: int, active: float) -> Bank:
-    """Prototypes that are the text anchors themselves, without evidence."""
-    return Bank(
-        anchors,
-        anchors.unsqueeze(1).expand(-1, num_prototypes, -1),
-        anchors.new_zeros(len(anchors), num_prototypes),
-        torch.full_like(anchors[:, 0], active),
-    )
-
-
-def resolve(
-    bank: Bank,
-    seen_anchors: Float[Tensor, "C D"],
-    anchors: Float[Tensor, "C2 D"],
-    *,
-    known_as: list[int],
     new: str,
     temperature: float,
 ) -> Bank:
-    """The bank of any class list: its own prototypes where seen, else what `new` says.
+    """What classes get that have no prototypes of their own.
 
-    Args:
-        bank: of the seen classes.
-        seen_anchors: their unit-length text features.
-        anchors: those of the classes asked for.
-        known_as: for each of them its position among the seen ones, or -1.
-        new: "inherit", "text" (the anchor) or "off" (the head adds nothing).
-        temperature: see `inherit`.
+    With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
+    P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
+    (P[c, m] - anchor[c]); the global prototype and the mass likewise. With "text" the prototypes
+    are the anchors; with "off" the head adds nothing.
     """
-    if new == "inherit":
-        other = inherit(bank, seen_anchors, anchors, temperature)
-    else:
-        other = text_bank(anchors, bank.mass.shape[1], 0.0 if new == "off" else 1.0)
-    index = torch.tensor(known_as, device=anchors.device)
-    seen = index >= 0
-
-    def pick(own: Tensor, unseen: Tensor) -> Tensor:
-        return torch.where(seen.view(-1, *[1] * (unseen.dim() - 1)), own[index], unseen)
-
-    return Bank(*(pick(own, unseen) for own, unseen in zip(bank, other, strict=True)))
+    active = torch.full_like(anchors[:, 0], float(new != "off"))
+    if new != "inherit":
+        slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
+        return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), active)
+    weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
+    global_offset = weight @ (bank.global_prototypes - seen_anchors)
+    offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
+    return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, active)
 
 
 class PrototypeMemory(nn.Module):
@@ -161,7 +109,7 @@ class PrototypeMemory(nn.Module):
             momentum: share of the old prototype that an update keeps at most, in 0..1.
         """
         super().__init__()
-        classes = len(class_names)
+        classes, width = anchors.shape
         self.class_names = list(class_names)
         self.momentum = momentum
         self.register_buffer("anchors", anchors.clone())
@@ -169,14 +117,14 @@ class PrototypeMemory(nn.Module):
         self.register_buffer("global_mass", anchors.new_zeros(classes))
         self.register_buffer("prototypes", anchors.unsqueeze(1).repeat(1, num_prototypes, 1))
         self.register_buffer("mass", anchors.new_zeros(classes, num_prototypes))
-        self.register_buffer("direction", anchors.new_zeros(anchors.shape[1]))
+        self.register_buffer("direction", anchors.new_zeros(width))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
-        self.cls_space = Whitening(anchors.shape[1])
-        self.patch_space = Whitening(anchors.shape[1])
+        self.cls_space = Whitening(width)
+        self.patch_space = Whitening(width)
 
     @torch.no_grad()
-    def direct(self, statistics: Scatter) -> None:
-        """Take over the direction that tells the patches that the last block attends to.
+    def set_direction(self, statistics: LinearDiscriminant) -> None:
+        """Set the direction in which the patches that the last block attends to differ.
 
         Until `calibrate` is called anew, patches are scored by it alone.
         """
@@ -197,9 +145,9 @@ class PrototypeMemory(nn.Module):
         to the patch prototypes, and both whitened spaces. What the bank held before is gone.
         """
         cls, kept = at_least_float32(cls), at_least_float32(kept)
-        num_kept = kept.shape[1]
+        num_slots = self.mass.shape[1]
         self.cls_space.fit(cls, label)
-        self.patch_space.fit(kept.flatten(0, 1), label.repeat_interleave(num_kept))
+        self.patch_space.fit(kept.flatten(0, 1), label.repeat_interleave(kept.shape[1]))
         self.global_prototypes.copy_(self.anchors)
         self.global_mass.zero_()
         self.prototypes.copy_(self.anchors.unsqueeze(1).expand_as(self.prototypes))
@@ -209,8 +157,8 @@ class PrototypeMemory(nn.Module):
             self.global_prototypes[c] = cls[rows].mean(0)
             self.global_mass[c] = len(rows)
             patches = kept[rows].flatten(0, 1)
-            slot = cluster(self.patch_space(patches), self.mass.shape[1])
-            self._write(patches, at_least_float32(weight[rows]), c * self.mass.shape[1] + slot)
+            slot = cluster(self.patch_space(patches), num_slots)
+            self._write_patches(patches, at_least_float32(weight[rows]), c * num_slots + slot)
         self.sort_by_mass()
         self.calibrated.fill_(True)
 
@@ -231,32 +179,21 @@ class PrototypeMemory(nn.Module):
             label: class of each image, an index into `class_names`.
         """
         ones = torch.ones_like(label, dtype=cls.dtype)
-        prototypes, mass = self._blend(
-            self.global_prototypes, self.global_mass, at_least_float32(cls), ones, label
-        )
-        self.global_prototypes.copy_(prototypes)
-        self.global_mass.copy_(mass)
-        self._update_patches(kept, weight, label)
-
-    def _update_patches(self, kept: Tensor, weight: Tensor, label: Tensor) -> None:
+        self._blend(self.global_prototypes, self.global_mass, at_least_float32(cls), ones, label)
         slots = self.patch_space(self.prototypes[label])  # (B, M, D)
         kept, weight = at_least_float32(kept), at_least_float32(weight)
         match = match_one_to_one(self.patch_space(kept) @ slots.transpose(1, 2))
         row = label.unsqueeze(1) * self.mass.shape[1] + match  # (B, K), into C * M rows
-        self._write(kept.flatten(0, 1), weight, row.flatten())
+        self._write_patches(kept.flatten(0, 1), weight, row.flatten())
 
-    def _write(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
+    def _write_patches(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
         """Blend patches (N, D) of weights (B, K) into rows of the C * M slots."""
         weight = weight / weight.amax(-1, keepdim=True)
-        slots, mass = self.prototypes.flatten(0, 1), self.mass.flatten()
-        prototypes, mass = self._blend(slots, mass, x, weight.flatten(), row)
-        self.prototypes.copy_(prototypes.view_as(self.prototypes))
-        self.mass.copy_(mass.view_as(self.mass))
+        slots, mass = self.prototypes.view(-1, x.shape[1]), self.mass.view(-1)
+        self._blend(slots, mass, x, weight.flatten(), row)
 
-    def _blend(
-        self, old: Tensor, mass: Tensor, x: Tensor, weight: Tensor, row: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted mean of the tokens of each row into that row, at an adaptive rate.
+    def _blend(self, old: Tensor, mass: Tensor, x: Tensor, weight: Tensor, row: Tensor) -> None:
+        """Blend the weighted mean of the tokens of each row into that row, in place.
 
         The rate is max(1 - momentum, W / (mass + W)): the first write replaces, later ones average.
         """
@@ -266,8 +203,8 @@ class PrototypeMemory(nn.Module):
         mean = total / torch.where(written, added, 1.0).unsqueeze(1)
         rate = (added / torch.where(written, mass + added, 1.0)).clamp_min(1 - self.momentum)
         rate = rate.unsqueeze(1)
-        blended = torch.where(written.unsqueeze(1), (1 - rate) * old + rate * mean, old)
-        return blended, mass + added
+        old.copy_(torch.where(written.unsqueeze(1), (1 - rate) * old + rate * mean, old))
+        mass.add_(added)
 
     @torch.no_grad()
     def sort_by_mass(self) -> None:
@@ -285,32 +222,30 @@ class PrototypeMemory(nn.Module):
         new: str = "inherit",
         temperature: float = 0.3,
     ) -> Bank:
-        """Resolve the bank for a class list.
-
-        A class whose name was seen has its own prototypes. Any other one inherits the offsets that
-        seen classes learned from their anchors, weighted by softmax of anchor similarity.
+        """The bank of any class list: own prototypes where a class was seen, else what `new` says.
 
         Args:
             class_names: C2 names, seen in training or not.
             anchors: their unit-length text features.
-            new: what unseen classes get: "inherit", "text" (their anchor) or "off" (nothing).
-            temperature: of that softmax, > 0; large = one mean offset for all.
+            new: "inherit", "text" or "off", see `bank_of_new_classes`.
+            temperature: of the inheritance, > 0; large = one mean offset for all.
         """
         every = torch.ones_like(self.mass[:, 0])
         own = Bank(self.global_prototypes, self.prototypes, self.mass, every)
         if class_names == self.class_names:
             return own
-        return resolve(
-            own,
-            self.anchors,
-            anchors,
-            known_as=match_names(class_names, self.class_names),
-            new=new,
-            temperature=temperature,
-        )
+        other = bank_of_new_classes(own, self.anchors, anchors, new, temperature)
+        known_as = match_names(class_names, self.class_names)
+        index = torch.tensor(known_as, device=anchors.device)
+        seen = index >= 0
+
+        def pick(mine: Tensor, unseen: Tensor) -> Tensor:
+            return torch.where(seen.view(-1, *[1] * (unseen.dim() - 1)), mine[index], unseen)
+
+        return Bank(*(pick(*pair) for pair in zip(own, other, strict=True)))
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Class names travel with the prototypes."""
+        """Class names are saved with the prototypes."""
         return {"class_names": list(self.class_names)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -331,14 +266,8 @@ class PrototypeMemory(nn.Module):
         """The bank of a checkpoint may know another number of classes: take its shape first."""
         for name, buffer in self.named_buffers(recurse=False):
             saved = state_dict.get(prefix + name)
-            if saved is not None and _differs_in_classes_only(saved, buffer):
+            if saved is None or not saved.dim() == buffer.dim() > 0:
+                continue
+            if len(saved) != len(buffer) and saved.shape[1:] == buffer.shape[1:]:
                 setattr(self, name, buffer.new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _differs_in_classes_only(saved: Tensor, buffer: Tensor) -> bool:
-    return (
-        saved.dim() == buffer.dim() > 0
-        and saved.shape != buffer.shape
-        and saved.shape[1:] == buffer.shape[1:]
-    )

@@ -1,4 +1,4 @@
-"""A base prompt tuner with a Spotlighter head on it."""
+"""A prompt tuner with a Spotlighter head on it, and its loss. docs/method.md, sections 5 and 6."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier, Step, Target
+from models.classifier import CLIPClassifier, Step, Target, TrainedModel
 from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens, require_vit
 from models.spotlighter.head import HeadOutput, SpotlighterHead, TextSide
-from models.spotlighter.memory import Bank
 
 
 class SpotlightedOutput(NamedTuple):
-    """Everything one forward pass knows; `logits` is the prediction."""
+    """Everything that one forward pass computes; `logits` is the prediction."""
 
     logits: Float[Tensor, "B C"]
     base_logits: Float[Tensor, "B C"]
@@ -24,52 +23,13 @@ class SpotlightedOutput(NamedTuple):
     side: TextSide
     head: HeadOutput
 
-    def evidence(self) -> tuple[Tensor, Tensor, Tensor]:
+    def memory_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
         kept = self.head.selection
         return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
 
 
-def spotlighter_loss(
-    out: SpotlightedOutput,
-    target: Target,
-    base: CLIPClassifier,
-    anchors: Float[Tensor, "C D"],
-    *,
-    balance: float,
-    distill: float,
-) -> dict[str, Float[Tensor, ""]]:
-    """The parts of the loss; their sum is what is minimised.
-
-    Args:
-        out: of the model, in training mode.
-        target: the true classes, or a teacher's predictions.
-        base: its criterion measures how predictions fit the target: cross-entropy, or with a
-            teacher the divergence.
-        anchors: text0, unit length.
-        balance: divides the level losses; 0 switches them off.
-        distill: weighs the tie to the anchors; 0 switches it off.
-
-    Returns:
-        The base's criterion and, where switched on, "levels" and "distill", each already weighted.
-    """
-    parts = {base.criterion_name: base.criterion(out.logits, target)}
-    if balance:
-        z = out.head.level_logits
-        names = [name for name in ("1", "2", "both") if name in z]
-        parts["levels"] = (
-            sum(  # type: ignore[assignment]  # there is a level at least
-                base.criterion(z[name], target) for name in names
-            )
-            / balance
-        )
-    if distill:
-        text = out.side.text
-        parts["distill"] = distill * F.l1_loss(text, anchors.expand_as(text))
-    return parts
-
-
-class SpotlightedCLIP(nn.Module):
+class SpotlightedCLIP(TrainedModel):
     """Base logits plus what the head adds: one formula, the same in training and at test.
 
     With the gate at 0 the logits are the base's, bit for bit.
@@ -89,27 +49,29 @@ class SpotlightedCLIP(nn.Module):
             base: a prompt tuner.
             head: for the base's classes.
             balance: divides the loss of the levels; 0 switches it off.
-            distill: weighs the ties to the anchors; 0 switches them off.
+            distill: weighs the distance of text features to the anchors; 0 switches it off.
 
         Raises:
             ValueError: the backbone has no patch tokens, or fewer than are to be kept.
         """
         super().__init__()
-        options = head.options
         require_vit(base.visual.visual)
         left = base.visual.num_patches if base.pruner is None else base.pruner.keep[-1]
-        if options.num_keep > left:
+        if head.options.topk > left:
             raise ValueError(
                 f"TRAINER.SPOTLIGHTER.TOPK must lie in 1..{left} for this backbone and "
-                f"MODEL.PRUNE.KEEP, got {options.num_keep}"
+                f"MODEL.PRUNE.KEEP, got {head.options.topk}"
             )
         self.base, self.head = base, head
         self.balance, self.distill = balance, distill
-        self.patch_path = "value" if options.tokens == "value" else "raw"
-        self.learned = nn.ModuleDict({"base": base.learned, "head": head})
-        self.learned.register_load_state_dict_post_hook(self.forget)
+        self.patch_path = "value" if head.options.tokens == "value" else "raw"
+        self.learn(nn.ModuleDict({"base": base.learned, "head": head}))
         self._side: TextSide | None = None
-        self._bank: Bank | None = None
+
+    @property
+    def tuner(self) -> CLIPClassifier:
+        """The base."""
+        return self.base
 
     def text_side(self, cls: Float[Tensor, "B D"]) -> TextSide:
         """The text side of the head; its rows, which need no image, are kept while evaluating."""
@@ -117,25 +79,17 @@ class SpotlightedCLIP(nn.Module):
         if self._side is not None:
             return self._side._replace(text=text)
         with full_precision(text):
-            side = self.head.text_side(text, self.read_bank())
+            side = self.head.text_side(text, None if self.training else self.base.rows)
         if not self.training:
             self._side = side
         return side
 
-    def read_bank(self) -> Bank:
-        """The bank of the current classes; resolved once an evaluation."""
-        if self.training:
-            return self.head.read_bank()
-        if self._bank is None:
-            self._bank = self.head.read_bank(self.base.rows)
-        return self._bank
-
-    def analyse(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
+    def forward_all(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
         """Logits and all that led to them, for losses, bank updates and pictures."""
-        return self.judge(self.base.encode_image(image, self.patch_path))
+        return self.logits_from_tokens(self.base.encode_image(image, self.patch_path))
 
-    def judge(self, tokens: VisualTokens) -> SpotlightedOutput:
-        """The same, of pictures that the image tower has seen; unit length."""
+    def logits_from_tokens(self, tokens: VisualTokens) -> SpotlightedOutput:
+        """The same, from the unit-length tokens of the image tower."""
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):
@@ -144,33 +98,40 @@ class SpotlightedCLIP(nn.Module):
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
-        return self.analyse(image).logits
+        return self.forward_all(image).logits
+
+    def losses(self, out: SpotlightedOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
+        """The head's losses, each already weighted; the sum of all is what is minimised.
+
+        The base's criterion measures how predictions fit the target: cross-entropy, or with a
+        teacher the divergence. "levels" and "distill" are there where they are switched on.
+        """
+        base, z, text = self.base, out.head.level_logits, out.side.text
+        losses = {base.criterion_name: base.criterion(out.logits, target)}
+        if self.balance:
+            levels = [base.criterion(z[name], target) for name in ("1", "2", "both") if name in z]
+            losses["levels"] = sum(levels) / self.balance  # type: ignore[assignment]  # never empty
+        if self.distill:
+            anchors = self.head.anchors.expand_as(text)
+            losses["distill"] = self.distill * F.l1_loss(text, anchors)
+        return losses
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
-        """The forward pass of one training step: the head's losses, and the base's own ties."""
-        out, base = self.analyse(image), self.base
+        """The forward pass of one training step, with the losses of the head and of the base."""
+        out, base = self.forward_all(image), self.base
         target = base.target(image, label)
-        parts = spotlighter_loss(
-            out, target, base, self.head.anchors, balance=self.balance, distill=self.distill
-        )
-        ties = base.ties(image, out.tokens.cls, out.side.text, out.base_logits)
-        return Step(out.logits, target, parts | ties, out.evidence())
+        losses = self.losses(out, target)
+        losses |= base.regularisers(image, out.tokens.cls, out.side.text, out.base_logits)
+        return Step(out.logits, target, losses, out.memory_inputs())
 
     def update_memory(self, step: Step) -> None:
         """Write the batch to the bank."""
-        cls, kept, weight = step.evidence
-        self.head.memory.update(cls, kept, weight, step.target.label)
+        self.head.memory.update(*step.memory_inputs, step.target.label)
 
     def identity(self) -> dict[str, str]:
-        """See `CLIPClassifier.identity`."""
+        """The base's."""
         return self.base.identity()
 
-    def forget(self, *_: object) -> None:
+    def clear_cache(self, *_: object) -> None:
         """Drop what was kept for an evaluation."""
-        self._side = self._bank = None
-
-    def train(self, mode: bool = True) -> SpotlightedCLIP:
-        """Set the mode and drop what was kept."""
-        super().train(mode)
-        self.forget()
-        return self
+        self._side = None

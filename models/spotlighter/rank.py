@@ -1,7 +1,7 @@
-"""Two-level ranking: kept patches meet the prototypes of every class, ranks form levels.
+"""Two-level ranking: kept patches against the prototypes of every class. docs/method.md, section 4.
 
-Pure functions on features of the whitened spaces. The class token is the global level; ranks 1..K
-are the kept patches, rank K + 1 is the fused token. Source: docs/method.md, sections 4 and 5.
+The class token is the global level; ranks 1..K are the kept patches in two levels, rank K + 1 is
+the fused token. Pure functions on features of the whitened spaces.
 B images, C classes, K kept, M prototypes, D joint width.
 """
 
@@ -16,15 +16,9 @@ from torch import Tensor
 
 
 def match_one_to_one(similarity: Float[Tensor, "B K M"]) -> Int[Tensor, "B K"]:
-    """The slot of each token; each slot is given once, the most similar pair first.
+    """The slot of each of K tokens; each of M >= K slots is given once, the best pair first.
 
-    Ties go to the lower token, then to the lower slot.
-
-    Args:
-        similarity: K tokens against M >= K slots, finite.
-
-    Returns:
-        Slot indices in 0..M-1, distinct within an image.
+    Ties go to the lower token, then to the lower slot. `similarity` must be finite.
 
     Raises:
         ValueError: there are fewer slots than tokens.
@@ -113,7 +107,7 @@ def map_image(
     return kept + gain.unsqueeze(-1) * (attention @ kept)
 
 
-def meet_slots(
+def slot_similarity(
     image_rows: Float[Tensor, "B K D"],
     slots: Float[Tensor, "C M D"],
     prior: Float[Tensor, "C M"],
@@ -121,25 +115,15 @@ def meet_slots(
 ) -> Float[Tensor, "B K C"]:
     """How well each patch fits each class: its similarity to the slots, the nearest counting most.
 
-    sum_m softmax_m(S_m / temperature + prior_m) S_m, S_m = <R_I, R_T[m]>.
-
-    Args:
-        image_rows: unit length.
-        slots: unit length.
-        prior: see `slot_prior`.
-        temperature: > 0; small = the nearest slot alone.
+    sum_m softmax_m(S_m / temperature + prior_m) S_m, S_m = <R_I, R_T[m]>; rows and slots are of
+    unit length. A small temperature (> 0) leaves the nearest slot alone.
     """
     similarity = (image_rows @ slots.flatten(0, 1).T).unflatten(-1, prior.shape)  # (B, K, C, M)
     return ((similarity / temperature + prior).softmax(-1) * similarity).sum(-1)
 
 
 def weigh_pairs(fit: Float[Tensor, "B K C"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B C"]:
-    """sum_j k_bj fit_bj with k = weight normalised over the ranks given.
-
-    Args:
-        fit: of each rank and class.
-        weight: positive, of any sum.
-    """
+    """sum_j k_bj fit_bj, k the positive weights normalised over the ranks given."""
     share = weight / weight.sum(-1, keepdim=True)
     return (share.unsqueeze(1) @ fit).squeeze(1)
 

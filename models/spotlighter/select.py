@@ -1,11 +1,17 @@
-"""Which patches to keep: sample-wise and semantic-wise activation, top-K, the fused rest.
+"""Which patches are kept. docs/method.md, section 3.
+
+Two scores rank the patches of an image. The *sample-wise* score asks how much this image depends on
+a patch: by default, how much its class token attends to it. The *semantic-wise* score asks how much
+a patch looks like what the classes are known by: their prototypes. The top K are kept, the others
+become one fused token.
 
 Pure functions. B images, C classes, N patches, K kept, M prototypes a class, D joint width,
-R candidate classes. Features are unit length. Source: docs/method.md, section 3.
+R candidate classes. Features are unit length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.clip.blocks import gather_tokens
+from models.clip.prune import log_attention, standardise
 
 
 class Candidates(NamedTuple):
@@ -20,6 +27,15 @@ class Candidates(NamedTuple):
 
     index: Int[Tensor, "B R"]  # type: ignore[assignment]  # a tuple has a method of that name
     weight: Float[Tensor, "B R"]
+
+
+class ScoreInput(NamedTuple):
+    """What a sample-wise score may read."""
+
+    patches: Float[Tensor, "B N D"]
+    cls_attention: Float[Tensor, "B N"]
+    text: Float[Tensor, "C D"]
+    candidates: Candidates
 
 
 class Selection(NamedTuple):
@@ -49,13 +65,23 @@ def mix_candidates(
     return (weight * chosen).sum(1)
 
 
+def attention_score(seen: ScoreInput) -> Float[Tensor, "B N"]:
+    """Log of the class token's attention in the last block."""
+    return log_attention(seen.cls_attention)
 
 
-def similarity_score(
-    patches: Float[Tensor, "B N D"], text: Float[Tensor, "C D"], candidates: Candidates
-) -> Float[Tensor, "B N"]:
-    """Sample-wise, `SCORE: similarity`: patches against the candidates' mean text feature."""
-    return (patches @ mix_candidates(candidates, text).unsqueeze(-1)).squeeze(-1)
+def similarity_score(seen: ScoreInput) -> Float[Tensor, "B N"]:
+    """Similarity of patches to the mean text feature of the candidates."""
+    text = mix_candidates(seen.candidates, seen.text)
+    return (seen.patches @ text.unsqueeze(-1)).squeeze(-1)
+
+
+# By the value of SCORE. A new sample-wise score is one function and one entry here.
+SCORES: dict[str, Callable[[ScoreInput], Tensor]] = {
+    "attention": attention_score,
+    "similarity": similarity_score,
+}
+SELECTS = ("both", "sample", "semantic", "random")
 
 
 def semantic_score(
@@ -63,11 +89,20 @@ def semantic_score(
     prototypes: Float[Tensor, "C M D"],
     candidates: Candidates,
 ) -> Float[Tensor, "B N"]:
-    """Semantic-wise: sum_r pi_r max_m <patch, prototype_rm>."""
+    """Similarity to the nearest prototype of each candidate: sum_r pi_r max_m <patch, p_rm>."""
     chosen = prototypes[candidates.index]  # (B, R, M, D)
     similarity = patches @ chosen.flatten(1, 2).transpose(1, 2)  # (B, N, R * M)
     best = similarity.unflatten(-1, chosen.shape[1:3]).amax(-1)  # (B, N, R)
     return (best * candidates.weight.unsqueeze(1)).sum(-1)
+
+
+def combine_scores(
+    select: str, sample: Float[Tensor, "B N"], semantic: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N"]:
+    """What patches are ranked by: the sum of both scores, one of them, or chance (`SELECT`)."""
+    if select == "random":
+        return standardise(torch.rand_like(sample))
+    return {"both": sample + semantic, "sample": sample, "semantic": semantic}[select]
 
 
 def select_top(
@@ -75,13 +110,8 @@ def select_top(
 ) -> Selection:
     """Keep the `num_keep` most active patches, in descending order, ties to the lower index.
 
-    Args:
-        patches: unit length.
-        activation: higher is better.
-        num_keep: K, in 1..N.
-
     Raises:
-        ValueError: `num_keep` is out of range.
+        ValueError: `num_keep` is not in 1..N.
     """
     num_patches = patches.shape[1]
     if not 1 <= num_keep <= num_patches:
@@ -99,16 +129,15 @@ def select_top(
     return Selection(keep, gather_tokens(patches, keep), weight, fused)
 
 
-
 def whole_map(
     score: Float[Tensor, "B N"], positions: Int[Tensor, "B N"] | None, num_patches: int
 ) -> Float[Tensor, "B N2"]:
-    """Scores at their places in the picture; nan where a pruned tower left no patch.
+    """Scores of all N2 patches of the picture; nan where a pruned tower left no patch.
 
     Args:
         score: of the patches that are present.
         positions: where they come from; None where all are present.
-        num_patches: of the whole picture, N2.
+        num_patches: N2.
     """
     if positions is None:
         return score

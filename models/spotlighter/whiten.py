@@ -1,8 +1,8 @@
-"""The space in which features and prototypes are compared: what differs within a class counts less.
+"""The space in which features and prototypes are compared. docs/method.md, section 2.
 
 Two pictures of one class differ by background, place and colour. Directions in which they differ
 much say little about the class; the whitened space divides each direction by that spread, learned
-once from training features. Source: docs/method.md, section 2. D joint width.
+once from training features. D joint width.
 """
 
 from __future__ import annotations
@@ -29,19 +29,15 @@ class Whitening(nn.Module):
         """Unit length."""
         return unit((x - self.mean) @ self.matrix)
 
-    def turn(self, direction: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+    def whiten_direction(self, direction: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         """A direction, such as a difference of two features, in this space; unit length."""
         return unit(direction @ self.matrix)
 
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "N D"], group: Int[Tensor, " N"]) -> None:
-        """Take mean and spread over from features of known groups.
+        """Learn mean and spread from features and their classes.
 
-        Where no group has two features that differ (one shot), only the mean is learned.
-
-        Args:
-            x: features.
-            group: the class of each.
+        Where no class has two features that differ (one shot), only the mean is learned.
         """
         rows = x.double()
         num_groups = int(group.max()) + 1
@@ -60,13 +56,9 @@ class Whitening(nn.Module):
 
 
 def shrunk(covariance: Float[Tensor, "D D"], free: int) -> Float[Tensor, "D D"]:
-    """Pull a covariance towards a multiple of the identity, the more the fewer samples it is of.
+    """Pull a covariance of `free` degrees of freedom (1 or more) towards a multiple of identity.
 
     Oracle approximating shrinkage (Chen et al. 2010, https://arxiv.org/abs/0907.4698, eq. 23).
-
-    Args:
-        covariance: of the samples.
-        free: degrees of freedom, at least 1.
     """
     width = len(covariance)
     trace, squares = covariance.trace(), covariance.square().sum()

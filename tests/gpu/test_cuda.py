@@ -37,7 +37,7 @@ def on_both(name, class_names):
 
 
 def total(model, images, label):
-    return torch.stack(list(model.step(images, label).parts.values())).sum()
+    return torch.stack(list(model.step(images, label).losses.values())).sum()
 
 
 @pytest.mark.parametrize("name", tuners.TUNERS)

@@ -49,7 +49,7 @@ def test_spotlighter_on_text_of_each_picture_with_its_kept_patches(clip_model, c
     model.eval()
     image = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
-        out = model.analyse(image)
+        out = model.forward_all(image)
     form = ExportForm(model)
     logits, kept = trace(form, (32, 32)).module()(image)
     assert form.output_names == ["logits", "kept_patches"]

@@ -48,7 +48,7 @@ def test_logits_are_those_of_the_run(trained, toy_root):
 
     trainer = open_run(trained("Spotlighter"), str(toy_root))
     with torch.no_grad():
-        out = trainer.model.analyse(next(iter(trainer.test_loader))["img"])
+        out = trainer.model.forward_all(next(iter(trainer.test_loader))["img"])
     found = from_run(trained("Spotlighter")).predict(pictures(toy_root), topk=2)
     for one, logits, kept in zip(found, out.logits, out.head.selection.indices, strict=True):
         assert one.probability == pytest.approx(float(logits.softmax(-1).max()), abs=1e-5)

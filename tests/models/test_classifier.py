@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from models.classifier import PromptedCLIP, ZeroShotCLIP
+from models.classifier import ZeroShotCLIP
 from models.clip.load import import_clip
 from models.prompts import PromptLearner
 from tests.conftest import assert_close
+from trainers.coop import CoOpModel
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.fixture
 def model(clip_model, class_names):
     prompts = PromptLearner(class_names, clip_model.token_embedding, ctx_init="a photo of a")
-    return PromptedCLIP(clip_model, prompts)
+    return CoOpModel(clip_model, prompts)
 
 
 def clip_logits(clip_model, images, names):

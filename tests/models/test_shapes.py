@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from models.classifier import PromptedCLIP
 from models.clip.load import random_clip
 from models.prompts import PromptLearner
 from models.spotlighter.head import SpotlighterHead
@@ -11,6 +10,7 @@ from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from tests.tuners import TRAINER, TUNERS, make_run
 from trainers import promptsrc
+from trainers.coop import CoOpModel
 
 NAMES = ["goldfish", "great white shark", "hen"]
 
@@ -26,8 +26,8 @@ def test_spotlighter_on_openais_vits(backbone, size, patches, joint, options):
         anchors = torch.empty(len(NAMES), joint)
     prompts = PromptLearner(NAMES, clip.token_embedding, ctx_init="a photo of a")
     head = SpotlighterHead(NAMES, anchors, HeadOptions(**options))
-    model = SpotlightedCLIP(PromptedCLIP(clip, prompts), head).to("meta")
-    out = model.analyse(images)
+    model = SpotlightedCLIP(CoOpModel(clip, prompts), head).to("meta")
+    out = model.forward_all(images)
     assert out.logits.shape == (2, 3)
     assert out.logits.device.type == "meta"
     assert out.tokens.patches.shape == (2, patches, joint)
@@ -45,12 +45,12 @@ def test_every_tuner_on_openais_vit(name, monkeypatch):
     model = trainer.build(clip, NAMES, trainer.settings_class(), make_run(NAMES)).to("meta")
     step = model.train().step(images, torch.zeros(2, dtype=torch.long, device="meta"))
     assert step.logits.shape == (2, 3)
-    assert all(part.device.type == "meta" for part in step.parts.values())
+    assert all(part.device.type == "meta" for part in step.losses.values())
 
 
 def test_coop_on_openais_resnet():
     with torch.device("meta"):
         clip, images = random_clip("RN50"), torch.empty(2, 3, 224, 224)
     prompts = PromptLearner(NAMES, clip.token_embedding, n_ctx=16)
-    logits = PromptedCLIP(clip, prompts).to("meta")(images)
+    logits = CoOpModel(clip, prompts).to("meta")(images)
     assert logits.shape == (2, 3)

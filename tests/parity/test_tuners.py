@@ -54,7 +54,7 @@ def test_losses_and_gradients(pair, images):
     ours, literal = pair
     step = ours.step(images, LABEL)
     total, parts = literal.loss(images, LABEL)
-    found = torch.stack(list(step.parts.values()))
+    found = torch.stack(list(step.losses.values()))
     assert_close(found, torch.stack(list(parts.values())))
     found.sum().backward()
     total.backward()
@@ -82,7 +82,7 @@ def test_three_sgd_steps(pair, images):
     for _ in range(3):
         optimiser.zero_grad()
         step = ours.step(images, LABEL)
-        torch.stack(list(step.parts.values())).sum().backward()
+        torch.stack(list(step.losses.values())).sum().backward()
         optimiser.step()
         ours.update_memory(step)
         reference.zero_grad()

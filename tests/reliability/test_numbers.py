@@ -30,13 +30,13 @@ def spoil(monkeypatch):
 
 
 def nan_loss(_, step: Step):
-    return step._replace(parts={name: part * float("nan") for name, part in step.parts.items()})
+    return step._replace(losses={name: part * float("nan") for name, part in step.losses.items()})
 
 
 def nan_gradient(model, step: Step):
     """The square root has an infinite slope at 0: the loss is finite, its gradients are not."""
     context = model.learned.ctx
-    return step._replace(parts=step.parts | {"root": (0 * context.sum()).sqrt()})
+    return step._replace(losses=step.losses | {"root": (0 * context.sum()).sqrt()})
 
 
 @pytest.mark.parametrize(

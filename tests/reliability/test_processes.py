@@ -198,7 +198,7 @@ TEXT = """
 import resource, sys
 from pathlib import Path
 import torch
-from models import text_encoder
+from models.clip import text_tower as text_encoder
 from models.clip.load import load_tiny_clip
 from models.clip.text_tower import Layout, split_prompts
 if sys.argv[1] == "no":

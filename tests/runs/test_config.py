@@ -140,7 +140,8 @@ def test_every_key_is_read_or_named_as_unread():
     for key in set(DEFAULTS) - set(UNREAD):
         _, *nodes, name = f".{key}".split(".")
         if nodes[:1] == ["TRAINER"] and nodes[1:] and nodes[1] in NODES:
-            reader = rf"(self|settings|context|options)\.{name}\b|getattr\(.*\"{name}\""
+            spelt = f"({name}|{name.lower()})"
+            reader = rf"(self|settings|context|options)\.{spelt}\b|getattr\(.*\"{name}\""
             is_read = re.search(reader, text)
             assert bool(is_read) or name in unused[nodes[1]], f"nothing reads {key}"
         else:

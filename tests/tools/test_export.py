@@ -64,11 +64,11 @@ def test_a_pruned_spotlighter_says_the_same_in_onnxruntime(call, trained):
 @torch.no_grad()
 def analysed(model, image):
     """Logits, kept patches, and of which pictures another rounding keeps the same patches."""
-    kept = model.analyse(image).head.selection.indices
+    kept = model.forward_all(image).head.selection.indices
     steady = torch.ones(len(image), dtype=torch.bool)
     for seed in range(4):
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-        nudged = model.analyse(image + 1e-5 * noise).head.selection.indices
+        nudged = model.forward_all(image + 1e-5 * noise).head.selection.indices
         steady &= (nudged == kept).all(1)
     return model(image), kept, steady
 

@@ -66,7 +66,7 @@ def test_an_unknown_backbone_lists_those_that_exist(fails):
 def test_all_faults_of_the_settings_are_named(fails):
     found = fails("Spotlighter", TRAINER__SPOTLIGHTER__TOPK=6, TRAINER__SPOTLIGHTER__BASE="Coop")
     assert "PROTOTYPES must not be below TOPK, got 5 < 6" in found
-    assert "BASE must be one of CoOp, CoCoOp" in found
+    assert "BASE must be one of CoCoOp, CoOp" in found
 
 
 def test_class_specific_context_is_refused_by_spotlighter(fails):

@@ -39,7 +39,7 @@ def test_prompts_are_never_among_the_patches(clip_model, class_names, images, na
 def test_only_what_is_learned_gets_gradients(clip_model, class_names, images, name):
     model = make_tuner(name, clip_model, class_names).train()
     step = model.step(images, LABEL)
-    torch.stack(list(step.parts.values())).sum().backward()
+    torch.stack(list(step.losses.values())).sum().backward()
     for key, parameter in model.named_parameters():
         assert (parameter.grad is not None) == key.startswith("learned."), key
 
@@ -150,4 +150,4 @@ def test_evaluation_never_writes_the_memory(clip_model, class_names, images):
 @pytest.mark.parametrize("setting", ["BALANCE", "DISTILL"])
 def test_zero_switches_a_term_off(clip_model, class_names, images, setting):
     model = make_tuner("TextRefiner", clip_model, class_names, **{setting: 0.0}).train()
-    assert len(model.step(images, LABEL).parts) == 2
+    assert len(model.step(images, LABEL).losses) == 2

@@ -225,15 +225,15 @@ def test_a_student_of_another_teacher_is_refused(run, tmp_path):
 def test_pictures_of_new_classes_are_used_only_on_request_and_the_result_says_so(
     run, tmp_path, monkeypatch, trainer
 ):
-    from trainers.promptkd import DistilledCLIP
+    from trainers.promptkd import PromptKDModel
 
-    labels, target = [], DistilledCLIP.target
+    labels, target = [], PromptKDModel.target
 
     def note(self, image, label):
         labels.extend(label.tolist())
         return target(self, image, label)
 
-    monkeypatch.setattr(DistilledCLIP, "target", note)
+    monkeypatch.setattr(PromptKDModel, "target", note)
     options = {"OPTIM__MAX_EPOCH": 1, "TRAINER__SPOTLIGHTER__BASE": "PromptKD"} | BASE
     run(trainer, "base", **options)
     assert set(labels) == {0, 1, 2}

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from models.clip.blocks import attend_and_tell, deep_prompts, mlp, read_class_token, run_block
+from models.clip.blocks import attend_with_map, deep_prompts, mlp, read_class_token, run_block
 from tests.conftest import assert_close
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -39,7 +39,7 @@ def full_attention(block, x, **kwargs):
 
 def test_attention_tells_what_token_0_attends_to(clip_model):
     block, x = clip_model.visual.transformer.resblocks[1], tokens(clip_model)
-    out, share = attend_and_tell(block.attn, block.ln_1(x))
+    out, share = attend_with_map(block.attn, block.ln_1(x))
     expected, full = full_attention(block, x)
     assert_close(out, expected)
     assert_close(share, full[:, 0])

@@ -114,7 +114,7 @@ def test_an_embedded_clip_that_is_damaged_is_refused(tmp_path):
 
 
 def test_missing_embedded_clip_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make it anew with tools/pretrain_tiny_clip"):
+    with pytest.raises(FileNotFoundError, match="make it anew with lab/pretrain_tiny_clip"):
         loading.load_tiny_clip(tmp_path / "none.pt")
 
 

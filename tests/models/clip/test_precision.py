@@ -25,7 +25,7 @@ def test_half_precision_is_widened_and_float64_stays(given, wanted):
 def test_a_float64_model_computes_nothing_in_float32(class_names, images, base):
     """A value that was rounded to float32 on the way has zeros in its last bits."""
     model = make_spotlighted(base, make_clip(), class_names).eval()
-    for part in model.analyse(images).logits, model.base(images):
+    for part in model.forward_all(images).logits, model.base(images):
         assert part.dtype == torch.float64
         assert not torch.equal(part.float().double(), part)
     wrong = [k for k, v in model.state_dict().items() if getattr(v, "dtype", 0) == torch.float32]
@@ -49,7 +49,7 @@ def test_towers_in_half_precision_stay_near(class_names, images, name, dtype):
     exact, half = (make_tuner(name, make_clip(), class_names) for _ in range(2))
     cast_towers(half, dtype, (VisualEncoder, TextEncoder))
     step = half.train().step(images, torch.tensor([0, 3, 3, 5]))
-    torch.stack(list(step.parts.values())).sum().backward()
+    torch.stack(list(step.losses.values())).sum().backward()
     for parameter in half.learned.parameters():
         assert parameter.dtype == torch.float32
         assert torch.isfinite(parameter.grad).all()

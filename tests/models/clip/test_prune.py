@@ -5,7 +5,7 @@ import torch
 
 from models.clip.blocks import unit
 from models.clip.image_tower import VisualEncoder
-from models.clip.prune import PatchLayout, Scatter, TokenPruner
+from models.clip.prune import LinearDiscriminant, PatchLayout, TokenPruner
 from tests import tuners
 from tests.conftest import assert_close, make_clip
 
@@ -109,7 +109,7 @@ def test_gate_zero_is_the_pruned_base_bit_for_bit(class_names, images, base):
 def test_kept_indices_are_those_of_the_original_patches(class_names, images):
     model = tuners.make_spotlighted("CoOp", make_clip(), class_names)
     model.base.prune(pruner((6,), width=64))
-    out = model.analyse(images)
+    out = model.forward_all(images)
     for b in range(len(images)):
         assert set(out.head.selection.indices[b].tolist()) <= set(out.tokens.positions[b].tolist())
 
@@ -119,7 +119,7 @@ def test_calibration_is_the_linear_discriminant(class_names):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, 5, 4, generator=generator)
     selected = torch.rand(3, 5, generator=generator) > 0.6
-    scatter = Scatter()
+    scatter = LinearDiscriminant()
     scatter.add(x[:2], selected[:2])
     scatter.add(x[2:], selected[2:])
     rows, chosen = unit(x).flatten(0, 1).double(), selected.flatten()
@@ -136,8 +136,8 @@ def test_calibration_is_the_linear_discriminant(class_names):
 def test_watching_drops_nothing_and_sees_all_patches(class_names, images):
     model = tuners.make_tuner("CoOp", make_clip(), class_names).eval()
     model.prune(TokenPruner(at=(0, 1), keep=(5, 3), width=64))
-    statistics = [Scatter(), Scatter()]
-    model.watch(images, statistics)
+    statistics = [LinearDiscriminant(), LinearDiscriminant()]
+    model.collect_statistics(images, statistics)
     assert [one.count.sum() for one in statistics] == [4 * 16, 4 * 16]
     model.pruner.calibrate(statistics)
     assert model.pruner.calibrated

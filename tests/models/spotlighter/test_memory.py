@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.clip.blocks import unit
-from models.clip.prune import Scatter
+from models.clip.prune import LinearDiscriminant
 from models.spotlighter.memory import PrototypeMemory, cluster, match_names
 from tests.conftest import assert_close
 from tests.models.spotlighter.test_matching import greedy_loop
@@ -128,7 +128,7 @@ def test_momentum_one_keeps_the_mean_of_all_that_was_written(anchors):
 
 def test_calibration_writes_class_means_clusters_and_spaces(memory):
     cls, kept, weight, label = batch()
-    memory.direct(scatter := scatter_of(kept))
+    memory.set_direction(scatter := scatter_of(kept))
     assert not memory.calibrated
     assert_close(memory.direction, scatter.direction())
     memory.calibrate(cls, kept, weight, label)
@@ -153,7 +153,7 @@ def test_calibration_writes_class_means_clusters_and_spaces(memory):
 
 
 def scatter_of(kept):
-    found = Scatter()
+    found = LinearDiscriminant()
     found.add(kept, torch.arange(kept.shape[1]).expand(len(kept), -1) == 0)
     return found
 

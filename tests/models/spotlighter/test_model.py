@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from models.classifier import Target
 from models.clip.blocks import unit
-from models.clip.prune import Scatter, most_attended
-from models.spotlighter.model import spotlighter_loss
+from models.clip.prune import LinearDiscriminant, most_attended
 from tests import tuners
 from tests.conftest import assert_close
 from tests.models.spotlighter.test_matching import greedy_loop
@@ -27,10 +26,10 @@ def shake(model):
 
 
 def fill(model, images):
-    tokens, statistics = model.base.encode_image(images, model.patch_path), Scatter()
+    tokens, statistics = model.base.encode_image(images, model.patch_path), LinearDiscriminant()
     statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
-    model.head.memory.direct(statistics)
-    model.head.memory.calibrate(*model.analyse(images).evidence(), LABEL)
+    model.head.memory.set_direction(statistics)
+    model.head.memory.calibrate(*model.forward_all(images).memory_inputs(), LABEL)
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def slow_logits(model, images):  # noqa: C901
     head, o, memory = model.head, model.head.options, model.head.memory
     tokens = model.base.encode_image(images, model.patch_path)
     text, scale = model.base.encode_text(), model.base.scale
-    C, K, M = len(text), o.num_keep, o.num_prototypes
+    C, K, M = len(text), o.topk, o.prototypes
 
     def white(space, x):
         return unit(space.matrix.T @ (x - space.mean))
@@ -65,7 +64,7 @@ def slow_logits(model, images):  # noqa: C901
         base = scale * (text @ f)
         w_f = white(memory.cls_space, f)
         z0 = torch.stack([o.sharpness * (w_f @ row) for row in rows_cls])
-        top = (base + head.gate * head.level[0] * z0).detach().topk(min(o.num_candidates, C))
+        top = (base + head.gate * head.level[0] * z0).detach().topk(min(o.candidates, C))
         pi = dict(zip(top.indices.tolist(), top.values.softmax(0), strict=True))
         likely = torch.stack(
             [
@@ -120,12 +119,12 @@ def slow_logits(model, images):  # noqa: C901
     return torch.stack(out), torch.stack(levels)
 
 
-@pytest.mark.parametrize("kind", [{}, {"tokens": "raw", "num_keep": 4, "level1": 2}])
+@pytest.mark.parametrize("kind", [{}, {"tokens": "raw", "topk": 4, "level1": 2}])
 def test_logits_equal_the_slow_formulation(clip_model, class_names, images, kind):
     model = build(clip_model, class_names, **kind).train()
     fill(model, images)
     shake(model)
-    out = model.analyse(images)
+    out = model.forward_all(images)
     expected, levels = slow_logits(model, images)
     for i, name in enumerate(("global", "1", "2", "both")):
         assert_close(out.head.level_logits[name], levels[:, i])
@@ -146,9 +145,9 @@ def test_gradients_equal_those_of_the_slow_formulation(clip_model, class_names, 
 
 def test_loss_equals_its_parts_written_down(model, images):
     model.train()
-    out = model.analyse(images)
+    out = model.forward_all(images)
     anchors = model.head.anchors
-    parts = spotlighter_loss(out, Target(LABEL), model.base, anchors, balance=50.0, distill=20.0)
+    parts = model.losses(out, Target(LABEL))
     z = out.head.level_logits
     levels = sum(F.cross_entropy(z[n], LABEL) for n in ("1", "2", "both"))
     text = out.side.text
@@ -159,10 +158,9 @@ def test_loss_equals_its_parts_written_down(model, images):
 
 
 def test_zero_switches_a_loss_term_off(model, images):
-    out = model.train().analyse(images)
-    parts = spotlighter_loss(
-        out, Target(LABEL), model.base, model.head.anchors, balance=0.0, distill=0.0
-    )
+    out = model.train().forward_all(images)
+    model.balance = model.distill = 0.0
+    parts = model.losses(out, Target(LABEL))
     assert list(parts) == ["ce"]
 
 
@@ -187,7 +185,7 @@ def test_lite_learns_21_scalars(clip_model, class_names):
 
 
 def test_every_scalar_is_trained(model, images):
-    out = model.train().analyse(images)
+    out = model.train().forward_all(images)
     F.cross_entropy(out.logits, LABEL).backward()
     for name, parameter in model.head.named_parameters():
         assert (parameter.grad != 0).all(), name
@@ -248,7 +246,7 @@ def test_what_is_kept_of_a_batch_does_not_reach_the_next(clip_model, class_names
 
 def test_kept_indices_point_at_the_kept_patches(model, images):
     """The released code gathers one patch before the one that it scored."""
-    out = model.analyse(images)
+    out = model.forward_all(images)
     selection = out.head.selection
     for b in range(len(images)):
         expected = out.tokens.patches[b, selection.indices[b]]
@@ -284,11 +282,11 @@ def test_a_resnet_is_refused(resnet_clip, class_names):
 
 def test_keeping_more_patches_than_the_backbone_has_is_refused(clip_model, class_names):
     with pytest.raises(ValueError, match=r"TOPK must lie in 1\.\.16 for this backbone .* got 17"):
-        build(clip_model, class_names, num_keep=17, num_prototypes=17)
+        build(clip_model, class_names, topk=17, prototypes=17)
 
 
 def test_all_faults_of_the_options_are_named_at_once(clip_model, class_names):
-    wrong = {"num_keep": 6, "head": "big", "new": "guess", "tau_attn": 0.0, "momentum": 2.0}
+    wrong = {"topk": 6, "head": "big", "new": "guess", "tau_attn": 0.0, "momentum": 2.0}
     with pytest.raises(ValueError, match="HEAD must be one of lite, full, got 'big'") as caught:
         build(clip_model, class_names, **wrong)
     for part in (

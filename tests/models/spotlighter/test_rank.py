@@ -86,7 +86,7 @@ def test_attention_over_more_than_one_key_is_not_constant():
 def test_patches_meet_the_nearest_slots_of_each_class(prototypes, mass):
     image = unit(random(B, K, D, seed=8))
     prior = ranking.slot_prior(mass, torch.tensor(0.5))
-    found = ranking.meet_slots(image, prototypes, prior, 0.1)
+    found = ranking.slot_similarity(image, prototypes, prior, 0.1)
     assert found.shape == (B, K, C)
     for b in range(B):
         for j in range(K):
@@ -98,7 +98,7 @@ def test_patches_meet_the_nearest_slots_of_each_class(prototypes, mass):
 
 def test_a_cold_meeting_is_with_the_nearest_slot_alone(prototypes):
     image = unit(random(B, K, D, seed=8))
-    found = ranking.meet_slots(image, prototypes, torch.zeros(C, M), 1e-6)
+    found = ranking.slot_similarity(image, prototypes, torch.zeros(C, M), 1e-6)
     expected = torch.einsum("bkd,cmd->bkcm", image, prototypes).amax(-1)
     assert_close(found, expected)
 

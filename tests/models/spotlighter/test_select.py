@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.clip.blocks import unit
-from models.clip.prune import attention_score, standardise
+from models.clip.prune import log_attention, standardise
 from models.spotlighter import select as ts
 from tests.conftest import assert_close
 
@@ -61,7 +61,7 @@ def test_standardise_is_a_z_score_over_patches():
 
 def test_attention_score_ranks_as_attention_does_and_is_finite():
     attention = torch.tensor([[0.5, 0.0, 0.2]])
-    score = attention_score(attention)
+    score = log_attention(attention)
     assert torch.isfinite(score).all()
     assert score.argsort(descending=True).tolist() == [[0, 2, 1]]
     assert_close(score[0, 0], torch.tensor(0.5).log())
@@ -69,7 +69,7 @@ def test_attention_score_ranks_as_attention_does_and_is_finite():
 
 def test_similarity_score_equals_the_loop(patches, candidates):
     text = unit(random(C, D, seed=3))
-    found = ts.similarity_score(patches, text, candidates)
+    found = ts.similarity_score(ts.ScoreInput(patches, random(B, N), text, candidates))
     for b in range(B):
         pairs = list(zip(candidates.index[b], candidates.weight[b], strict=True))
         mean = sum(w * text[i] for i, w in pairs)

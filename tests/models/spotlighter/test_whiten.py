@@ -66,4 +66,4 @@ def test_a_direction_is_turned_without_the_mean():
     x, group = features()
     space = Whitening(D)
     space.fit(x, group)
-    assert_close(space.turn(x[:3]), unit(x[:3] @ space.matrix))
+    assert_close(space.whiten_direction(x[:3]), unit(x[:3] @ space.matrix))

@@ -1,0 +1,56 @@
+"""docs/method.md names files, functions and tests that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from models.spotlighter.options import CHOICES
+
+PROJECT = Path(__file__).parents[2]
+SOURCES = {
+    path: path.read_text()
+    for folder in ("models", "trainers", "runs")
+    for path in sorted((PROJECT / folder).rglob("*.py"))
+}
+TESTS = {path: path.read_text() for path in sorted((PROJECT / "tests").rglob("test_*.py"))}
+NAMED = sorted(set(re.findall(r"`([^`]+)`", (PROJECT / "docs" / "method.md").read_text())))
+VALUES = {value for allowed in CHOICES.values() for value in allowed}
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
+
+PATHS = [name for name in NAMED if re.fullmatch(r"[\w/]+/[\w.]*", name)]
+OF_TESTS = [name for name in NAMED if name.startswith("test_")]
+NAMES = [
+    name
+    for name in NAMED
+    if DOTTED.fullmatch(name) and not re.fullmatch(r"[A-Z0-9_.]+", name) and name not in OF_TESTS
+]
+
+
+def defines(text, name):
+    """Whether a text has a function, a class or an attribute of this name."""
+    return re.search(rf"\b(def|class) {name}\b|\.{name}\b|register_buffer\(\"{name}\"", text)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_files_exist(name):
+    assert (PROJECT / name).exists()
+
+
+@pytest.mark.parametrize("name", OF_TESTS)
+def test_tests_exist(name):
+    file, _, test = name.rpartition("::")
+    if name.endswith(".py"):
+        file, test = name, ""
+    found = [text for path, text in TESTS.items() if file in ("", path.name)]
+    assert any(f"def {test}(" in text for text in found) if test else found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_and_classes_exist(name):
+    owner, _, own = name.rpartition(".")
+    if not owner:
+        assert name in VALUES or any(defines(text, name) for text in SOURCES.values())
+        return
+    homes = [t for p, t in SOURCES.items() if p.stem == owner or f"class {owner}(" in t]
+    assert any(f"def {own}(" in text for text in homes)
