@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from runs.config import build_config
     from runs.parallel import in_main, process_group
 
-    args.cfg = cfg = build_config(args)  # kept for `what_now`
+    args.cfg = cfg = build_config(args)  # kept for `next_steps`
     with process_group(cfg.USE_CUDA), in_main(lock_folder(cfg.OUTPUT_DIR)):
         run_config(cfg, args)
 
@@ -81,7 +81,7 @@ def main() -> int:
     try:
         run(args)
     except KeyboardInterrupt as stopped:
-        to_stderr(f"interrupted; {what_now(args) or 'nothing was written'}")
+        to_stderr(f"interrupted; {next_steps(args) or 'nothing was written'}")
         return exit_code_of(stopped)
     except Exception as error:
         if args.debug:
@@ -101,14 +101,14 @@ def report(error: Exception, args: argparse.Namespace) -> int:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         to_stderr(f"error: not foreseen: {what}; --debug shows where")
         return 1
-    if shortage(error) and (left := what_now(args)):  # by now the run's files are closed
+    if shortage(error) and (left := next_steps(args)):  # by now the run's files are closed
         said = f"{said}; {left}"
     if not getattr(error, "said_by_main", False):  # of several processes, one prints
         to_stderr(f"error: {said}")
     return 2
 
 
-def what_now(args: argparse.Namespace) -> str:
+def next_steps(args: argparse.Namespace) -> str:
     """The last checkpoint of a stopped run, and what the same command does; "" before it began."""
     if "cfg" not in args:
         return ""

@@ -16,7 +16,6 @@ from models.clip.tokenizer import Tokenizer, clip_tokenizer, normalise_name, tok
 logger = logging.getLogger(__name__)
 
 ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with a warning
-LONG = 60  # characters of a name that a sentence quotes
 
 
 def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
@@ -26,7 +25,7 @@ def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
     """
     names = list(names)
     tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
-    faults = [(label, flaw(name, tokenizer)) for label, name in enumerate(names)]
+    faults = [(label, problem_of_name(name, tokenizer)) for label, name in enumerate(names)]
     if wrong := [f"class {label} ({fault})" for label, fault in faults if fault]:
         advice = "mend the names in the split file or the class list of the data set"
         raise ValueError(f"no prompt can be made for {'; '.join(wrong)}; {advice}")
@@ -37,9 +36,9 @@ def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
     return names
 
 
-def flaw(name: str, tokenizer: Tokenizer) -> str:
+def problem_of_name(name: str, tokenizer: Tokenizer) -> str:
     """What is wrong with a name, or ""."""
-    quoted = repr(name if len(name) <= LONG else name[:LONG] + "...")
+    quoted = repr(name[:60] + "..." * (len(name) > 60))
     try:
         name.encode()
         length = tokenizer.count(normalise_name(name))
@@ -55,11 +54,7 @@ def flaw(name: str, tokenizer: Tokenizer) -> str:
 
 
 def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Module:
-    """Load CLIP by the nodes MODEL and INPUT; `name` is another backbone's, as a teacher's.
-
-    Raises:
-        ValueError: two sources of weights, or pictures of another size or normalisation.
-    """
+    """Load CLIP by the node MODEL, or another backbone by `name`, as a teacher; check INPUT."""
     backbone, weights = settings.BACKBONE, "" if name else settings.BACKBONE.WEIGHTS
     name = name or backbone.NAME
     if weights and not backbone.PRETRAINED:

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from datasets.splits import read_text
 from runs.arguments import settings_given
-from runs.config_rules import flat, registered, require_sound, rule_of
+from runs.config_rules import flat, registered, require_valid, rule_of
 
 NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # of yacs
 UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of a literal of Python
@@ -26,11 +26,7 @@ BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
-    """Defaults, data set yaml, trainer yaml, flags, KEY VALUE pairs; frozen.
-
-    Raises:
-        ValueError: an unknown key, a value that a key cannot have, or a flag without effect.
-    """
+    """Merge defaults, data set yaml, trainer yaml, flags and KEY VALUE pairs; check and freeze."""
     cfg = default_config()
     defaults = flat(cfg)
     for path in filter(None, (args.dataset_config_file, args.config_file)):
@@ -41,8 +37,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     merge_pairs(cfg, args.opts)
     cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
     cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
-    require_sound(cfg, defaults)
-    require_flags_that_count(args, cfg)
+    require_valid(cfg, defaults)
+    require_used_flags(args, cfg)
     cfg.freeze()
     return cfg
 
@@ -79,7 +75,7 @@ def extend_cfg(cfg: CfgNode) -> None:
             trainer.extend_cfg(cfg)
 
 
-def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
+def require_used_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Refuse flags, and keys that name files, that the command would not read."""
     trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
@@ -110,7 +106,7 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
         raise FileNotFoundError(f"config file {path} does not exist; in its folder: {near}")
     try:
         content = yaml.safe_load(read_text(path)) or {}
-        if expanded(content, {}) > MAX_VALUES:
+        if count_values(content, {}) > MAX_VALUES:
             raise ValueError(f"{path} has aliases that stand for more than {MAX_VALUES} values")
         given = {k: v for k, v in flat(CfgNode(content)).items() if k not in BY_FLAG_ONLY}
     except (yaml.YAMLError, *NO_CONFIG) as error:
@@ -132,7 +128,7 @@ def read_run_config(model_dir: str | Path) -> CfgNode:
     return cfg
 
 
-def expanded(value: Any, known: dict[int, int]) -> int:
+def count_values(value: Any, known: dict[int, int]) -> int:
     """Number of values of a yaml with its aliases written out; too many for one within itself.
 
     `known` has the numbers of the parts that are counted already, by id.
@@ -142,7 +138,7 @@ def expanded(value: Any, known: dict[int, int]) -> int:
     if id(value) not in known:
         known[id(value)] = MAX_VALUES + 1
         parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(expanded(part, known) for part in parts)
+        known[id(value)] = 1 + sum(count_values(part, known) for part in parts)
     return known[id(value)]
 
 
@@ -163,13 +159,13 @@ def merge(cfg: CfgNode, given: dict[Any, Any]) -> None:
             flag = key.split(".")[1].lower().replace("_", "-")
             raise ValueError(f"{key} is set by its flag alone, --{flag}")
         try:
-            cfg.merge_from_list([key, as_meant(value, known[key])])
+            cfg.merge_from_list([key, as_type_of(value, known[key])])
         except (*UNREADABLE, AssertionError) as error:
             expected = rule_of(key, known[key]).expected
             raise ValueError(f"{key} must be {expected}, got {value!r}") from error
 
 
-def as_meant(value: Any, default: Any) -> Any:
+def as_type_of(value: Any, default: Any) -> Any:
     """A word of the command line, or a value of a yaml, in the type of the default.
 
     yacs reads each word as a literal of Python, but 50 may be meant as a float, or as a folder.

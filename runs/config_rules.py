@@ -244,7 +244,7 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
     return [*found.values(), *others]
 
 
-def require_sound(cfg: CfgNode, defaults: Values) -> None:
+def require_valid(cfg: CfgNode, defaults: Values) -> None:
     """Check a whole config; a ValueError names every key that has a value it cannot have."""
     trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)

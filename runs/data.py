@@ -115,10 +115,9 @@ class CachedDataset(Dataset[dict[str, Any]]):
 
 
 def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures; the state notes these, and the turned ones, by split.
+    """The batch without blank pictures; the state notes them, and the turned ones, by split.
 
-    Raises:
-        ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
+    Without DATALOADER.SKIP_UNREADABLE a blank picture is a ValueError.
     """
     if "turned" in batch:
         turned = batch["index"][batch["turned"]].tolist()

@@ -36,15 +36,16 @@ os.register_at_fork(after_in_child=_release_in_child)
 def lock_folder(directory: str | Path) -> Iterator[None]:
     """Make a folder, remove unfinished files in it, and lock it for the block.
 
-    The file `.lock`, which names the process, and the folder are locked: files can be removed.
-
-    Raises:
-        BlockingIOError: another run writes there.
+    The file `.lock`, which names the process, and the folder are locked: files can be removed. A
+    BlockingIOError names the run that has locked them.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with _naming(folder):
+    try:
         opened = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        error.filename = str(folder)
+        raise
     _held.add(handle := os.open(folder, os.O_RDONLY))
     try:
         with opened as file:
@@ -59,16 +60,6 @@ def lock_folder(directory: str | Path) -> Iterator[None]:
         if handle in _held:
             _held.discard(handle)
             os.close(handle)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the path to an OSError: that of a failed write names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 def _lock(folder: Path, file: TextIO, handle: int) -> None:
@@ -93,13 +84,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, even if the machine stops."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
-        with _naming(path):
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            sync(path.parent)
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # that of a failed write names none
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
