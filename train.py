@@ -71,7 +71,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run. The exit code is 2 for an error that the user can mend, and 1 for any other."""
+    """Run; the exit code is 2 for an error that the user can correct, and 1 for any other."""
     make_streams_ready()
     args = parse_args()
     threading.excepthook = lambda met: to_stderr(  # as TensorBoard's, if a disk is full

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each as one sentence: what happened, where, what to do.
+"""Errors that a user can correct, each as one sentence: what happened, where, what to do.
 
 It imports Python's own library alone, so that it works when another import fails.
 """
@@ -56,7 +56,7 @@ NUMBERS = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOMEM: HOST, errno.E
 
 
 def shortage(error: BaseException) -> str:
-    """What the machine is short of, and what to do; "" for an error of another kind."""
+    """What the machine lacks, and what to do; "" for an error of another kind."""
     if not isinstance(error, (RuntimeError, OSError, MemoryError, EOFError)):
         return ""
     if isinstance(error, OSError) and error.filename is None:
@@ -79,7 +79,7 @@ def _passes(error: BaseException, part: str) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """One sentence for an error that the user can mend; "" for another."""
+    """One sentence for an error that the user can correct; "" for another."""
     return shortage(error) or (sentence(error) if isinstance(error, USER_ERRORS) else "")
 
 

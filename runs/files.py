@@ -1,4 +1,4 @@
-"""The folder a run writes to: one run at a time, and every file whole or not there."""
+"""Lock the folder of a run, and write its files whole or not at all."""
 
 from __future__ import annotations
 

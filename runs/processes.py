@@ -1,4 +1,4 @@
-"""Children that end with their parent, SIGTERM as an interrupt, and a guard for one run a folder.
+"""End children with their parent, treat SIGTERM as Ctrl-C, and guard the folder of a run.
 
 Usage: python processes.py PARENT FOLDER [NEED ...] -- COMMAND ...
 
@@ -69,7 +69,7 @@ def end_with(parent: int) -> None:
 
 
 def bound() -> Callable[[], None]:
-    """For `preexec_fn`: the child ends with this process."""
+    """A `preexec_fn` that ends the child with this process."""
     return partial(end_with, os.getpid())
 
 
@@ -96,7 +96,7 @@ def exit_code_of(interrupt: KeyboardInterrupt) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the command."""
+    """Wait for the folder; then become the command, unless its results are there."""
     parent, folder, *rest = arguments
     cut = rest.index("--")
     needs, command = rest[:cut], rest[cut + 1 :]

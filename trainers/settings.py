@@ -33,9 +33,8 @@ class Settings:
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong; subclasses add theirs."""
-        if self.PREC in PRECISIONS:
-            return []
-        return [f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"]
+        wrong = f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"
+        return [] if self.PREC in PRECISIONS else [wrong]
 
     def of_the_model(self) -> list[str]:
         """Keys that the predictions of a trained model depend on, beyond rounding."""
