@@ -5,6 +5,7 @@ Usage: python train.py --help. The slow imports are inside functions: Ctrl-C end
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import signal
@@ -16,17 +17,12 @@ from typing import TYPE_CHECKING
 
 from runs.arguments import parse_args
 from runs.errors import explain, shortage
-from runs.files import lock_folder, what_is_left
+from runs.files import last_checkpoint, lock_folder
 from runs.logs import log_to_stdout, make_streams_ready
 from runs.processes import exit_code_of, raise_at_sigterm
 
 if TYPE_CHECKING:
-    import argparse
-    from typing import Any
-
     from yacs.config import CfgNode
-
-RUN = "of_run"  # attribute of an error: config and arguments of the run that it stopped
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,34 +31,36 @@ def run(args: argparse.Namespace) -> None:
     from runs.config import build_config
     from runs.parallel import in_main, process_group
 
-    cfg = build_config(args)
-    try:
-        with process_group(cfg.USE_CUDA), in_main(lock_folder(cfg.OUTPUT_DIR)):
-            run_config(cfg, args)
-    except BaseException as stopped:
-        setattr(stopped, RUN, (cfg, args))
-        raise
+    args.cfg = cfg = build_config(args)  # kept for `next_steps`
+    with process_group(cfg.USE_CUDA), in_main(lock_folder(cfg.OUTPUT_DIR)):
+        run_config(cfg, args)
 
 
 def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Build the trainer of a config; train or evaluate. The processes of torchrun all come here."""
+    """Build the trainer of a config; train or evaluate. Each process of torchrun calls it."""
     import torch
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
     import datasets  # noqa: F401  (registers the data sets)
+    from runs.config import default_config
+    from runs.config_rules import flat, without_effect
     from runs.parallel import is_main
     from runs.record import dataset_of
 
+    logger = logging.getLogger("trainers")
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     torch.use_deterministic_algorithms(args.deterministic)
     if is_main():
         setup_logger(cfg.OUTPUT_DIR)
     log_to_stdout(logging.INFO if is_main() else logging.ERROR)
-    logging.getLogger("trainers").info("** Config **\n%s\n%s", cfg, collect_env_info())
+    logger.info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
-    warn_of_keys_without_effect(cfg, trainer)
+    if hasattr(trainer, "settings_read"):  # of a trainer that is not built on ours it is unknown
+        read = trainer.settings_read()
+        if unread := without_effect(flat(cfg), flat(default_config()), read):
+            logger.warning("Set, and without effect here: %s", "; ".join(unread))
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.state.source_dataset = dataset_of(args.model_dir)
@@ -72,39 +70,27 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.train()
 
 
-def warn_of_keys_without_effect(cfg: CfgNode, trainer: Any) -> None:
-    """Name the keys that were set and that this run does not read."""
-    from runs.config import default_config
-    from runs.config_rules import flat, without_effect
-
-    if not hasattr(trainer, "settings_read"):  # not built on ours: what it reads is unknown
-        return
-    found = without_effect(flat(cfg), flat(default_config()), trainer.settings_read())
-    if found:
-        logging.getLogger("trainers").warning("Set, and without effect here: %s", "; ".join(found))
-
-
 def main() -> int:
-    """Run. The exit code is 2 for an error that the user can mend, and 1 for any other."""
+    """Run; the exit code is 2 for an error that the user can correct, and 1 for any other."""
     make_streams_ready()
     args = parse_args()
-    threading.excepthook = lambda met: to_stderr(
+    threading.excepthook = lambda met: to_stderr(  # as TensorBoard's, if a disk is full
         f"a thread has stopped ({met.exc_value}); the run goes on without it"
-    )  # as TensorBoard's, where a disk is full
+    )
     raise_at_sigterm()
     try:
         run(args)
     except KeyboardInterrupt as stopped:
-        to_stderr(f"interrupted; {what_now(stopped) or 'nothing was written'}")
+        to_stderr(f"interrupted; {next_steps(args) or 'nothing was written'}")
         return exit_code_of(stopped)
     except Exception as error:
         if args.debug:
             raise
-        return report(error)
+        return report(error, args)
     return 0
 
 
-def report(error: Exception) -> int:
+def report(error: Exception, args: argparse.Namespace) -> int:
     """Print what happened, where, and what to do; returns the exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker dies
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
@@ -115,21 +101,27 @@ def report(error: Exception) -> int:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         to_stderr(f"error: not foreseen: {what}; --debug shows where")
         return 1
-    if shortage(error) and (left := what_now(error)):  # by now the run's files are closed
+    if shortage(error) and (left := next_steps(args)):  # by now the run's files are closed
         said = f"{said}; {left}"
     if not getattr(error, "said_by_main", False):  # of several processes, one prints
         to_stderr(f"error: {said}")
     return 2
 
 
-def what_now(error: BaseException) -> str:
-    """What a stopped run has left, and what the same command does; "" if it had not begun."""
-    if not hasattr(error, RUN):
+def next_steps(args: argparse.Namespace) -> str:
+    """The last checkpoint of a stopped run, and what the same command does; "" before it began."""
+    if "cfg" not in args:
         return ""
-    cfg, args = getattr(error, RUN)
     if args.eval_only:
         return "the same command evaluates anew"
-    return what_is_left(Path(cfg.OUTPUT_DIR), cfg.RESUME)
+    cfg = args.cfg
+    kept = last_checkpoint(Path(cfg.OUTPUT_DIR))
+    if kept is None:
+        begins = f"begins again from {cfg.RESUME}" if cfg.RESUME else "begins anew"
+        return f"no checkpoint was written to {cfg.OUTPUT_DIR}, so the same command {begins}"
+    epoch = kept.name.rpartition("-")[2]
+    which = f"the checkpoint of epoch {epoch}" if epoch.isdecimal() else "the best checkpoint"
+    return f"{which} is {kept}; the same command goes on from there"
 
 
 def to_stderr(what: str) -> None:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.classifier import CLIPClassifier
 from models.spotlighter.model import SpotlightedCLIP
-from runs.quiet import quiet
+from runs.logs import quiet
 
 BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

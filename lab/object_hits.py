@@ -30,7 +30,7 @@ from datasets.emoji_files import load_masks
 from lab.validate import batches
 from models.spotlighter.model import SpotlightedOutput
 from runs.config import read_run_config
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
 from trainers.base import CLIPTrainer

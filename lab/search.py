@@ -21,7 +21,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/search.py`
 from lab.validate import SHOTS, parser_of_runs, validate
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import reports_user_errors
 from tools.sweeps import names

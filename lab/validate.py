@@ -31,7 +31,7 @@ from yacs.config import CfgNode
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/validate.py`
 from datasets.splits import Item, subsample_classes
 from runs.config import default_config, merge_file, merge_pairs
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.shared.command_line import parser_of, reports_user_errors
 from trainers.base import CLIPTrainer
 

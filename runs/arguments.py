@@ -26,7 +26,6 @@ SETTINGS = {
     "--head": ("MODEL.HEAD.NAME", "for your own trainers"),
 }
 FLAG_OF = {key: f" ({flag})" for flag, (key, _) in SETTINGS.items()}
-LISTS = ("--source-domains", "--target-domains", "--transforms")
 SWITCHES = {
     "--eval-only": "evaluate the run in --model-dir; do not train",
     "--no-train": "build data and model; do not train",
@@ -45,7 +44,7 @@ KEYS_INSTEAD = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags; `opts` has what follows them."""
+    """The flags, and `opts`: the words of KEY VALUE pairs."""
     parser = argparse.ArgumentParser(
         usage="python train.py [flags] [KEY VALUE ...]",
         description="Train or evaluate a prompt tuner for CLIP.",
@@ -53,7 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    kinds: dict[str, Any] = {flag: {"nargs": "+"} for flag in LISTS} | {"--seed": {"type": int}}
+    lists = ("--source-domains", "--target-domains", "--transforms")
+    kinds: dict[str, Any] = {"--seed": {"type": int}, **{flag: {"nargs": "+"} for flag in lists}}
     for flag, (_, meaning) in SETTINGS.items():
         add(flag, help=meaning, **kinds.get(flag, {"default": ""}))
     add("--config-file", default="", help="yaml of the trainer")
@@ -73,11 +73,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def value_of(args: argparse.Namespace, flag: str) -> Any:
-    """What a flag was given."""
+    """The value of a flag by its spelling, as "--output-dir"."""
     return vars(args)[flag[2:].replace("-", "_")]
 
 
 def settings_given(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of flags that set a config key, by the key."""
+    """The values of the given flags, by the config keys that they set."""
     values = {key: value_of(args, flag) for flag, (key, _) in SETTINGS.items()}
     return {key: value for key, value in values.items() if value not in (None, "")}

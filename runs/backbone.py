@@ -16,37 +16,29 @@ from models.clip.tokenizer import Tokenizer, clip_tokenizer, normalise_name, tok
 logger = logging.getLogger(__name__)
 
 ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with a warning
-LONG = 60  # characters of a name that a sentence quotes
 
 
 def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
     """The class names, by label; a warning lists those that several classes share.
 
-    They must fit the backbone's tokenizer; OpenAI's where there is no backbone.
-
-    Raises:
-        ValueError: lists every class whose name is empty, or that the tokens cannot hold.
+    A ValueError lists names that are empty, or that the tokenizer of `clip` (OpenAI's) cannot hold.
     """
     names = list(names)
     tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
-    faults = [(label, flaw(name, tokenizer)) for label, name in enumerate(names)]
+    faults = [(label, problem_of_name(name, tokenizer)) for label, name in enumerate(names)]
     if wrong := [f"class {label} ({fault})" for label, fault in faults if fault]:
-        raise ValueError(
-            f"no prompt can be made for {'; '.join(wrong)}; mend the names in the split file or "
-            "the class list of the data set"
-        )
+        advice = "mend the names in the split file or the class list of the data set"
+        raise ValueError(f"no prompt can be made for {'; '.join(wrong)}; {advice}")
     counts = Counter(map(normalise_name, names))
-    if shared := [name for name, count in counts.items() if count > 1]:
-        logger.warning(
-            "several classes have one name, so their prompts cannot be told apart: %s",
-            ", ".join(shared),
-        )
+    if shared := ", ".join(name for name, count in counts.items() if count > 1):
+        warning = "several classes have one name, so their prompts cannot be told apart: %s"
+        logger.warning(warning, shared)
     return names
 
 
-def flaw(name: str, tokenizer: Tokenizer) -> str:
-    """What is wrong with a name; "" if nothing is."""
-    quoted = repr(name if len(name) <= LONG else name[:LONG] + "...")
+def problem_of_name(name: str, tokenizer: Tokenizer) -> str:
+    """What is wrong with a name, or ""."""
+    quoted = repr(name[:60] + "..." * (len(name) > 60))
     try:
         name.encode()
         length = tokenizer.count(normalise_name(name))
@@ -62,23 +54,14 @@ def flaw(name: str, tokenizer: Tokenizer) -> str:
 
 
 def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Module:
-    """Load CLIP, by the nodes MODEL and INPUT.
-
-    `name` is that of another backbone than MODEL.BACKBONE.NAME, as a teacher's.
-
-    Raises:
-        ValueError: two sources of weights, or pictures of another size or normalisation.
-    """
+    """Load CLIP by the node MODEL, or another backbone by `name`, as a teacher; check INPUT."""
     backbone, weights = settings.BACKBONE, "" if name else settings.BACKBONE.WEIGHTS
     name = name or backbone.NAME
     if weights and not backbone.PRETRAINED:
-        raise ValueError(
-            f"MODEL.BACKBONE.PRETRAINED False asks for random weights, and --weights for {weights}"
-            "; leave one of them out"
-        )
-    clip: Any = load_clip(
-        name, pretrained=backbone.PRETRAINED, trust=settings.TRUST_WEIGHTS, weights=weights
-    )
+        asked = f"asks for random weights, and --weights for {weights}"
+        raise ValueError(f"MODEL.BACKBONE.PRETRAINED False {asked}; leave one of them out")
+    trust = settings.TRUST_WEIGHTS
+    clip: Any = load_clip(name, pretrained=backbone.PRETRAINED, trust=trust, weights=weights)
     size = clip.visual.input_resolution
     if tuple(pictures.SIZE) != (size, size):
         raise ValueError(
@@ -90,10 +73,7 @@ def load_backbone(settings: CfgNode, pictures: CfgNode, name: str = "") -> nn.Mo
 
 
 def require_normalisation(clip: Any, pictures: CfgNode, name: str, allow: bool) -> None:
-    """Refuse pictures that are normalised in another way than the weights were trained with.
-
-    OpenAI's weights have no note of it: there the configs in `configs/trainers` count.
-    """
+    """Refuse pictures of another normalisation than the weights name (OpenAI's name none)."""
     known = getattr(clip, "preprocess", None) or {}
     if known.get("resize_mode") == "squash":
         logger.warning("%s was trained on pictures squashed to a square; here they are cut", name)

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from datasets.splits import read_text
 from runs.arguments import settings_given
-from runs.config_rules import flat, registered, require_sound, rule_of
+from runs.config_rules import flat, registered, require_valid, rule_of
 
 NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # of yacs
 UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of a literal of Python
@@ -26,12 +26,7 @@ BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
 
 def build_config(args: argparse.Namespace) -> CfgNode:
-    """Defaults, data set yaml, trainer yaml, flags, KEY VALUE pairs; frozen.
-
-    Raises:
-        ValueError: an unknown key, a value that a key cannot have, or a flag without effect.
-        FileNotFoundError: a config file is missing.
-    """
+    """Merge defaults, data set yaml, trainer yaml, flags and KEY VALUE pairs; check and freeze."""
     cfg = default_config()
     defaults = flat(cfg)
     for path in filter(None, (args.dataset_config_file, args.config_file)):
@@ -42,8 +37,8 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     merge_pairs(cfg, args.opts)
     cfg.MODEL.TRUST_WEIGHTS = args.trust_weights
     cfg.MODEL.ALLOW_MISMATCH = args.allow_mismatch
-    require_sound(cfg, defaults)
-    require_flags_that_count(args, cfg)
+    require_valid(cfg, defaults)
+    require_used_flags(args, cfg)
     cfg.freeze()
     return cfg
 
@@ -80,15 +75,11 @@ def extend_cfg(cfg: CfgNode) -> None:
             trainer.extend_cfg(cfg)
 
 
-def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Refuse flags, and keys that name files, that the command would not read.
-
-    Raises:
-        ValueError: names the flag and what it needs.
-    """
+def require_used_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Refuse flags, and keys that name files, that the command would not read."""
     trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
     learns = getattr(trainer, "learns", None)  # unknown of a trainer that is not built on ours
-    trains, resume, found = not args.eval_only and learns is not False, Path(cfg.RESUME), []
+    trains, found = not args.eval_only and learns is not False, []
     for flag, value in (("--model-dir", args.model_dir), ("--load-epoch", args.load_epoch)):
         if value not in (None, "") and not args.eval_only:
             found.append(f"{flag} is read with --eval-only alone; add it, or leave {flag} out")
@@ -100,23 +91,22 @@ def require_flags_that_count(args: argparse.Namespace, cfg: CfgNode) -> None:
     for key, value in (("MODEL.INIT_WEIGHTS", cfg.MODEL.INIT_WEIGHTS), ("RESUME", cfg.RESUME)):
         if value and not trains:
             found.append(f"{key} is read in training alone, and this run does not train")
-    elsewhere = cfg.RESUME and resume != Path(cfg.OUTPUT_DIR)
-    if trains and elsewhere and not any(resume.glob("*/model*.pth.tar*")):
+    resume = Path(cfg.RESUME or cfg.OUTPUT_DIR)
+    is_own = resume == Path(cfg.OUTPUT_DIR)
+    if trains and not is_own and not any(resume.glob("*/model*.pth.tar*")):
         found.append(f"--resume {cfg.RESUME} holds no checkpoint to go on from")
     if found:
         raise ValueError("; ".join(found))
 
 
 def merge_file(cfg: CfgNode, path: Path) -> None:
-    """Merge a yaml into a config."""
+    """Merge a yaml into a config, but for the keys that only a flag sets."""
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
-        raise FileNotFoundError(
-            f"config file {path} does not exist; in its folder: {', '.join(near) or 'none'}"
-        )
+        near = ", ".join(sorted(map(str, path.parent.glob("*.yaml")))) or "none"
+        raise FileNotFoundError(f"config file {path} does not exist; in its folder: {near}")
     try:
         content = yaml.safe_load(read_text(path)) or {}
-        if expanded(content, {}) > MAX_VALUES:
+        if count_values(content, {}) > MAX_VALUES:
             raise ValueError(f"{path} has aliases that stand for more than {MAX_VALUES} values")
         given = {k: v for k, v in flat(CfgNode(content)).items() if k not in BY_FLAG_ONLY}
     except (yaml.YAMLError, *NO_CONFIG) as error:
@@ -128,35 +118,27 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 
 
 def read_run_config(model_dir: str | Path) -> CfgNode:
-    """The config that a run wrote.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-    """
+    """The config that a run wrote; a FileNotFoundError says that a folder holds none."""
     path = Path(model_dir) / "config.yaml"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{model_dir} holds no config.yaml, so it is not the output folder of a run "
-            "(--model-dir)"
-        )
+        why = "so it is not the output folder of a run (--model-dir)"
+        raise FileNotFoundError(f"{model_dir} holds no config.yaml, {why}")
     cfg = default_config()
     merge_file(cfg, path)
     return cfg
 
 
-def expanded(value: Any, known: dict[int, int]) -> int:
-    """How many values a yaml has with its aliases written out; too many for one within itself.
+def count_values(value: Any, known: dict[int, int]) -> int:
+    """Number of values of a yaml with its aliases written out; too many for one within itself.
 
-    Args:
-        value: the content, or a part of it.
-        known: what was counted already, by id.
+    `known` has the numbers of the parts that are counted already, by id.
     """
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
         known[id(value)] = MAX_VALUES + 1
         parts = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(expanded(part, known) for part in parts)
+        known[id(value)] = 1 + sum(count_values(part, known) for part in parts)
     return known[id(value)]
 
 
@@ -164,8 +146,7 @@ def merge_pairs(cfg: CfgNode, pairs: list[Any]) -> None:
     """Merge [key, value, ...] into a config."""
     if len(pairs) % 2:
         raise ValueError(f"KEY VALUE pairs must come in twos, got {' '.join(map(str, pairs))}")
-    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        merge(cfg, {key: value})
+    merge(cfg, dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 def merge(cfg: CfgNode, given: dict[Any, Any]) -> None:
@@ -178,17 +159,16 @@ def merge(cfg: CfgNode, given: dict[Any, Any]) -> None:
             flag = key.split(".")[1].lower().replace("_", "-")
             raise ValueError(f"{key} is set by its flag alone, --{flag}")
         try:
-            cfg.merge_from_list([key, as_meant(value, known[key])])
+            cfg.merge_from_list([key, as_type_of(value, known[key])])
         except (*UNREADABLE, AssertionError) as error:
             expected = rule_of(key, known[key]).expected
             raise ValueError(f"{key} must be {expected}, got {value!r}") from error
 
 
-def as_meant(value: Any, default: Any) -> Any:
-    """A word of the command line, or a value of a yaml, as the default's type wants it.
+def as_type_of(value: Any, default: Any) -> Any:
+    """A word of the command line, or a value of a yaml, in the type of the default.
 
-    yacs reads each word as a literal of Python. A 0 or 50 is meant as a float where the default is
-    one, and a folder named 2024 is a text where the default is one.
+    yacs reads each word as a literal of Python, but 50 may be meant as a float, or as a folder.
     """
     if isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value)):
         return float(value)

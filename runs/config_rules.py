@@ -1,13 +1,14 @@
 """Which values each config key may have, and which keys a run reads.
 
-`RULES` has all keys but those of the trainers' own nodes: the type of their default gives their
-rule (`rule_of`), and `Settings.problems` checks the rest.
+`RULES` has all keys but those of the trainers' nodes, which have the rule of their default's type
+(`rule_of`) and the checks of `Settings.problems`.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from dassl.data.transforms import INTERPOLATION_MODES
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
+from datasets.base import FewShotDataset
 from runs.arguments import FLAG_OF
 
 MOST = 1_000_000  # largest count: of epochs, pictures in a batch, megabytes
@@ -32,12 +34,12 @@ SAMPLERS = (
 )
 TRANSFORMS = (
     *("random_translation", "random_crop", "random_resized_crop", "random_flip"),
-    *("imagenet_policy", "cifar10_policy", "svhn_policy"),
-    *("randaugment", "randaugment_fixmatch", "randaugment2"),
-    *("colorjitter", "randomgrayscale", "gaussian_blur"),
-    *("cutout", "normalize", "gaussian_noise", "instance_norm", "center_crop"),
+    *("imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment_fixmatch"),
+    *("randaugment2", "colorjitter", "randomgrayscale", "gaussian_blur", "cutout", "normalize"),
+    *("gaussian_noise", "instance_norm", "center_crop"),
 )
 
+LIST = (list, tuple)
 Values = Mapping[str, Any]  # by the full name of the key, as OPTIM.LR
 
 
@@ -48,38 +50,28 @@ class Rule(NamedTuple):
     expected: str
 
 
-def is_list(value: Any) -> bool:
-    """Whether it is a list or a tuple."""
-    return isinstance(value, (list, tuple))
-
-
-def number(
-    least: float = -math.inf,
-    most: float = math.inf,
-    name: str = "number",
-    types: tuple[type, ...] = (int, float),
-) -> Rule:
+def number(least: float = -math.inf, most: float = math.inf) -> Rule:
     """One finite number from `least` to `most`; True and False are none."""
-    limits = f"from {least:g} to {most:.10g}" if most < math.inf else f"from {least:g} on"
+    reach = f" from {least:g} {f'to {most:g}' if most < math.inf else 'on'}"
     return Rule(
-        lambda v: type(v) in types and least <= v <= most and math.isfinite(v),
-        f"a {name} {limits}" if least > -math.inf else f"a {name}",
+        lambda v: type(v) in (int, float) and least <= v <= most and math.isfinite(v),
+        "a number" + reach * (least > -math.inf),
     )
 
 
 def whole(least: int = 0, most: int = MOST) -> Rule:
     """One whole number from `least` to `most`."""
-    return number(least, most, "whole number", (int,))
+    fits = number(least, most).fits
+    return Rule(lambda v: type(v) is int and fits(v), f"a whole number from {least} to {most}")
 
 
 def numbers(count: int | None, each: Rule) -> Rule:
     """A list of `count` numbers, or of any number of them, that fit one rule each."""
     kind = each.expected.removeprefix("a ").replace("number", "numbers", 1)
-
-    def fits(value: Any) -> bool:
-        return is_list(value) and count in (None, len(value)) and all(map(each.fits, value))
-
-    return Rule(fits, f"{'a list of' if count is None else count} {kind}")
+    return Rule(
+        lambda v: isinstance(v, LIST) and count in (None, len(v)) and all(map(each.fits, v)),
+        f"{'a list of' if count is None else count} {kind}",
+    )
 
 
 def choice(names: Iterable[str]) -> Rule:
@@ -90,19 +82,14 @@ def choice(names: Iterable[str]) -> Rule:
 
 FLAG = Rule(lambda v: type(v) is bool, "True or False")
 TEXT = Rule(lambda v: isinstance(v, str) and "\0" not in v, "a text")
-FRACTION = number(0, 1)
 PATH_IN_UTF8 = Rule(  # TensorBoard writes to no other
     lambda v: TEXT.fits(v) and v.encode("utf-8", "replace").decode() == v, "a path in UTF-8"
 )
 ONE_LINE = Rule(
-    lambda v: isinstance(v, str) and v.isprintable() and "/" not in v, "one line without a slash"
+    lambda v: TEXT.fits(v) and v.isprintable() and "/" not in v, "one line without a slash"
 )
 WORDS = Rule(
-    lambda v: (
-        TEXT.fits(v)
-        and not any(mark in v for mark in ("{", "}", "<|"))
-        and (not v or bool(v.replace("_", " ").strip()))
-    ),
+    lambda v: TEXT.fits(v) and not re.search(r"[{}]|<\||^[\s_]+$", v),
     'words without { and }, as "a photo of a", or ""',
 )
 SCALES = Rule(
@@ -112,67 +99,56 @@ SCALES = Rule(
 ODD = Rule(lambda v: whole(1, 999).fits(v) and v % 2 == 1, "odd, from 1 to 999")
 EPOCHS = Rule(lambda v: numbers(None, whole(-1)).fits(v) and v, "epochs, as (30,) or (30, 60)")
 TRANSFORM_LIST = Rule(
-    lambda v: is_list(v) and all(name in TRANSFORMS for name in v),
+    lambda v: isinstance(v, LIST) and all(name in TRANSFORMS for name in v),
     f"a list of {', '.join(TRANSFORMS)}",
 )
 
 _RULES: tuple[tuple[Rule, str], ...] = (
+    (FLAG, "USE_CUDA VERBOSE DATALOADER.SKIP_UNREADABLE OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
+    (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
+    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST"),
+    (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME"),
+    (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
     (PATH_IN_UTF8, "OUTPUT_DIR"),
-    (TEXT, "RESUME CONFIG_NAME"),
-    (whole(-1, 2**32 - 1), "SEED"),
-    (FLAG, "USE_CUDA VERBOSE"),
-    (numbers(2, whole(1, 10_000)), "INPUT.SIZE"),
+    (ONE_LINE, "DATASET.LABEL"),
     (choice(["auto", "upright", "stored"]), "INPUT.EXIF"),
     (choice(INTERPOLATION_MODES), "INPUT.INTERPOLATION"),
     (TRANSFORM_LIST, "INPUT.TRANSFORMS"),
-    (numbers(3, number()), "INPUT.PIXEL_MEAN"),
-    (numbers(3, number(1e-6)), "INPUT.PIXEL_STD"),
-    (whole(0, 10_000), "INPUT.CROP_PADDING"),
-    (SCALES, "INPUT.RRCROP_SCALE"),
-    (whole(0, 1000), "INPUT.CUTOUT_N"),
-    (whole(), "INPUT.CUTOUT_LEN"),
-    (whole(0, 100), "INPUT.RANDAUGMENT_N"),
-    (whole(0, 30), "INPUT.RANDAUGMENT_M"),
-    (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
-    (number(0, 0.5), "INPUT.COLORJITTER_H"),
-    (FRACTION, "INPUT.RGS_P INPUT.GB_P"),
-    (ODD, "INPUT.GB_K"),
-    (number(), "INPUT.GN_MEAN"),
-    (TEXT, "DATASET.ROOT DATASET.NAME"),
-    (ONE_LINE, "DATASET.LABEL"),
-    (whole(-1), "DATASET.NUM_SHOTS"),
     (choice(SUBSETS), "DATASET.SUBSAMPLE_CLASSES"),
-    (FLAG, "DATALOADER.SKIP_UNREADABLE"),
-    (whole(), "DATALOADER.CACHE_MB DATALOADER.TRAIN_X.N_DOMAIN"),
-    (whole(0, MOST_WORKERS), "DATALOADER.NUM_WORKERS"),
-    (whole(1), "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TEST.BATCH_SIZE DATALOADER.TRAIN_X.N_INS"),
     (choice(SAMPLERS), "DATALOADER.TRAIN_X.SAMPLER"),
     (choice(["SequentialSampler"]), "DATALOADER.TEST.SAMPLER"),
-    (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
-    (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
-    (whole(), "MODEL.TEXT_CHUNK"),
-    (numbers(None, whole()), "MODEL.PRUNE.AT MODEL.PRUNE.KEEP"),
-    (number(0), "MODEL.PRUNE.MIX"),
     (choice(OPTIMISERS), "OPTIM.NAME"),
     (choice(SCHEDULERS), "OPTIM.LR_SCHEDULER"),
-    (number(0), "OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
-    (FRACTION, "OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
-    (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
-    (FLAG, "OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
-    (EPOCHS, "OPTIM.STEPSIZE"),
-    (whole(1), "OPTIM.MAX_EPOCH"),
-    (whole(-1), "OPTIM.WARMUP_EPOCH"),
     (choice(WARMUPS), "OPTIM.WARMUP_TYPE"),
-    (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
-    (whole(-1), "TRAIN.CHECKPOINT_FREQ"),
-    (whole(), "TRAIN.KEEP_CHECKPOINTS"),
-    (whole(1), "TRAIN.PRINT_FREQ"),
     (choice(["off", "offline", "online"]), "TRAIN.WANDB"),
-    (TEXT, "TEST.EVALUATOR TRAINER.NAME"),
-    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST"),
     (choice(["val", "test"]), "TEST.SPLIT"),
     (choice(["last_step", "best_val"]), "TEST.FINAL_MODEL"),
     (choice(["base2novel", "cross"]), "TRAINER.MODAL"),
+    (whole(-1, 2**32 - 1), "SEED"),
+    (whole(-1), "DATASET.NUM_SHOTS OPTIM.WARMUP_EPOCH TRAIN.CHECKPOINT_FREQ"),
+    (whole(), "INPUT.CUTOUT_LEN DATALOADER.CACHE_MB DATALOADER.TRAIN_X.N_DOMAIN"),
+    (whole(), "MODEL.TEXT_CHUNK TRAIN.KEEP_CHECKPOINTS"),
+    (whole(1), "DATALOADER.TRAIN_X.BATCH_SIZE DATALOADER.TEST.BATCH_SIZE DATALOADER.TRAIN_X.N_INS"),
+    (whole(1), "OPTIM.MAX_EPOCH TRAIN.PRINT_FREQ"),
+    (whole(0, MOST_WORKERS), "DATALOADER.NUM_WORKERS"),
+    (whole(0, 10_000), "INPUT.CROP_PADDING"),
+    (whole(0, 1000), "INPUT.CUTOUT_N"),
+    (whole(0, 100), "INPUT.RANDAUGMENT_N"),
+    (whole(0, 30), "INPUT.RANDAUGMENT_M"),
+    (ODD, "INPUT.GB_K"),
+    (number(), "INPUT.GN_MEAN"),
+    (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
+    (number(0), "MODEL.PRUNE.MIX OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
+    (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    (number(0, 0.5), "INPUT.COLORJITTER_H"),
+    (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
+    (number(0, 1), "INPUT.RGS_P INPUT.GB_P OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
+    (numbers(2, whole(1, 10_000)), "INPUT.SIZE"),
+    (numbers(3, number()), "INPUT.PIXEL_MEAN"),
+    (numbers(3, number(1e-6)), "INPUT.PIXEL_STD"),
+    (numbers(None, whole()), "MODEL.PRUNE.AT MODEL.PRUNE.KEEP"),
+    (SCALES, "INPUT.RRCROP_SCALE"),
+    (EPOCHS, "OPTIM.STEPSIZE"),
 )
 RULES: dict[str, Rule] = {key: rule for rule, keys in _RULES for key in keys.split()}
 
@@ -187,17 +163,14 @@ UNREAD = (
     *("OPTIM.STAGED_LR", "OPTIM.NEW_LAYERS", "OPTIM.BASE_LR_MULT", "TRAIN.COUNT_ITER"),
 )
 
+RANDAUGMENTS = "randaugment or randaugment_fixmatch or randaugment2"
 # A key, its value that is needed ("": any), and the keys that have no effect without it.
 READ_WITH = (
     ("INPUT.TRANSFORMS", "random_crop", "INPUT.CROP_PADDING"),
     ("INPUT.TRANSFORMS", "random_resized_crop", "INPUT.RRCROP_SCALE"),
     ("INPUT.TRANSFORMS", "cutout", "INPUT.CUTOUT_N INPUT.CUTOUT_LEN"),
     ("INPUT.TRANSFORMS", "gaussian_noise", "INPUT.GN_MEAN INPUT.GN_STD"),
-    (
-        "INPUT.TRANSFORMS",
-        "randaugment or randaugment_fixmatch or randaugment2",
-        "INPUT.RANDAUGMENT_N",
-    ),
+    ("INPUT.TRANSFORMS", RANDAUGMENTS, "INPUT.RANDAUGMENT_N"),
     ("INPUT.TRANSFORMS", "randaugment", "INPUT.RANDAUGMENT_M"),
     ("INPUT.TRANSFORMS", "colorjitter", "INPUT.COLORJITTER_B INPUT.COLORJITTER_C"),
     ("INPUT.TRANSFORMS", "colorjitter", "INPUT.COLORJITTER_S INPUT.COLORJITTER_H"),
@@ -236,7 +209,7 @@ def rule_of(key: str, default: Any) -> Rule:
         return Rule(lambda v: v == default, f"{default!r}: nothing here reads it")
     if key.rpartition(".")[2] == "CTX_INIT":
         return WORDS
-    if is_list(default) and default and all(map(number().fits, default)):
+    if default and numbers(None, number()).fits(default):
         return numbers(len(default), number())
     by_type = {bool: FLAG, int: whole(), float: number(), str: TEXT}
     return by_type.get(type(default), Rule(lambda v: v is not None, "a value, not None"))
@@ -246,16 +219,14 @@ def _has(value: Any, needed: str) -> bool:
     """Whether a value is, or holds, a name of "a or b"; with "", whether it is set."""
     if not needed:
         return value != -1 and bool(value)
-    return any(name in (value if is_list(value) else [value]) for name in needed.split(" or "))
+    held = value if isinstance(value, LIST) else [value]
+    return any(name in held for name in needed.split(" or "))
 
 
 def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -> list[str]:
     """A phrase for each key that differs from its default and that this run does not read.
 
-    Args:
-        values: of the run.
-        defaults: of all keys.
-        nodes: the `Settings` that the trainer reads, by their node of TRAINER.
+    `nodes` has the `Settings` that the trainer reads, by their node of TRAINER.
     """
     changed = [key for key, value in values.items() if key in defaults and value != defaults[key]]
     found = {
@@ -264,24 +235,23 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
         for key in keys.split()
         if key in changed and not _has(values[other], needed)
     }
-    unused = [f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED]
-    ignored = [
-        f"{key} (the published code does not use it either)" for key in unused if key in changed
-    ]
+    for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
+        if key in changed:
+            found[key] = f"{key} (the published code does not use it either)"
     read = {"NAME", *nodes} | ({"MODAL"} if "PROMPTKD" in nodes else set())
     own = {key.split(".")[1] for key in changed if key.startswith("TRAINER.")}
     others = [f"TRAINER.{node} (another trainer reads it)" for node in sorted(own - read)]
-    return [*found.values(), *ignored, *others]
+    return [*found.values(), *others]
 
 
-def require_sound(cfg: CfgNode, defaults: Values) -> None:
-    """Check a whole config before anything is built.
-
-    Raises:
-        ValueError: names every key that has a value it cannot have.
-    """
-    values = flat(cfg)
-    unchecked = UNREAD if _may_read_all(cfg) else ()
+def require_valid(cfg: CfgNode, defaults: Values) -> None:
+    """Check a whole config; a ValueError names every key that has a value it cannot have."""
+    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
+    data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)
+    # A trainer or data set that is not built on this project's may read all keys of Dassl.
+    foreign = trainer is not None and not hasattr(trainer, "settings_class")
+    foreign |= data_set is not None and not issubclass(data_set, FewShotDataset)
+    values, unchecked = flat(cfg), UNREAD if foreign else ()
     wrong = [
         f"{key}{FLAG_OF.get(key, '')} must be {rule.expected}, got {values[key]!r}"
         for key, default in defaults.items()
@@ -293,44 +263,28 @@ def require_sound(cfg: CfgNode, defaults: Values) -> None:
 
 
 def registered(registry: Any, name: str) -> Any:
-    """The class of a trainer or data set by its name; None where there is none."""
+    """The class of a trainer or data set by its name; None if there is none."""
     return registry.get(name) if name in registry.registered_names() else None
 
 
-def _may_read_all(cfg: CfgNode) -> bool:
-    """Whether trainer or data set is not built on this project's, and may read all of Dassl."""
-    import datasets
-
-    trainer = registered(TRAINER_REGISTRY, cfg.TRAINER.NAME)
-    data_set = registered(DATASET_REGISTRY, cfg.DATASET.NAME)
-    others_trainer = trainer is not None and not hasattr(trainer, "settings_class")
-    others_data = data_set is not None and not issubclass(data_set, datasets.FewShotDataset)
-    return others_trainer or others_data
-
-
 def _contradictions(values: Values) -> list[str]:
-    """A sentence for each value that fits alone, and not beside the others."""
+    """A sentence for each value that does not fit the other values."""
     steps, schedule = values["OPTIM.STEPSIZE"], values["OPTIM.LR_SCHEDULER"]
     is_nesterov = values["OPTIM.NAME"] == "sgd" and values["OPTIM.SGD_NESTEROV"]
     is_plain = values["OPTIM.MOMENTUM"] > 0 and values["OPTIM.SGD_DAMPNING"] == 0
-    found = []
+    found, beside = [], f"with OPTIM.LR_SCHEDULER {schedule}, got {steps}"
     if schedule == "multi_step" and min(steps) < 1:
-        found.append(
-            "OPTIM.STEPSIZE must name epochs from 1 on with OPTIM.LR_SCHEDULER multi_step, "
-            f"got {steps}"
-        )
+        found.append(f"OPTIM.STEPSIZE must name epochs from 1 on {beside}")
     if schedule == "single_step" and len(steps) > 1:
-        found.append(
-            "OPTIM.STEPSIZE must be one number of epochs with OPTIM.LR_SCHEDULER single_step, "
-            f"got {steps}; multi_step takes several"
-        )
+        what = "one number of epochs"
+        found.append(f"OPTIM.STEPSIZE must be {what} {beside}; multi_step takes several")
     if is_nesterov and not is_plain:
         found.append("OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0")
     return found
 
 
 def _missing(values: Values) -> list[str]:
-    """A sentence for each package or file that a key names and that is not there."""
+    """A sentence for each package or file that is missing, by the keys that name it."""
     found, backend, mode = [], values["MODEL.COMPILE"], values["TRAIN.WANDB"]
     if backend:
         import torch._dynamo
@@ -341,10 +295,8 @@ def _missing(values: Values) -> list[str]:
     if mode != "off":
         package = find_spec("wandb")
         if package is None or not package.origin:  # without: a mere folder of that name
-            found.append(
-                f"TRAIN.WANDB {mode} needs the package wandb, which is missing: "
-                "pip install -r requirements-wandb.txt"
-            )
+            advice = "pip install -r requirements-wandb.txt"
+            found.append(f"TRAIN.WANDB {mode} needs the package wandb, which is missing: {advice}")
     if (start := values["MODEL.INIT_WEIGHTS"]) and not Path(start).exists():
         found.append(f"MODEL.INIT_WEIGHTS {start} is neither a checkpoint nor the folder of a run")
     return found

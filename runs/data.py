@@ -1,10 +1,10 @@
-"""Pictures on their way to the model: cached, checked, prefetched; and what is fitted to them."""
+"""Pictures for the model: cached, checked, prefetched; and the pruner that is fitted to them."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
@@ -33,37 +33,27 @@ def upright(cfg: CfgNode) -> bool:
 
 
 def final_model(cfg: CfgNode, dataset: Any) -> str:
-    """TEST.FINAL_MODEL, but last_step where best_val has no pictures apart from the test's."""
+    """TEST.FINAL_MODEL, but last_step if best_val had no pictures apart from the test's."""
     test = {item.impath for item in dataset.test or ()}
     own_val = dataset.val and not any(item.impath in test for item in dataset.val)
     if cfg.TEST.FINAL_MODEL != "best_val" or own_val:
         return str(cfg.TEST.FINAL_MODEL)
-    logger.warning(
-        "%s has no validation split apart from its test pictures: "
-        "the last epoch is reported instead of the best",
-        cfg.DATASET.NAME,
-    )
+    lack = "no validation split apart from its test pictures"
+    instead = "the last epoch is reported instead of the best"
+    logger.warning("%s has %s: %s", cfg.DATASET.NAME, lack, instead)
     return "last_step"
 
 
 class CachedDataset(Dataset[dict[str, Any]]):
-    """Pictures that are decoded once and kept, 8 bits a channel.
-
-    `keep` is called before training, so worker processes that are forked later share the memory.
-    Pictures that do not fit into DATALOADER.CACHE_MB are read each time; pixels are equal.
+    """Pictures of which DATALOADER.CACHE_MB hold as many as fit, 8 bits a channel.
 
     An item has label, domain, impath, index and the transformed picture, img. A picture that
-    cannot be read is blank, and its item says why under `unreadable`. With
-    DATALOADER.SKIP_UNREADABLE the next readable picture replaces it in training, so that batches
-    keep their size.
+    cannot be read is blank, and its item has the reason under `unreadable`. In training, with
+    DATALOADER.SKIP_UNREADABLE, the next readable one replaces it, so batches keep their size.
     """
 
     def __init__(
-        self,
-        cfg: CfgNode,
-        data_source: Sequence[Any],
-        transform: Callable[[Any], Any] | None = None,
-        is_train: bool = False,
+        self, cfg: CfgNode, data_source: Any, transform: Any = None, is_train: bool = False
     ) -> None:
         self.cfg, self.data_source = cfg, data_source
         self.transform, self.is_train = transform, is_train
@@ -76,7 +66,7 @@ class CachedDataset(Dataset[dict[str, Any]]):
         return len(self.data_source)
 
     def keep(self) -> None:
-        """Decode pictures in order, as many as fit."""
+        """Decode pictures in order, as many as fit; workers that are forked later share them."""
         left, threads = self.cfg.DATALOADER.CACHE_MB * 2**20, self.cfg.DATALOADER.NUM_WORKERS
         if left <= 0 or self.kept:
             return
@@ -92,7 +82,7 @@ class CachedDataset(Dataset[dict[str, Any]]):
         logger.info("Keeping %d of %d training pictures in memory", len(self.kept), len(self))
 
     def read(self, idx: int) -> Any:
-        """The picture, from memory if it was kept; a blank one if it cannot be read."""
+        """The picture; a blank one if it cannot be read."""
         if idx in self.kept:
             return self.kept[idx]
         try:
@@ -119,20 +109,15 @@ class CachedDataset(Dataset[dict[str, Any]]):
 
     def _item(self, idx: int) -> dict[str, Any]:
         datum, picture = self.data_source[idx], self.read(idx)
-        return {
-            "label": datum.label,
-            "domain": datum.domain,
-            "impath": datum.impath,
-            "index": idx,
-            "img": picture if self.transform is None else self.transform(picture),
-        }
+        shown = picture if self.transform is None else self.transform(picture)
+        known = {"label": datum.label, "domain": datum.domain, "impath": datum.impath}
+        return known | {"index": idx, "img": shown}
 
 
 def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures; the state notes which those are, and which are turned.
+    """The batch without blank pictures; the state notes them, and the turned ones, by split.
 
-    Raises:
-        ValueError: a picture cannot be read and DATALOADER.SKIP_UNREADABLE is off.
+    Without DATALOADER.SKIP_UNREADABLE a blank picture is a ValueError.
     """
     if "turned" in batch:
         turned = batch["index"][batch["turned"]].tolist()
@@ -160,11 +145,7 @@ def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
 
 
 def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Images and labels on the device; others replace what could not be read.
-
-    Raises:
-        ValueError: as `readable`, or no picture can be read.
-    """
+    """Images and labels of a `readable` batch on the device; a ValueError if none is left."""
     batch = readable(cfg, state, batch, "train")
     if not len(batch["img"]):
         raise ValueError(f"{cfg.DATASET.NAME}: no training picture can be read.")
@@ -172,10 +153,7 @@ def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tupl
 
 
 def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-    """The same batches, read by a thread while the model works on those before; `depth` wait.
-
-    They are made without random numbers, which the model's thread may draw meanwhile.
-    """
+    """The same batches; a thread reads `depth` of them ahead, and must draw no random numbers."""
     iterator, done = iter(batches), object()
     with ThreadPoolExecutor(1) as pool:  # one thread: the order stays
         waiting = deque(pool.submit(next, iterator, done) for _ in range(depth))
@@ -185,7 +163,7 @@ def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
 
 
 def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every training picture once, prepared as at test, and its label; in batches of the test."""
+    """Every training picture once, and its label, with transforms and batch size of the test."""
     pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=False))
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
@@ -194,20 +172,19 @@ def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, T
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:
-    """Encode text in chunks, prune, compile, as the node MODEL says; returns the model."""
-    model.text.chunk = settings.TEXT_CHUNK
-    prune = settings.PRUNE
+    """Set up text chunks, pruning and compilation by the node MODEL; returns the model."""
+    model.text.chunk, prune = settings.TEXT_CHUNK, settings.PRUNE
     if prune.AT or prune.KEEP:
         width = require_vit(model.visual.visual).conv1.out_channels
-        schedule = {"at": tuple(prune.AT), "keep": tuple(prune.KEEP)}
-        model.prune(TokenPruner(**schedule, width=width, mix=prune.MIX))
+        at, keep = tuple(prune.AT), tuple(prune.KEEP)
+        model.prune(TokenPruner(at=at, keep=keep, width=width, mix=prune.MIX))
     if settings.COMPILE:
         model.visual.compile(backend=settings.COMPILE)
     return model
 
 
 def calibrate_pruner(cfg: CfgNode, state: RunState, model: nn.Module) -> None:
-    """Learn from training pictures, without labels, which patches the last block selects."""
+    """Fit an uncalibrated pruner to the training pictures, without their labels."""
     base: Any = model.tuner
     if base.pruner is None or base.pruner.calibrated:
         return

@@ -1,13 +1,13 @@
-"""Kept patches as pixels: where they lie, a picture that shows them, and a sheet for the logs."""
+"""Draw kept patches: their places in pixels, one marked picture, and a sheet for the logs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
-from dassl.data.datasets import Datum
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -22,23 +22,18 @@ def to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return pixels.clamp(0, 1).permute(0, 2, 3, 1)
 
 
-def one_a_class(items: Sequence[Datum], number: int) -> list[Datum]:
+def one_a_class(items: Sequence[Any], number: int) -> list[Any]:
     """The first item of each of `number` classes, evenly spread."""
-    first: dict[str, Datum] = {}
+    first: dict[str, Any] = {}
     for item in items:
         first.setdefault(item.classname, item)
-    names = list(first)
-    step = max(1, len(names) // number)
-    return [first[name] for name in names[::step][:number]]
+    return list(first.values())[:: max(1, len(first) // number)][:number]
 
 
 def boxes(kept: Sequence[int], side: int, grid: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, right and bottom of each kept patch, in pixels.
+    """Left, top, right and bottom of each kept patch, in pixels of a picture of `side` pixels.
 
-    Args:
-        kept: patches, counted from 0 row by row.
-        side: of the square picture, in pixels.
-        grid: patches in a row.
+    Patches are counted from 0, row by row, with `grid` of them in a row.
     """
     spans = list(pairwise(round(i * side / grid) for i in range(grid + 1)))
     places = [(spans[index % grid], spans[index // grid]) for index in kept]
@@ -54,7 +49,7 @@ def darken(pixels: np.ndarray, kept: Sequence[int], grid: int) -> np.ndarray:
 
 
 def mark_kept(picture: Image.Image, kept: Sequence[int], grid: int, level1: int) -> Image.Image:
-    """The picture, dark except in its kept patches; the colour of a frame is its level's."""
+    """The picture, dark except in its kept patches, which have frames in their level's colour."""
     shown = Image.fromarray(darken(np.asarray(picture), kept, grid).astype(np.uint8))
     drawing = ImageDraw.Draw(shown)
     for rank, (left, top, right, bottom) in enumerate(boxes(kept, picture.width, grid)):
@@ -66,18 +61,10 @@ def mark_kept(picture: Image.Image, kept: Sequence[int], grid: int, level1: int)
 def draw(
     pixels: Tensor, kept: Tensor, grid: int, level1: int, captions: Sequence[str], title: str
 ) -> np.ndarray:
-    """A row of pictures, the kept patches of each below it, then its caption.
+    """A row of pictures, the kept patches of each below it, then its caption; (height, width, 3).
 
-    Args:
-        pixels: (B, H, H, 3) in 0..1.
-        kept: (B, K) patches by rank.
-        grid: patches in a row of a picture.
-        level1: how many of the kept ones are level 1.
-        captions: one a picture; lines that are too long are cut.
-        title: above all.
-
-    Returns:
-        (height, width, 3), 8 bits.
+    `pixels` are (B, H, H, 3) in 0..1, `kept` (B, K) patches by rank, of which the first `level1`
+    are level 1. Lines of a caption that are too long are cut.
     """
     side = pixels.shape[1] * -(-SIDE // pixels.shape[1])
     lines = max(caption.count("\n") for caption in captions) + 1

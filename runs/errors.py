@@ -1,6 +1,6 @@
-"""Errors that a user can mend, each as one sentence: what happened, where, what to do.
+"""Errors that a user can correct, each as one sentence: what happened, where, what to do.
 
-Needs nothing but Python's own library, so that it speaks when an import fails.
+It imports Python's own library alone, so that it works when another import fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import traceback
 
 # Input, files, packages, memory, and a loss that diverged.
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError, FloatingPointError, MemoryError)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BATCHES = (
     "take smaller batches (DATALOADER.TRAIN_X.BATCH_SIZE, DATALOADER.TEST.BATCH_SIZE) or fewer "
     "prompts at a time (MODEL.TEXT_CHUNK)"
@@ -34,7 +33,17 @@ WORKER = (
     "a worker that reads pictures was killed, as where memory is short; lower "
     "DATALOADER.NUM_WORKERS (0: no workers)"
 )
-# Patterns of what torch and Python say, and what is meant; the first that is found counts.
+NO_SPACE = (
+    "no space left for {}; make room (TRAIN.KEEP_CHECKPOINTS keeps fewer) and give the same "
+    "command again: what was written before is whole"
+)
+NO_PERMISSION = "no permission for {}; change its owner or mode, or choose another folder"
+OF_A_PATH = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), NO_SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), NO_PERMISSION),
+    errno.EROFS: "{} lies on a read-only file system; choose another folder",
+}
+# Patterns of messages of torch and Python, and what they mean; the first that is found counts.
 PATTERNS = {
     r"out of memory\. Tried|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED": GPU,
     r"[Tt]oo many open files|items of ancdata": FILES,
@@ -47,7 +56,7 @@ NUMBERS = {errno.EMFILE: FILES, errno.ENFILE: FILES, errno.ENOMEM: HOST, errno.E
 
 
 def shortage(error: BaseException) -> str:
-    """What the machine is short of, and what to do; "" for an error of another kind."""
+    """What the machine lacks, and what to do; "" for an error of another kind."""
     if not isinstance(error, (RuntimeError, OSError, MemoryError, EOFError)):
         return ""
     if isinstance(error, OSError) and error.filename is None:
@@ -70,7 +79,7 @@ def _passes(error: BaseException, part: str) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """One sentence for an error that the user can mend; "" for another."""
+    """One sentence for an error that the user can correct; "" for another."""
     return shortage(error) or (sentence(error) if isinstance(error, USER_ERRORS) else "")
 
 
@@ -79,22 +88,9 @@ def sentence(error: BaseException) -> str:
     if short := shortage(error):
         return short
     if isinstance(error, OSError) and error.errno is not None:
-        return _of_the_system(error)
+        advice = OF_A_PATH.get(error.errno, f"{error.strerror}: {{}}")
+        return advice.format(error.filename or "a file")
     text = str(error)
     if "Original Traceback" in text:  # a loader passes on the error of its worker
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return " ".join(text.split())
-
-
-def _of_the_system(error: OSError) -> str:
-    where = error.filename or "a file"
-    if error.errno in FULL:
-        return (
-            f"no space left for {where}; make room (TRAIN.KEEP_CHECKPOINTS keeps fewer) and give "
-            "the same command again: what was written before is whole"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission for {where}; change its owner or mode, or choose another folder"
-    if error.errno == errno.EROFS:
-        return f"{where} lies on a read-only file system; choose another folder"
-    return f"{error.strerror}: {where}"

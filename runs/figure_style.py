@@ -1,10 +1,10 @@
-"""Save matplotlib figures: no screen needed, every text as it stands, fonts of many scripts."""
+"""Matplotlib figures without a screen: every text as it stands, in fonts of many scripts."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 __all__ = ["plt", "save"]
 
-# Asked in this order for what DejaVu Sans, which comes with matplotlib, does not have.
+# Used in this order for what DejaVu Sans, which comes with matplotlib, does not have.
 OTHER_FONTS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Source Han Sans"),
     *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC"),
@@ -29,9 +29,9 @@ OTHER_FONTS = (
     *("Arial Unicode MS", "FreeSans", "Unifont"),
 )
 FONTS = ["DejaVu Sans", *(name for name in OTHER_FONTS if name in fontManager.get_font_names())]
-# A dollar is a dollar, in a class name as in a file's.
+# Texts hold names of classes and files, in which a dollar is no formula.
 plt.rcParams.update({"font.family": FONTS, "text.parse_math": False, "text.usetex": False})
-warned_of: set[str] = set()  # characters
+warned_of: set[str] = set()  # characters, each once in a process
 
 
 def save(
@@ -43,11 +43,8 @@ def save(
 ) -> None:
     """Write a figure and close it; warn once of each character that no font has.
 
-    Args:
-        figure: its texts may hold anything; bytes of a name that are no UTF-8 are escaped.
-        target: file, or open file.
-        tight: lay the axes out within left, bottom, right, top, in 0..1.
-        options: of `Figure.savefig`; a format "svg" leaves the fonts to its readers.
+    Bytes in a text that are not UTF-8 are escaped; an svg leaves the fonts to its readers. `tight`
+    is left, bottom, right and top of the axes in 0..1, `options` are those of `Figure.savefig`.
     """
     is_drawn = options.get("format") != "svg"
     for text in figure.findobj(Text) if is_drawn else ():
@@ -57,26 +54,19 @@ def save(
         if tight is not None:
             figure.tight_layout(rect=tight)
         figure.savefig(target, **options)  # type: ignore[arg-type]
-    if is_drawn:
-        warn_of_missing(figure)
     plt.close(figure)
-
-
-@lru_cache(1)
-def drawable() -> frozenset[str]:
-    """Characters that one of the fonts has."""
-    charmaps = (get_font(findfont(name)).get_charmap() for name in FONTS)
-    return frozenset(chr(code) for charmap in charmaps for code in charmap)
-
-
-def warn_of_missing(figure: Figure) -> None:
-    """Name the characters of a figure that are drawn as boxes, each once in a process."""
     shown = {c for text in figure.findobj(Text) for c in text.get_text() if not c.isspace()}
-    missing = sorted(shown - drawable() - warned_of)
-    warned_of.update(missing)
-    if missing:
+    if is_drawn and (missing := sorted(shown - drawable() - warned_of)):
+        warned_of.update(missing)
         some = "".join(missing[:10]) + " ..." * (len(missing) > 10)
         sys.stderr.write(
             f"figures: no installed font has {some}, so boxes are drawn; "
             "the Noto fonts have them (fonts-noto-cjk and others)\n"
         )
+
+
+@cache
+def drawable() -> frozenset[str]:
+    """Characters that one of the fonts has."""
+    charmaps = (get_font(findfont(name)).get_charmap() for name in FONTS)
+    return frozenset(chr(code) for charmap in charmaps for code in charmap)

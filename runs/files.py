@@ -1,4 +1,4 @@
-"""The folder a run writes to: one run at a time, and every file whole or not there."""
+"""Lock the folder of a run, and write its files whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,30 +23,29 @@ UNFINISHED = ".unfinished-"  # in the name of a file that is being written
 _held: set[int] = set()  # handles of locked folders
 
 
-def _leave_to_parent() -> None:
-    """In a process that was forked: a worker that outlives the run does not keep its folder."""
+def _release_in_child() -> None:
+    """Close the handles in a forked process: a worker that outlives the run keeps no folder."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 @contextmanager
 def lock_folder(directory: str | Path) -> Iterator[None]:
-    """Make a folder, and keep other runs out of it until the block or the process ends.
+    """Make a folder, remove unfinished files in it, and lock it for the block.
 
-    Two things are locked: the file `.lock`, which names the process, and the folder itself, because
-    the file can be removed. Unfinished files of a killed run are removed.
-
-    Raises:
-        BlockingIOError: another run writes there.
-        OSError: the folder cannot be written to.
+    The file `.lock`, which names the process, and the folder are locked: files can be removed. A
+    BlockingIOError names the run that has locked them.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    with _naming(folder):
+    try:
         opened = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        error.filename = str(folder)
+        raise
     _held.add(handle := os.open(folder, os.O_RDONLY))
     try:
         with opened as file:
@@ -63,72 +62,49 @@ def lock_folder(directory: str | Path) -> Iterator[None]:
             os.close(handle)
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add a path to an error of the system, which for a failed write names none."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
 def _lock(folder: Path, file: TextIO, handle: int) -> None:
     """Lock the file and the folder, or name the run that has locked them."""
-    try:
-        # A lock of the process, not of the open file: workers that outlive it do not keep it.
-        fcntl.lockf(file, EXCLUSIVE)
-    except OSError as error:
-        file.seek(0)
-        _require_free(error, f"another run ({file.read().strip()}) is writing to {folder}")
-        logger.warning("%s gives no locks: see to it that no other run writes there", folder)
-        return
-    try:
-        fcntl.flock(handle, EXCLUSIVE)
-    except OSError as error:  # some file systems cannot lock folders
-        removed = f"though its file {LOCK} was removed"
-        _require_free(error, f"another run is writing to {folder}, {removed}")
-
-
-def _require_free(error: OSError, taken: str) -> None:
-    if error.errno in TAKEN:
-        raise BlockingIOError(f"{taken}; wait for its end, or choose another --output-dir")
+    file.seek(0)
+    named = f"another run ({file.read().strip()}) is writing to {folder}"
+    unnamed = f"another run is writing to {folder}, though its file {LOCK} was removed"
+    # lockf locks for the process, not for the open file: workers that outlive it do not keep it.
+    for lock, target, taken in ((fcntl.lockf, file, named), (fcntl.flock, handle, unnamed)):
+        try:
+            lock(target, EXCLUSIVE)
+        except OSError as error:
+            if error.errno in TAKEN:
+                advice = "wait for its end, or choose another --output-dir"
+                raise BlockingIOError(f"{taken}; {advice}") from None
+            if target is file:  # many file systems can lock files alone
+                warning = "%s gives no locks: see to it that no other run writes there"
+                logger.warning(warning, folder)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, even if the machine stops."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
-        with _naming(path):
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-            sync(path.parent)
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # that of a failed write names none
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
-    """Force the entries of a folder to the disk, where the file system can do so."""
+    """Force the entries of a folder to the disk, if the file system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def what_is_left(folder: Path, resume: str) -> str:
-    """A sentence for a stopped training: its last checkpoint, and what the same command does."""
-    kept = last_checkpoint(folder)
-    if kept is None:
-        begins = f"begins again from {resume}" if resume else "begins anew"
-        return f"no checkpoint was written to {folder}, so the same command {begins}"
-    epoch = kept.name.rpartition("-")[2]
-    which = f"the checkpoint of epoch {epoch}" if epoch.isdecimal() else "the best checkpoint"
-    return f"{which} is {kept}; the same command goes on from there"
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 PROJECT_LOGGERS = ("trainers", "models", "runs", "inference", "datasets")
 
@@ -28,6 +29,18 @@ def log_to_stdout(level: int) -> None:
     handler = logging.StreamHandler(sys.stdout)
     for name in PROJECT_LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
+        logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
-        logger.propagate = False
+
+
+@contextlib.contextmanager
+def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Hide messages below `level` of some loggers, or of the engine's if none is named."""
+    before = {(found := logging.getLogger(n)): found.level for n in names or ("dassl",)}
+    try:
+        for logger in before:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, own in before.items():
+            logger.setLevel(own)

@@ -1,10 +1,10 @@
-"""Children that end with their parent, SIGTERM as an interrupt, and a guard for one run a folder.
+"""End children with their parent, treat SIGTERM as Ctrl-C, and guard the folder of a run.
 
 Usage: python processes.py PARENT FOLDER [NEED ...] -- COMMAND ...
 
-The guard runs COMMAND unless FOLDER has its results. It holds a lock on FOLDER as long as COMMAND
-lives: a second attempt, on a machine that was given up too early, waits and then finds the results.
-The command ends with its parent (on Linux). Needs nothing but Python's own library.
+The guard runs COMMAND unless FOLDER has its results, and locks FOLDER until COMMAND ends. A second
+attempt, on another machine, waits and then finds the results. COMMAND ends with its parent (on
+Linux). Imports Python's own library alone.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def is_done(folder: Path, needs: Iterable[Path]) -> bool:
-    """Whether a run left results, made with what the runs that it needs have learned.
+    """Whether a run left results, made with the weights that the runs it needs have learned.
 
-    Results name that by a digest of the learned weights: an evaluation its training's, a student
-    its teacher's, too. Times of files do not count, because clocks differ.
+    Results hold a digest of the learned weights: an evaluation has its training's, a student its
+    teacher's, too. Times of files do not count, as clocks differ.
     """
     try:
         own, *others = (read_results(path) for path in (folder, *needs))
@@ -38,11 +38,7 @@ def is_done(folder: Path, needs: Iterable[Path]) -> bool:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What a run left in results.json; of a damaged one, nothing.
-
-    Raises:
-        FileNotFoundError: it left none.
-    """
+    """The content of results.json, which must be there; a damaged one is "learned: unknown"."""
     try:
         found = json.loads((folder / "results.json").read_text("utf-8", "replace"))
     except ValueError:
@@ -73,7 +69,7 @@ def end_with(parent: int) -> None:
 
 
 def bound() -> Callable[[], None]:
-    """For `preexec_fn`: the child ends with this process."""
+    """A `preexec_fn` that ends the child with this process."""
     return partial(end_with, os.getpid())
 
 
@@ -100,7 +96,7 @@ def exit_code_of(interrupt: KeyboardInterrupt) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the command."""
+    """Wait for the folder; then become the command, unless its results are there."""
     parent, folder, *rest = arguments
     cut = rest.index("--")
     needs, command = rest[:cut], rest[cut + 1 :]

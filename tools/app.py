@@ -24,8 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/app.py`
 from runs.files import last_checkpoint
+from runs.logs import quiet
 from runs.processes import bound
-from runs.quiet import quiet
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
 PROJECT = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
 from datasets.folder import Folder, holds_classes
 from runs.errors import USER_ERRORS
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.data.check import Finding, Pictures, Subject, check, examine, open_subject, some
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.dataset_names import benchmarks, find_name

@@ -34,7 +34,7 @@ from models.clip.fetch import digest_of
 from runs.checkpoint import find_checkpoint
 from runs.files import write_text
 from runs.identity import training_keys
-from runs.quiet import quiet
+from runs.logs import quiet
 from runs.record import git_revision, versions
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.run_arguments import add_run_arguments, read_class_list

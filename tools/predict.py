@@ -32,7 +32,7 @@ from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.data import prefetch
 from runs.errors import sentence
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.results.cells import csv_cell
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.shared.run_arguments import add_run_arguments, read_class_list

@@ -25,22 +25,16 @@ class BuildContext(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Keys under `TRAINER.<NODE>` that every trainer has: the upper-cased names of the fields.
-
-    Attributes:
-        TRAINING_ONLY: keys that a trained model does not depend on.
-        UNUSED: keys that nothing reads, kept because published configs hold them.
-    """
+    """Keys under `TRAINER.<NODE>` that every trainer has: the upper-cased names of the fields."""
 
     PREC: str = "fp16"
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
-    UNUSED: ClassVar[tuple[str, ...]] = ()
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()  # keys that a trained model does not depend on
+    UNUSED: ClassVar[tuple[str, ...]] = ()  # keys that nothing reads; published configs hold them
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong; subclasses add theirs."""
-        if self.PREC in PRECISIONS:
-            return []
-        return [f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"]
+        wrong = f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"
+        return [] if self.PREC in PRECISIONS else [wrong]
 
     def of_the_model(self) -> list[str]:
         """Keys that the predictions of a trained model depend on, beyond rounding."""
@@ -60,22 +54,18 @@ def add_settings(cfg: CfgNode, node: str, settings: type[Settings]) -> None:
 
 
 def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
-    """The settings of `TRAINER.<node>`, checked.
-
-    Raises:
-        ValueError: names every problem at once.
-    """
-    values: dict[str, Any] = {f.name: cfg.TRAINER[node][f.name.upper()] for f in fields(settings)}
-    found = settings(**values)
+    """The settings of `TRAINER.<node>`; a ValueError names every problem at once."""
+    values = cfg.TRAINER[node]
+    found = settings(**{f.name: values[f.name.upper()] for f in fields(settings)})
     if problems := found.problems():
         raise ValueError(f"TRAINER.{node}: " + "; ".join(problems))
     return found
 
 
 def log_unused_context(node: str, settings: Settings, learned: int | None) -> None:
-    """Log that CTX_INIT counts where N_CTX or CSC ask for another context.
+    """Log that CTX_INIT overrules N_CTX and CSC.
 
-    `learned` is the number of context vectors of the model; None where it learns no words.
+    `learned` is the number of context vectors of the model; None if it learns no words.
     """
     words, asked = getattr(settings, "CTX_INIT", ""), getattr(settings, "N_CTX", learned)
     class_specific = getattr(settings, "CSC", False)
@@ -97,13 +87,12 @@ def context_of_words(n_ctx: int, ctx_init: str) -> dict[str, Any]:
     All words of CTX_INIT stand in the prompt, and the first N_CTX of them are learned (MaPLe learns
     "a photo" of "a photo of a"). A context of more than 4 vectors starts at random.
     """
-    if not ctx_init:
-        return {"n_ctx": n_ctx}
-    if n_ctx <= MAX_WORDS:
+    if ctx_init and n_ctx <= MAX_WORDS:
         return {"ctx_init": ctx_init, "learned_words": n_ctx}
-    logger.warning(
-        "A context of %d vectors starts at random: words (CTX_INIT %r) start up to %d, as "
-        "published",
-        *(n_ctx, ctx_init, MAX_WORDS),
-    )
+    if ctx_init:
+        logger.warning(
+            "A context of %d vectors starts at random: words (CTX_INIT %r) start up to %d, as "
+            "published",
+            *(n_ctx, ctx_init, MAX_WORDS),
+        )
     return {"n_ctx": n_ctx}

@@ -202,7 +202,7 @@ SHORT_OF = [
 @pytest.mark.parametrize(("error", "said"), SHORT_OF, ids=lambda value: str(value)[:40])
 def test_what_the_machine_is_short_of_is_said_with_the_keys_that_help(error, said, capsys):
     assert errors.shortage(error) == said
-    assert train.report(error) == (1 if error is SHORT_OF[-2][0] else 2)
+    assert train.report(error, train.parse_args([])) == (1 if error is SHORT_OF[-2][0] else 2)
     assert capsys.readouterr().err.startswith(f"train.py: error: {said}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from runs.quiet import quiet
+from runs.logs import quiet
 from tools.results.figures import Picture, data_uri
 
 
