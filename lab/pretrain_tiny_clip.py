@@ -22,8 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/pretrain_tiny_clip.py`
 import torch
 
-from datasets.emoji_pictures import DOMAINS
-from datasets.emoji_sets import PICTURES_PER_CLASS, code_points
+from datasets.emoji_pictures import DOMAINS, PICTURES_PER_CLASS, code_points
 from lab.pretrain.captions import Captioner
 from lab.pretrain.evaluate import zero_shot_of
 from lab.pretrain.sources import fetch, load_sprites, read_concepts

@@ -13,7 +13,7 @@ from clip.model import CLIP
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from datasets.emoji_sets import SETS, class_names, draw_picture
+from datasets.emoji_pictures import SETS, class_names, draw_picture
 from lab.pretrain.compose import normalised
 
 CLASSES = 25  # of each half of a set

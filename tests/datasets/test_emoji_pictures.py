@@ -5,12 +5,16 @@ import pytest
 
 from datasets.emoji_pictures import (
     FEWEST_PATCHES,
+    SETS,
     Clutter,
+    class_names,
+    code_points,
+    draw_picture,
     patch_mask,
+    picture_rng,
     render_picture,
     sprite,
 )
-from datasets.emoji_sets import SETS, class_names, code_points, draw_picture, picture_rng
 
 CLEAN = Clutter(blobs=0, fragments=0, occlusion=0, noise=0, turn=0, hue=0)
 
