@@ -28,9 +28,6 @@ def read_class_names(path: Path) -> dict[str, str]:
 
     A line is "n01440764 tench", with a tab after a folder that has a space in its name. A line of
     one word is a folder that is named after its class.
-
-    Raises:
-        ValueError: a folder has two lines.
     """
     classes: dict[str, str] = {}
     for line in map(str.strip, read_text(path).splitlines()):

@@ -70,8 +70,7 @@ def ensure_dataset(
     replaced, never mixed. Of several processes one draws, and the others wait. Without `workers`
     each processor core draws.
 
-    Raises:
-        ValueError: there is other data in the folder, or its parent is a folder of pictures.
+    Raises ValueError where the folder holds other data, or its parent is a folder of pictures.
     """
     stamp = {
         "generator": GENERATOR,
@@ -142,10 +141,6 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _relative_path(split: str, class_name: str, index: int) -> str:
-    return f"{split}/{class_name.replace(' ', '_')}/{index:04d}.png"
-
-
 def _write(
     folder: Path,
     split_file: str,
@@ -165,16 +160,15 @@ def _write(
     try:
         drawn = pool.map(partial(_draw_class, folder / IMAGE_DIR, set_name, domain), jobs)
         title, console = f"Drawing {folder.name}", Console(stderr=True)
-        masks = list(track(drawn, title, total=len(jobs), console=console))
+        written = list(track(drawn, title, total=len(jobs), console=console))
     finally:
         pool.shutdown(cancel_futures=True)  # after an interruption nothing more is drawn
     splits: dict[str, list[list[Any]]] = {split: [] for split in per_class}
-    for split, name, count in jobs:
-        label = names.index(name)
-        splits[split] += [[_relative_path(split, name, i), label, name] for i in range(count)]
+    for (split, name, _), (paths, _) in zip(jobs, written, strict=True):
+        splits[split] += [[path, names.index(name), name] for path in paths]
     (folder / split_file).write_text(json.dumps(splits), encoding="utf-8")
-    paths = [entry[0] for entries in splits.values() for entry in entries]
-    np.savez_compressed(folder / MASK_FILE, paths=np.array(paths), packed=np.concatenate(masks))
+    all_paths, masks = (np.concatenate(part) for part in zip(*written, strict=True))
+    np.savez_compressed(folder / MASK_FILE, paths=all_paths, packed=masks)
 
 
 def _end_with_parent() -> None:
@@ -191,25 +185,24 @@ def _end_with_parent() -> None:
 
 def _draw_class(
     images: Path, set_name: str, domain: str, job: tuple[str, str, int]
-) -> UInt8[np.ndarray, "count 8"]:
-    """Write the pictures of one class of one split; return their masks, packed."""
-    (split, class_name, count), masks = job, []
-    for index in range(count):
+) -> tuple[list[str], UInt8[np.ndarray, "count 8"]]:
+    """Write the pictures of one class of one split; return their paths and masks, packed."""
+    split, class_name, count = job
+    folder = f"{split}/{class_name.replace(' ', '_')}"
+    (images / folder).mkdir(parents=True, exist_ok=True)
+    paths, masks = [f"{folder}/{index:04d}.png" for index in range(count)], []
+    for index, path in enumerate(paths):
         pixels, mask = draw_picture(set_name, domain, split, class_name, index)
-        path = images / _relative_path(split, class_name, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, compress_level=1)
+        Image.fromarray(pixels).save(images / path, compress_level=1)
         masks.append(np.packbits(mask))
-    return np.stack(masks)
+    return paths, np.stack(masks)
 
 
 @lru_cache(maxsize=8)
 def load_masks(folder: Path) -> dict[str, Mask]:
     """Return which patches (8 x 8, row by row) show the object, by path ("test/dog/0007.png").
 
-    Raises:
-        FileNotFoundError: the folder holds no masks.
-        ValueError: their file is damaged.
+    Raises FileNotFoundError without masks, ValueError where their file is damaged.
     """
     path = Path(folder) / MASK_FILE
     if not path.is_file():

@@ -24,11 +24,9 @@ from datasets.splits import SPLITS, Item, Splits, read_text
 
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
-WORDS = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}  # what folders and tables call a split
+# What folders and tables call a split.
+CALLED = {"train": "train training", "val": "val valid validation", "test": "test testing"}
+WORDS = {word: split for split, words in CALLED.items() for word in words.split()}
 
 BySplit = dict[str, list[Datum]]  # the class name of an item is its folder or label
 
@@ -47,11 +45,6 @@ class Folder(FewShotDataset):
     Classes are the folders that hold a picture (or the labels), sorted. A classnames.txt beside
     them gives other classes, order and names instead: "folder class name" a line, see
     `read_class_names`. Pictures are turned upright, unless INPUT.EXIF says otherwise.
-
-    Raises:
-        FileNotFoundError: ROOT is neither a folder nor a CSV file.
-        ValueError: no pictures, no test, a class that classnames.txt lacks, two folders for one
-            split, one folder with all the classes, or a malformed CSV row.
     """
 
     own_data = True
@@ -80,9 +73,11 @@ class Folder(FewShotDataset):
                 f"No pictures in {self.table or self.folder}; expected <class>/picture.jpg, or "
                 "train/, val/ and test/ with such folders."
             )
-        names = listed or _default_names(items)
+        keys = _keys(items)
+        order = int if all(key.isdecimal() for key in keys) else str  # 2 before 10
+        names = listed or {key: key for key in sorted(keys, key=order)}
         labels = {key: label for label, key in enumerate(names)}
-        if unknown := sorted(_keys(items) - labels.keys()):
+        if unknown := sorted(keys - labels.keys()):
             raise ValueError(
                 f"{self.folder / CLASS_LIST} lacks the class {unknown[0]!r}; add a line with it "
                 "and its name, a tab in between if it has a space."
@@ -145,19 +140,8 @@ def _keys(items: BySplit) -> set[str]:
     return {item.classname for found in items.values() for item in found}
 
 
-def _default_names(items: BySplit) -> dict[str, str]:
-    """Return the folders or labels as names, sorted; whole numbers by value."""
-    keys = _keys(items)
-    whole = all(key.isdecimal() for key in keys)  # 2 before 10
-    return {key: key for key in sorted(keys, key=int if whole else str)}
-
-
 def read_table(path: Path) -> BySplit:
-    """Read a CSV file of pictures.
-
-    Raises:
-        ValueError: the file is no CSV file, or the header or a line has another form.
-    """
+    """Read a CSV file of pictures."""
     items: BySplit = defaultdict(list)
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:

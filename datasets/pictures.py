@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -125,13 +125,10 @@ def folders_in(folder: Path) -> list[str]:
     return [name for name in names if not _is_foreign(folder / name)]
 
 
-def class_folders(folder: Path, named: Collection[str] = ()) -> list[str]:
-    """Return the names of the folders that hold a picture, sorted, and of those in `named`."""
-    return [
-        name
-        for name in folders_in(folder)
-        if name in named or any(map(_is_picture, _files(folder / name, deep=True)))
-    ]
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders that hold a picture, sorted."""
+    names = folders_in(folder)
+    return [name for name in names if any(map(_is_picture, _files(folder / name, deep=True)))]
 
 
 def what_is_left(reason: str, paths: Sequence[Path]) -> str:
@@ -156,21 +153,15 @@ def shown(text: object) -> str:
 def open_picture(
     source: str | Path | IO[bytes], upright: bool = False, mode: str = "RGB"
 ) -> Image.Image:
-    """Open and decode a picture; of an animation the first frame.
+    """Open and decode a picture, of an animation the first frame; turned by EXIF if `upright`.
 
     Where the EXIF data call for a turn, `info["turned"]` of the picture is "upright" if it was
     turned and "stored" if not, else "". A TIFF is always upright; so is a HEIC file, of which
     `info` says nothing.
 
-    Args:
-        source: a path, or an open file.
-        upright: turn it as its EXIF data say; otherwise it stays as it is stored.
-        mode: Pillow's name of the colours.
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, is of a format that is not read here, or has
-            more than `MAX_PIXELS` pixels.
+        ValueError: the file cannot be read as a picture, or has more than `MAX_PIXELS` pixels.
     """
     name = shown(source) if isinstance(source, str | Path) else "the picture"
     if isinstance(source, str | Path) and not Path(source).is_file():

@@ -45,30 +45,23 @@ class Splits(NamedTuple):
     class_names: Sequence[str] = ()  # by label; needed only where a class has no picture
 
     def names(self) -> list[str]:
-        """Return the class names by label, classes without a picture included.
-
-        Raises:
-            ValueError: a label below the largest has neither a picture nor a name.
-        """
+        """Return the class names by label; refuse a label that has neither picture nor name."""
         if self.class_names:
             return list(self.class_names)
         items = (*self.test, *self.val, *self.train)  # the last name of a label counts
         found = {item.label: item.classname for item in items}
-        for label in range(len(found)):
-            if label not in found:
-                raise ValueError(
-                    f"No picture has the label {label}, so its class has no name; "
-                    "labels must count from 0 without a gap."
-                )
+        if gaps := {*range(len(found))} - found.keys():
+            raise ValueError(
+                f"No picture has the label {min(gaps)}, so its class has no name; "
+                "labels must count from 0 without a gap."
+            )
         return [found[label] for label in sorted(found)]
 
 
 def read_text(path: Path) -> str:
     """Return the content of a user's text file, without a byte order mark, lines ended alike.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no text in UTF-8.
+    Raises FileNotFoundError, and ValueError for a file that is not in UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -88,12 +81,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file of a data set.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON.
-    """
+    """Return the content of a user's JSON file; raises as `read_text`, and where it is no JSON."""
     try:
         return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -124,8 +112,7 @@ def read_split(path: Path, image_folder: Path) -> Splits:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, lacks a split, has no training items, a malformed entry,
-            or too few class names.
+        ValueError: it has another form, no training items, or labels beyond its class names.
     """
     content = read_json(path)
     lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
@@ -159,13 +146,12 @@ def _warn_of_contradictions(splits: Splits, path: Path) -> None:
                 splits.names()[item.label],
             )
             break
-    for picture, count in Counter(item.impath for item in items).items():
-        if count > 1:
-            logger.warning(
-                "%s lists %s twice; a picture belongs in one split, once, so check the split",
-                *(path, picture),
-            )
-            break
+    counts = Counter(item.impath for item in items)
+    if twice := [picture for picture, count in counts.items() if count > 1]:
+        logger.warning(
+            "%s lists %s twice; a picture belongs in one split, once, so check the split",
+            *(path, twice[0]),
+        )
 
 
 def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> None:
@@ -199,11 +185,7 @@ def to_entries(items: Iterable[Datum], image_folder: Path) -> list[list[Any]]:
 
 
 def select_labels(labels: Iterable[int], subset: str) -> list[int]:
-    """Return the labels of a class subset: base is the first ceil(n/2) sorted labels, new the rest.
-
-    Raises:
-        ValueError: `subset` is none of all, base, new.
-    """
+    """Return the labels of a class subset: base is the first ceil(n/2) sorted, new the rest."""
     if subset not in CLASS_SUBSETS:
         raise ValueError(
             f"DATASET.SUBSAMPLE_CLASSES must be one of {', '.join(CLASS_SUBSETS)}; got {subset!r}."
