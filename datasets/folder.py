@@ -1,4 +1,4 @@
-"""Your own pictures: class folders, divided or not, or a CSV file; no code, no split file."""
+"""Class folders, and your own pictures: in class folders, divided or not, or in a CSV file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,10 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset
-from datasets.division import (
-    CLASS_LIST,
-    divide,
-    leave_out,
-    read_class_folders,
-    read_class_names,
-    require_pictures,
-)
 from datasets.pictures import class_folders, find, folders_in, shown
-from datasets.splits import SPLITS, Item, Splits, read_text
+from datasets.splits import SPLITS, Item, Splits, divide, read_text
 
+CLASS_LIST = "classnames.txt"
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
 # What folders and tables call a split.
@@ -29,6 +22,56 @@ CALLED = {"train": "train training", "val": "val valid validation", "test": "tes
 WORDS = {word: split for split, words in CALLED.items() for word in words.split()}
 
 BySplit = dict[str, list[Datum]]  # the class name of an item is its folder or label
+
+
+def read_class_names(path: Path) -> dict[str, str]:
+    """Return class name by folder, in the order of the file.
+
+    A line is "n01440764 tench", with a tab after a folder that has a space in its name. A line of
+    one word is a folder that is named after its class.
+    """
+    classes: dict[str, str] = {}
+    for line in map(str.strip, read_text(path).splitlines()):
+        folder, _, name = line.partition("\t" if "\t" in line else " ")
+        if folder in classes:
+            raise ValueError(f"{path} has two lines for the folder {folder}; remove one.")
+        if folder:
+            classes[folder] = name.strip() or folder
+    return classes
+
+
+def read_class_folders(
+    folder: Path, classes: dict[str, str], left_out: dict[str, list[Path]]
+) -> list[Datum]:
+    """Return the pictures of class folders, and add unused files to `left_out`.
+
+    Labels count `classes` (class name by folder), with pictures or without.
+    """
+    items: list[Datum] = []
+    labels = {name: label for label, name in enumerate(classes)}
+    for name in dict.fromkeys([*classes, *folders_in(folder)]):
+        pictures, others = find(folder / name)
+        if name in classes:
+            items += [Item(path, labels[name], classname=classes[name]) for path in pictures]
+        if name in classes or not pictures:
+            leave_out(left_out, "files of another kind", others)
+    leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
+    return items
+
+
+def leave_out(left_out: dict[str, list[Path]], why: str, paths: Iterable[Path]) -> None:
+    """Note unused files, each once."""
+    known = left_out.setdefault(why, [])
+    known.extend(sorted({*paths} - {*known}))
+
+
+def require_pictures(folder: Path, names: list[str], cure: str) -> None:
+    """Refuse a single class folder that has folders instead of pictures; `cure` is what to do."""
+    if len(names) == 1 and not find(folder / names[0], deep=False).pictures:
+        raise ValueError(
+            f"{folder} holds one folder, {names[0]}, with folders of pictures in it; if those are "
+            f"the classes, {cure}."
+        )
 
 
 @DATASET_REGISTRY.register()

@@ -1,12 +1,8 @@
 """ImageNet and its four variants: one folder for each class, named by classnames.txt.
 
 None of them has a validation split: `val` is empty, so that nothing can be chosen on the test
-pictures. Pictures are read in the order of their names. Upstream reads them in the file system's
-order, so its few-shot subsets of ImageNet differ from machine to machine; its list of pictures
-(preprocessed.pkl), where there is one, fixes the order.
-
-Labels count the lines of classnames.txt, for A and R those with a folder; a class whose folder is
-missing or empty keeps its place. For a part of ImageNet's classes, cut classnames.txt down.
+pictures. Labels count the lines of classnames.txt, for A and R those with a folder; a class whose
+folder is missing or empty keeps its place.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import CLASS_LIST, read_class_folders, read_class_names
+from datasets.folder import CLASS_LIST, read_class_folders, read_class_names
 from datasets.pictures import class_folders
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset

@@ -1,4 +1,4 @@
-"""Lists of pictures: read from and written to split files, cut down to base or new classes."""
+"""Lists of pictures: of split files, divided at random, cut down to base or new classes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import logging
 import math
 import os
+import random
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 CLASS_SUBSETS = ("all", "base", "new")
 SPLITS = ("train", "val", "test")
 ORIGIN = "origin"  # key of a split file that was made here; published files lack it
+SPLIT_SEED = 1
+SHARES = (0.5, 0.2)  # of train and val where nothing is divided; the test gets the rest
+VAL_SHARE = 0.2  # of train where only a test is set apart
 
 
 class Item(Datum):
@@ -182,6 +186,43 @@ def to_entries(items: Iterable[Datum], image_folder: Path) -> list[list[Any]]:
         [item.impath.removeprefix(prefix).replace(os.sep, "/"), item.label, item.classname]
         for item in items
     ]
+
+
+def _shuffled_classes(items: Iterable[Datum]) -> Iterator[list[Datum]]:
+    """Yield the items of each class, in the same order whatever the seed and the file system."""
+    classes = defaultdict(list)
+    for item in items:
+        classes[item.label].append(item)
+    generator = random.Random(SPLIT_SEED)
+    for members in classes.values():
+        generator.shuffle(members)
+        yield members
+
+
+def divide(items: Iterable[Datum]) -> Splits:
+    """Divide the items of each class at random: half for training, a fifth for validation.
+
+    A class of one picture is for training, of two for training and test.
+    """
+    splits = Splits([], [], [])
+    for members in _shuffled_classes(items):
+        total = len(members)
+        train = max(1, min(round(total * SHARES[0]), total - 2))
+        val = min(round(total * SHARES[1]), max(0, total - train - 1))
+        splits.train.extend(members[:train])
+        splits.val.extend(members[train : train + val])
+        splits.test.extend(members[train + val :])
+    return splits
+
+
+def hold_out(trainval: Iterable[Datum], test: list[Datum]) -> Splits:
+    """Set a fifth of each class's training items apart for validation, at random."""
+    splits = Splits([], [], test)
+    for members in _shuffled_classes(trainval):
+        count = round(len(members) * VAL_SHARE)
+        splits.val.extend(members[:count])
+        splits.train.extend(members[count:])
+    return splits
 
 
 def select_labels(labels: Iterable[int], subset: str) -> list[int]:

@@ -87,12 +87,12 @@ def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -
 
 def _require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
     """Refuse a subset with an item that is not among `items`, or with one item twice."""
-    left = Counter((item.impath, item.label, item.classname) for item in items)
-    for item in subset:
-        entry = (item.impath, item.label, item.classname)
-        if not left[entry]:
-            raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
-        left[entry] -= 1
+    drawn, known = (
+        Counter((item.impath, item.label, item.classname) for item in part)
+        for part in (subset, items)
+    )
+    for entry in drawn - known:
+        raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
 
 
 class _DatumUnpickler(pickle.Unpickler):
@@ -130,9 +130,7 @@ def _match(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]:
         return item.label, *item.impath.replace("\\", "/").rsplit("/", 2)[-2:]
 
     known = {key(item): item for item in items}
-    found = []
     for item in pickled:
         if not isinstance(item, Datum) or key(item) not in known:
             raise ValueError(f"{item!r} is not among the pictures of the split")
-        found.append(known[key(item)])
-    return found
+    return [known[key(item)] for item in pickled]
