@@ -19,7 +19,11 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-SETS = ("animals", "food", "travel", "objects", "wear", "faces", "nature")
+LISTED = json.loads(Path(__file__).with_name("emoji_classes.json").read_text(encoding="utf-8"))
+# Class name -> code point for each set, in the order of the labels; and for all sets together.
+CLASSES: dict[str, dict[str, str]] = {set_name: dict(pairs) for set_name, pairs in LISTED.items()}
+CODE_POINTS = {name: code for classes in CLASSES.values() for name, code in classes.items()}
+SETS = tuple(CLASSES)
 DOMAINS = ("colour", "lineart")  # lineart: dark outlines on white
 PICTURES_PER_CLASS = {"train": 80, "val": 16, "test": 100}  # train: 16 shots for 5 seeds
 SPRITE_SIZE = 64  # longer side of a drawing, pixels
@@ -223,22 +227,9 @@ def _paste(canvas: Canvas, layer: Layer) -> None:
     canvas += layer[..., :3]
 
 
-@cache
-def _table() -> dict[str, dict[str, str]]:
-    """Return class name -> code point for each set, in the order of the labels."""
-    text = Path(__file__).with_name("emoji_classes.json").read_text(encoding="utf-8")
-    return {set_name: dict(classes) for set_name, classes in json.loads(text).items()}
-
-
 def class_names(set_name: str) -> list[str]:
     """Return the names of a set's classes, by label."""
-    return list(_table()[set_name])
-
-
-@cache
-def code_points() -> dict[str, str]:
-    """Return the code point of every class of every set, by name."""
-    return {name: code for classes in _table().values() for name, code in classes.items()}
+    return list(CLASSES[set_name])
 
 
 def picture_rng(*key: str | int) -> Generator:
@@ -250,5 +241,5 @@ def picture_rng(*key: str | int) -> Generator:
 def draw_picture(set_name: str, domain: str, split: str, class_name: str, index: int) -> Picture:
     """Return picture `index` (from 0) of a class in a split ("train", ...), and its mask."""
     rng = picture_rng(set_name, domain, split, class_name, index)
-    others = tuple(code for name, code in code_points().items() if name != class_name)
-    return render_picture(code_points()[class_name], rng, domain=domain, others=others)
+    others = tuple(code for name, code in CODE_POINTS.items() if name != class_name)
+    return render_picture(CODE_POINTS[class_name], rng, domain=domain, others=others)
