@@ -35,20 +35,9 @@ class FewShotDataset(DatasetBase):
     one that makes its own pictures `prepare`. Both may use `self.folder` (ROOT/dataset_dir),
     `self.image_folder` and `self.split_path`.
 
-    Attributes:
-        left_out: unused files among the pictures, by the reason.
-        all_class_names: names of all classes by label, whatever subset a run has.
-        digest: 12 hexadecimal digits of all paths, labels and class names, and of the user's own
-            data the files' sizes, before shots are drawn and classes selected; the same wherever
-            the data set is stored.
-        own_name: DATASET.LABEL, or else the name of the class, of the user's own data of the root.
-        label: its name in results and tables: `own_name`, and six digits of the digest for the
-            user's own data without DATASET.LABEL.
-
     Raises:
         FileNotFoundError: the data set, its pictures or its split file are not where expected.
-        ValueError: the split file is malformed, there are no test pictures (of the selected
-            classes), or DATASET.SUBSAMPLE_CLASSES is unknown.
+        ValueError: the split file is malformed, or there are no test pictures.
     """
 
     dataset_dir = ""  # folder under DATASET.ROOT; the next four are below it
@@ -64,7 +53,7 @@ class FewShotDataset(DatasetBase):
     upright = False  # pictures are turned as their EXIF data say, where INPUT.EXIF is auto
 
     def __init__(self, cfg: Any) -> None:
-        self.left_out: dict[str, list[Path]] = {}
+        self.left_out: dict[str, list[Path]] = {}  # unused files by the reason
         self.folder = Path(cfg.DATASET.ROOT).expanduser().absolute() / self.dataset_dir
         self.image_folder = self.folder / self.image_dir
         self.split_path = self.folder / self.split_file
@@ -72,21 +61,19 @@ class FewShotDataset(DatasetBase):
         require_folder(self.folder, type(self).__name__)
         splits = self.read_splits()
         self._require_test(splits, f"in {self.folder}")
-        self.all_class_names = splits.names()
+        self.all_class_names = splits.names()  # by label, whatever subset a run has
         splits = splits._replace(class_names=self.all_class_names)
         self.digest = digest(splits, self.image_folder, with_sizes=self.own_data)
         given = cfg.DATASET.get("LABEL", "")
         self.own_name = given or self.default_name()
         suffix = f"-{self.digest[:6]}" if self.own_data and not given else ""
-        self.label = f"{self.own_name}{suffix}"
+        self.label = f"{self.own_name}{suffix}"  # its name in results and tables
         if cfg.DATASET.NUM_SHOTS >= 1:
             splits = self._few_shot(splits, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         subset = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
         splits = subsample_classes(splits, subset)
-        self._require_test(
-            splits,
-            f"of the classes that DATASET.SUBSAMPLE_CLASSES {subset} selects, in {self.folder}",
-        )
+        selected = f"of the classes that DATASET.SUBSAMPLE_CLASSES {subset} selects"
+        self._require_test(splits, f"{selected}, in {self.folder}")
         self.test_only = self.test_only or not splits.train
         train = splits.train or splits.test  # the engine needs training items
         super().__init__(train_x=train, val=splits.val or None, test=splits.test)
@@ -114,7 +101,7 @@ class FewShotDataset(DatasetBase):
                 logger.warning("%s: left out: %s", name, what_is_left(reason, paths))
 
     def default_name(self) -> str:
-        """Return `own_name` where no label is given."""
+        """Return the name of the data set where DATASET.LABEL gives none."""
         return type(self).__name__
 
     def prepare(self) -> None:
@@ -160,18 +147,16 @@ class FewShotDataset(DatasetBase):
     def _few_shot(self, splits: Splits, shots: int, seed: int) -> Splits:
         """Return the subset cached for these shots and this seed, or draw and cache it.
 
-        The draw depends on the split and the seed alone, and restores the global generator, so a
-        run is the same whether the subset was cached or not. A negative seed draws another subset
-        each time, never cached.
+        A negative seed draws another subset each time, never cached.
         """
         draw = partial(self._draw, splits, shots, seed)
         if seed < 0 or not self.subset_dir:
             return draw()
         cache = self.folder / self.subset_dir / f"shot_{shots}-seed_{seed}.json"
-        subset = cached_subset(cache, splits, self.image_folder, draw)
-        return splits._replace(train=subset.train, val=subset.val)
+        return cached_subset(cache, splits, self.image_folder, draw)
 
     def _draw(self, splits: Splits, shots: int, seed: int) -> Splits:
+        """Draw by the seed, and restore the global generator: a cached subset leaves it alone."""
         state = random.getstate()
         if seed >= 0:
             random.seed(seed)

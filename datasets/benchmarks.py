@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published
-from datasets.division import divide, hold_out, read_class_folders, require_pictures
+from datasets.folder import read_class_folders, require_pictures
 from datasets.mat_file import read_mat
 from datasets.pictures import class_folders, shown
-from datasets.splits import SPLITS, Item, Splits, read_json, read_text
+from datasets.splits import SPLITS, Item, Splits, divide, hold_out, read_json, read_text
 
 Classes = dict[Any, Any]  # label or name by what stands for the class in a list
 

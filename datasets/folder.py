@@ -1,4 +1,4 @@
-"""Your own pictures: class folders, divided or not, or a CSV file; no code, no split file."""
+"""Class folders, and your own pictures: in class folders, divided or not, or in a CSV file."""
 
 from __future__ import annotations
 
@@ -11,26 +11,67 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset
-from datasets.division import (
-    CLASS_LIST,
-    divide,
-    leave_out,
-    read_class_folders,
-    read_class_names,
-    require_pictures,
-)
 from datasets.pictures import class_folders, find, folders_in, shown
-from datasets.splits import SPLITS, Item, Splits, read_text
+from datasets.splits import SPLITS, Item, Splits, divide, read_text
 
+CLASS_LIST = "classnames.txt"
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
-WORDS = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}  # what folders and tables call a split
+# What folders and tables call a split.
+CALLED = {"train": "train training", "val": "val valid validation", "test": "test testing"}
+WORDS = {word: split for split, words in CALLED.items() for word in words.split()}
 
 BySplit = dict[str, list[Datum]]  # the class name of an item is its folder or label
+
+
+def read_class_names(path: Path) -> dict[str, str]:
+    """Return class name by folder, in the order of the file.
+
+    A line is "n01440764 tench", with a tab after a folder that has a space in its name. A line of
+    one word is a folder that is named after its class.
+    """
+    classes: dict[str, str] = {}
+    for line in map(str.strip, read_text(path).splitlines()):
+        folder, _, name = line.partition("\t" if "\t" in line else " ")
+        if folder in classes:
+            raise ValueError(f"{path} has two lines for the folder {folder}; remove one.")
+        if folder:
+            classes[folder] = name.strip() or folder
+    return classes
+
+
+def read_class_folders(
+    folder: Path, classes: dict[str, str], left_out: dict[str, list[Path]]
+) -> list[Datum]:
+    """Return the pictures of class folders, and add unused files to `left_out`.
+
+    Labels count `classes` (class name by folder), with pictures or without.
+    """
+    items: list[Datum] = []
+    labels = {name: label for label, name in enumerate(classes)}
+    for name in dict.fromkeys([*classes, *folders_in(folder)]):
+        pictures, others = find(folder / name)
+        if name in classes:
+            items += [Item(path, labels[name], classname=classes[name]) for path in pictures]
+        if name in classes or not pictures:
+            leave_out(left_out, "files of another kind", others)
+    leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
+    return items
+
+
+def leave_out(left_out: dict[str, list[Path]], why: str, paths: Iterable[Path]) -> None:
+    """Note unused files, each once."""
+    known = left_out.setdefault(why, [])
+    known.extend(sorted({*paths} - {*known}))
+
+
+def require_pictures(folder: Path, names: list[str], cure: str) -> None:
+    """Refuse a single class folder that has folders instead of pictures; `cure` is what to do."""
+    if len(names) == 1 and not find(folder / names[0], deep=False).pictures:
+        raise ValueError(
+            f"{folder} holds one folder, {names[0]}, with folders of pictures in it; if those are "
+            f"the classes, {cure}."
+        )
 
 
 @DATASET_REGISTRY.register()
@@ -47,11 +88,6 @@ class Folder(FewShotDataset):
     Classes are the folders that hold a picture (or the labels), sorted. A classnames.txt beside
     them gives other classes, order and names instead: "folder class name" a line, see
     `read_class_names`. Pictures are turned upright, unless INPUT.EXIF says otherwise.
-
-    Raises:
-        FileNotFoundError: ROOT is neither a folder nor a CSV file.
-        ValueError: no pictures, no test, a class that classnames.txt lacks, two folders for one
-            split, one folder with all the classes, or a malformed CSV row.
     """
 
     own_data = True
@@ -80,9 +116,11 @@ class Folder(FewShotDataset):
                 f"No pictures in {self.table or self.folder}; expected <class>/picture.jpg, or "
                 "train/, val/ and test/ with such folders."
             )
-        names = listed or _default_names(items)
+        keys = _keys(items)
+        order = int if all(key.isdecimal() for key in keys) else str  # 2 before 10
+        names = listed or {key: key for key in sorted(keys, key=order)}
         labels = {key: label for label, key in enumerate(names)}
-        if unknown := sorted(_keys(items) - labels.keys()):
+        if unknown := sorted(keys - labels.keys()):
             raise ValueError(
                 f"{self.folder / CLASS_LIST} lacks the class {unknown[0]!r}; add a line with it "
                 "and its name, a tab in between if it has a space."
@@ -145,19 +183,8 @@ def _keys(items: BySplit) -> set[str]:
     return {item.classname for found in items.values() for item in found}
 
 
-def _default_names(items: BySplit) -> dict[str, str]:
-    """Return the folders or labels as names, sorted; whole numbers by value."""
-    keys = _keys(items)
-    whole = all(key.isdecimal() for key in keys)  # 2 before 10
-    return {key: key for key in sorted(keys, key=int if whole else str)}
-
-
 def read_table(path: Path) -> BySplit:
-    """Read a CSV file of pictures.
-
-    Raises:
-        ValueError: the file is no CSV file, or the header or a line has another form.
-    """
+    """Read a CSV file of pictures."""
     items: BySplit = defaultdict(list)
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
     try:

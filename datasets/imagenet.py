@@ -1,12 +1,8 @@
 """ImageNet and its four variants: one folder for each class, named by classnames.txt.
 
 None of them has a validation split: `val` is empty, so that nothing can be chosen on the test
-pictures. Pictures are read in the order of their names. Upstream reads them in the file system's
-order, so its few-shot subsets of ImageNet differ from machine to machine; its list of pictures
-(preprocessed.pkl), where there is one, fixes the order.
-
-Labels count the lines of classnames.txt, for A and R those with a folder; a class whose folder is
-missing or empty keeps its place. For a part of ImageNet's classes, cut classnames.txt down.
+pictures. Labels count the lines of classnames.txt, for A and R those with a folder; a class whose
+folder is missing or empty keeps its place.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder
-from datasets.division import CLASS_LIST, read_class_folders, read_class_names
+from datasets.folder import CLASS_LIST, read_class_folders, read_class_names
 from datasets.pictures import class_folders
 from datasets.splits import Splits
 from datasets.subsets import read_pickled_subset
@@ -42,18 +38,10 @@ class ImageNet(FewShotDataset):
         return splits
 
     def read_pictures(self, part: str, classes: dict[str, str]) -> list[Datum]:
-        """Return the pictures in the class folders of `image_folder`/`part`.
-
-        Labels count `classes` (class name by folder), with pictures or without.
-
-        Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: a folder has no class, or pictures lie outside class folders only.
-        """
+        """Return the pictures in the class folders of `image_folder`/`part`."""
         folder = self.image_folder / part
-        require_folder(folder, "ImageNet or a variant")
-        unknown = [name for name in class_folders(folder) if name not in classes]
-        if unknown:
+        require_folder(folder, type(self).__name__)
+        if unknown := [name for name in class_folders(folder) if name not in classes]:
             raise ValueError(
                 f"{folder} holds the folder {unknown[0]}, which {CLASS_LIST} does not name; remove "
                 "the folder, or add a line with it and its class name."
@@ -73,20 +61,18 @@ class ImageNetVariant(ImageNet):
 
     test_only = True
     with_folder = False  # only the classes with a folder count
+    numbered = False  # a folder is named by the line of its class, from 0
 
     def read_raw(self) -> Splits:
         """Return all pictures as the test; as training items they name the classes."""
-        classes = self.read_classes()
+        classes = read_class_names(self.folder / CLASS_LIST)
+        if self.numbered:
+            classes = {str(line): name for line, name in enumerate(classes.values())}
         if self.with_folder:
-            require_folder(self.image_folder, type(self).__name__)
-            there = set(class_folders(self.image_folder, classes))
-            classes = {folder: name for folder, name in classes.items() if folder in there}
+            there = [folder for folder in classes if (self.image_folder / folder).is_dir()]
+            classes = {folder: classes[folder] for folder in there}
         items = self.read_pictures("", classes)
         return Splits(items, [], items, list(classes.values()))
-
-    def read_classes(self) -> dict[str, str]:
-        """Return class name by folder."""
-        return read_class_names(self.folder / CLASS_LIST)
 
 
 @DATASET_REGISTRY.register()
@@ -126,7 +112,4 @@ class ImageNetV2(ImageNetVariant):
     image_dir = "imagenetv2-matched-frequency-format-val"
     published = Published(classes=1000, train=0, val=0, test=10_000)
     labels_by_folder = False  # "10" comes before "2"
-
-    def read_classes(self) -> dict[str, str]:
-        """Return class name by folder: the line number in classnames.txt, from 0."""
-        return {str(label): name for label, name in enumerate(super().read_classes().values())}
+    numbered = True

@@ -17,19 +17,9 @@ SECONDS, BYTES = 120, 8 * 2**30  # limits of the reader
 
 
 def read_mat(path: Path, variable: str, kind: Kind | Mapping[str, Kind]) -> list[Any]:
-    """Return the entries of a variable of a MATLAB file.
+    """Return the entries of a variable of a MATLAB file; entries with fields as dictionaries.
 
-    Args:
-        path: the file.
-        variable: its name.
-        kind: of each entry, or of the fields of each entry.
-
-    Returns:
-        Numbers or texts, or for entries with fields a dictionary each.
-
-    Raises:
-        ValueError: the file is no MATLAB file, is damaged, lacks the variable, or holds something
-            else in it.
+    `kind` is that of each entry, or of its fields. Raises ValueError where anything is amiss.
     """
     command = [sys.executable, __file__, str(path), variable]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

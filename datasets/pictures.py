@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -76,22 +76,22 @@ def find(folder: Path, *, deep: bool = True) -> Found:
     Hidden files, system folders and output folders of runs do not count. Links are followed, but a
     folder that is reached twice is read once.
     """
-    found = Found([], [])
-    for path in _files(folder, deep) if folder.is_dir() else ():
-        (found.pictures if _is_picture(path) else found.others).append(path)
-    return found
+    paths = list(_files(folder, deep)) if folder.is_dir() else []
+    pictures = [path for path in paths if _is_picture(path)]
+    return Found(pictures, [path for path in paths if not _is_picture(path)])
 
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _files(folder: Path, deep: bool, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+def _files(folder: Path, deep: bool, seen: set[Path] | None = None) -> Iterator[Path]:
     if seen is None:  # a link to a folder above would bring the pictures of other classes
-        seen = {_number(parent) for parent in folder.absolute().parents}
-    if _number(folder) in seen:
+        seen = {parent.resolve() for parent in folder.absolute().parents}
+    real = folder.resolve()
+    if real in seen:
         return
-    seen.add(_number(folder))
+    seen.add(real)
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
@@ -101,11 +101,6 @@ def _files(folder: Path, deep: bool, seen: set[tuple[int, int]] | None = None) -
                 yield from _files(path, deep, seen)
         elif not entry.name.startswith(".") and entry.name.lower() not in SYSTEM_FILES:
             yield path
-
-
-def _number(folder: Path) -> tuple[int, int]:
-    state = folder.stat()
-    return state.st_dev, state.st_ino
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -125,13 +120,10 @@ def folders_in(folder: Path) -> list[str]:
     return [name for name in names if not _is_foreign(folder / name)]
 
 
-def class_folders(folder: Path, named: Collection[str] = ()) -> list[str]:
-    """Return the names of the folders that hold a picture, sorted, and of those in `named`."""
-    return [
-        name
-        for name in folders_in(folder)
-        if name in named or any(map(_is_picture, _files(folder / name, deep=True)))
-    ]
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders that hold a picture, sorted."""
+    names = folders_in(folder)
+    return [name for name in names if any(map(_is_picture, _files(folder / name, deep=True)))]
 
 
 def what_is_left(reason: str, paths: Sequence[Path]) -> str:
@@ -156,21 +148,15 @@ def shown(text: object) -> str:
 def open_picture(
     source: str | Path | IO[bytes], upright: bool = False, mode: str = "RGB"
 ) -> Image.Image:
-    """Open and decode a picture; of an animation the first frame.
+    """Open and decode a picture, of an animation the first frame; turned by EXIF if `upright`.
 
     Where the EXIF data call for a turn, `info["turned"]` of the picture is "upright" if it was
     turned and "stored" if not, else "". A TIFF is always upright; so is a HEIC file, of which
     `info` says nothing.
 
-    Args:
-        source: a path, or an open file.
-        upright: turn it as its EXIF data say; otherwise it stays as it is stored.
-        mode: Pillow's name of the colours.
-
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, is damaged, is of a format that is not read here, or has
-            more than `MAX_PIXELS` pixels.
+        ValueError: the file cannot be read as a picture, or has more than `MAX_PIXELS` pixels.
     """
     name = shown(source) if isinstance(source, str | Path) else "the picture"
     if isinstance(source, str | Path) and not Path(source).is_file():
@@ -183,11 +169,10 @@ def open_picture(
             left = _orientation(image)  # of a TIFF nothing: Pillow has turned it
             picture = _eight_bits(image)
             picture = picture if picture.mode == mode else picture.convert(mode)
-    except UnidentifiedImageError as error:
-        what = "it is of no format that is read here, or it is damaged"
-        raise ValueError(f"{name} cannot be read as a picture: {what}") from error
     except Exception as error:  # a decoder that is fed with broken bytes may raise anything
         what = shown(str(error) or type(error).__name__)
+        if isinstance(error, UnidentifiedImageError):
+            what = "it is of no format that is read here, or it is damaged"
         raise ValueError(f"{name} cannot be read as a picture: {what}") from error
     if upright and left in TURNS:
         picture = picture.transpose(TURNS[left])

@@ -1,4 +1,4 @@
-"""Lists of pictures: read from and written to split files, cut down to base or new classes."""
+"""Lists of pictures: of split files, divided at random, cut down to base or new classes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import logging
 import math
 import os
+import random
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 CLASS_SUBSETS = ("all", "base", "new")
 SPLITS = ("train", "val", "test")
 ORIGIN = "origin"  # key of a split file that was made here; published files lack it
+SPLIT_SEED = 1
+SHARES = (0.5, 0.2)  # of train and val where nothing is divided; the test gets the rest
+VAL_SHARE = 0.2  # of train where only a test is set apart
 
 
 class Item(Datum):
@@ -45,30 +49,23 @@ class Splits(NamedTuple):
     class_names: Sequence[str] = ()  # by label; needed only where a class has no picture
 
     def names(self) -> list[str]:
-        """Return the class names by label, classes without a picture included.
-
-        Raises:
-            ValueError: a label below the largest has neither a picture nor a name.
-        """
+        """Return the class names by label; refuse a label that has neither picture nor name."""
         if self.class_names:
             return list(self.class_names)
         items = (*self.test, *self.val, *self.train)  # the last name of a label counts
         found = {item.label: item.classname for item in items}
-        for label in range(len(found)):
-            if label not in found:
-                raise ValueError(
-                    f"No picture has the label {label}, so its class has no name; "
-                    "labels must count from 0 without a gap."
-                )
+        if gaps := {*range(len(found))} - found.keys():
+            raise ValueError(
+                f"No picture has the label {min(gaps)}, so its class has no name; "
+                "labels must count from 0 without a gap."
+            )
         return [found[label] for label in sorted(found)]
 
 
 def read_text(path: Path) -> str:
     """Return the content of a user's text file, without a byte order mark, lines ended alike.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no text in UTF-8.
+    Raises FileNotFoundError, and ValueError for a file that is not in UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -88,12 +85,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file of a data set.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON.
-    """
+    """Return the content of a user's JSON file; raises as `read_text`, and where it is no JSON."""
     try:
         return json.loads(read_text(path))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -124,8 +116,7 @@ def read_split(path: Path, image_folder: Path) -> Splits:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no JSON, lacks a split, has no training items, a malformed entry,
-            or too few class names.
+        ValueError: it has another form, no training items, or labels beyond its class names.
     """
     content = read_json(path)
     lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []
@@ -159,13 +150,12 @@ def _warn_of_contradictions(splits: Splits, path: Path) -> None:
                 splits.names()[item.label],
             )
             break
-    for picture, count in Counter(item.impath for item in items).items():
-        if count > 1:
-            logger.warning(
-                "%s lists %s twice; a picture belongs in one split, once, so check the split",
-                *(path, picture),
-            )
-            break
+    counts = Counter(item.impath for item in items)
+    if twice := [picture for picture, count in counts.items() if count > 1]:
+        logger.warning(
+            "%s lists %s twice; a picture belongs in one split, once, so check the split",
+            *(path, twice[0]),
+        )
 
 
 def write_split(path: Path, splits: Splits, image_folder: Path, origin: str) -> None:
@@ -198,12 +188,45 @@ def to_entries(items: Iterable[Datum], image_folder: Path) -> list[list[Any]]:
     ]
 
 
-def select_labels(labels: Iterable[int], subset: str) -> list[int]:
-    """Return the labels of a class subset: base is the first ceil(n/2) sorted labels, new the rest.
+def _shuffled_classes(items: Iterable[Datum]) -> Iterator[list[Datum]]:
+    """Yield the items of each class, in the same order whatever the seed and the file system."""
+    classes = defaultdict(list)
+    for item in items:
+        classes[item.label].append(item)
+    generator = random.Random(SPLIT_SEED)
+    for members in classes.values():
+        generator.shuffle(members)
+        yield members
 
-    Raises:
-        ValueError: `subset` is none of all, base, new.
+
+def divide(items: Iterable[Datum]) -> Splits:
+    """Divide the items of each class at random: half for training, a fifth for validation.
+
+    A class of one picture is for training, of two for training and test.
     """
+    splits = Splits([], [], [])
+    for members in _shuffled_classes(items):
+        total = len(members)
+        train = max(1, min(round(total * SHARES[0]), total - 2))
+        val = min(round(total * SHARES[1]), max(0, total - train - 1))
+        splits.train.extend(members[:train])
+        splits.val.extend(members[train : train + val])
+        splits.test.extend(members[train + val :])
+    return splits
+
+
+def hold_out(trainval: Iterable[Datum], test: list[Datum]) -> Splits:
+    """Set a fifth of each class's training items apart for validation, at random."""
+    splits = Splits([], [], test)
+    for members in _shuffled_classes(trainval):
+        count = round(len(members) * VAL_SHARE)
+        splits.val.extend(members[:count])
+        splits.train.extend(members[count:])
+    return splits
+
+
+def select_labels(labels: Iterable[int], subset: str) -> list[int]:
+    """Return the labels of a class subset: base is the first ceil(n/2) sorted, new the rest."""
     if subset not in CLASS_SUBSETS:
         raise ValueError(
             f"DATASET.SUBSAMPLE_CLASSES must be one of {', '.join(CLASS_SUBSETS)}; got {subset!r}."

@@ -26,11 +26,8 @@ def fingerprint(splits: Splits, image_folder: Path) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
 
-def digest(splits: Splits, image_folder: Path, *, with_sizes: bool = False) -> str:
-    """Return 12 hexadecimal digits of all paths below `image_folder`, labels and class names.
-
-    `with_sizes` includes the sizes of the files.
-    """
+def digest(splits: Splits, image_folder: Path, *, with_sizes: bool) -> str:
+    """Return 12 hexadecimal digits of all paths, labels and class names, and the files' sizes."""
     parts = [fingerprint(splits, image_folder), to_entries(splits.test, image_folder)]
     items = (*splits.train, *splits.val, *splits.test) if with_sizes else ()
     content = json.dumps([*parts, splits.names(), *map(_size, items)])
@@ -46,8 +43,7 @@ def _size(item: Datum) -> int:
 def picture_digest(items: Iterable[Datum]) -> str:
     """Return 12 hexadecimal digits of the content of pictures, in their order.
 
-    Of more than MAX_READ bytes only the sizes count. Folders and times do not count, so a copy has
-    the same digest. A missing picture counts as an empty one.
+    Of more than MAX_READ bytes only the sizes count; a missing picture counts as an empty one.
     """
     items = list(items)
     sizes = [_size(item) for item in items]
@@ -62,17 +58,14 @@ def picture_digest(items: Iterable[Datum]) -> str:
 def cached_subset(
     cache: Path, splits: Splits, image_folder: Path, draw: Callable[[], Splits]
 ) -> Splits:
-    """Return the few-shot subset in a file, or draw and cache it.
-
-    One that upstream has cached, as a pickle, is preferred.
-    """
+    """Return the few-shot subset that upstream cached, or that we cached, or draw and cache it."""
     origin = fingerprint(splits, image_folder)
     stored = _read_subset(cache, image_folder, origin, splits)
     subset = read_pickled_subset(cache.with_suffix(".pkl"), splits) or stored or draw()
     if subset is not stored:
         train, val = (to_entries(items, image_folder) for items in (subset.train, subset.val))
         write_json(cache, {"drawn_from": origin, "train": train, "val": val})
-    return subset
+    return splits._replace(train=subset.train, val=subset.val)
 
 
 def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -> Splits | None:
@@ -83,8 +76,7 @@ def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -
         content = json.loads(cache.read_text(encoding="utf-8"))
         if content["drawn_from"] != origin:
             raise ValueError("the split has changed since it was drawn")
-        train = parse_entries(content["train"], image_folder, cache)
-        val = parse_entries(content["val"], image_folder, cache)
+        train, val = (parse_entries(content[s], image_folder, cache) for s in ("train", "val"))
         _require_drawn_from(train, splits.train)
         _require_drawn_from(val, splits.val)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -95,19 +87,18 @@ def _read_subset(cache: Path, image_folder: Path, origin: str, splits: Splits) -
 
 def _require_drawn_from(subset: Iterable[Datum], items: Iterable[Datum]) -> None:
     """Refuse a subset with an item that is not among `items`, or with one item twice."""
-    left = Counter((item.impath, item.label, item.classname) for item in items)
-    for item in subset:
-        entry = (item.impath, item.label, item.classname)
-        if not left[entry]:
-            raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
-        left[entry] -= 1
+    drawn, known = (
+        Counter((item.impath, item.label, item.classname) for item in part)
+        for part in (subset, items)
+    )
+    for entry in drawn - known:
+        raise ValueError(f"{list(entry)} is not in the split, or is listed twice")
 
 
 class _DatumUnpickler(pickle.Unpickler):
     """Reads `Datum` and plain containers; a pickle that names anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return `Datum`, by upstream's name of it."""
         if (module, name) == ("dassl.data.datasets.base_dataset", "Datum"):
             return Datum
         raise pickle.UnpicklingError(f"it names {module}.{name}, which may run code")
@@ -118,9 +109,7 @@ def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
 
     Its paths are absolute, often of another machine. Each stands for the picture of the split with
     the same class folder, file name and label.
-
-    Returns:
-        None where there is no such file, or it does not fit this data set.
+    Returns None where there is no such file, or it does not fit this data set.
     """
     if not cache.is_file():
         return None
@@ -137,15 +126,11 @@ def read_pickled_subset(cache: Path, splits: Splits) -> Splits | None:
 
 
 def _match(pickled: Iterable[Datum], items: Iterable[Datum]) -> list[Datum]:
-    """Return the items with the label, class folder and file name of the pickled ones."""
-
     def key(item: Datum) -> tuple[Any, ...]:
         return item.label, *item.impath.replace("\\", "/").rsplit("/", 2)[-2:]
 
     known = {key(item): item for item in items}
-    found = []
     for item in pickled:
         if not isinstance(item, Datum) or key(item) not in known:
             raise ValueError(f"{item!r} is not among the pictures of the split")
-        found.append(known[key(item)])
-    return found
+    return [known[key(item)] for item in pickled]

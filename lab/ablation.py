@@ -66,11 +66,7 @@ def folder(output: Path, variant: str) -> Path:
 
 
 def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None:
-    """One pair of runs.
-
-    Raises:
-        ChildProcessError: it failed.
-    """
+    """One pair of runs; raises ChildProcessError where it fails."""
     command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
     output = str(folder(args.output, variant).absolute())
     environment = os.environ | {"OUTPUT": output, "OPTS": options(variant)}

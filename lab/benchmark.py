@@ -33,9 +33,9 @@ import pandas as pd
 from rich.console import Console
 
 from lab.bench.arguments import parse_arguments
+from lab.bench.clock import REPORT
 from lab.bench.commands import measure, quick, require_device
 from lab.bench.plots import write_plots
-from lab.bench.progress import REPORT
 from lab.bench.rows import append_rows, read_rows
 from lab.bench.tables import newest, to_rich, write_markdown
 from tools.shared.command_line import reports_user_errors

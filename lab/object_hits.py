@@ -26,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/object_hits.py`
 import datasets  # noqa: F401  (registers the data sets)
-from datasets.emoji_files import load_masks
+from datasets.emoji import load_masks
 from lab.validate import batches
 from models.spotlighter.model import SpotlightedOutput
 from runs.config import read_run_config

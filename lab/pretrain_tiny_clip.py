@@ -22,8 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/pretrain_tiny_clip.py`
 import torch
 
-from datasets.emoji_pictures import DOMAINS
-from datasets.emoji_sets import PICTURES_PER_CLASS, code_points
+from datasets.emoji_pictures import CODE_POINTS, DOMAINS, PICTURES_PER_CLASS
 from lab.pretrain.captions import Captioner
 from lab.pretrain.evaluate import zero_shot_of
 from lab.pretrain.sources import fetch, load_sprites, read_concepts
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fetch(packages)
     concepts = read_concepts(packages)
     sprites = load_sprites(packages, concepts, args.folder / "sprites.pt")
-    names = {code_point: name for name, code_point in code_points().items()}
+    names = {code_point: name for name, code_point in CODE_POINTS.items()}
     weights = [BENCHMARK_WEIGHT if concept.code_point in names else 1.0 for concept in concepts]
     settings = Settings(
         minutes=args.minutes,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/schedules.py`
-from datasets.emoji_sets import SETS, class_names
+from datasets.emoji_pictures import SETS, class_names
 from lab.bench.backbones import Schedule, parse_schedule
 from lab.pretrain.compose import normalised
 from lab.pretrain.evaluate import CLASSES, HALVES, TEMPLATE, draw

@@ -57,11 +57,9 @@ def name_of(dataset: str, root: str) -> str:
 
 def read_rows(path: Path) -> pd.DataFrame:
     """The rows that were found so far."""
-    return (
-        pd.read_csv(path, keep_default_na=False)
-        if path.exists()
-        else pd.DataFrame([], None, COLUMNS)
-    )
+    if path.exists():
+        return pd.read_csv(path, keep_default_na=False)
+    return pd.DataFrame(columns=COLUMNS)
 
 
 def search(args: argparse.Namespace) -> pd.DataFrame:

@@ -132,7 +132,7 @@ def test_every_tool_says_what_the_machine_is_short_of():
             assert "\n@reports_user_errors\ndef main(" in text, path
 
 
-OWN_TEXTS = {"pictures.py", "emoji_sets.py", "emoji_files.py", "subsets.py"}  # no lists of users
+OWN_TEXTS = {"pictures.py", "emoji.py", "emoji_pictures.py", "subsets.py"}  # no lists of users
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

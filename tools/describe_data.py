@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/describe_data.py`
 from datasets.base import FewShotDataset
-from datasets.division import CLASS_LIST
+from datasets.folder import CLASS_LIST
 from tools.data.sources import COLLECTION, Piece, collected, read_sources
 from tools.shared.command_line import parser_of
 from tools.shared.dataset_names import benchmarks, yaml_stems

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/prepare_data.py`
 from datasets.base import FewShotDataset
-from datasets.division import CLASS_LIST
+from datasets.folder import CLASS_LIST
 from models.clip.fetch import require_checksum
 from tools.data.arrange import in_place, is_whole, put, put_whole, require_content
 from tools.data.download import download

@@ -57,11 +57,7 @@ class Schedule(NamedTuple):
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Read "3:98" or "3:98,6:49".
-
-    Raises:
-        ScheduleError: it is written in another way, or contradicts itself.
-    """
+    """Read "3:98" or "3:98,6:49"; raises ScheduleError for anything else."""
     try:
         pairs = [[int(number) for number in part.split(":")] for part in text.split(",")]
         at, keep = zip(*pairs, strict=True)
@@ -89,11 +85,7 @@ def tower_size(visual: nn.Module) -> tuple[int, int]:
 
 
 def load_backbone(name: str, seed: int) -> nn.Module:
-    """A float32 CLIP on the CPU with random weights.
-
-    Raises:
-        ValueError: the name is unknown, or its image tower is no ViT.
-    """
+    """A float32 CLIP on the CPU with random weights, whose image tower is a ViT."""
     torch.manual_seed(seed)
     if name not in SHAPES:
         known = [entry for entry in available_backbones() if not entry.startswith("RN")]
@@ -111,11 +103,7 @@ def load_backbone(name: str, seed: int) -> nn.Module:
 
 
 def made_up_names(count: int) -> list[str]:
-    """Distinct class names, always the same; with "." and the end of text they have 4 to 5 tokens.
-
-    Raises:
-        ValueError: `count` is not in 1..MAX_CLASSES.
-    """
+    """Distinct class names, always the same, of 4 to 5 tokens with "." and the end of text."""
     if not 1 <= count <= MAX_CLASSES:
         raise ValueError(f"--classes must lie in 1..{MAX_CLASSES}, got {count}")
     adjectives, nouns = ADJECTIVES.split(), NOUNS.split()

@@ -1,4 +1,4 @@
-"""Timing: warm-up, rounds in which all works take turns, the median and the spread.
+"""Timing: warm-up, rounds in which all works take turns, the median and the spread; progress.
 
 Works that are compared share every round, so that a load on the machine slows all of them.
 `torch.utils.benchmark` warms up before every measurement, which a step of 20 s does not allow.
@@ -7,18 +7,47 @@ Works that are compared share every round, so that a load on the machine slows a
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import torch
-
-from lab.bench.progress import REPORT
+from rich.console import Console
 
 Work = Callable[[], object]
 SLOW_S = 5.0  # a work that takes longer is run fewer times
 SLOW_WARMUP, SLOW_ROUNDS = 1, 3
+
+
+class Report:
+    """Progress on stderr: a line for each condition; on a terminal also a status line."""
+
+    def __init__(self) -> None:
+        self.what = ""
+        # Redrawn twice a second only: it must not disturb what is timed.
+        self.status = Console(stderr=True).status("", refresh_per_second=2)
+
+    def __enter__(self) -> Report:
+        self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.status.stop()
+
+    def start(self, what: str) -> None:
+        """Name the condition that is measured now."""
+        self.what = what
+        print(what, file=sys.stderr, flush=True)
+        self.update("")
+
+    def update(self, text: str) -> None:
+        """Show the current step of the condition."""
+        self.status.update(f"{self.what}: {text}")
+
+
+REPORT = Report()
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lab.bench.backbones import (
-    QUICK,
-    Schedule,
-    parse_schedule,
-    recommended_schedule,
-    tower_size,
-)
-from lab.bench.clock import Clock
+from lab.bench.backbones import QUICK, Schedule, parse_schedule, recommended_schedule, tower_size
+from lab.bench.clock import REPORT, Clock
 from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
-from lab.bench.progress import REPORT
 from lab.bench.rows import Row
 
-PUBLISHED_BATCHES = {
-    "CoOp": [32],
-    "CoCoOp": [1],
-    "MaPLe": [4],
-    "PromptSRC": [4],
-    "TextRefiner": [8],
-    "Spotlighter": [8, 32],
-}
+PUBLISHED_BATCHES = {"CoOp": [32], "CoCoOp": [1], "MaPLe": [4], "PromptSRC": [4]}
+PUBLISHED_BATCHES |= {"TextRefiner": [8], "Spotlighter": [8, 32]}
 EVAL_BATCHES = [32]
 SWEEPS = {"classes": [10, 100, 1000], "batch": [1, 4, 16, 64]}
 KEPT = (3 / 4, 1 / 2, 1 / 4, 1 / 12)  # shares of the patches, in the first recommended block
@@ -50,11 +37,7 @@ def measure(args: argparse.Namespace) -> Iterator[list[Row]]:
 
 
 def require_device(device: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        ValueError: it is no device, or torch does not see it.
-    """
+    """Refuse a device that is unknown, or that torch does not see."""
     kind = device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")

@@ -142,11 +142,7 @@ def relative_error(pair: Pair, images: Tensor) -> float:
 
 
 def require_equal(name: str, error: float) -> None:
-    """Refuse to time two different things.
-
-    Raises:
-        ValueError: the forms differ by more than rounding.
-    """
+    """Refuse to time forms that differ by more than rounding."""
     if not error <= TOLERANCE:  # also when it is no number
         raise ValueError(
             f"ours and the published {name} differ by {error:.1e} of the largest logit, and "

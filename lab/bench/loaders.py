@@ -18,9 +18,8 @@ from yacs.config import CfgNode
 
 from datasets.base import FewShotDataset
 from lab.bench.backbones import PROJECT, Schedule, made_up_names
-from lab.bench.clock import Clock
+from lab.bench.clock import REPORT, Clock
 from lab.bench.measure import Bench
-from lab.bench.progress import REPORT
 from lab.bench.rows import Row, timed_rows
 from lab.bench.works import Classifier, classifier, zero_shot
 from runs.config import default_config, merge_file

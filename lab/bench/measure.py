@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lab.bench.backbones import Schedule, load_backbone, made_up_names, tower_size
-from lab.bench.clock import Clock, Work
+from lab.bench.clock import REPORT, Clock, Work
 from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
 from lab.bench.forms import EXACT, Pair, build_ours, build_pair, relative_error, require_equal
-from lab.bench.progress import REPORT
 from lab.bench.rows import Row, timed_rows
 from lab.bench.works import (
     NOTE,

@@ -77,10 +77,7 @@ def timed_rows(
 ) -> dict[str, Row]:
     """Rows with times, versions, date, and ratios to the forms "published" and "zero-shot".
 
-    Args:
-        rows: the conditions by key.
-        timings: by the same keys.
-        images: taken by one call; a batch by default.
+    One call takes `images`, by default a batch.
     """
     found = {}
     packages, date = versions(), datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -126,11 +123,7 @@ def device_name(device: str) -> str:
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """All rows of a results.csv; none where there is no file.
-
-    Raises:
-        ValueError: the file has other columns.
-    """
+    """All rows of a results.csv, none where there is no file; refuses other columns."""
     if not path.is_file():
         return pd.DataFrame(columns=COLUMNS)
     frame = pd.read_csv(path, dtype={"prune": str, "note": str}, keep_default_na=True)

@@ -93,13 +93,7 @@ def conditions(frame: pd.DataFrame) -> str:
 
 
 def to_rich(frame: pd.DataFrame, command: str, width: int | None = None) -> Table:
-    """A terminal table of one command's rows.
-
-    Args:
-        frame: the rows.
-        command: of all of them.
-        width: of the terminal; columns are left out until the table fits. None: all.
-    """
+    """A terminal table of one command's rows; columns are left out until it fits `width`."""
     text = to_text(frame)
     for name in OPTIONAL:
         # A column takes its widest cell, a border and a blank on either side.

@@ -91,13 +91,7 @@ def zero_shot(clip: nn.Module, class_names: Sequence[str]) -> Classifier:
 
 
 def fits(published: Published, copies: int, device: str) -> bool:
-    """Whether a training step fits into memory with all classes at once.
-
-    Args:
-        published: the form.
-        copies: times that the text is encoded: once, or for every image.
-        device: where.
-    """
+    """Whether a training step that encodes the text `copies` times fits into memory as a whole."""
     transformer = published.clip.transformer
     share = len(transformer.resblocks) * transformer.width / BLOCKS_TIMES_WIDTH
     needed = BYTES_OF_A_CLASS * share * len(published.ids) * copies

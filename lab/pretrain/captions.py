@@ -36,9 +36,7 @@ TEMPLATES = (
 class Captioner:
     """Writes captions: a name of the concept in a template, sometimes with a tag.
 
-    Args:
-        concepts: every concept that is drawn.
-        other_names: further names by code point.
+    `other_names` are further names by code point.
     """
 
     def __init__(self, concepts: list[Concept], other_names: dict[str, str]) -> None:

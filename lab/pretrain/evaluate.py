@@ -13,7 +13,7 @@ from clip.model import CLIP
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from datasets.emoji_sets import SETS, class_names, draw_picture
+from datasets.emoji_pictures import SETS, class_names, draw_picture
 from lab.pretrain.compose import normalised
 
 CLASSES = 25  # of each half of a set
@@ -49,12 +49,7 @@ def zero_shot(
 ) -> dict[str, dict[str, float]]:
     """The accuracy in percent on each half of each set, and the means over the sets.
 
-    Args:
-        encode_image: (N, 3, 64, 64) to (N, D).
-        encode_text: (N, 77) byte-pair tokens to (N, D).
-        split: "train", "val" or "test".
-        per_class: pictures of each class.
-        domain: "colour" or "lineart".
+    `encode_image` takes (N, 3, 64, 64), `encode_text` (N, 77) byte-pair tokens; both give (N, D).
     """
     table: dict[str, dict[str, float]] = {name: {} for name in SETS}
     for set_name in SETS:

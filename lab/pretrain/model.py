@@ -102,10 +102,7 @@ def encode_text(
 ) -> Float[Tensor, "B D"]:
     """The projected features of captions, not of unit length.
 
-    Args:
-        model: the model.
-        embedded: token embeddings, without positions.
-        ends: the position of each caption's end token.
+    `embedded` are token embeddings without positions, `ends` the place of each end token.
     """
     x = embedded + model.positional_embedding[: embedded.shape[1]]
     for block in model.transformer.resblocks:

@@ -61,11 +61,7 @@ class Sprites:
 
 
 def fetch(folder: Path) -> None:
-    """Download the packages that are missing from `folder`.
-
-    Raises:
-        ChildProcessError: npm is missing or could not fetch a package.
-    """
+    """Download the packages that are missing from `folder`, with npm."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {f"@iconify-json/{name}": version for name, version in SETS.items()}
     for name, version in (wanted | {"emojibase-data": EMOJIBASE}).items():

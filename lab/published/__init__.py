@@ -5,9 +5,8 @@ positions, text encoded anew for every batch, prompts inserted block by block. P
 the given CLIP. Use them for comparison only.
 """
 
-from lab.published.cocoop import PublishedCoCoOp
 from lab.published.common import Published
-from lab.published.coop import PublishedCoOp
+from lab.published.coop import PublishedCoCoOp, PublishedCoOp
 from lab.published.maple import PublishedMaPLe
 from lab.published.promptkd import PublishedPromptKD
 from lab.published.promptsrc import PublishedIVLP, PublishedPromptSRC, PublishedVPT

@@ -92,12 +92,12 @@ def encode_image(
 class Published:
     """A published prompt tuner: start values in, logits and losses out.
 
+    `clip`, OpenAI's model, is frozen in place, as the published trainers do.
+
     Args:
-        clip: OpenAI's model; it is frozen in place, as the published trainers do.
-        class_names: C names.
         learned: start values by published key, without the prefix of the registered model. They
             are copied to `self.learned`, the leaf tensors that an optimiser takes.
-        prefix: words before the class name, of which a tuner learns the first. A run without
+        prefix: words before the class name, of which a tuner learns the first M. A run without
             CTX_INIT has "X X ... X", one X for each learned word. None: no prompts.
     """
 
@@ -114,9 +114,7 @@ class Published:
     ) -> None:
         self.clip = clip.eval().requires_grad_(False)
         self.training = True
-        self.learned = {
-            key: value.detach().clone().requires_grad_() for key, value in learned.items()
-        }
+        self.learned = {k: value.detach().clone().requires_grad_() for k, value in learned.items()}
         if prefix is not None:
             ids = tokenise(f"{prefix} {{}}.", class_names)
             self.ids = ids.to(clip.token_embedding.weight.device)

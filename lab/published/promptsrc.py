@@ -43,7 +43,6 @@ class PublishedIVLP(PublishedVPT):
     Args:
         learned: those of `PublishedVPT`, "ctx" (M, W), and for blocks i = 1, 2, ...
             "text_encoder.transformer.resblocks.i.VPT_shallow" (M, W).
-        prefix: placeholder of at least M words.
 
     Source: Khattak et al., CVPR 2023, https://arxiv.org/abs/2210.03117
     """
@@ -59,7 +58,6 @@ class PublishedPromptSRC(PublishedIVLP):
     Args:
         learned: see `PublishedIVLP`.
         templates: sentences with {} for the class name; their mean is what text is held close to.
-        prefix: placeholder of at least M words.
         text_loss_weight: of the distance to the frozen text features.
         image_loss_weight: of the distance to the frozen image features.
 

@@ -25,7 +25,6 @@ class PublishedTextRefiner(Published):
         learned: "ctx" as in CoOp, "mid_image_trans.conv1.i.weight" and ".bias" for i = 0, 1, 3, see
             `Published.adapt`, and "extractor.weight" (D, 2 D).
         memory_item: S slots of unit length.
-        prefix: placeholder of M words.
 
     Source: Xie et al., AAAI 2025, https://arxiv.org/abs/2412.08176
     """

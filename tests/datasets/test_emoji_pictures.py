@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from datasets.emoji_pictures import (
+    CODE_POINTS,
     FEWEST_PATCHES,
+    SETS,
     Clutter,
+    class_names,
+    draw_picture,
     patch_mask,
+    picture_rng,
     render_picture,
     sprite,
 )
-from datasets.emoji_sets import SETS, class_names, code_points, draw_picture, picture_rng
 
 CLEAN = Clutter(blobs=0, fragments=0, occlusion=0, noise=0, turn=0, hue=0)
 
@@ -22,14 +26,14 @@ def test_every_set_has_fifty_distinct_classes(set_name):
 
 
 def test_no_name_and_no_drawing_belongs_to_two_classes():
-    points = code_points()
+    points = CODE_POINTS
     assert len(points) == len(set(points.values())) == 350
 
 
 def test_the_font_draws_every_class_differently():
-    drawings = {sprite(code).tobytes() for code in code_points().values()}
+    drawings = {sprite(code).tobytes() for code in CODE_POINTS.values()}
     assert len(drawings) == 350
-    for code in code_points().values():
+    for code in CODE_POINTS.values():
         covered = (np.asarray(sprite(code))[..., 3] > 128).mean()
         assert covered > 0.05, code
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from datasets.emoji_files import ensure_dataset, load_masks
+from datasets.emoji import ensure_dataset, load_masks
 from datasets.mat_file import read_mat
 from datasets.splits import read_split
 from models.clip.fetch import digest_of

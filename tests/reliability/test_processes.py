@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.emoji_files import STAMP_FILE, ensure_dataset
+from datasets.emoji import STAMP_FILE, ensure_dataset
 from models.clip.fetch import digest_of, fetch
 from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
@@ -77,7 +77,7 @@ def test_of_many_processes_all_find_an_archive_unpacked(server, tmp_path, table)
     table.note("processes", f"{MANY} processes download and unpack one archive", happened)
 
 
-DRAW = "import sys; from pathlib import Path; from datasets.emoji_files import ensure_dataset; "
+DRAW = "import sys; from pathlib import Path; from datasets.emoji import ensure_dataset; "
 DRAW += 'ensure_dataset(Path(sys.argv[1]), "split.json", "food", "colour", workers=2)'
 
 

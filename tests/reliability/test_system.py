@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from datasets.emoji_files import ensure_dataset
+from datasets.emoji import ensure_dataset
 from runs.files import lock_folder
 from tests.reliability.conftest import PROJECT, Driver, hear_ctrl_c
 from tests.reliability.runs import OPTIONS, require_same_end

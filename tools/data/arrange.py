@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.base import FewShotDataset, Published
 from datasets.benchmarks import look_up
-from datasets.division import CLASS_LIST, read_class_names
+from datasets.folder import CLASS_LIST, read_class_names
 from datasets.mat_file import read_mat
 from datasets.pictures import find
 from datasets.splits import read_json, read_split, read_text

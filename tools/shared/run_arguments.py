@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from datasets.division import CLASS_LIST, read_class_names
+from datasets.folder import CLASS_LIST, read_class_names
 from datasets.splits import read_text
 from models.spotlighter.memory import NEW_CLASSES
 

@@ -76,8 +76,7 @@ def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
         return
     from dassl.data.datasets import DATASET_REGISTRY
 
-    import datasets.emoji  # noqa: F401  (registers the data sets)
-    from datasets.emoji_files import ensure_dataset
+    from datasets.emoji import ensure_dataset
 
     for folder in missing:
         kind = DATASET_REGISTRY.get(dataset_name(folder.name))

@@ -294,7 +294,7 @@ def test_without_ray_it_says_what_to_do(project, capsys, monkeypatch):
 
 def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
     drawn = []
-    monkeypatch.setattr("datasets.emoji_files.ensure_dataset", lambda *args: drawn.append(args))
+    monkeypatch.setattr("datasets.emoji.ensure_dataset", lambda *args: drawn.append(args))
     used = [("data", name) for name in ("dtd", "emoji_food", "emoji_wear")]
     grid.draw_missing(used, project.root)
     folder = project.root / "data" / "emoji_wear"

@@ -5,9 +5,9 @@ import pytest
 from dassl.data.datasets import DATASET_REGISTRY
 from PIL import Image
 
-from datasets import emoji_files
-from datasets.emoji_files import ensure_dataset, load_masks
-from datasets.emoji_sets import class_names, draw_picture
+from datasets import emoji
+from datasets.emoji import ensure_dataset, load_masks
+from datasets.emoji_pictures import class_names, draw_picture
 from tests.datasets.trees import picture
 
 SMALL = {"train": 2, "val": 1, "test": 1}
@@ -60,7 +60,7 @@ def test_the_number_of_workers_changes_nothing(made, tmp_path):
 
 
 def test_a_complete_data_set_is_left_alone(made, monkeypatch):
-    monkeypatch.setattr(emoji_files, "_write", lambda *args: pytest.fail("drawn again"))
+    monkeypatch.setattr(emoji, "_write", lambda *args: pytest.fail("drawn again"))
     make(made.parent)
 
 
@@ -76,7 +76,7 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emoji_files, "track", interrupted)
+    monkeypatch.setattr(emoji, "track", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -87,7 +87,7 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_another_generator_replaces_instead_of_mixing(tmp_path, monkeypatch):
     folder = make(tmp_path)
     (folder / "images/train/left_over.png").touch()
-    monkeypatch.setattr(emoji_files, "GENERATOR", emoji_files.GENERATOR + 1)
+    monkeypatch.setattr(emoji, "GENERATOR", emoji.GENERATOR + 1)
     make(tmp_path)
     assert not (folder / "images/train/left_over.png").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["emoji_food"]
