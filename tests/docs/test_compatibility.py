@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
+TABLE = PAGE.with_suffix(".yaml")
 KINDS = {
     "repository": "Projects that run on our engine",
     "trainer": "Our trainers",
@@ -25,7 +26,7 @@ what does not work. This page is made from `docs/compatibility.yaml`:
 """
 
 
-def read_rows(path=PAGE.with_suffix(".yaml")):
+def read_rows(path=TABLE):
     """The checked rows; every value is a text, so yes and no are quoted."""
     rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     for row in rows:
@@ -70,7 +71,7 @@ def test_every_row_has_a_figure_and_what_does_not_work_has_a_note():
     ],
 )
 def test_a_wrong_row_is_refused(tmp_path, old, new, message):
-    text = PAGE.with_suffix(".yaml").read_text(encoding="utf-8").replace(old, new, 1)
+    text = TABLE.read_text(encoding="utf-8").replace(old, new, 1)
     (tmp_path / "page.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_rows(tmp_path / "page.yaml")

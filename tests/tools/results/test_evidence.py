@@ -1,6 +1,6 @@
 """What runs leave beside their results."""
 
-from tests.tools.results.conftest import CLASSES, write_curve, write_right, write_run
+from tests.tools.conftest import CLASSES, write_curve, write_right, write_run
 from tools.results.evidence import (
     Evidence,
     config_keys,
