@@ -24,7 +24,7 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
-NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
+NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final"}
 
 PERCENT = r"([\.\deE+-]+)%"
 ACCURACY = rf"\* accuracy: {PERCENT}"
@@ -65,10 +65,9 @@ def read_runs(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read one results.json; `record` is its content but the class names, of which many are equal.
+    """Read one results.json; `record` is its content but the class names, which many runs share.
 
-    Raises:
-        ValueError: a field is missing or of the wrong type, or a trainer that learns did not train.
+    A ValueError names a field that is missing or wrong, or says that nothing was trained.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     given = content if isinstance(content, dict) else {}
@@ -82,9 +81,11 @@ def read_results(path: Path) -> dict[str, Any]:
     settings = {key: given.get(key) or NO_KEYS[key] for key in ("data", "weights", "split")}
     if given.get("epoch_chosen_by") == "load_epoch":
         settings["epoch"] = given.get("epoch")
-    settings |= settings_of(path, given)
+    known = given.get("settings", {})
+    if not isinstance(known, dict) or any(isinstance(value, dict) for value in known.values()):
+        raise ValueError(f"settings is {known!r:.60}")
     record = {key: value for key, value in given.items() if key != "class_names"}
-    return run | {"path": str(path.parent), "record": record, "settings": settings}
+    return run | {"path": str(path.parent), "record": record, "settings": settings | known}
 
 
 def is_valid(field: str, value: Any) -> bool:
@@ -98,28 +99,8 @@ def is_valid(field: str, value: Any) -> bool:
     return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
-def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a results.json; earlier versions left them to the config beside it."""
-    found = record.get("settings", {})
-    if "settings" not in record and (path.parent / "config.yaml").is_file():
-        import trainers  # noqa: F401  (registers the trainers, with their keys)
-        from runs.identity import settings_of_run
-
-        try:
-            found = settings_of_run(path.parent)
-        except (ValueError, LookupError):
-            found = {"settings": "unknown"}
-    if not isinstance(found, dict) or any(isinstance(value, dict) for value in found.values()):
-        raise ValueError(f"settings is {found!r:.60}")
-    return found
-
-
 def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:
-    """Return the columns label and predicted of a run's predictions.csv, whole numbers.
-
-    Raises:
-        ValueError: the file holds no labels, or labels beyond the number of classes.
-    """
+    """Return label and predicted of a run's predictions.csv; a ValueError says what is wrong."""
     path = folder / "predictions.csv"
     try:
         pairs = pd.read_csv(path, usecols=["label", "predicted"], dtype=int)
