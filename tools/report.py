@@ -85,15 +85,15 @@ def section_part(section: Section) -> Part:
     for dataset, rows in sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != AVERAGE):
         if summary["shots"].nunique() > 1:
             text = f"{dataset}: accuracy over training pictures a class"
-            part.pictures.append(figures.shot_curves(rows, text=text))
+            part.pictures.append(figures.as_picture(figures.shot_curves, rows, text=text))
         else:
             text = f"{dataset}: accuracy by trainer"
-            part.pictures.append(figures.bars(rows, scores, text=text))
+            part.pictures.append(figures.as_picture(figures.bars, rows, scores, text=text))
     most_shots = labelled["shots"] == labelled["shots"].max()
     single = labelled[(labelled["dataset"] != AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
         text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
-        part.pictures.append(figures.radar(single, scores[-1], text=text))
+        part.pictures.append(figures.as_picture(figures.radar, single, scores[-1], text=text))
     return part
 
 
@@ -132,7 +132,7 @@ def confusion_part(found: list[Evidence]) -> Part:
         if shares is not None:
             how = ", ".join(filter(None, (config, settings, f"{shots} shots")))
             text = f"{name}: {trainer} ({how}), percent of each true class"
-            part.pictures.append(figures.confusion_matrix(shares, text=text))
+            part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
     return part
 
 
@@ -151,7 +151,7 @@ def curve_part(found: list[Evidence]) -> Part:
                 curves[f"{run.record['trainer']}: {how}"] = curve
         if curves:
             text = f"{name}: seed {seed}, {shots} shots, means over the batches of an epoch"
-            part.pictures.append(figures.training_curves(curves, text=text))
+            part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part
 
 
