@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import browser  # noqa: F401  (a fixture)
-
 PROJECT = Path(__file__).parents[3]
 
 
