@@ -1,4 +1,4 @@
-"""Mean and deviation over the seeds of an experiment, by CoOp's old name and with its flags.
+"""Print mean and deviation over the seeds of an experiment, with the flags of CoOp's script.
 
 Usage:
     python tools/parse_test_res.py output/dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_16shots --ci95

@@ -22,11 +22,6 @@ class Evidence(NamedTuple):
     config: str
     settings: str  # what tells it from others of its trainer and config, in words
 
-    @property
-    def versions(self) -> str:
-        """Packages and their versions, on one line."""
-        return ", ".join(f"{k} {v}" for k, v in self.record.get("versions", {}).items())
-
 
 def read_evidence(run: Mapping[str, Any]) -> Evidence:
     """Add its config to a run of `read_results`; "none" if it is missing."""
@@ -71,10 +66,9 @@ def short_configs(runs: Sequence[Evidence]) -> list[str]:
 
 
 def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
-    """Return the shares in percent that the WORST classes of some runs were taken for.
+    """Return what the WORST classes of some runs were taken for, in percent, or None.
 
-    Columns are these classes, and at most as many that they are taken for most. The runs, as of
-    several seeds, have the same classes. None where no run left its predictions.
+    Columns are these classes, and at most as many others. All runs have the same classes.
     """
     found = []
     for run in runs:

@@ -14,8 +14,8 @@ import yaml
 
 from tools.sweeps.names import CONFIGS, dataset_name, stems
 
-# What identifies a row. The source is the data set of the training; the settings are those that
-# decide a result and differ between the runs of one trainer and config, in words.
+# What identifies a row. The source is the data set of the training; the settings, in words, are
+# those in which runs of one trainer and config differ.
 KEY = ["source", "dataset", "trainer", "config", "settings", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
@@ -26,8 +26,6 @@ WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
 NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final"}
 
-PERCENT = r"([\.\deE+-]+)%"
-ACCURACY = rf"\* accuracy: {PERCENT}"
 CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
 SEED = r"seed_?(?P<seed>\d+)$"
 DATASET = r"(?P<dataset>[^/]+)"
@@ -131,10 +129,10 @@ def read_logs(folder: Path) -> list[dict[str, Any]]:
 def place_of(folder: Path) -> dict[str, Any]:
     """Return what the folder of a log says of its run."""
     path = folder.absolute().as_posix()
-    match = next(filter(None, (layout.search(path) for layout in LAYOUTS)), None)
-    if match is None:
+    matches = [match for layout in LAYOUTS if (match := layout.search(path))]
+    if not matches:
         raise ValueError("its folder does not say trainer, data set and seed")
-    where = match.groupdict()
+    where = matches[0].groupdict()
     classes = HALVES.get(where.get("half") or "", "all")
     if classes == "all" and OF_HALVES.search(path):
         raise ValueError("its folder does not say whether it tests base or new classes")
@@ -174,13 +172,17 @@ def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
     trains = re.search(r"^epoch \[", log, re.MULTILINE)
     end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
     match = re.search(end, log, re.MULTILINE)
-    result = rf"\* {re.escape(keyword)}: {PERCENT}"
-    found = re.findall(result, log[match.end() :]) if match else []
-    return float(found[-1]) if found else None
+    found = percentages(log[match.end() :], keyword) if match else []
+    return found[-1] if found else None
 
 
 def last_on(log: str, split: str) -> float | None:
     """Return the last accuracy in percent that a log reports on a split; None if there is none."""
     parts = [part for part in log.split("Evaluate on the *")[1:] if part.startswith(split)]
-    found = [match[1] for part in parts if (match := re.search(ACCURACY, part))]
-    return float(found[-1]) if found else None
+    found = [results[0] for part in parts if (results := percentages(part, "accuracy"))]
+    return found[-1] if found else None
+
+
+def percentages(log: str, keyword: str) -> list[float]:
+    """Return the results of a name in a log, as "* accuracy: 82.0%"."""
+    return [float(found) for found in re.findall(rf"\* {re.escape(keyword)}: ([.\deE+-]+)%", log)]

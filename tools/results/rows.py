@@ -1,4 +1,4 @@
-"""From runs to rows: one for each seed, one for each group with mean and deviation, averages.
+"""Turn runs into rows: one for each seed, one for each group with mean and deviation, averages.
 
 HM is given both ways: `hm`, of the means of base and new, and `hm_mean`, the mean of HMs.
 """
@@ -40,7 +40,7 @@ class Section(NamedTuple):
 
 
 def harmonic_mean(base: Any, new: Any) -> Any:
-    """Return 2 / (1/base + 1/new); 0 where both are 0 or one of them is."""
+    """Return 2 / (1/base + 1/new); 0 where one is 0."""
     total = base + new
     return np.where(total > 0, 2 * base * new / np.where(total > 0, total, 1), total)
 
