@@ -22,7 +22,6 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
 from tools.results import evidence, figures
-from tools.results.evidence import Evidence
 from tools.results.figures import Picture
 from tools.results.read import CLASSES
 from tools.results.rows import (
@@ -40,6 +39,7 @@ from tools.shared.command_line import parser_of, reports_user_errors, whole
 TEMPLATES = Path(__file__).parent / "results"
 MIN_RADAR = 3  # axes
 OVERLAYS = 3  # test pictures of a data set
+Runs = list[dict[str, Any]]  # of `load_runs`
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Part:
     notes: list[str] = field(default_factory=list)
 
 
-def render(title: str, parts: list[Part], found: list[Evidence]) -> str:
+def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
@@ -63,7 +63,7 @@ def render(title: str, parts: list[Part], found: list[Evidence]) -> str:
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes],
         runs=list(zip(found, evidence.short_configs(found), strict=True)),
-        revisions=sorted({str(run.record.get("git")) for run in found}),
+        revisions=sorted({str(run["record"].get("git")) for run in found}),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
     )
@@ -106,26 +106,24 @@ def labels(summary: pd.DataFrame) -> pd.Series:
     return label + (", " + summary["settings"]).where(summary["settings"] != "", "")
 
 
-def by_dataset(found: list[Evidence]) -> Iterator[tuple[str, list[Evidence]]]:
+def by_dataset(found: Runs) -> Iterator[tuple[str, Runs]]:
     """Yield runs by data set and class subset, of what was trained on that data set itself."""
-    groups: dict[str, list[Evidence]] = {}
+    groups: dict[str, Runs] = {}
     for run in found:
-        record = run.record
-        if record.get("source", record["dataset"]) == record["dataset"]:
-            kind = "" if record["classes"] == "all" else f", {record['classes']} classes"
-            groups.setdefault(record["dataset"] + kind, []).append(run)
+        if run["source"] == run["dataset"]:
+            kind = "" if run["classes"] == "all" else f", {run['classes']} classes"
+            groups.setdefault(run["dataset"] + kind, []).append(run)
     yield from sorted(groups.items())
 
 
-def confusion_part(found: list[Evidence]) -> Part:
+def confusion_part(found: Runs) -> Part:
     """For each data set show the classes that its best trainer recognises worst."""
     part = Part("Confusion of the worst classes")
     for name, runs in by_dataset(found):
-        frame = pd.DataFrame([run.record | {"settings": run.settings} for run in runs])
-        groups = frame.groupby(["trainer", "config", "settings", "shots"])
+        groups = pd.DataFrame(runs).groupby(["trainer", "config", "settings", "shots"])
         trainer, config, settings, shots = best = groups["accuracy"].mean().idxmax()
         try:
-            shares = evidence.worst_confusions(runs[i] for i in groups.get_group(best).index)
+            shares = evidence.worst_confusions(map(Path, groups.get_group(best)["path"]))
         except ValueError as error:
             part.notes.append(f"{name}: {error}")
             continue
@@ -136,32 +134,32 @@ def confusion_part(found: list[Evidence]) -> Part:
     return part
 
 
-def curve_part(found: list[Evidence]) -> Part:
+def curve_part(found: Runs) -> Part:
     """Show training curves for each data set, of the first seed and the most shots."""
     part = Part("Training curves")
     for name, runs in by_dataset(found):
-        seed = min(run.record["seed"] for run in runs)
-        shots = max(run.record["shots"] for run in runs)
-        chosen = [r for r in runs if (r.record["seed"], r.record["shots"]) == (seed, shots)]
+        seed, shots = min(run["seed"] for run in runs), max(run["shots"] for run in runs)
+        chosen = [run for run in runs if (run["seed"], run["shots"]) == (seed, shots)]
         curves = {}
-        for run in sorted(chosen, key=lambda run: trainer_rank(run.record["trainer"])):
-            curve = evidence.training_curve(run.folder, run.record.get("epoch", 0))
+        for run in sorted(chosen, key=lambda run: trainer_rank(run["trainer"])):
+            curve = evidence.training_curve(Path(run["path"]), run["record"].get("epoch", 0))
             if curve is not None:
-                how = ", ".join(filter(None, (run.record["config"], run.settings)))
-                curves[f"{run.record['trainer']}: {how}"] = curve
+                how = ", ".join(filter(None, (run["config"], run["settings"])))
+                curves[f"{run['trainer']}: {how}"] = curve
         if curves:
             text = f"{name}: seed {seed}, {shots} shots, means over the batches of an epoch"
             part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part
 
 
-def overlay_part(found: list[Evidence], root: str, number: int) -> Part:
+def overlay_part(found: Runs, root: str, number: int) -> Part:
     """Draw the kept patches of the first Spotlighter run on each of `number` data sets."""
     part = Part("Patches that Spotlighter kept")
     firsts: dict[str, Path] = {}
     for run in found:
-        if run.record["trainer"] == "Spotlighter" and (run.folder / "prompt_learner").is_dir():
-            firsts.setdefault(run.record["dataset"], run.folder)
+        folder = Path(run["path"])
+        if run["trainer"] == "Spotlighter" and (folder / "prompt_learner").is_dir():
+            firsts.setdefault(run["dataset"], folder)
     for folder in list(firsts.values())[:number]:
         try:
             part.pictures.append(spotlights(folder, root))
@@ -201,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)
         return 1
-    found = [evidence.read_evidence(run) for run in runs if "record" in run]
+    found = [run for run in runs if "record" in run]
     parts = [section_part(section) for section in split_sections(pair_runs(runs))]
     parts += [confusion_part(found), curve_part(found)]
     parts.append(overlay_part(found, args.root, args.overlays))
