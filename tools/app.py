@@ -46,12 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
-    """The folder of a run on all classes of EmojiFood; it is trained now if there is none.
+    """Return the folder of a run on all classes of EmojiFood; train it if there is none.
 
-    Args:
-        root: folder of all data sets; the pictures are drawn there if they are not.
-        folder: of the run, below the project.
-        options: KEY VALUE pairs for train.py.
+    `options` are KEY VALUE pairs for train.py, `root` the folder of all data sets.
     """
     if last_checkpoint(PROJECT / folder) is not None:
         return PROJECT / folder
@@ -72,12 +69,7 @@ def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Serve the page until it is stopped.
-
-    Raises:
-        ModuleNotFoundError: Gradio is not installed.
-        OSError: no port is free.
-    """
+    """Serve the page until it is stopped."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
     try:
         import gradio  # noqa: F401
@@ -97,7 +89,7 @@ def serve(args: argparse.Namespace) -> None:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; a mistake of the user's ends in one sentence and exit code 2."""
+    """Serve until Ctrl-C."""
     with suppress(KeyboardInterrupt):
         serve(parse_args(argv))
     return 0

@@ -13,7 +13,6 @@ protocol has a table.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -34,26 +33,18 @@ from tools.shared.command_line import parser_of, reports_user_errors
 FILE_WIDTH = 200  # characters
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("root", type=Path, help="folder below which results are looked for")
-    add("--csv", type=Path, help="write one row for each seed to this file")
-    names = {"nargs": "+", "metavar": "NAME", "choices": COLUMNS, "default": COLUMNS}
-    add("--columns", **names, help=f"columns of the CSV, out of {', '.join(COLUMNS)}")
-    add("--markdown", type=Path, help="write the tables to this file")
-    add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
-    add("--published", action="store_true", help="add the published figures of the literature")
-    return parser.parse_args(arguments)
-
-
 def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
     """Return the table of a section as strings, with the published figures if asked for."""
     summary = rows.with_average(section)
     if published and "hm" in section.scores:
         summary = tables.with_published(summary)
     return tables.to_text(summary)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def fitting(text: pd.DataFrame, title: str, console: Console) -> Table:
@@ -64,16 +55,19 @@ def fitting(text: pd.DataFrame, title: str, console: Console) -> Table:
     return tables.to_rich(text.drop(columns=EFFORT), title)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
 @reports_user_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the tables; returns 1 if nothing was found."""
-    args = parse_arguments(arguments)
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("root", type=Path, help="folder below which results are looked for")
+    add("--csv", type=Path, help="write one row for each seed to this file")
+    names = {"nargs": "+", "metavar": "NAME", "choices": COLUMNS, "default": COLUMNS}
+    add("--columns", **names, help=f"columns of the CSV, out of {', '.join(COLUMNS)}")
+    add("--markdown", type=Path, help="write the tables to this file")
+    add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
+    add("--published", action="store_true", help="add the published figures of the literature")
+    args = parser.parse_args(arguments)
     runs = rows.load_runs(args.root)
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)

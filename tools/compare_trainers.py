@@ -28,39 +28,34 @@ from tools.results.rows import POPULATION, harmonic_mean, load_runs
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
-SCORES = (*HALVES, "hm")
+SCORES = [*HALVES, "hm"]
 COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_parameters"]
-SUFFIX = "tiny_emoji_"  # what follows it in a config's name is part of the trainer's name here
+TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
 
-def read_pair(name: str, base: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return COLUMNS and git of both halves of a run, and what is known of its pictures.
+def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) -> dict[str, Any]:
+    """Return COLUMNS, path and git of both halves of a run, and what is known of its pictures.
 
-    `right` says of each picture whether it was right, by half; `tested` holds the digests of the
-    data (None: unknown) and the labels of both halves.
+    `right`: by half, whether each picture was recognised. `tested`: digest of the data (None if
+    unknown) and labels of both halves.
     """
+    config = base["config"].removeprefix(TINY)
+    name = base["trainer"] + (f"-{config}" if config != base["config"] else "")
+    shots = f"{base['shots']} shots" if with_shots else ""
     predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
     right = [(found.label == found.predicted).to_numpy() for found in predictions]
     labels = [found.label.to_numpy().tobytes() for found in predictions]
     digests = [run["record"].get("data") for run in (base, new)]
     return {
-        **{"trainer": name, "dataset": base["dataset"], "seed": base["seed"]},
+        **{key: base[key] for key in ("dataset", "seed", "learned_parameters", "path")},
+        "trainer": ", ".join(filter(None, (name, base["settings"], shots))),
         **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
-        "learned_parameters": base["learned_parameters"],
         "git": str(base["record"].get("git")),
         "right": dict(zip(HALVES, right, strict=True)),
         "tested": (*digests, *labels),
     }
-
-
-def name_of(run: dict[str, Any], *, with_shots: bool) -> str:
-    """Return a trainer with what tells its runs from others of it: config, settings, shots."""
-    config = run["config"].removeprefix(SUFFIX)
-    name = run["trainer"] + (f"-{config}" if config != run["config"] else "")
-    shots = f"{run['shots']} shots" if with_shots else ""
-    return ", ".join(filter(None, (name, run["settings"], shots)))
 
 
 def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
@@ -71,18 +66,15 @@ def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
         for half in HALVES
     )
     several = len({run["shots"] for run in (*base.values(), *new.values())}) > 1
-    found: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for key in (key for key in base if key in new):
-        run = base[key]
-        cell = (name_of(run, with_shots=several), run["dataset"], run["seed"])
-        if cell in found:
-            words = "two runs of {} on {}, seed {}".format(*cell)
-            raise ValueError(f"{words}, as {run['path']}")
-        found[cell] = read_pair(cell[0], run, new[key])
-    if not found:
+    pairs = [read_pair(base[key], new[key], with_shots=several) for key in base if key in new]
+    if not pairs:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    rows = pd.DataFrame(found.values()).set_index(["dataset", "seed"], drop=False)
-    return dict(iter(rows.rename_axis([None, None]).groupby("trainer", sort=False)))
+    rows = pd.DataFrame(pairs).set_index(["dataset", "seed"], drop=False).rename_axis([None, None])
+    again = rows[rows.duplicated(["trainer", "dataset", "seed"])]
+    if len(again):
+        words = "two runs of {trainer} on {dataset}, seed {seed}, as {path}"
+        raise ValueError(words.format(**again.iloc[0]))
+    return dict(iter(rows.groupby("trainer", sort=False)))
 
 
 def common(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[list[str], list[int]]:
@@ -105,12 +97,11 @@ def score(
     correct: dict[str, np.ndarray], seeds: np.ndarray, drawn: dict[str, np.ndarray]
 ) -> np.ndarray:
     """Return base, new and harmonic mean in percent over data sets, seeds and drawn pictures."""
-    means = {}
+    found = []  # (data sets, seeds)
     for half, hits in correct.items():
         times = np.bincount(drawn[half], minlength=hits.shape[-1])
-        means[half] = 100 * (hits @ times)[:, seeds] / len(drawn[half])  # (data sets, seeds)
-    hm = harmonic_mean(means["base"], means["new"])
-    return np.array([means["base"].mean(), means["new"].mean(), hm.mean()])
+        found.append(100 * (hits @ times)[:, seeds] / len(drawn[half]))
+    return np.array([values.mean() for values in (*found, harmonic_mean(*found))])
 
 
 def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str, object]:
@@ -145,24 +136,17 @@ def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str
     return {"data sets": len(sets), "seeds": len(seeds)} | found
 
 
-def worst_new(ours: pd.DataFrame, others: list[pd.DataFrame]) -> str:
-    """Return the data set on which new classes lose most to the better of the others, by means."""
-    own, *means = (runs.groupby("dataset").new.mean() for runs in (ours, *others))
-    gap = (own - pd.concat(means, axis=1).max(axis=1)).dropna()
-    return f"{gap.idxmin()} {gap.min():+.2f}"
-
-
-def means(trainers: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def means(rows: pd.DataFrame) -> pd.DataFrame:
     """Return means over data sets and seeds, with the standard deviation of the seeds' means."""
-    rows = []
-    for name, runs in trainers.items():
-        by_seed = runs.groupby("seed")[list(SCORES)].mean()
-        mean, deviation = by_seed.mean(), by_seed.std(ddof=POPULATION)
-        counts = {"data sets": runs.dataset.nunique(), "seeds": len(by_seed)}
-        cells = {name: f"{mean[name]:.2f} ± {deviation[name]:.2f}" for name in SCORES}
-        learned = f"{int(runs.learned_parameters.max()):,}"
-        rows.append({"trainer": name, **counts, **cells, "learned parameters": learned})
-    return pd.DataFrame(rows)
+    trainers = rows.groupby("trainer", sort=False)
+    table = trainers[["dataset", "seed"]].nunique()
+    table.columns = ["data sets", "seeds"]
+    by_seed = rows.groupby(["trainer", "seed"])[SCORES].mean().groupby("trainer", sort=False)
+    mean, deviation = by_seed.mean(), by_seed.std(ddof=POPULATION)
+    for name in SCORES:
+        table[name] = mean[name].map("{:.2f}".format) + deviation[name].map(" ± {:.2f}".format)
+    table["learned parameters"] = trainers["learned_parameters"].max().map("{:,.0f}".format)
+    return table.reset_index()
 
 
 @reports_user_errors
@@ -178,19 +162,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.of not in trainers:
         names = ", ".join(trainers)
         raise ValueError(f"no trainer {args.of} below {args.root}; there are {names} (--of)")
-    ours = trainers[args.of]
-    others = {name: runs for name, runs in trainers.items() if name != args.of}
-    against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in others.items()]
+    rows = pd.concat(trainers.values())
+    ours = trainers.pop(args.of)
+    against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in trainers.items()]
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        rows = pd.concat(trainers.values())[[*COLUMNS, "git"]]
-        csv_frame(rows.round(dict.fromkeys(SCORES, 2))).to_csv(args.csv, index=False)
-    print(markdown_table(means(trainers)), "\n")
+        written = rows[[*COLUMNS, "git"]].round(dict.fromkeys(SCORES, 2))
+        csv_frame(written).to_csv(args.csv, index=False)
+    print(markdown_table(means(rows)), "\n")
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
     print(markdown_table(pd.DataFrame(against)))
-    baselines = [name for name in others if name in ("ZeroshotCLIP", "CoOp")]
+    baselines = [name for name in trainers if name in ("ZeroshotCLIP", "CoOp")]
     if baselines:
-        worst = worst_new(ours, [others[name] for name in baselines])
+        new = rows.pivot_table(index="dataset", columns="trainer", values="new")
+        gap = (new[args.of] - new[baselines].max(axis=1)).dropna()
+        worst = f"{gap.idxmin()} {gap.min():+.2f}"
         print(f"\nNew classes, least against the better of {' and '.join(baselines)}: {worst}")
     return 0
 

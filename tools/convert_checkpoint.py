@@ -27,8 +27,8 @@ from trainers.published import RENAMED, to_published
 KNOWN = ("CoOp", "CoCoOp", *RENAMED)
 
 
-def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
-    """Write what a run has learned under the published names; returns the folders."""
+def convert(run: Path, output: Path, epoch: int | None) -> None:
+    """Write what a run has learned under the published names."""
     name = read_run_config(run).TRAINER.NAME
     if name not in KNOWN:
         raise ValueError(
@@ -39,10 +39,9 @@ def convert(run: Path, output: Path, epoch: int | None) -> list[Path]:
     path = find_checkpoint(run, folder, epoch)
     if (output / folder).resolve() == path.parent.resolve():
         raise ValueError(f"{output} is the folder of the run itself; name another one (--output)")
-    parts = to_published(read_checkpoint(path), name, folder)
-    for part, state in parts.items():
+    for part, state in to_published(read_checkpoint(path), name, folder).items():
         save_checkpoint(state, output / part, is_best=path.name == BEST)
-    return [output / part for part in parts]
+        print(f"Wrote {output / part}")
 
 
 @reports_user_errors
@@ -53,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--load-epoch", type=whole(1), help="epoch to convert (best, or last)")
     args = parser.parse_args(argv)
-    for folder in convert(args.run, args.output, args.load_epoch):
-        print(f"Wrote {folder}")
+    convert(args.run, args.output, args.load_epoch)
     return 0
 
 

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
 from inference import graph
@@ -48,67 +47,43 @@ WRITERS = {
 }
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_of(__doc__)
-    add_run_arguments(parser)
-    add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    add("--format", choices=("onnx", "torch", "both"), default="both", help="default both")
-    return parser.parse_args(argv)
-
-
-def preparation(cfg: CfgNode) -> dict[str, Any]:
-    """How a picture becomes an input of the graph.
-
-    Raises:
-        ValueError: model.json has no words for it.
-    """
-    settings = cfg.INPUT
+def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
+    """Return the content of model.json; a ValueError names what it has no words for."""
+    cfg, settings, checkpoint = trainer.cfg, trainer.cfg.INPUT, None
     if "instance_norm" in settings.TRANSFORMS:
         raise ValueError(
             "a run with instance_norm in INPUT.TRANSFORMS prepares pictures in a way that "
             "model.json cannot say; it is not exported"
         )
-    normalised = "normalize" in settings.TRANSFORMS
-    return {
-        "mode": "RGB",
-        "resize_short_side": max(settings.SIZE),
-        "interpolation": settings.INTERPOLATION,
-        "center_crop": list(settings.SIZE),
-        "scale_to": [0.0, 1.0],
-        "mean": list(settings.PIXEL_MEAN) if normalised else [0.0] * 3,
-        "std": list(settings.PIXEL_STD) if normalised else [1.0] * 3,
-    }
-
-
-def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
-    """The content of model.json, for a graph of the trainer of a run (folder)."""
-    checkpoint = None
     if trainer.state.loaded_epoch is not None:
         path = find_checkpoint(run, trainer.checkpoint_name)
         digest = digest_of(path)
         checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.state.loaded_epoch}
+    normalised = "normalize" in settings.TRANSFORMS
     packages = {name: version(name) for name in PACKAGES if onnx}
     return {
-        "trainer": trainer.cfg.TRAINER.NAME,
-        "backbone": trainer.cfg.MODEL.BACKBONE.NAME,
+        "trainer": cfg.TRAINER.NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME,
         "class_names": trainer.class_names,
-        "preparation": preparation(trainer.cfg),
+        "preparation": {
+            "mode": "RGB",
+            "resize_short_side": max(settings.SIZE),
+            "interpolation": settings.INTERPOLATION,
+            "center_crop": list(settings.SIZE),
+            "scale_to": [0.0, 1.0],
+            "mean": list(settings.PIXEL_MEAN) if normalised else [0.0] * 3,
+            "std": list(settings.PIXEL_STD) if normalised else [1.0] * 3,
+        },
         "input": "image",
         "outputs": outputs,
         "checkpoint": checkpoint,
-        "config": training_keys(trainer.cfg),
+        "config": training_keys(cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
 
 
 def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
-    """Random pictures in batches of several sizes, and the model's logits.
-
-    Raises:
-        ValueError: the logits are no numbers.
-    """
+    """Return random pictures in batches of several sizes, and the model's finite logits."""
     size, generator = trainer.cfg.INPUT.SIZE, torch.Generator().manual_seed(0)
     images = [torch.randn(batch, 3, *size, generator=generator) for batch in BATCHES]
     tried = [(image, trainer.model(image)) for image in images]
@@ -121,11 +96,7 @@ def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
 
 
 def compare(name: str, run: Graph, tried: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """The largest difference of logits, as a share of the largest logit.
-
-    Raises:
-        ValueError: it is too large.
-    """
+    """Return the largest difference of logits, a share of the largest logit, if it is rounding."""
     shares = [(run(image) - logits).abs().max() / logits.abs().max() for image, logits in tried]
     worst = float(torch.stack(shares).max())  # nan, if one of them is
     if not worst <= TOLERANCE:
@@ -164,10 +135,14 @@ def export(args: argparse.Namespace) -> None:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export; a mistake of the user's ends in one sentence and exit code 2."""
-    args = parse_args(argv)
+    """Export a run."""
+    parser = parser_of(__doc__)
+    add_run_arguments(parser)
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("--format", choices=("onnx", "torch", "both"), default="both", help="default both")
     with quiet("dassl", "trainers", "runs"), torch.no_grad():
-        export(args)
+        export(parser.parse_args(argv))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Mean and deviation over the seeds of an experiment, by CoOp's old name and with its flags.
+"""Print mean and deviation over the seeds of an experiment, with the flags of CoOp's script.
 
 Usage:
     python tools/parse_test_res.py output/dtd/MaPLe/vit_b16_c2_ep5_batch4_2ctx_16shots --ci95
@@ -13,7 +13,7 @@ that of a population (n). Tables over trainers and data sets come from tools/col
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,22 +34,18 @@ def read_seeds(folder: Path, keyword: str) -> dict[Path, float]:
             print(f"skipped {log}: {error}", file=sys.stderr)
     if not found:
         raise ValueError(f"no finished log.txt in the folders of {folder}")
-    require_one_experiment(log.with_name("results.json") for log in found)
-    return found
-
-
-def require_one_experiment(paths: Iterable[Path]) -> None:
-    """Refuse runs whose results.json differ in more than the seed."""
-    first, *others = name_settings(read_results(p) for p in paths if p.is_file()) or [{}]
+    paths = [log.with_name("results.json") for log in found]
+    runs = name_settings(read_results(path) for path in paths if path.is_file())
     names = [name for name in (*KEY, "classes") if name != "seed"]
-    for other in others:
-        if differ := [name for name in names if first[name] != other[name]]:
-            one, two = ("; ".join(str(run[name]) for name in differ) for run in (first, other))
+    for other in runs[1:]:
+        if differ := [name for name in names if runs[0][name] != other[name]]:
+            one, two = ("; ".join(str(run[name]) for name in differ) for run in (runs[0], other))
             raise ValueError(
-                f"{first['path']} ({one}) and {other['path']} ({two}) differ in "
+                f"{runs[0]['path']} ({one}) and {other['path']} ({two}) differ in "
                 f"{', '.join(differ)}, so they are not averaged as seeds; --multi-exp takes a "
                 "folder for each experiment"
             )
+    return found
 
 
 def summarise(folder: Path, *, ci95: bool, keyword: str) -> float:
@@ -59,12 +55,13 @@ def summarise(folder: Path, *, ci95: bool, keyword: str) -> float:
     for log, result in found.items():
         rest = f" error: {100 - result:.2f}%." * (keyword == "accuracy")
         print(f"file: {log}. {keyword}: {result:.2f}%.{rest}")
-    results = np.array(list(found.values()))
-    deviation = results.std(ddof=POPULATION) * (1.96 / len(results) ** 0.5 if ci95 else 1)
+    results = list(found.values())
+    mean, deviation = np.mean(results), np.std(results, ddof=POPULATION)
+    spread = 1.96 * deviation / len(results) ** 0.5 if ci95 else deviation
     print(f"===\nSummary of directory: {folder}")
-    print_mean(keyword, float(results.mean()), f" +- {deviation:.2f}%")
+    print_mean(keyword, mean, f" +- {spread:.2f}%")
     print("===")
-    return float(results.mean())
+    return mean
 
 
 def print_mean(keyword: str, mean: float, rest: str = "") -> None:
@@ -91,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     means = [summarise(folder, ci95=args.ci95, keyword=args.keyword) for folder in folders]
     if args.multi_exp:
         print("Average performance")
-        print_mean(args.keyword, float(np.mean(means)))
+        print_mean(args.keyword, np.mean(means))
     return 0
 
 

@@ -37,15 +37,13 @@ from tools.results.cells import csv_cell
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
-Write = Callable[[Path, Prediction, Path | None], None]
-"""Writes a picture's prediction, and where its overlay is, if there is one."""
+Write = Callable[[Path, Prediction, Path | None], None]  # picture, what was found, overlay
 
 
 def csv_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write:
     """Columns: path, class, probability, class_2, probability_2, ..., kept_patches, spotlight.
 
-    Kept patches are numbers with spaces between; both last columns are empty if there are none.
-    Words that a spreadsheet would take for a formula get an apostrophe.
+    Kept patches have spaces between; a cell that a spreadsheet would run gets an apostrophe.
     """
     writer = csv.writer(out, lineterminator="\n")
     ranks = range(2, 1 + min(topk, len(predictor.class_names)))
@@ -78,32 +76,8 @@ def json_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Writ
 WRITERS = {"csv": csv_writer, "jsonl": json_writer}
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_of(__doc__)
-    add_run_arguments(parser)
-    add = parser.add_argument
-    add(
-        *("--images", "-i"),
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="files, folders (with all below them), or - for paths on stdin, one a line",
-    )
-    add("--topk", type=whole(1), default=1, help="classes to print per picture (default 1)")
-    add("--batch-size", type=whole(1), default=32, help="pictures at a time (default 32)")
-    add("--format", choices=WRITERS, default="csv", help="form of the rows (default csv)")
-    add("--output", type=Path, metavar="FILE", help="where the rows go (default stdout)")
-    add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
-    return parser.parse_args(argv)
-
-
 def find_pictures(given: Sequence[str]) -> list[Path]:
-    """The files that are named; of a folder all pictures in it and below, sorted.
-
-    Raises:
-        ValueError: a folder holds no picture, or nothing is named.
-    """
+    """Return the files that are named; of a folder all pictures in it and below, sorted."""
     found: list[Path] = []
     for text in given:
         path = Path(text)
@@ -179,8 +153,18 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict; a mistake of the user's ends in one sentence and exit code 2."""
-    args = parse_args(argv)
+    """Predict; returns 1 if no picture could be read."""
+    parser = parser_of(__doc__)
+    add_run_arguments(parser)
+    add = parser.add_argument
+    paths = "files, folders (with all below them), or - for paths on stdin, one a line"
+    add("--images", "-i", nargs="+", required=True, metavar="PATH", help=paths)
+    add("--topk", type=whole(1), default=1, help="classes to print per picture (default 1)")
+    add("--batch-size", type=whole(1), default=32, help="pictures at a time (default 32)")
+    add("--format", choices=WRITERS, default="csv", help="form of the rows (default csv)")
+    add("--output", type=Path, metavar="FILE", help="where the rows go (default stdout)")
+    add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
+    args = parser.parse_args(argv)
     with quiet("dassl", "trainers", "runs"):
         predictor = SpotlighterPredictor.from_run(
             args.model_dir, read_class_list(args.classes), new=args.new, root=args.root

@@ -9,19 +9,184 @@ curves, kept patches, and config, versions and revision of every run. The page n
 
 from __future__ import annotations
 
-import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
-from tools.results.page import build_page
-from tools.results.rows import load_runs, pair_runs
+from tools.results import evidence, figures
+from tools.results.figures import Picture
+from tools.results.read import CLASSES
+from tools.results.rows import (
+    AVERAGE,
+    Section,
+    load_runs,
+    pair_runs,
+    split_sections,
+    trainer_rank,
+    with_average,
+)
+from tools.results.tables import HEADINGS, NAMES, to_text, with_published, without_constants
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
+TEMPLATES = Path(__file__).parent / "results"
+MIN_RADAR = 3  # axes
+OVERLAYS = 3  # test pictures of a data set
+Runs = list[dict[str, Any]]  # of `load_runs`
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+
+@dataclass
+class Part:
+    """A section of the page."""
+
+    title: str
+    caption: str = ""  # settings that are the same in all rows
+    headings: list[tuple[str, bool]] = field(default_factory=list)  # and whether of numbers
+    rows: list[list[tuple[str, Any]]] = field(default_factory=list)  # cells: text, sorting key
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def render(title: str, parts: list[Part], found: Runs) -> str:
+    """Return the page of some parts and of single runs."""
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
+    return environment.get_template("page.html").render(
+        title=title,
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        parts=[part for part in parts if part.rows or part.pictures or part.notes],
+        runs=list(zip(found, evidence.short_configs(found), strict=True)),
+        revisions=sorted({str(run["record"].get("git")) for run in found}),
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+def section_part(section: Section) -> Part:
+    """Return table, bars, curves and radar of a protocol."""
+    scores = [name for name in CLASSES if name in section.scores]
+    shown = summary = with_average(section)
+    if "hm" in section.scores:
+        scores, shown = [*scores, "hm_mean"], with_published(summary)
+    part = Part(section.title)
+    text, part.caption = without_constants(to_text(shown))
+    part.headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
+    order = shown[text.columns].astype(object).where(shown[text.columns].notna(), "")
+    pairs = zip(text.to_numpy(), order.to_numpy(), strict=True)
+    part.rows = [list(zip(*pair, strict=True)) for pair in pairs]
+    labelled = summary.assign(label=labels(summary))
+    for dataset, rows in sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != AVERAGE):
+        if summary["shots"].nunique() > 1:
+            text = f"{dataset}: accuracy over training pictures a class"
+            part.pictures.append(figures.as_picture(figures.shot_curves, rows, text=text))
+        else:
+            text = f"{dataset}: accuracy by trainer"
+            part.pictures.append(figures.as_picture(figures.bars, rows, scores, text=text))
+    most_shots = labelled["shots"] == labelled["shots"].max()
+    single = labelled[(labelled["dataset"] != AVERAGE) & most_shots]
+    if single["dataset"].nunique() >= MIN_RADAR:
+        text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
+        part.pictures.append(figures.as_picture(figures.radar, single, scores[-1], text=text))
+    return part
+
+
+def labels(summary: pd.DataFrame) -> pd.Series:
+    """Return the trainer of each row, with its config and settings where several are compared."""
+    trainer = summary["trainer"]
+    configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
+    several = configs[configs > 1].index.get_level_values("trainer")
+    label = trainer.where(~trainer.isin(several), trainer + ": " + summary["config"])
+    return label + (", " + summary["settings"]).where(summary["settings"] != "", "")
+
+
+def by_dataset(found: Runs) -> Iterator[tuple[str, Runs]]:
+    """Yield runs by data set and class subset, of what was trained on that data set itself."""
+    groups: dict[str, Runs] = {}
+    for run in found:
+        if run["source"] == run["dataset"]:
+            kind = "" if run["classes"] == "all" else f", {run['classes']} classes"
+            groups.setdefault(run["dataset"] + kind, []).append(run)
+    yield from sorted(groups.items())
+
+
+def confusion_part(found: Runs) -> Part:
+    """For each data set show the classes that its best trainer recognises worst."""
+    part = Part("Confusion of the worst classes")
+    for name, runs in by_dataset(found):
+        groups = pd.DataFrame(runs).groupby(["trainer", "config", "settings", "shots"])
+        trainer, config, settings, shots = best = groups["accuracy"].mean().idxmax()
+        try:
+            shares = evidence.worst_confusions(map(Path, groups.get_group(best)["path"]))
+        except ValueError as error:
+            part.notes.append(f"{name}: {error}")
+            continue
+        if shares is not None:
+            how = ", ".join(filter(None, (config, settings, f"{shots} shots")))
+            text = f"{name}: {trainer} ({how}), percent of each true class"
+            part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
+    return part
+
+
+def curve_part(found: Runs) -> Part:
+    """Show training curves for each data set, of the first seed and the most shots."""
+    part = Part("Training curves")
+    for name, runs in by_dataset(found):
+        seed, shots = min(run["seed"] for run in runs), max(run["shots"] for run in runs)
+        chosen = [run for run in runs if (run["seed"], run["shots"]) == (seed, shots)]
+        curves = {}
+        for run in sorted(chosen, key=lambda run: trainer_rank(run["trainer"])):
+            curve = evidence.training_curve(Path(run["path"]), run["record"].get("epoch", 0))
+            if curve is not None:
+                how = ", ".join(filter(None, (run["config"], run["settings"])))
+                curves[f"{run['trainer']}: {how}"] = curve
+        if curves:
+            text = f"{name}: seed {seed}, {shots} shots, means over the batches of an epoch"
+            part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
+    return part
+
+
+def overlay_part(found: Runs, root: str, number: int) -> Part:
+    """Draw the kept patches of the first Spotlighter run on each of `number` data sets."""
+    part = Part("Patches that Spotlighter kept")
+    firsts: dict[str, Path] = {}
+    for run in found:
+        folder = Path(run["path"])
+        if run["trainer"] == "Spotlighter" and (folder / "prompt_learner").is_dir():
+            firsts.setdefault(run["dataset"], folder)
+    for folder in list(firsts.values())[:number]:
+        try:
+            part.pictures.append(spotlights(folder, root))
+        except (ValueError, OSError) as error:
+            part.notes.append(f"{folder} could not be drawn: {error}")
+    return part
+
+
+def spotlights(folder: Path, root: str) -> Picture:
+    """Return the maps and kept patches of some test pictures of a Spotlighter run."""
+    from runs.quiet import quiet  # these load torch
+    from tools.visualise import choose_pictures, draw, open_spotlighter
+
+    with quiet():  # the log describes the data set otherwise
+        trainer = open_spotlighter(folder, root)
+    buffer, options = io.BytesIO(), {"format": "jpeg", "pil_kwargs": {"quality": 70}}
+    draw(trainer, choose_pictures(trainer, OVERLAYS), buffer, **options)
+    text = (
+        f"{trainer.cfg.DATASET.NAME}: relevance of patches to the picture (sample-wise) and to the "
+        "class names (semantic-wise), and the kept patches by rank"
+    )
+    return Picture(figures.data_uri("jpeg", buffer.getvalue()), text)
+
+
+@reports_user_errors
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; returns 1 if nothing was found."""
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("results", type=Path, help="folder below which results are looked for")
@@ -29,21 +194,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--title", default="Results", help="of the page (Results)")
     add("--root", default="", help="folder of all data sets, if it was moved")
     add("--overlays", type=whole(0), default=2, help="data sets whose kept patches are drawn (2)")
-    return parser.parse_args(arguments)
-
-
-@reports_user_errors
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; returns 1 if nothing was found."""
-    args = parse_arguments(arguments)
+    args = parser.parse_args(arguments)
     runs = load_runs(args.results)
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)
         return 1
-    page = build_page(pair_runs(runs), runs, args.title, args.root, args.overlays)
+    found = [run for run in runs if "record" in run]
+    parts = [section_part(section) for section in split_sections(pair_runs(runs))]
+    parts += [confusion_part(found), curve_part(found)]
+    parts.append(overlay_part(found, args.root, args.overlays))
     output = args.output or args.results / "report.html"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page, encoding="utf-8")
+    output.write_text(render(args.title, parts, found), encoding="utf-8")
     print(f"Wrote {output}")
     return 0
 

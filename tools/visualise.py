@@ -10,11 +10,10 @@ for the classes of the pictures; for those of --images, the predicted classes.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
 from datasets.pictures import open_picture
@@ -41,30 +40,23 @@ def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
 
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
-    """Test pictures of `number` classes, evenly spread: (path, class name)."""
+    """Return paths and class names of test pictures, of `number` classes that spread evenly."""
     chosen = one_a_class(trainer.dm.dataset.test, number)
     return [(item.impath, item.classname) for item in chosen]
 
 
 def draw(
-    trainer: CLIPTrainer,
-    chosen: Sequence[tuple[str, str]],
-    target: Path | IO[bytes],
-    **options: object,
+    trainer: CLIPTrainer, chosen: Sequence[tuple[str, str]], to: Path | IO[bytes], **options: Any
 ) -> list[str]:
     """Write one figure, a row a picture; returns the predicted class names.
 
-    Args:
-        trainer: of `open_spotlighter`.
-        chosen: paths and class names, "" where the class is not known.
-        target: file, or open file.
-        options: of `save`.
+    `chosen` are paths and class names ("" where it is not known), `options` are those of `save`.
     """
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]
     found = predictor.predict(pictures, topk=1)
-    rows = len(pictures)
-    figure, grid = plt.subplots(rows, 4, figsize=(7.6, 2.05 * rows + 0.15), squeeze=False)
+    size = (7.6, 2.05 * len(pictures) + 0.15)
+    figure, grid = plt.subplots(len(pictures), 4, figsize=size, squeeze=False)
     for row, picture, one, (_, true) in zip(grid, pictures, found, chosen, strict=True):
         draw_row(row, predictor, picture, one)
         row[0].set_title(true or "picture", fontsize=8, loc="left")
@@ -72,15 +64,15 @@ def draw(
         colour = "#b00" if true and one.class_name != true else "#060"
         row[3].set_title(text, fontsize=8, loc="left", color=colour)
     name_maps(grid, size=8)
-    level1 = predictor.level1
-    title = f"kept patches by rank, level 1 yellow (1-{level1}), level 2 blue"
+    title = f"kept patches by rank, level 1 yellow (1-{predictor.level1}), level 2 blue"
     figure.suptitle(f"{trainer.cfg.DATASET.NAME}: {title}", fontsize=9)
-    save(figure, target, tight=(0, 0, 1, 0.985), dpi=130, **options)
+    save(figure, to, tight=(0, 0, 1, 0.985), dpi=130, **options)
     return [one.class_name for one in found]
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw pictures and prototypes."""
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model-dir", required=True, help="output folder of a Spotlighter run")
@@ -88,13 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--number", type=whole(1), default=6, help="test pictures to draw (default 6)")
     add("--root", default="", help="folder of all data sets, if it moved")
     add("--output", type=Path, default=Path("output/spotlight.png"), help="(%(default)s)")
-    return parser.parse_args(argv)
-
-
-@reports_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw; a mistake of the user's ends in one sentence and exit code 2."""
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     trainer, output = open_spotlighter(args.model_dir, args.root), args.output
     chosen = [(path, "") for path in args.images] or choose_pictures(trainer, args.number)
     output.parent.mkdir(parents=True, exist_ok=True)

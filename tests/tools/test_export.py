@@ -194,7 +194,7 @@ def test_mistakes_end_in_a_sentence(call, tmp_path, capsys):
     assert code == 2
     assert err.splitlines()[-1].startswith("export: error: a run with instance_norm")
     with pytest.raises(SystemExit):
-        export.parse_args(["--help"])
+        export.main(["--help"])
     assert capsys.readouterr().out.rstrip().endswith("classify_onnx.py exported a.jpg b.jpg")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tools.results.conftest import write_run
+from tests.tools.conftest import write_run
 from tests.tools.test_collect_results import TRAIN_LOG, record, write_result
 from tools import collect_results, report
 from tools.results.read import read_runs

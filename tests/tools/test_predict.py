@@ -280,7 +280,7 @@ def test_a_terminal_sees_a_bar_and_the_rows_stay_clean(call, images, monkeypatch
 
 def test_help_ends_with_an_example(capsys):
     with pytest.raises(SystemExit):
-        predict.parse_args(["--help"])
+        predict.main(["--help"])
     shown = capsys.readouterr().out
     assert re.search(r"\nexamples:\n.*--classes names.txt --new inherit\n+$", shown, re.S)
 

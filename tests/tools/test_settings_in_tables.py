@@ -64,24 +64,6 @@ def test_keys_of_one_last_name_are_told_apart(tmp_path):
     assert set(shown(tmp_path)) == {"OPTIM.LR 1, TRAINER.X.LR 1", "OPTIM.LR 2, TRAINER.X.LR 2"}
 
 
-def test_settings_of_earlier_versions_stand_in_the_config(tmp_path):
-    for name, csc in (("one", "true"), ("two", "false")):
-        folder = write(tmp_path, name)
-        text = f"TRAINER:\n  NAME: CoOp\n  COOP:\n    CSC: {csc}\n"
-        (folder / "config.yaml").write_text(text)
-    write(tmp_path, "three", seed=2, settings={"TRAINER.COOP.CSC": True})
-    assert set(shown(tmp_path)) == {"CSC True", "CSC False"}
-    assert len(load_runs(tmp_path)) == 3
-
-
-def test_own_pictures_of_earlier_versions_are_told_apart_by_their_root(tmp_path):
-    for name in ("pets", "cars"):
-        folder = write(tmp_path, name, dataset="Folder", source="Folder")
-        text = f"DATASET:\n  NAME: Folder\n  ROOT: /data/{name}\nTRAINER:\n  NAME: CoOp\n"
-        (folder / "config.yaml").write_text(text)
-    assert set(shown(tmp_path)) == {"ROOT /data/cars", "ROOT /data/pets"}
-
-
 def test_averages_over_data_sets_do_not_mix_settings(tmp_path):
     for dataset in ("A", "B"):
         for n_ctx, accuracy in ((4, 60.0), (16, 70.0)):

@@ -239,7 +239,7 @@ def test_tools_say_it_too(monkeypatch, capsys):
     def short(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(predict, "parse_args", short)
+    monkeypatch.setattr(predict, "parser_of", short)
     assert predict.main([]) == 2
     assert capsys.readouterr().err == f"predict: error: {errors.HOST}\n"
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):

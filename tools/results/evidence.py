@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -14,25 +14,10 @@ from tools.results.read import read_predictions
 WORST = 10  # classes in a confusion matrix
 
 
-class Evidence(NamedTuple):
-    """A run, its results and config as written."""
-
-    folder: Path
-    record: dict[str, Any]  # without the class names
-    config: str
-    settings: str  # what tells it from others of its trainer and config, in words
-
-    @property
-    def versions(self) -> str:
-        """Packages and their versions, on one line."""
-        return ", ".join(f"{k} {v}" for k, v in self.record.get("versions", {}).items())
-
-
-def read_evidence(run: Mapping[str, Any]) -> Evidence:
-    """Add its config to a run of `read_results`; "none" if it is missing."""
-    path = Path(run["path"]) / "config.yaml"
-    config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
-    return Evidence(path.parent, run["record"], config, run["settings"])
+def read_config(folder: Path) -> str:
+    """Return the config of a run as written, "none" if it is missing."""
+    path = folder / "config.yaml"
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "none"
 
 
 def config_keys(config: str) -> dict[str, str]:
@@ -54,34 +39,32 @@ def config_keys(config: str) -> dict[str, str]:
     return found
 
 
-def short_configs(runs: Sequence[Evidence]) -> list[str]:
+def short_configs(runs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the config of each run: of the first of a trainer whole, else what differs from it."""
-    firsts: dict[str, tuple[Evidence, dict[str, str]]] = {}
+    firsts: dict[str, tuple[str, dict[str, str]]] = {}
     texts = []
     for run in runs:
-        keys = config_keys(run.config)
-        first, others = firsts.setdefault(run.record["trainer"], (run, keys))
-        if first is run or not keys:
-            texts.append(run.config)
-            continue
-        differ = [key for key in {**others, **keys} if keys.get(key) != others.get(key)]
-        lines = [f"{key}: {keys.get(key, '(is not there)')}" for key in differ]
-        texts.append("\n".join([f"# as the config of {first.folder}, but for:", *lines]))
+        text = read_config(Path(run["path"]))
+        keys = config_keys(text)
+        first, others = firsts.setdefault(run["trainer"], (run["path"], keys))
+        if others is not keys and keys:
+            differ = [key for key in {**others, **keys} if keys.get(key) != others.get(key)]
+            lines = [f"{key}: {keys.get(key, '(is not there)')}" for key in differ]
+            text = "\n".join([f"# as the config of {first}, but for:", *lines])
+        texts.append(text)
     return texts
 
 
-def worst_confusions(runs: Iterable[Evidence]) -> pd.DataFrame | None:
-    """Return the shares in percent that the WORST classes of some runs were taken for.
+def worst_confusions(folders: Iterable[Path]) -> pd.DataFrame | None:
+    """Return what the WORST classes of some runs were taken for, in percent, or None.
 
-    Columns are these classes, and at most as many that they are taken for most. The runs, as of
-    several seeds, have the same classes. None where no run left its predictions.
+    Columns are these classes, and at most as many others. All runs have the same classes.
     """
     found = []
-    for run in runs:
-        record = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
-        names = record.get("class_names")
-        if names and (run.folder / "predictions.csv").is_file():
-            pairs = read_predictions(run.folder, len(names))
+    for folder in folders:
+        names = json.loads((folder / "results.json").read_text("utf-8")).get("class_names")
+        if names and (folder / "predictions.csv").is_file():
+            pairs = read_predictions(folder, len(names))
             found.append(pairs.map(list(names).__getitem__).astype(str))
     if not found:
         return None

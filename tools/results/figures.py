@@ -1,16 +1,15 @@
-"""Figures of the HTML report, as SVG inside it. Widths suit a phone: about 6 inches, 9 pt."""
+"""Figures of the HTML report, as SVG inside it. Their width suits a phone."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable, Sequence
-from functools import wraps
-from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,8 +18,10 @@ from tools.results.tables import HEADINGS
 
 WIDTH = 6.2  # inches
 SMALL = 5  # percent; smaller shares are not written into a confusion matrix
+TWENTY = plt.get_cmap("tab20").colors
 STYLE = {
     "font.size": 9,
+    "axes.prop_cycle": cycler(color=[*TWENTY[::2], *TWENTY[1::2]]),  # the strong ones first
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -28,8 +29,6 @@ STYLE = {
     "svg.hashsalt": "report",  # equal results give equal bytes
     "svg.fonttype": "none",  # letters, not their outlines: a fifth of the size
 }
-TWENTY = plt.get_cmap("tab20").colors
-COLOURS = (*TWENTY[::2], *TWENTY[1::2])  # the strong ones first
 SCORE_COLOURS = {"base": "#4c78a8", "new": "#f58518", "hm_mean": "#54a24b", "all": "#4c78a8"}
 
 
@@ -45,21 +44,15 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def as_picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
-    """Have a function that draws a figure return a picture with the caption `text`."""
-
-    @wraps(draw)
-    def embed(*arguments: object, text: str) -> Picture:
-        buffer = io.BytesIO()
-        with plt.rc_context(STYLE):
-            options = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
-            save(draw(*arguments), buffer, **options)
-        return Picture(data_uri("svg+xml", buffer.getvalue()), text)
-
-    return embed
+def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Picture:
+    """Return the figure that a function draws of its arguments, with the caption `text`."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        options = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
+        save(draw(*arguments), buffer, **options)
+    return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
-@as_picture
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
     size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))
@@ -76,17 +69,14 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     return axes.figure
 
 
-@as_picture
 def shot_curves(summary: pd.DataFrame) -> Figure:
     """Accuracy over shots with error bars, a line for each label; zero-shot at 0."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     shots = sorted(summary["shots"].unique())
-    groups = summary.groupby("label", sort=False)
-    for colour, (label, rows) in zip(cycle(COLOURS), groups, strict=False):
+    for label, rows in summary.groupby("label", sort=False):
         points = rows.sort_values("shots")
-        places, errors = [shots.index(n) for n in points["shots"]], points["all_std"].fillna(0)
-        style = {"color": colour, "marker": "o", "capsize": 3, "label": label}
-        axes.errorbar(places, points["all"], errors, **style)
+        places, errors = points["shots"].map(shots.index), points["all_std"].fillna(0)
+        axes.errorbar(places, points["all"], errors, marker="o", capsize=3, label=label)
     axes.set_xticks(range(len(shots)), shots)
     axes.set_xlabel("training pictures a class")
     axes.set_ylabel("accuracy, percent")
@@ -94,26 +84,22 @@ def shot_curves(summary: pd.DataFrame) -> Figure:
     return figure
 
 
-@as_picture
 def radar(summary: pd.DataFrame, score: str) -> Figure:
     """One axis for each data set, one line for each label, broken where a score is missing."""
     table = summary.pivot_table(index="label", columns="dataset", values=score, sort=False)
     angles = np.linspace(0, 2 * np.pi, len(table.columns), endpoint=False)
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH), subplot_kw={"projection": "polar"})
-    for colour, (label, row) in zip(cycle(COLOURS), table.iterrows(), strict=False):
-        values = row.to_numpy(float)
-        axes.plot(np.append(angles, 0), np.append(values, values[0]), color=colour, label=label)
+    for label, row in table.iterrows():
+        axes.plot(np.append(angles, 0), np.append(row, row.iloc[0]), label=label)
     axes.set_xticks(angles, table.columns)
     for label, side in zip(axes.get_xticklabels(), np.cos(angles), strict=True):
-        place = "left" if side > 0.1 else "right" if side < -0.1 else "center"
-        label.set_horizontalalignment(place)
-    low, high = np.nanmin(table.to_numpy(float)), np.nanmax(table.to_numpy(float))
+        label.set_ha("left" if side > 0.1 else "right" if side < -0.1 else "center")
+    low, high = table.min(axis=None), table.max(axis=None)
     axes.set_ylim(max(0.0, low - 0.3 * (high - low + 1)), high)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     return figure
 
 
-@as_picture
 def confusion_matrix(shares: pd.DataFrame) -> Figure:
     """Shares in percent of each true class (row) that were taken for each class (column)."""
     figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.26 * len(shares)))
@@ -130,15 +116,14 @@ def confusion_matrix(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-@as_picture
 def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     """Loss and batch accuracy over epochs by label, of columns epoch, loss and acc."""
     space = {"wspace": 0.3, "left": 0.08, "right": 0.99}
     figure, both = plt.subplots(1, 2, figsize=(WIDTH, 2.8), gridspec_kw=space)
-    names = {"loss": "loss", "acc": "batch accuracy, percent"}
-    for axes, (column, name) in zip(both, names.items(), strict=True):
-        for colour, (label, curve) in zip(cycle(COLOURS), curves.items(), strict=False):
-            axes.plot(curve["epoch"], curve[column], color=colour, label=label)
+    names = (("loss", "loss"), ("acc", "batch accuracy, percent"))
+    for axes, (column, name) in zip(both, names, strict=True):
+        for label, curve in curves.items():
+            axes.plot(curve["epoch"], curve[column], label=label)
         axes.set_ylabel(name)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -14,8 +14,8 @@ import yaml
 
 from tools.sweeps.names import CONFIGS, dataset_name, stems
 
-# What identifies a row. The source is the data set of the training; the settings are those that
-# decide a result and differ between the runs of one trainer and config, in words.
+# What identifies a row. The source is the data set of the training; the settings, in words, are
+# those in which runs of one trainer and config differ.
 KEY = ["source", "dataset", "trainer", "config", "settings", "shots", "seed"]
 GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
@@ -24,10 +24,8 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
-NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final", "settings": "known"}
+NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final"}
 
-PERCENT = r"([\.\deE+-]+)%"
-ACCURACY = rf"\* accuracy: {PERCENT}"
 CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
 SEED = r"seed_?(?P<seed>\d+)$"
 DATASET = r"(?P<dataset>[^/]+)"
@@ -65,10 +63,9 @@ def read_runs(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read one results.json; `record` is its content but the class names, of which many are equal.
+    """Read one results.json; `record` is its content but the class names, which many runs share.
 
-    Raises:
-        ValueError: a field is missing or of the wrong type, or a trainer that learns did not train.
+    A ValueError names a field that is missing or wrong, or says that nothing was trained.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     given = content if isinstance(content, dict) else {}
@@ -82,9 +79,11 @@ def read_results(path: Path) -> dict[str, Any]:
     settings = {key: given.get(key) or NO_KEYS[key] for key in ("data", "weights", "split")}
     if given.get("epoch_chosen_by") == "load_epoch":
         settings["epoch"] = given.get("epoch")
-    settings |= settings_of(path, given)
+    known = given.get("settings", {})
+    if not isinstance(known, dict) or any(isinstance(value, dict) for value in known.values()):
+        raise ValueError(f"settings is {known!r:.60}")
     record = {key: value for key, value in given.items() if key != "class_names"}
-    return run | {"path": str(path.parent), "record": record, "settings": settings}
+    return run | {"path": str(path.parent), "record": record, "settings": settings | known}
 
 
 def is_valid(field: str, value: Any) -> bool:
@@ -98,28 +97,8 @@ def is_valid(field: str, value: Any) -> bool:
     return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
 
 
-def settings_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a results.json; earlier versions left them to the config beside it."""
-    found = record.get("settings", {})
-    if "settings" not in record and (path.parent / "config.yaml").is_file():
-        import trainers  # noqa: F401  (registers the trainers, with their keys)
-        from runs.identity import settings_of_run
-
-        try:
-            found = settings_of_run(path.parent)
-        except (ValueError, LookupError):
-            found = {"settings": "unknown"}
-    if not isinstance(found, dict) or any(isinstance(value, dict) for value in found.values()):
-        raise ValueError(f"settings is {found!r:.60}")
-    return found
-
-
 def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:
-    """Return the columns label and predicted of a run's predictions.csv, whole numbers.
-
-    Raises:
-        ValueError: the file holds no labels, or labels beyond the number of classes.
-    """
+    """Return label and predicted of a run's predictions.csv; a ValueError says what is wrong."""
     path = folder / "predictions.csv"
     try:
         pairs = pd.read_csv(path, usecols=["label", "predicted"], dtype=int)
@@ -150,10 +129,10 @@ def read_logs(folder: Path) -> list[dict[str, Any]]:
 def place_of(folder: Path) -> dict[str, Any]:
     """Return what the folder of a log says of its run."""
     path = folder.absolute().as_posix()
-    match = next(filter(None, (layout.search(path) for layout in LAYOUTS)), None)
-    if match is None:
+    matches = [match for layout in LAYOUTS if (match := layout.search(path))]
+    if not matches:
         raise ValueError("its folder does not say trainer, data set and seed")
-    where = match.groupdict()
+    where = matches[0].groupdict()
     classes = HALVES.get(where.get("half") or "", "all")
     if classes == "all" and OF_HALVES.search(path):
         raise ValueError("its folder does not say whether it tests base or new classes")
@@ -193,13 +172,17 @@ def read_accuracy(log: str, keyword: str = "accuracy") -> float | None:
     trains = re.search(r"^epoch \[", log, re.MULTILINE)
     end = r"^(Finish|Finished) training$" if trains else r"^=> result$"
     match = re.search(end, log, re.MULTILINE)
-    result = rf"\* {re.escape(keyword)}: {PERCENT}"
-    found = re.findall(result, log[match.end() :]) if match else []
-    return float(found[-1]) if found else None
+    found = percentages(log[match.end() :], keyword) if match else []
+    return found[-1] if found else None
 
 
 def last_on(log: str, split: str) -> float | None:
     """Return the last accuracy in percent that a log reports on a split; None if there is none."""
     parts = [part for part in log.split("Evaluate on the *")[1:] if part.startswith(split)]
-    found = [match[1] for part in parts if (match := re.search(ACCURACY, part))]
-    return float(found[-1]) if found else None
+    found = [results[0] for part in parts if (results := percentages(part, "accuracy"))]
+    return found[-1] if found else None
+
+
+def percentages(log: str, keyword: str) -> list[float]:
+    """Return the results of a name in a log, as "* accuracy: 82.0%"."""
+    return [float(found) for found in re.findall(rf"\* {re.escape(keyword)}: ([.\deE+-]+)%", log)]

@@ -1,4 +1,4 @@
-"""From runs to rows: one for each seed, one for each group with mean and deviation, averages.
+"""Turn runs into rows: one for each seed, one for each group with mean and deviation, averages.
 
 HM is given both ways: `hm`, of the means of base and new, and `hm_mean`, the mean of HMs.
 """
@@ -40,7 +40,7 @@ class Section(NamedTuple):
 
 
 def harmonic_mean(base: Any, new: Any) -> Any:
-    """Return 2 / (1/base + 1/new); 0 where both are 0 or one of them is."""
+    """Return 2 / (1/base + 1/new); 0 where one is 0."""
     total = base + new
     return np.where(total > 0, 2 * base * new / np.where(total > 0, total, 1), total)
 
@@ -67,24 +67,22 @@ def name_settings(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             for key, column in differing([known[i] for i in members], only).items():
                 for i, value in zip(members, column, strict=True):
                     words[i][key] = value
-    named = []
-    for run, own, pairs in zip(runs, known, words, strict=True):
-        text = own if isinstance(own, str) else ", ".join(map(" ".join, pairs.items()))
-        named.append(run | {"settings": text})
-    return named
+    texts = [", ".join(map(" ".join, pairs.items())) for pairs in words]
+    return [
+        run | {"settings": own if isinstance(own, str) else text}
+        for run, own, text in zip(runs, known, texts, strict=True)
+    ]
 
 
 def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> dict[str, list[str]]:
     """Return the settings in which some runs differ, by short name: a value for each run.
 
-    Args:
-        known: settings by full name; what is missing has its default.
-        only: these settings; None: all others than those named in GROUPS.
+    They are looked for in `only`, or in all settings that GROUPS does not name.
     """
     named = {key for keys in GROUPS.values() for key in keys or ()}
     columns: dict[str, list[str]] = {}
     for key in only or sorted({key for one in known for key in one} - named):
-        column = [in_words(one[key] if key in one else default_of(key)) for one in known]
+        column = [in_words(one, key) for one in known]
         if len(set(column)) > 1:
             columns[key] = column
     short = [key.rpartition(".")[2] for key in columns]
@@ -94,18 +92,14 @@ def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> dict[s
     }
 
 
-def default_of(key: str) -> Any:
-    """Return the value of a setting that a run does not name."""
-    if key in NO_KEYS:
-        return NO_KEYS[key]
-    import trainers  # noqa: F401  (registers the trainers, with their keys)
-    from runs.identity import default_settings
+def in_words(settings: dict[str, Any], key: str) -> str:
+    """Return a setting, or its default where it is missing, on one line."""
+    value = settings.get(key, NO_KEYS.get(key))
+    if key not in settings and key not in NO_KEYS:
+        import trainers  # noqa: F401  (registers the trainers, with their keys)
+        from runs.identity import default_settings
 
-    return default_settings().get(key)
-
-
-def in_words(value: Any) -> str:
-    """Return a setting's value on one line."""
+        value = default_settings().get(key)
     if isinstance(value, str):
         return value if value and value.isprintable() else repr(value)
     return "unknown" if value is None else repr(value)
@@ -140,11 +134,6 @@ def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return rows.reset_index()[COLUMNS]
 
 
-def is_shift(source: str, target: str) -> bool:
-    """Whether a data set is a domain shift: its name begins with the source's, as ImageNetV2."""
-    return target != source and target.lower().startswith(source.lower())
-
-
 def split_sections(rows: pd.DataFrame) -> list[Section]:
     """Return rows by protocol, in the order of the literature, without empty protocols."""
     own = rows["source"] == rows["dataset"]
@@ -153,7 +142,9 @@ def split_sections(rows: pd.DataFrame) -> list[Section]:
         Section("Base to new", ("base", "new", "hm"), rows[pairs]),
         Section("All classes", ("all",), rows[own & rows["all"].notna()]),
     ]
-    shift = rows.apply(lambda row: is_shift(row["source"], row["dataset"]), axis=1).astype(bool)
+    names = zip(rows["source"].str.lower(), rows["dataset"].str.lower(), strict=True)
+    is_longer = [name.startswith(source) for source, name in names]  # as ImageNetV2
+    shift = ~own & pd.Series(is_longer, rows.index, dtype=bool)
     for title, chosen in (("Cross-dataset", ~own & ~shift), ("Domain shift", shift)):
         for source, part in rows[chosen].groupby("source"):
             found.append(Section(f"{title}, trained on {source}", ("all",), part))

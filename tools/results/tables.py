@@ -40,20 +40,12 @@ def with_published(summary: pd.DataFrame) -> pd.DataFrame:
     if wanted == benchmarks:
         figures = figures.replace({"dataset": {"Average": AVERAGE}})
         wanted.add(AVERAGE)
-    rows = figures[figures["dataset"].isin(wanted)]
+    rows = figures[figures["dataset"].isin(wanted)].rename(columns={"method": "trainer"})
     if rows.empty:
         return summary
-    trainer = rows["method"] + ", published"
     labels = {"config": ORIGIN, "settings": "", "shots": 16, "source": rows["dataset"]}
-    rows = rows.drop(columns="method").assign(trainer=trainer, **labels)
+    rows = rows.assign(trainer=rows["trainer"] + ", published", **labels)
     return order_rows(pd.concat([summary, rows]))
-
-
-def format_score(mean: float, deviation: float) -> str:
-    """Return "61.20", "61.20 ± 0.40" or "missing"."""
-    if pd.isna(mean):
-        return MISSING
-    return f"{mean:.2f}" if pd.isna(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +60,11 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     tested = [name for name in CLASSES if summary[name].notna().any()]
     paired = ["base", "new", "hm", "hm_mean"] if {"base", "new"} & set(tested) else []
     for name in (["all"] if "all" in tested else []) + paired:
-        deviations = summary.get(f"{name}_std", pd.Series(float("nan"), summary.index))
-        text[name] = list(map(format_score, summary[name], deviations))
+        text[name] = summary[name].map("{:.2f}".format)
+        if f"{name}_std" in summary:
+            deviations = summary[f"{name}_std"].map(" ± {:.2f}".format, na_action="ignore")
+            text[name] += deviations.fillna("").astype(str)
+        text[name] = text[name].where(summary[name].notna(), MISSING)
     for name in EFFORT:
         text[name] = summary[name].map(lambda n: MISSING if pd.isna(n) else f"{n:,.0f}")
     unprinted = [name for name in ("hm_mean", *EFFORT) if name in text]
@@ -129,10 +124,8 @@ def to_latex(text: pd.DataFrame, title: str) -> str:
 
 def published_table() -> Table:
     """Return the averages of the published table."""
-    figures = read_published()
-    table = Table(caption="published: mean of 11 data sets, ViT-B/16, 16 shots (arXiv 2509.00905)")
-    for name in ("trainer", "base", "new", "HM"):
-        table.add_column(name, justify="left" if name == "trainer" else "right")
-    for row in figures[figures["dataset"] == "Average"].itertuples():
-        table.add_row(row.method, *(f"{score:.2f}" for score in (row.base, row.new, row.hm)))
+    caption = "published: mean of 11 data sets, ViT-B/16, 16 shots (arXiv 2509.00905)"
+    table = Table("trainer", "base", "new", "HM", caption=caption)
+    for row in read_published().query("dataset == 'Average'").itertuples():
+        table.add_row(row.method, *map("{:.2f}".format, (row.base, row.new, row.hm)))
     return table

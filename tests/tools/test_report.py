@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tools import report
-from tools.results.overlays import spotlights
+from tools.report import spotlights
 
 
 @pytest.fixture(scope="session")
