@@ -104,9 +104,8 @@ def bounded(receive: Receive, most: int) -> Receive:
 def upload_in(folder: Path, path: str) -> Path:
     """The file of an upload.
 
-    Raises:
-        ValueError: it is not in the folder of the uploads, or no longer there. The message is the
-            same for both, so nobody learns which files there are elsewhere.
+    A ValueError says that it is not in the folder of the uploads or no longer there; the message is
+    the same for both, so nobody learns which files there are elsewhere.
     """
     with suppress(OSError, ValueError):  # as a name with a NUL
         found = Path(path).resolve()

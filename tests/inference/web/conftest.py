@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import browser  # noqa: F401  (a fixture)
+from tests.browser import browser  # noqa: F401  (a fixture)
 
 PROJECT = Path(__file__).parents[3]
 
