@@ -1,8 +1,7 @@
 """A trained model as a graph for other runtimes: image -> logits, kept patches.
 
-What does not depend on the image is computed beforehand and is a constant of the graph: text
-features, and the bank moved towards them. The graph leaves out what it does not use, as the text
-tower.
+Text features, and the bank moved towards them, do not depend on the image: they are constants of
+the graph. It leaves out tensors that it does not use, such as those of the text tower.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class ExportForm(nn.Module):
         return (model.classify(cls, model.text_features(cls)),)
 
 
-class Used(TorchFunctionMode):
+class UsedTensors(TorchFunctionMode):
     """Collects the id of every tensor that a computation takes."""
 
     def __init__(self) -> None:
@@ -88,7 +87,7 @@ def trace(form: ExportForm, size: tuple[int, int]) -> ExportedProgram:
     """
     image = torch.zeros(BATCH, 3, *size, device="cpu")
     form(image)  # the text side is kept from now on
-    with Used() as used:
+    with UsedTensors() as used:
         form(image)
     for module in form.modules():
         for held in (module._parameters, module._buffers):

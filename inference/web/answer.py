@@ -1,4 +1,4 @@
-"""The page's answer: what Spotlighter and zero-shot CLIP predict, and a figure of why."""
+"""The page's answer: predictions of Spotlighter and of zero-shot CLIP, and a figure of the maps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from inference.overlays import INCHES, draw_row, name_maps, ranks_by_colour
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.figure_style import save
 
-MODELS = 8  # that are kept in memory: of four class lists, the run's and zero-shot CLIP
+MODELS = 8  # kept in memory: the run's and zero-shot CLIP, of four class lists
 TOP = 5  # classes that are shown
-CLASSES = 1000  # that may be named, where the run itself has no more
-CHARACTERS = 200  # of a class name
+CLASSES = 1000  # most that may be named; a run with more may name as many as it has
+CHARACTERS = 200  # longest class name
 Shares = dict[str, float]
 """Probabilities of the likeliest classes, best first."""
 
@@ -39,7 +39,7 @@ class Answerer:
         self.class_names = self.open(None, new="").class_names
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
-        """Classify one picture among the classes in `text`, for `read_names`; the run's if empty.
+        """Classify a picture among the class names in `text` (see `read_names`; empty: the run's).
 
         `new` says how class names that were not in training are treated; as the run says if empty.
 

@@ -83,8 +83,8 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
     return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
-def shown(error: Exception, picture: str | None) -> gr.Error:
-    """An error as the page shows it: a sentence, without the place of an upload."""
+def toast(error: Exception, picture: str | None) -> gr.Error:
+    """An error as a sentence on the page, without the folder of an upload."""
     text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
     text = html.escape(text, quote=False)  # the page takes it for HTML
     return gr.Error(text, duration=None, print_exception=False)
@@ -100,7 +100,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 os.utime(path)  # it is in use, so it is kept
             return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
         except (ValueError, OSError, MemoryError) as error:
-            raise shown(error, picture) from error
+            raise toast(error, picture) from error
 
     with gr.Blocks(
         title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)
