@@ -1,1 +1,1 @@
-"""inference."""
+"""A trained run as other programs use it: open, predict, draw, export, serve a web page."""

@@ -1,8 +1,7 @@
 """A trained model as a graph for other runtimes: image -> logits, kept patches.
 
-What does not depend on the image is computed beforehand and is a constant of the graph: text
-features, and the bank moved towards them. The graph leaves out what it does not use, as the text
-tower.
+Text features, and the bank moved towards them, do not depend on the image: they are constants of
+the graph. It leaves out tensors that it does not use, such as those of the text tower.
 """
 
 from __future__ import annotations
@@ -30,12 +29,9 @@ Graph = Callable[[Tensor], Tensor]
 
 
 class ExportForm(nn.Module):
-    """The forward pass of an evaluation, for a batch of any size.
+    """The forward pass of an evaluation, for a batch of any size, which is not split into parts.
 
-    Differs from the model's own in: the batch goes through the image tower in one piece.
-
-    Args:
-        model: float32, on the CPU. It must not be used for anything else afterwards.
+    The model is float32, on the CPU, and must not be used for anything else afterwards.
 
     Raises:
         ValueError: it selects patches at random.
@@ -56,11 +52,7 @@ class ExportForm(nn.Module):
     def forward(
         self, image: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C"], Int[Tensor, "B K"]] | tuple[Float[Tensor, "B C"]]:
-        """Logits, and the kept patches of models that select some, best first.
-
-        Args:
-            image: normalised pictures at the tower's resolution.
-        """
+        """Normalised pictures -> logits, and the kept patches of models that select, best first."""
         model = self.model
         if self.selects:
             base = model.base
@@ -71,8 +63,8 @@ class ExportForm(nn.Module):
         return (model.classify(cls, model.text_features(cls)),)
 
 
-class Used(TorchFunctionMode):
-    """Notes the id of every tensor that a computation takes."""
+class UsedTensors(TorchFunctionMode):
+    """Collects the id of every tensor that a computation takes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +73,7 @@ class Used(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Note what goes in; change nothing."""
+        """Collect the inputs; change nothing."""
         for value in (*args, *(kwargs or {}).values()):
             several = value if isinstance(value, list | tuple) else (value,)
             self.tensors |= {id(one) for one in several}
@@ -90,15 +82,13 @@ class Used(TorchFunctionMode):
 
 @torch.no_grad()
 def trace(form: ExportForm, size: tuple[int, int]) -> ExportedProgram:
-    """The graph of a form, for a batch of any size, without the tensors that it does not use.
+    """The graph of a form for pictures of a size (H, W) and batches of any size.
 
-    Args:
-        form: what is traced; the tensors that it does not use are taken out of it, too.
-        size: (H, W), of a picture.
+    Tensors that the form does not use are taken out of it.
     """
     image = torch.zeros(BATCH, 3, *size, device="cpu")
     form(image)  # the text side is kept from now on
-    with Used() as used:
+    with UsedTensors() as used:
         form(image)
     for module in form.modules():
         for held in (module._parameters, module._buffers):
@@ -109,11 +99,7 @@ def trace(form: ExportForm, size: tuple[int, int]) -> ExportedProgram:
 
 
 def require_packages() -> None:
-    """Refuse early where a package for ONNX is missing.
-
-    Raises:
-        ModuleNotFoundError: names it, and what to do.
-    """
+    """Refuse early, with a ModuleNotFoundError, where a package for ONNX is missing."""
     for name in PACKAGES:
         try:
             importlib.import_module(name)
@@ -137,12 +123,8 @@ def write_onnx(program: ExportedProgram, output_names: list[str], path: Path) ->
 
     with quiet("torch.onnx", "onnxscript", level=logging.ERROR):
         found = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            input_names=["image"],
-            output_names=output_names,
+            program, (), dynamo=True, verbose=False,
+            input_names=["image"], output_names=output_names,
             dynamic_shapes={"image": {0: "batch"}},
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
         )

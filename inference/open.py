@@ -24,9 +24,7 @@ from trainers.base import CLIPTrainer
 def open_run(model_dir: str | Path, root: str = "") -> CLIPTrainer:
     """A trainer as the run left it, in evaluation mode, with its data set; the run's seed is set.
 
-    Args:
-        model_dir: the run's output folder.
-        root: folder of all data sets, if it moved.
+    `root` is the folder of all data sets, if it moved.
     """
     cfg = config_of(model_dir, root)
     trainer = build(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), cfg)
@@ -36,13 +34,8 @@ def open_run(model_dir: str | Path, root: str = "") -> CLIPTrainer:
 
 
 def open_without_data(
-    model_dir: str | Path,
-    class_names: Sequence[str] | None = None,
-    *,
-    new: str = "",
-    root: str = "",
-    zero_shot: bool = False,
-    plain: bool = False,
+    model_dir: str | Path, class_names: Sequence[str] | None = None, *, new: str = "",
+    root: str = "", zero_shot: bool = False, plain: bool = False,
 ) -> CLIPTrainer:
     """The same without the data set: class names are enough to predict. No seed is set.
 
@@ -127,11 +120,7 @@ def recorded_names(model_dir: str | Path, cfg: CfgNode) -> list[str]:
 
 
 def names_of_the_data(cfg: CfgNode) -> list[str]:
-    """The class names of the run's data set.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
+    """The class names of the run's data set; a FileNotFoundError if it is not there."""
     try:
         return list(build_dataset(cfg).classnames)
     except OSError as error:
@@ -142,11 +131,7 @@ def names_of_the_data(cfg: CfgNode) -> list[str]:
 
 
 def treat_new_classes(trainer: CLIPTrainer, new: str) -> None:
-    """Choose how class names that were not in training are treated.
-
-    Raises:
-        ValueError: `new` is unknown, or the run has no prototypes.
-    """
+    """Choose how class names that were not in training are treated, or say why it is impossible."""
     if new not in NEW_CLASSES:
         raise ValueError(f"--new must be one of {', '.join(NEW_CLASSES)}, got {new!r}")
     head = trainer.model.head

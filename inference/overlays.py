@@ -1,23 +1,30 @@
-"""Score maps and kept patches, drawn over the pictures they belong to."""
+"""Figures of score maps, kept patches, and the training patches nearest to the prototypes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
-from datasets.pictures import shown
+from datasets.pictures import open_picture, shown
 from inference.predictor import Prediction, SpotlighterPredictor
+from runs.data import upright
 from runs.draw import LEVEL_COLOURS, boxes, darken
 from runs.figure_style import plt, save
 
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
+
 INCHES = 2.6  # of a panel
+SLOTS = 5  # prototypes of a class that are drawn, those with most evidence
 MAPS = {"sample-wise": "relevance to the picture", "semantic-wise": "relevance to the class names"}
 
 
@@ -46,10 +53,7 @@ def draw_kept(
 
 
 def draw_row(
-    row: Sequence[Axes],
-    predictor: SpotlighterPredictor,
-    picture: Image.Image,
-    found: Prediction,
+    row: Sequence[Axes], predictor: SpotlighterPredictor, picture: Image.Image, found: Prediction
 ) -> None:
     """A picture as the model sees it, its maps if there are four axes, its kept patches."""
     pixels = predictor.seen(picture)
@@ -86,7 +90,12 @@ class Overlays:
         self.used: set[str] = set()
 
     def __call__(self, path: Path, picture: Image.Image, found: Prediction) -> Path:
-        """Draw a picture; returns the file."""
+        """Draw a picture; returns the file, named after it (`_2` if another has the name)."""
+        name, number = path.stem, 2
+        while name.casefold() in self.used:
+            name, number = f"{path.stem}_{number}", number + 1
+        self.used.add(name.casefold())
+        output = self.folder / f"{name}.png"
         figure, row = plt.subplots(1, 2, figsize=(2 * INCHES, INCHES + 0.6))
         draw_row(row, self.predictor, picture, found)
         row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
@@ -94,14 +103,47 @@ class Overlays:
         ranks = ranks_by_colour(self.predictor, found)
         text = f"{shown(path.name)}; kept patches by rank: {ranks}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
-        output = self.folder / f"{self.unused(path.stem)}.png"
         save(figure, output, tight=(0, 0.05, 1, 1), dpi=130)
         return output
 
-    def unused(self, stem: str) -> str:
-        """The name, with a number behind it where another picture has it."""
-        name, number = stem, 2
-        while name.casefold() in self.used:
-            name, number = f"{stem}_{number}", number + 1
-        self.used.add(name.casefold())
-        return name
+
+def nearest(tokens: Tensor, indices: Tensor, slots: Tensor) -> list[tuple[int, int, float]]:
+    """For each slot (M, D) its nearest kept token (B, K, D): picture, place, similarity.
+
+    All have unit length; `indices` (B, K) are the tokens' places in their pictures.
+    """
+    similarity = tokens.flatten(0, 1) @ slots.T  # (B * K, M)
+    values, best = similarity.max(0)
+    pictures, places = best // indices.shape[1], indices.flatten()[best]
+    return list(zip(pictures.tolist(), places.tolist(), values.tolist(), strict=True))
+
+
+def crop(pixels: Tensor, place: int, grid: int) -> Tensor:
+    """A patch of `pixels` (H, H, 3) with half a patch of its surroundings."""
+    [(left, top, right, bottom)] = boxes([place], len(pixels), grid)
+    margin = (right - left) // 2
+    return pixels[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin]
+
+
+def draw_prototypes(trainer: CLIPTrainer, class_names: list[str], output: Path) -> None:
+    """Write one PNG: a row a class that the bank knows, a column a prototype."""
+    predictor, memory = SpotlighterPredictor(trainer), trainer.model.head.memory
+    side = round((predictor.num_patches or 0) ** 0.5)
+    columns = min(SLOTS, memory.mass.shape[1])
+    size = (1.5 * columns, 1.75 * len(class_names))
+    figure, grid = plt.subplots(len(class_names), columns, figsize=size, squeeze=False)
+    for row, name in zip(grid, class_names, strict=True):
+        items = [item for item in trainer.dm.dataset.train_x if item.classname == name]
+        pictures = [open_picture(item.impath, upright(trainer.cfg)) for item in items]
+        with torch.no_grad():
+            chosen = trainer.model.forward_all(predictor.prepare(pictures)).head.selection
+        c = memory.class_names.index(name)
+        tokens, slots = map(memory.patch_space, (chosen.tokens, memory.prototypes[c, :columns]))
+        found = nearest(tokens, chosen.indices, slots)
+        for axes, mass, (picture, place, value) in zip(row, memory.mass[c], found, strict=False):
+            axes.imshow(crop(predictor.seen(pictures[picture]), place, side))
+            axes.set_title(f"{mass:.0f} patches, {value:.2f}", fontsize=7)
+            axes.set(xticks=(), yticks=())
+        row[0].set_ylabel(name, fontsize=8)
+    figure.suptitle("Nearest training patch of each prototype: evidence, similarity", fontsize=9)
+    save(figure, output, tight=(0, 0, 1, 0.98), dpi=130)

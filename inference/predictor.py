@@ -48,10 +48,7 @@ class Prediction(NamedTuple):
 
 
 class SpotlighterPredictor:
-    """Classifies pictures with a trained model, of Spotlighter or of any other trainer.
-
-    Args:
-        trainer: of a run, in evaluation mode; `from_run` opens one.
+    """Classifies pictures with a trained model, of any trainer; `from_run` opens one.
 
     Attributes:
         model: (B, 3, H, W) -> logits (B, C).
@@ -80,13 +77,8 @@ class SpotlighterPredictor:
 
     @classmethod
     def from_run(
-        cls,
-        path: str | Path,
-        class_names: Sequence[str] | None = None,
-        *,
-        new: str = "",
-        root: str | Path = "",
-        zero_shot: bool = False,
+        cls, path: str | Path, class_names: Sequence[str] | None = None, *, new: str = "",
+        root: str | Path = "", zero_shot: bool = False,
     ) -> SpotlighterPredictor:
         """Open the output folder of a training run; the run's data set need not be there.
 
@@ -114,14 +106,10 @@ class SpotlighterPredictor:
     def predict(
         self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32
     ) -> list[Prediction]:
-        """Classify pictures of any size; they are resized and cut as at test.
+        """Classify one picture or several, of any size; they are resized and cut as at test.
 
-        Tensors are rounded to 8 bits a channel, so that a picture and its tensor give the same.
-
-        Args:
-            images: one picture or several; a tensor (B, 3, H, W) is several.
-            topk: entries of `Prediction.top`, all classes if there are fewer.
-            batch_size: pictures in one forward pass.
+        A tensor (B, 3, H, W) is several. Tensors are rounded to 8 bits a channel, so that a picture
+        and its tensor give the same. `topk` is the number of entries of `Prediction.top`.
 
         Raises:
             FileNotFoundError: a file is missing.
@@ -137,12 +125,7 @@ class SpotlighterPredictor:
         return found
 
     def open(self, image: Picture) -> Image.Image:
-        """One picture as a picture in RGB.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is no picture, or a tensor has another shape or range.
-        """
+        """One picture in RGB; raises what `predict` raises."""
         if isinstance(image, Image.Image):
             return image.convert("RGB")
         return to_picture(image) if isinstance(image, Tensor) else self._read(image)
@@ -189,11 +172,7 @@ def one_by_one(images: Picture | Sequence[Picture]) -> list[Picture]:
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """A tensor (3, H, W) or (1, H, W) of numbers in 0..1 as a picture.
-
-    Raises:
-        ValueError: it has another shape, kind or range.
-    """
+    """A tensor (3, H, W) or (1, H, W) of numbers in 0..1 as a picture; else a ValueError."""
     fits = pixels.dim() == 3 and pixels.shape[0] in (1, 3) and pixels.is_floating_point()
     if not fits or not pixels.numel() or not (pixels.min() >= 0 and pixels.max() <= 1):
         kind = f"{tuple(pixels.shape)} of {str(pixels.dtype).removeprefix('torch.')}"

@@ -17,9 +17,8 @@ from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
 from datasets.pictures import open_picture
-from inference.nearest_patches import draw_prototypes
 from inference.open import open_run
-from inference.overlays import draw_row, name_maps
+from inference.overlays import draw_prototypes, draw_row, name_maps
 from inference.predictor import SpotlighterPredictor
 from runs.data import upright
 from runs.draw import one_a_class

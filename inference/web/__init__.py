@@ -1,1 +1,1 @@
-"""What the page in a browser is made of."""
+"""The web page: what it answers, which requests it refuses, how it is laid out."""

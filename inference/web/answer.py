@@ -1,4 +1,4 @@
-"""The page's answer: what Spotlighter and zero-shot CLIP predict, and a figure of why."""
+"""The page's answer: predictions of Spotlighter and of zero-shot CLIP, and a figure of the maps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from inference.overlays import INCHES, draw_row, name_maps, ranks_by_colour
 from inference.predictor import Prediction, SpotlighterPredictor
 from runs.figure_style import save
 
-MODELS = 8  # that are kept in memory: of four class lists, the run's and zero-shot CLIP
+MODELS = 8  # kept in memory: the run's and zero-shot CLIP, of four class lists
 TOP = 5  # classes that are shown
-CLASSES = 1000  # that may be named, where the run itself has no more
-CHARACTERS = 200  # of a class name
+CLASSES = 1000  # most that may be named; a run with more may name as many as it has
+CHARACTERS = 200  # longest class name
 Shares = dict[str, float]
 """Probabilities of the likeliest classes, best first."""
 
@@ -32,27 +32,16 @@ class Answer(NamedTuple):
 
 
 class Answerer:
-    """Answers with one run, on any class list.
-
-    Args:
-        model_dir: output folder of the run.
-        root: folder of all data sets; only for a run that does not name its classes.
-
-    Raises:
-        ValueError, OSError: see `SpotlighterPredictor.from_run`.
-    """
+    """Answers with one run, on any class list; opened as by `SpotlighterPredictor.from_run`."""
 
     def __init__(self, model_dir: str, root: str = "") -> None:
         self.open = lru_cache(MODELS)(partial(SpotlighterPredictor.from_run, model_dir, root=root))
         self.class_names = self.open(None, new="").class_names
 
     def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
-        """Classify one picture.
+        """Classify a picture among the class names in `text` (see `read_names`; empty: the run's).
 
-        Args:
-            picture: a file or a picture.
-            text: class names, a line each or with commas between; the run's own if empty.
-            new: how class names that were not in training are treated; as the run says if empty.
+        `new` says how class names that were not in training are treated; as the run says if empty.
 
         Raises:
             ValueError, OSError: no picture, one that cannot be read, or names that cannot be used.
@@ -71,22 +60,17 @@ class Answerer:
 
 
 def read_names(text: str, most: int = CLASSES) -> list[str]:
-    """Class names, a line each or with commas between, each once; none or at least two.
-
-    Raises:
-        ValueError: they are more than `most`, or one alone; or one is too long.
-    """
+    """Class names, a line each or with commas between, each once: none, or two to `most`."""
     lines = text.replace(",", "\n").splitlines()
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if len(names) == 1:
         raise ValueError(f"one class ({names[0]:.60}) leaves no choice: name two or more")
     if len(names) > most:
         raise ValueError(f"{len(names)} classes are named; {most} are allowed")
-    for name in names:
-        if len(name) > CHARACTERS:
-            raise ValueError(
-                f"a class name has {len(name)} characters ({name:.30}...); {CHARACTERS} are allowed"
-            )
+    longest = max(names, key=len, default="")
+    if len(longest) > CHARACTERS:
+        length = f"{len(longest)} characters ({longest:.30}...)"
+        raise ValueError(f"a class name has {length}; {CHARACTERS} are allowed")
     return names
 
 

@@ -13,10 +13,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MEGABYTE = 10**6
-UPLOAD = 50 * MEGABYTE  # of an upload
-FORM = MEGABYTE  # around an upload, and of any other request
-UPLOADS = 500 * MEGABYTE  # of all uploads that are kept
-AT_ONCE = 64  # requests
+UPLOAD = 50 * MEGABYTE  # largest upload
+FORM = MEGABYTE  # largest other request; also what surrounds an upload
+UPLOADS = 500 * MEGABYTE  # all uploads that are kept
+AT_ONCE = 64  # requests that are answered at a time
 LOOPBACK_NAMES = ["127.0.0.1", "localhost"]
 API = "/gradio_api"
 POSTED = tuple(f"{API}/{name}" for name in ("upload", "queue/join", "call/", "cancel", "reset"))
@@ -24,7 +24,7 @@ UPLOAD_PATHS = (f"{API}/upload", f"{API}/upload/")
 
 
 def middleware(uploads: Path) -> list[Middleware]:
-    """What stands in front of the page; `uploads` is their folder."""
+    """The checks of each request, first its Host; `uploads` is the folder of the uploads."""
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES, www_redirect=False),
         Middleware(Guard, uploads=uploads),
@@ -68,7 +68,7 @@ class Guard:
         if self.running >= AT_ONCE:
             return 503, f"{AT_ONCE} requests are answered at the moment; try again in a while"
         if path in UPLOAD_PATHS and size_of(self.uploads) > UPLOADS:
-            return 507, "the uploads fill their place; try again in an hour, or restart the page"
+            return 507, "the space for uploads is full; try again in an hour, or restart the page"
         return None
 
 
@@ -104,9 +104,8 @@ def bounded(receive: Receive, most: int) -> Receive:
 def upload_in(folder: Path, path: str) -> Path:
     """The file of an upload.
 
-    Raises:
-        ValueError: it is not in the folder of the uploads, or no longer there. The message is the
-            same for both, so nobody learns which files there are elsewhere.
+    A ValueError says that it is not in the folder of the uploads or no longer there; the message is
+    the same for both, so nobody learns which files there are elsewhere.
     """
     with suppress(OSError, ValueError):  # as a name with a NUL
         found = Path(path).resolve()

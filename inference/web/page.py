@@ -55,11 +55,7 @@ def upload_folder() -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder until the block or the process ends.
-
-    Raises:
-        OSError: another process has it, or it cannot be opened.
-    """
+    """Lock a folder until the block or the process ends; an OSError if another process has it."""
     handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,7 +69,7 @@ def path_of(upload: ImageData | None) -> str | None:
     return None if upload is None else upload.path
 
 
-async def as_it_is(path: Any) -> Any:
+async def unchanged(path: Any) -> Any:
     """Gradio would copy a posted path to the uploads, or fetch it; this leaves it alone."""
     return path
 
@@ -87,8 +83,8 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
     return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
-def shown(error: Exception, picture: str | None) -> gr.Error:
-    """An error as the page shows it: a sentence, without the place of an upload."""
+def toast(error: Exception, picture: str | None) -> gr.Error:
+    """An error as a sentence on the page, without the folder of an upload."""
     text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
     text = html.escape(text, quote=False)  # the page takes it for HTML
     return gr.Error(text, duration=None, print_exception=False)
@@ -104,7 +100,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 os.utime(path)  # it is in use, so it is kept
             return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
         except (ValueError, OSError, MemoryError) as error:
-            raise shown(error, picture) from error
+            raise toast(error, picture) from error
 
     with gr.Blocks(
         title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)
@@ -114,17 +110,13 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
             with gr.Column(scale=1):
                 picture = gr.Image(sources=["upload", "clipboard"], label="Picture", height=260)
                 picture.preprocess = path_of  # type: ignore  # a subclass would have Gradio write a .pyi here
-                picture.async_move_resource_to_block_cache = as_it_is  # type: ignore
+                picture.async_move_resource_to_block_cache = unchanged  # type: ignore
                 names = gr.Textbox(
-                    "\n".join(answerer.class_names),
-                    lines=6,
-                    max_lines=6,
-                    label="Class names",
-                    info="One a line, or with commas between.",
+                    "\n".join(answerer.class_names), lines=6, max_lines=6,
+                    label="Class names", info="One a line, or with commas between.",
                 )
                 new = gr.Radio(
-                    [AS_TRAINED, *NEW_CLASSES],
-                    value=AS_TRAINED,
+                    [AS_TRAINED, *NEW_CLASSES], value=AS_TRAINED,
                     label="Class names that were not in training",
                     info="inherit: similar classes' prototypes; text: text only; off: prompts only",
                 )
@@ -145,11 +137,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
 
 
 def free_port(host: str, first: int) -> int:
-    """The first free port from `first` on, any free one for 0; Gradio's own search is fixed.
-
-    Raises:
-        OSError: none of them is free.
-    """
+    """The first free port from `first` on, any free one for 0; Gradio's own search is fixed."""
     last = min(first + PORTS - 1, LAST_PORT)
     for port in range(first, last + 1) if first else (0,):
         with suppress(OSError), closing(socket.socket()) as tried:
@@ -160,24 +148,13 @@ def free_port(host: str, first: int) -> int:
 
 
 def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bool = False) -> str:
-    """Serve the page of `build_page` on a port of `free_port`; returns its address.
-
-    Raises:
-        OSError: no port is free, or the page does not answer.
-    """
+    """Serve the page of `build_page`; returns its address. An OSError says why it cannot."""
     port = free_port(host, port)
     try:
         _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            inbrowser=open_browser,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            max_file_size=UPLOAD,
-            show_error=False,
-            enable_monitoring=False,
-            footer_links=[],
+            server_name=host, server_port=port, inbrowser=open_browser, share=False, quiet=True,
+            prevent_thread_lock=True, max_file_size=UPLOAD, show_error=False,
+            enable_monitoring=False, footer_links=[],
             app_kwargs={"middleware": middleware(folder)},
             theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
         )

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from inference import overlays
-from inference.nearest_patches import nearest
+from inference.overlays import nearest
 from models.spotlighter.select import whole_map
 from runs.draw import to_pixels
 from tools import visualise

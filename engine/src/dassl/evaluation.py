@@ -19,23 +19,14 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
-    """Build the evaluator that ``cfg.TEST.EVALUATOR`` names; ``kwargs`` go to it.
-
-    Raises:
-        ValueError: If no evaluator of that name is registered.
-    """
+    """Build the evaluator that ``cfg.TEST.EVALUATOR`` names; a ValueError if it is unknown."""
     registry, name = EVALUATOR_REGISTRY, cfg.TEST.EVALUATOR
     return build_registered(registry, "evaluator", name, cfg.VERBOSE, cfg, **kwargs)
 
 
 @EVALUATOR_REGISTRY.register()
 class Classification:
-    """Evaluate the class with the largest score.
-
-    Args:
-        cfg: The whole config.
-        lab2cname: Class name by label, for TEST.PER_CLASS_RESULT.
-        kwargs: Ignored.
+    """Evaluate the class with the largest score; other ``kwargs`` are ignored.
 
     Raises:
         ValueError: If TEST.PER_CLASS_RESULT is on and there are no class names.
@@ -73,17 +64,12 @@ class Classification:
             raise ValueError("There is nothing to evaluate: no batch was processed")
         counts, labels = self._confusion()
         total, correct = int(counts.sum()), int(counts.diag().sum())
-        accuracy = 100.0 * correct / total
-        results = OrderedDict(
-            accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=_macro_f1(counts)
-        )
+        accuracy, f1 = 100.0 * correct / total, _macro_f1(counts)
         logger.info(
-            "=> result\n* total: %s\n* correct: %s\n* accuracy: %.1f%%\n* error: %.1f%%\n"
-            "* macro_f1: %.1f%%",
-            f"{total:,}",
-            f"{correct:,}",
-            *results.values(),
+            f"=> result\n* total: {total:,}\n* correct: {correct:,}\n* accuracy: {accuracy:.1f}%\n"
+            f"* error: {100.0 - accuracy:.1f}%\n* macro_f1: {f1:.1f}%"
         )
+        results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=f1)
         if self.cfg.TEST.PER_CLASS_RESULT:
             results["perclass_accuracy"] = self._log_classes(counts, labels)
         if self.cfg.TEST.COMPUTE_CMAT:

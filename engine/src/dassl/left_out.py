@@ -6,10 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MODULES = [
-    *(f"dassl.engine.{kind}" for kind in ("da", "dg", "ssl")),
-    *(f"dassl.data.datasets.{kind}" for kind in ("da", "dg", "ssl")),
-]
+PACKAGES = ("dassl.engine", "dassl.data.datasets")
+MODULES = [f"{package}.{kind}" for package in PACKAGES for kind in ("da", "dg", "ssl")]
 NAMES = {
     "dassl.engine": "AdaBN ADDA CDAC DAEL DANN M3SDA MCD MME SelfEnsembling SourceOnly CrossGrad "
     "DAELDG DDAIG DomainMix Vanilla EntMin FixMatch MeanTeacher MixMatch SupBaseline TrainerXU "

@@ -10,19 +10,11 @@ __all__ = ["compute_accuracy"]
 
 
 def compute_accuracy(
-    output: torch.Tensor | Sequence[torch.Tensor],
-    target: torch.Tensor,
-    topk: Sequence[int] = (1,),
+    output: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor, topk: Sequence[int] = (1,)
 ) -> list[torch.Tensor]:
-    """Compute the share of items whose label is among the k largest scores.
+    """Compute for each k the percentage (1,) of labels (B,) among the k largest scores (B, C).
 
-    Args:
-        output: Scores (B, C); of a tuple or list the first item is used.
-        target: Labels (B,).
-        topk: The values of k, each at most C.
-
-    Returns:
-        For each k the accuracy in percent, a tensor of shape (1,).
+    Of a tuple or list of outputs the first is used.
     """
     scores = output if isinstance(output, torch.Tensor) else output[0]
     best = scores.topk(max(topk), dim=1).indices  # (B, max k)

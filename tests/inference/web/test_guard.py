@@ -260,7 +260,7 @@ def test_uploads_are_bounded_together(small, monkeypatch):
     (folder / "large").write_bytes(bytes(1001))
     found = client.http.post(f"{API}/upload", files={"files": png()})
     assert found.status_code == 507
-    assert found.text.startswith("the uploads fill their place")
+    assert found.text.startswith("the space for uploads is full")
 
 
 def test_requests_at_once_are_bounded(small, monkeypatch):

@@ -31,24 +31,16 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
 
     The picture is ``img``; a list of transforms gives ``img``, ``img2``, ... With
     DATALOADER.K_TRANSFORMS above 1 each of them is a list of that many training views. With
-    DATALOADER.RETURN_IMG0 the picture without augmentation is ``img0``.
-
-    Args:
-        cfg: The whole config.
-        data_source: The pictures.
-        transform: From a picture to a tensor, or several of them; none: the picture as it is.
-        is_train: For training; otherwise K_TRANSFORMS counts as 1.
+    DATALOADER.RETURN_IMG0 the picture without augmentation is ``img0``. Without a transform the
+    picture is given as it is.
 
     Raises:
-        ValueError: If K_TRANSFORMS is above 1 and there is no transform.
+        ValueError: If K_TRANSFORMS is above 1 in training and there is no transform.
     """
 
     def __init__(
-        self,
-        cfg: CfgNode,
-        data_source: Sequence[Datum],
-        transform: Transform | Sequence[Transform] | None = None,
-        is_train: bool = False,
+        self, cfg: CfgNode, data_source: Sequence[Datum],
+        transform: Transform | Sequence[Transform] | None = None, is_train: bool = False,
     ) -> None:
         self.cfg = cfg
         self.data_source = data_source
@@ -71,12 +63,8 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         datum = self.data_source[idx]
-        item: dict[str, Any] = {
-            "label": datum.label,
-            "domain": datum.domain,
-            "impath": datum.impath,
-            "index": idx,
-        }
+        item: dict[str, Any] = {key: getattr(datum, key) for key in ("label", "domain", "impath")}
+        item["index"] = idx
         picture = read_image(datum.impath)
         several = isinstance(self.transform, (list, tuple))
         transforms: Any = self.transform if several else [self.transform]
@@ -125,32 +113,17 @@ def _exit_on_lost_batch(worker: int) -> None:
 
 
 def build_data_loader(  # noqa: PLR0913 - the signature of upstream
-    cfg: CfgNode,
-    sampler_type: str = "SequentialSampler",
-    data_source: Sequence[Datum] | None = None,
-    batch_size: int = 64,
-    n_domain: int = 0,
-    n_ins: int = 2,
-    tfm: Any = None,
-    is_train: bool = True,
+    cfg: CfgNode, sampler_type: str = "SequentialSampler",
+    data_source: Sequence[Datum] | None = None, batch_size: int = 64, n_domain: int = 0,
+    n_ins: int = 2, tfm: Any = None, is_train: bool = True,
     dataset_wrapper: Callable[..., Any] | None = None,
 ) -> Loader:
-    """Build one loader.
+    """Build one loader; in training an incomplete last batch is dropped, unless it is the only one.
 
     Order and augmentation depend on the seed and on NUM_WORKERS: torch's default generator orders
     the pictures and seeds the Python, NumPy and torch generators of each worker. The order is the
-    same for any positive number of workers; the augmentation is not.
-
-    Args:
-        cfg: The whole config.
-        sampler_type: Name of the sampler.
-        data_source: The pictures.
-        batch_size: Pictures per batch.
-        n_domain: Domains per batch, of RandomDomainSampler.
-        n_ins: Pictures of one class in a batch, of RandomClassSampler.
-        tfm: Transform, or several.
-        is_train: For training: an incomplete last batch is dropped, unless it is the only one.
-        dataset_wrapper: Class to use instead of DatasetWrapper.
+    same for any positive number of workers; the augmentation is not. ``n_domain`` and ``n_ins`` are
+    those of ``build_sampler``; ``dataset_wrapper`` is a class to use instead of DatasetWrapper.
 
     Raises:
         ValueError: If there are no pictures.
@@ -172,22 +145,13 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
 
 
 class DataManager:
-    """The data set of the config and its loaders.
+    """The data set of the config and its loaders; a loader without pictures is None.
 
-    ``val_loader`` and ``train_loader_u`` are None where the data set has no such pictures.
-
-    Args:
-        cfg: The whole config.
-        custom_tfm_train: Transform (or several) of training instead of the config's.
-        custom_tfm_test: Transform of validation and test instead of the config's.
-        dataset_wrapper: Class to use instead of DatasetWrapper.
+    The ``custom`` transforms, one or several, replace those of the config.
     """
 
     def __init__(
-        self,
-        cfg: CfgNode,
-        custom_tfm_train: Any = None,
-        custom_tfm_test: Any = None,
+        self, cfg: CfgNode, custom_tfm_train: Any = None, custom_tfm_test: Any = None,
         dataset_wrapper: Callable[..., Any] | None = None,
     ) -> None:
         self._cfg = cfg
@@ -209,20 +173,14 @@ class DataManager:
         if settings.get("SAME_AS_X"):
             settings = self._cfg.DATALOADER.TRAIN_X
         return build_data_loader(
-            self._cfg,
-            settings.SAMPLER,
-            data_source,
-            settings.BATCH_SIZE,
-            n_domain=settings.get("N_DOMAIN", 0),
-            n_ins=settings.get("N_INS", 2),
-            tfm=tfm,
-            is_train=node != "TEST",
-            dataset_wrapper=self._wrapper,
+            self._cfg, settings.SAMPLER, data_source, settings.BATCH_SIZE,
+            settings.get("N_DOMAIN", 0), settings.get("N_INS", 2),
+            tfm=tfm, is_train=node != "TEST", dataset_wrapper=self._wrapper,
         )
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Largest training label plus 1."""
         return int(self.dataset.num_classes)
 
     @property
@@ -238,14 +196,11 @@ class DataManager:
 
     def show_dataset_summary(self, cfg: CfgNode) -> None:
         """Log a table with the name, the domains and the number of classes and pictures."""
-        rows: list[list[str]] = [["Dataset", cfg.DATASET.NAME]]
-        if cfg.DATASET.SOURCE_DOMAINS:
-            rows.append(["Source", str(cfg.DATASET.SOURCE_DOMAINS)])
-        if cfg.DATASET.TARGET_DOMAINS:
-            rows.append(["Target", str(cfg.DATASET.TARGET_DOMAINS)])
-        rows.append(["# classes", f"{self.num_classes:,}"])
+        domains = {"Source": cfg.DATASET.SOURCE_DOMAINS, "Target": cfg.DATASET.TARGET_DOMAINS}
+        rows = [("Dataset", cfg.DATASET.NAME)]
+        rows += [(name, str(found)) for name, found in domains.items() if found]
+        rows += [("# classes", f"{self.num_classes:,}")]
         for part in ("train_x", "train_u", "val", "test"):
-            pictures = getattr(self.dataset, part)
-            if pictures:
-                rows.append([f"# {part}", f"{len(pictures):,}"])
+            if found := getattr(self.dataset, part):
+                rows.append((f"# {part}", f"{len(found):,}"))
         logger.info("%s", tabulate(rows, disable_numparse=True))

@@ -12,19 +12,12 @@ from dassl.utils import check_availability
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler
 
 __all__ = [
-    "RandomClassSampler",
-    "RandomDomainSampler",
-    "RandomSampler",
-    "SeqDomainSampler",
-    "SequentialSampler",
-    "build_sampler",
+    "RandomClassSampler", "RandomDomainSampler", "RandomSampler", "SeqDomainSampler",
+    "SequentialSampler", "build_sampler",
 ]
 
 SAMPLERS = (
-    "RandomSampler",
-    "SequentialSampler",
-    "RandomDomainSampler",
-    "SeqDomainSampler",
+    "RandomSampler", "SequentialSampler", "RandomDomainSampler", "SeqDomainSampler",
     "RandomClassSampler",
 )
 
@@ -49,14 +42,9 @@ class _OrderSampler(Sampler[int]):
 
 
 class RandomDomainSampler(_OrderSampler):
-    """Batches with equally many pictures, drawn at random, of ``n_domain`` random domains.
+    """Batches with equally many random pictures of ``n_domain`` random domains (not positive: all).
 
     An epoch ends when one domain has too few pictures left.
-
-    Args:
-        data_source: The pictures.
-        batch_size: Pictures per batch; a multiple of the number of domains.
-        n_domain: Domains per batch; not positive: all.
 
     Raises:
         ValueError: If the batch cannot be divided, or a domain cannot fill its share of one.
@@ -105,12 +93,7 @@ class SeqDomainSampler(RandomDomainSampler):
 
 
 class RandomClassSampler(_OrderSampler):
-    """Batches of several classes with ``n_ins`` pictures each.
-
-    Args:
-        data_source: The pictures.
-        batch_size: Pictures per batch.
-        n_ins: Pictures of one class in a batch; a class that has fewer repeats some.
+    """Batches of several classes with ``n_ins`` pictures each; a class that has fewer repeats some.
 
     Raises:
         ValueError: If a batch holds no class, or more classes than there are.
@@ -147,22 +130,13 @@ class RandomClassSampler(_OrderSampler):
 
 
 def build_sampler(
-    sampler_type: str,
-    cfg: Any = None,
-    data_source: Sequence[Datum] = (),
-    batch_size: int = 32,
-    n_domain: int = 0,
-    n_ins: int = 16,
+    sampler_type: str, cfg: Any = None, data_source: Sequence[Datum] = (), batch_size: int = 32,
+    n_domain: int = 0, n_ins: int = 16,
 ) -> Sampler[int]:
-    """Build a sampler by name; ``cfg`` is not used.
+    """Build one of SAMPLERS; ``cfg`` is not used. RandomSampler draws from torch's generator.
 
-    Args:
-        sampler_type: One of SAMPLERS. RandomSampler draws from torch's default generator.
-        cfg: Part of upstream's signature.
-        data_source: The pictures.
-        batch_size: Pictures per batch.
-        n_domain: Domains per batch, of RandomDomainSampler; not positive: all.
-        n_ins: Pictures of one class in a batch, of RandomClassSampler.
+    ``n_domain``, domains per batch, is for RandomDomainSampler; ``n_ins``, pictures of one class in
+    a batch, for RandomClassSampler.
 
     Raises:
         ValueError: If the name is unknown.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,7 @@ class MiddleOfLongEdge:
 class Random2DTranslation:
     """With probability ``p`` enlarge by one eighth and crop at a random place; else resize.
 
-    Bilinear, whatever INPUT.INTERPOLATION says, as upstream.
-
-    Args:
-        height: Target height in pixels.
-        width: Target width in pixels.
-        p: Probability of the crop.
+    Bilinear, whatever INPUT.INTERPOLATION says, as upstream. Sizes are in pixels.
     """
 
     interpolation = T.InterpolationMode.BILINEAR
@@ -75,45 +71,27 @@ class Random2DTranslation:
         return tvf.crop(enlarged, top, left, height, width)
 
 
-class Cutout:
-    """Set squares of a picture to zero.
+def cutout(img: Tensor, n_holes: int, length: int) -> Tensor:
+    """Copy a picture (channels, height, width) and set squares of ``length`` pixels to zero.
 
-    Args:
-        n_holes: Number of squares.
-        length: Edge of a square in pixels; squares are clipped at the border.
+    Squares are clipped at the border.
     """
+    height, width = img.shape[-2:]
+    img, half = img.clone(), length // 2
+    for _ in range(n_holes):
+        # NumPy's global generator, as upstream: one seed gives the same squares.
+        row, column = np.random.randint(height), np.random.randint(width)  # noqa: NPY002
+        rows = slice(max(row - half, 0), row + half)
+        columns = slice(max(column - half, 0), column + half)
+        img[..., rows, columns] = 0
+    return img
 
-    def __init__(self, n_holes: int = 1, length: int = 16) -> None:
-        self.n_holes = n_holes
-        self.length = length
 
-    def __call__(self, img: Tensor) -> Tensor:
-        """Return a copy of the picture (channels, height, width) with its squares."""
-        height, width = img.shape[-2:]
-        img = img.clone()
-        half = self.length // 2
-        for _ in range(self.n_holes):
-            # NumPy's global generator, as upstream: one seed gives the same squares.
-            row, column = np.random.randint(height), np.random.randint(width)  # noqa: NPY002
-            rows = slice(max(row - half, 0), row + half)
-            columns = slice(max(column - half, 0), column + half)
-            img[..., rows, columns] = 0
+def gaussian_noise(img: Tensor, mean: float, std: float) -> Tensor:
+    """Add normal noise to a picture, with probability one half."""
+    if random.uniform(0, 1) > 0.5:
         return img
-
-
-class GaussianNoise:
-    """Add normal noise to a picture with probability ``p``."""
-
-    def __init__(self, mean: float = 0.0, std: float = 0.15, p: float = 0.5) -> None:
-        self.mean = mean
-        self.std = std
-        self.p = p
-
-    def __call__(self, img: Tensor) -> Tensor:
-        """Return the picture, with noise or without."""
-        if random.uniform(0, 1) > self.p:
-            return img
-        return img + torch.randn_like(img) * self.std + self.mean
+    return img + torch.randn_like(img) * std + mean
 
 
 def instance_norm(img: Tensor) -> Tensor:
@@ -142,10 +120,6 @@ def _policy(name: str) -> Callable[[CfgNode], Any]:
     return lambda cfg: T.AutoAugment(T.AutoAugmentPolicy(name))
 
 
-def _randaugment_fixmatch(cfg: CfgNode) -> Any:
-    return T.Compose([T.TrivialAugmentWide() for _ in range(cfg.RANDAUGMENT_N)])
-
-
 def _randaugment2(cfg: CfgNode) -> Any:
     operation = T.RandomApply([T.TrivialAugmentWide()], p=0.6)
     return T.Compose([operation] * cfg.RANDAUGMENT_N)
@@ -170,16 +144,16 @@ ON_PICTURES: dict[str, Callable[[CfgNode], Any]] = {
     "cifar10_policy": _policy("cifar10"),
     "svhn_policy": _policy("svhn"),
     "randaugment": lambda cfg: T.RandAugment(cfg.RANDAUGMENT_N, cfg.RANDAUGMENT_M),
-    "randaugment_fixmatch": _randaugment_fixmatch,
+    "randaugment_fixmatch": lambda cfg: T.Compose([T.TrivialAugmentWide()] * cfg.RANDAUGMENT_N),
     "randaugment2": _randaugment2,
     "colorjitter": _colorjitter,
     "randomgrayscale": lambda cfg: T.RandomGrayscale(cfg.RGS_P),
     "gaussian_blur": lambda cfg: T.RandomApply([T.GaussianBlur(cfg.GB_K)], p=cfg.GB_P),
 }
 ON_TENSORS: dict[str, Callable[[CfgNode], Any]] = {
-    "cutout": lambda cfg: Cutout(cfg.CUTOUT_N, cfg.CUTOUT_LEN),
+    "cutout": lambda cfg: partial(cutout, n_holes=cfg.CUTOUT_N, length=cfg.CUTOUT_LEN),
     "normalize": normalize,
-    "gaussian_noise": lambda cfg: GaussianNoise(cfg.GN_MEAN, cfg.GN_STD),
+    "gaussian_noise": lambda cfg: partial(gaussian_noise, mean=cfg.GN_MEAN, std=cfg.GN_STD),
     "instance_norm": lambda cfg: instance_norm,
 }
 
@@ -190,15 +164,9 @@ AVAI_CHOICES = [*ON_PICTURES, *ON_TENSORS, "center_crop"]
 def build_transform(
     cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None
 ) -> Callable[[Any], Any] | None:
-    """Build the transform of training or of test pictures.
+    """Build the transform of training or of test pictures: to a tensor (3, height, width).
 
-    Args:
-        cfg: The whole config.
-        is_train: For training; otherwise: resize, centre crop, and normalize if chosen.
-        choices: Names of transforms; none: ``cfg.INPUT.TRANSFORMS``.
-
-    Returns:
-        From a picture to a tensor (3, height, width), or nothing with ``INPUT.NO_TRANSFORM``.
+    ``choices`` replaces INPUT.TRANSFORMS. With INPUT.NO_TRANSFORM there is none.
 
     Raises:
         ValueError: If a name is unknown.
@@ -209,8 +177,7 @@ def build_transform(
     for choice in choices:
         check_availability(choice, AVAI_CHOICES, "transform (INPUT.TRANSFORMS)")
     steps = _train_steps if is_train else _test_steps
-    transform: Callable[[Any], Any] = T.Compose(steps(cfg.INPUT, choices))
-    return transform
+    return T.Compose(steps(cfg.INPUT, choices))  # type: ignore[no-any-return]
 
 
 def _train_steps(cfg: CfgNode, choices: Sequence[str]) -> list[Any]:

@@ -15,9 +15,5 @@ __getattr__ = refuse_names(__name__)
 
 
 def build_trainer(cfg: CfgNode) -> Any:
-    """Build the trainer that ``cfg.TRAINER.NAME`` names.
-
-    Raises:
-        ValueError: If no trainer of that name is registered.
-    """
+    """Build the trainer that ``cfg.TRAINER.NAME`` names; a ValueError if it is not registered."""
     return build_registered(TRAINER_REGISTRY, "trainer", cfg.TRAINER.NAME, cfg.VERBOSE, cfg)

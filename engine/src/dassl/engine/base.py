@@ -37,19 +37,12 @@ class TrainerBase:
     # Registered models
 
     def register_model(
-        self,
-        name: str = "model",
-        model: nn.Module | None = None,
-        optim: Optimizer | None = None,
-        sched: LRScheduler | None = None,
+        self, name: str = "model", model: nn.Module | None = None,
+        optim: Optimizer | None = None, sched: LRScheduler | None = None,
     ) -> None:
         """Register a model, so that its mode, steps and checkpoints follow the training.
 
-        Args:
-            name: Its name, and that of its checkpoint folder.
-            model: The model.
-            optim: Its optimiser; none: it is not trained.
-            sched: Its schedule.
+        Its checkpoint folder has its name. Without an optimiser it is not trained.
 
         Raises:
             ValueError: If the name is taken or there is no model.
@@ -78,11 +71,7 @@ class TrainerBase:
         return chosen
 
     def set_model_mode(self, mode: str = "train", names: Names = None) -> None:
-        """Set models to ``train`` or to evaluation (``eval`` or ``test``).
-
-        Raises:
-            ValueError: If the mode is none of these.
-        """
+        """Set models to ``train`` or to evaluation (``eval`` or ``test``)."""
         check_availability(mode, ("train", "eval", "test"), "mode")
         for name in self.get_model_names(names):
             self._models[name].train(mode == "train")
@@ -90,7 +79,7 @@ class TrainerBase:
     # Steps
 
     def _optimisers(self, names: Names) -> list[Optimizer]:
-        found = [self._optims[name] for name in self.get_model_names(names)]
+        found = (self._optims[name] for name in self.get_model_names(names))
         return [optim for optim in found if optim is not None]
 
     def model_zero_grad(self, names: Names = None) -> None:
@@ -99,11 +88,7 @@ class TrainerBase:
             optim.zero_grad()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Refuse a loss that is not finite.
-
-        Raises:
-            FloatingPointError: If it is infinite or not a number.
-        """
+        """Refuse a loss that is infinite or not a number with a FloatingPointError."""
         if not torch.isfinite(loss).all():
             raise FloatingPointError("Loss is infinite or NaN!")
 
@@ -126,8 +111,7 @@ class TrainerBase:
     def update_lr(self, names: Names = None) -> None:
         """Step the schedules."""
         for name in self.get_model_names(names):
-            sched = self._scheds[name]
-            if sched is not None:
+            if (sched := self._scheds[name]) is not None:
                 sched.step()
 
     def get_current_lr(self, names: Names = None) -> float:
@@ -137,21 +121,13 @@ class TrainerBase:
     # Checkpoints
 
     def save_model(
-        self,
-        epoch: int,
-        directory: str | Path,
-        is_best: bool = False,
-        val_result: float | None = None,
-        model_name: str = "",
+        self, epoch: int, directory: str | Path, is_best: bool = False,
+        val_result: float | None = None, model_name: str = "",
     ) -> None:
         """Write ``<directory>/<name>/model.pth.tar-<epoch + 1>`` for each registered model.
 
-        Args:
-            epoch: Index of the epoch that has just been done.
-            directory: Output folder.
-            is_best: Write ``model-best.pth.tar`` as well.
-            val_result: Result on the validation pictures.
-            model_name: File name instead of the usual one.
+        ``epoch`` is the index of the epoch that has just been done. ``is_best`` writes
+        ``model-best.pth.tar`` as well; ``model_name`` is a file name instead of the usual one.
         """
         for name, model in self._models.items():
             optim, sched = self._optims[name], self._scheds[name]
@@ -168,8 +144,7 @@ class TrainerBase:
     def resume_model_if_exist(self, directory: str | Path) -> int:
         """Restore every model with its optimiser and schedule, if all of them have a checkpoint.
 
-        Returns:
-            The number of epochs done; 0 if there is nothing to resume from.
+        Return the number of epochs done; 0 if there is nothing to resume from.
         """
         folders = {name: Path(directory) / name for name in self._models}
         if not folders or not all((folder / POINTER).is_file() for folder in folders.values()):
@@ -183,11 +158,7 @@ class TrainerBase:
         return epoch
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load the parameters of every registered model.
-
-        Args:
-            directory: Output folder of a run; none: nothing is loaded.
-            epoch: Which ``model.pth.tar-<epoch>``; none: ``model-best.pth.tar``.
+        """Load every registered model from ``model.pth.tar-<epoch>``, or ``model-best.pth.tar``.
 
         Raises:
             FileNotFoundError: If a model has no such checkpoint.
@@ -243,10 +214,7 @@ class TrainerBase:
     # Hooks, in their order
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """Train from the epoch of one index up to, not including, that of another.
-
-        ``before_train`` may change ``self.start_epoch``.
-        """
+        """Train epochs start_epoch to max_epoch - 1; ``before_train`` may change the first."""
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
         self.before_train()

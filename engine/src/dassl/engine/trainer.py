@@ -18,12 +18,7 @@ from torch import nn
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-__all__ = [
-    "AverageMeter",
-    "MetricMeter",
-    "SummaryWriter",  # noqa: F822 - see __getattr__
-    "TrainerX",
-]
+__all__ = ["AverageMeter", "MetricMeter", "SummaryWriter", "TrainerX"]  # noqa: F822 - see __getattr__
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +33,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _without_half_on_cpu(cfg: CfgNode, device: torch.device, own: str) -> CfgNode:
-    """Return the config with fp16 replaced by fp32 where the CPU would have to compute it.
-
-    Args:
-        cfg: The whole config.
-        device: Where the trainer computes.
-        own: The node under TRAINER whose change is warned of.
-    """
+    """Return the config with fp16 replaced by fp32 on a CPU; warn of it in the node ``own``."""
     nodes = [name for name, node in cfg.TRAINER.items() if isinstance(node, CfgNode)]
     half = [name for name in nodes if cfg.TRAINER[name].get("PREC") == "fp16"]
     if device.type != "cpu" or not half:
@@ -61,13 +50,10 @@ def _without_half_on_cpu(cfg: CfgNode, device: torch.device, own: str) -> CfgNod
 
 
 class TrainerX(TrainerBase):
-    """Trains on labelled pictures and evaluates.
+    """Trains on labelled pictures and evaluates; in ``self.cfg`` a CPU has PREC fp32, not fp16.
 
     A subclass defines ``build_model``, which builds and registers its models, and
     ``forward_backward``, which trains on a batch.
-
-    Args:
-        cfg: The whole config; in ``self.cfg`` PREC is fp32 instead of fp16 on a CPU.
     """
 
     model: nn.Module
@@ -201,13 +187,9 @@ class TrainerX(TrainerBase):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate on val or test pictures.
+        """Evaluate on val or test pictures: TEST.SPLIT, or ``split``. Without val pictures: test.
 
-        Args:
-            split: ``val`` or ``test``; none: TEST.SPLIT. Without validation pictures: test.
-
-        Returns:
-            The first result of the evaluator; accuracy in percent with Classification.
+        Return the first result of the evaluator; accuracy in percent with Classification.
 
         Raises:
             ValueError: If the data set has no pictures to test on.
@@ -215,10 +197,11 @@ class TrainerX(TrainerBase):
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = self.cfg.TEST.SPLIT if split is None else split
-        if split == "val" and self.val_loader is None:
+        loader = self.val_loader if split == "val" else None
+        if split == "val" and loader is None:
             logger.warning("There are no validation pictures; the test pictures are used instead")
-        split = "val" if split == "val" and self.val_loader is not None else "test"
-        loader = self.val_loader if split == "val" else self.test_loader
+        if loader is None:
+            split, loader = "test", self.test_loader
         if loader is None:
             raise ValueError(f"{self.cfg.DATASET.NAME} has no test pictures to evaluate on")
         logger.info("Evaluate on the *%s* set", split)

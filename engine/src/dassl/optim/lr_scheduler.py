@@ -25,11 +25,7 @@ class _WarmupScheduler(LRScheduler):
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        last_epoch: int = -1,
+        self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, last_epoch: int = -1
     ) -> None:
         self.successor = successor
         self.warmup_epoch = warmup_epoch
@@ -59,11 +55,7 @@ class _WarmupScheduler(LRScheduler):
         return {**state, "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state written by ``state_dict``.
-
-        Raises:
-            ValueError: If it is the state of a schedule without warm-up.
-        """
+        """Take over a state; a ValueError if it is that of a schedule without warm-up."""
         if "successor" not in state_dict:
             raise ValueError(
                 "The checkpoint's schedule has no warm-up, the config's has one; "
@@ -78,11 +70,7 @@ class ConstantWarmupScheduler(_WarmupScheduler):
     """Warm up at one learning rate, ``cons_lr``."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        cons_lr: float,
+        self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, cons_lr: float,
         last_epoch: int = -1,
     ) -> None:
         self.cons_lr = cons_lr
@@ -97,11 +85,7 @@ class LinearWarmupScheduler(_WarmupScheduler):
     """Warm up at ``min_lr`` in the first epoch, then at LR x epoch / ``warmup_epoch``."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        successor: LRScheduler,
-        warmup_epoch: int,
-        min_lr: float,
+        self, optimizer: Optimizer, successor: LRScheduler, warmup_epoch: int, min_lr: float,
         last_epoch: int = -1,
     ) -> None:
         self.min_lr = min_lr
@@ -118,17 +102,14 @@ def _successor(optimizer: Optimizer, cfg: CfgNode) -> LRScheduler:
     stepsize = cfg.STEPSIZE
     if cfg.LR_SCHEDULER == "cosine":
         return CosineAnnealingLR(optimizer, T_max=cfg.MAX_EPOCH)
+    several, name = isinstance(stepsize, (list, tuple)), f"OPTIM.STEPSIZE of {cfg.LR_SCHEDULER}"
     if cfg.LR_SCHEDULER == "multi_step":
-        if not isinstance(stepsize, (list, tuple)):
-            raise TypeError(
-                f"OPTIM.STEPSIZE of multi_step must be a list of epochs, got {stepsize!r}"
-            )
+        if not several:
+            raise TypeError(f"{name} must be a list of epochs, got {stepsize!r}")
         return MultiStepLR(optimizer, milestones=list(stepsize), gamma=cfg.GAMMA)
-    stepsize = stepsize[-1] if isinstance(stepsize, (list, tuple)) else stepsize
+    stepsize = stepsize[-1] if several else stepsize
     if not isinstance(stepsize, int):
-        raise TypeError(
-            f"OPTIM.STEPSIZE of single_step must be a whole number of epochs, got {stepsize!r}"
-        )
+        raise TypeError(f"{name} must be a whole number of epochs, got {stepsize!r}")
     return StepLR(optimizer, step_size=stepsize if stepsize > 0 else cfg.MAX_EPOCH, gamma=cfg.GAMMA)
 
 
@@ -137,10 +118,6 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
 
     With WARMUP_RECOUNT the schedule counts its epochs from the end of the warm-up and so never
     reaches its last ones. Without, it counts from the start, though its first value is still LR.
-
-    Args:
-        optimizer: The optimiser, with its full learning rate.
-        optim_cfg: The node ``cfg.OPTIM``.
 
     Raises:
         ValueError: If a name is unknown.

@@ -38,25 +38,19 @@ def _staged_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
     children = dict(model.named_children())
     for name in new_layers:
         check_availability(name, children, "layer of the model (OPTIM.NEW_LAYERS)")
-    base = [
-        p for name, child in children.items() if name not in new_layers for p in child.parameters()
-    ]
+    old_layers = [name for name in children if name not in new_layers]
+    base = [p for name in old_layers for p in children[name].parameters()]
     new = [p for name in new_layers for p in children[name].parameters()]
     groups = [{"params": base, "lr": cfg.LR * cfg.BASE_LR_MULT}, {"params": new}]
     return [group for group in groups if group["params"]]
 
 
 def build_optimizer(
-    model: nn.Module | Iterable[Any],
-    optim_cfg: CfgNode,
-    param_groups: Iterable[Any] | None = None,
+    model: nn.Module | Iterable[Any], optim_cfg: CfgNode, param_groups: Iterable[Any] | None = None
 ) -> optim.Optimizer:
     """Build the optimiser that ``optim_cfg.NAME`` names.
 
-    Args:
-        model: A module, or parameters or parameter groups.
-        optim_cfg: The node ``cfg.OPTIM``.
-        param_groups: Parameters or groups to use instead of the model's.
+    ``model`` is a module, parameters or parameter groups; ``param_groups`` are used instead.
 
     Raises:
         ValueError: If the name is unknown, or a layer in NEW_LAYERS does not exist.

@@ -1,50 +1,12 @@
 """Helpers that know nothing of data sets or trainers."""
 
+from dassl.utils import tools, torchtools
 from dassl.utils.logger import Logger, setup_logger
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.registry import Registry, build_registered
-from dassl.utils.tools import (
-    check_availability,
-    check_isfile,
-    collect_env_info,
-    listdir_nohidden,
-    mkdir_if_missing,
-    read_image,
-    read_json,
-    set_random_seed,
-    tolist_if_not,
-    write_json,
-)
-from dassl.utils.torchtools import (
-    choose_device,
-    count_num_param,
-    load_checkpoint,
-    load_pretrained_weights,
-    resume_from_checkpoint,
-    save_checkpoint,
-)
+from dassl.utils.tools import *  # noqa: F403
+from dassl.utils.torchtools import *  # noqa: F403
 
-__all__ = [
-    "AverageMeter",
-    "Logger",
-    "MetricMeter",
-    "Registry",
-    "build_registered",
-    "check_availability",
-    "check_isfile",
-    "choose_device",
-    "collect_env_info",
-    "count_num_param",
-    "listdir_nohidden",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "resume_from_checkpoint",
-    "save_checkpoint",
-    "set_random_seed",
-    "setup_logger",
-    "tolist_if_not",
-    "write_json",
-]
+__all__ = ["AverageMeter", "Logger", "MetricMeter", "Registry", "build_registered", "setup_logger"]
+__all__ += tools.__all__
+__all__ += torchtools.__all__

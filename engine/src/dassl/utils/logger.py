@@ -49,9 +49,7 @@ class Logger:
         self.console: TextIO = current.console if isinstance(current, Logger) else current
         Path(fpath).parent.mkdir(parents=True, exist_ok=True)
         self.file: TextIO | None = Path(fpath).open(  # noqa: SIM115 - open for the run
-            "w",
-            encoding="utf-8",
-            errors="backslashreplace",  # escapes a name that is not UTF-8
+            "w", encoding="utf-8", errors="backslashreplace"  # escapes a name that is not UTF-8
         )
 
     def __getattr__(self, name: str) -> object:
@@ -107,13 +105,9 @@ class Logger:
 
 
 def setup_logger(output: str | Path | None = None) -> None:
-    """Copy everything written to standard output into a log file from now on.
+    """Copy standard output from now on into ``log.txt`` of a folder, or a .txt or .log file.
 
     A second call replaces the file. A file that exists is kept: the new one is named with the date.
-
-    Args:
-        output: A folder (the file is ``log.txt`` in it) or a path that ends in .txt or .log;
-            none: nothing happens.
     """
     if output is None or str(output) == "":
         return

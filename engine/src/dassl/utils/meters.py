@@ -11,11 +11,7 @@ __all__ = ["AverageMeter", "MetricMeter"]
 
 
 class AverageMeter:
-    """The latest value and the average of a number.
-
-    Args:
-        ema: Keep an exponential moving average (weight 0.9 on the past) instead of the mean.
-    """
+    """The latest value of a number and its mean, or moving average (``ema``, 0.9 on the past)."""
 
     def __init__(self, ema: bool = False) -> None:
         self.ema = ema
@@ -40,18 +36,12 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Add one value per name; None adds nothing.
-
-        Raises:
-            TypeError: If it is not a mapping.
-        """
+        """Add one value per name; None adds nothing, anything but a mapping is a TypeError."""
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):
-            raise TypeError(
-                "MetricMeter.update expects a dictionary {name: number}, "
-                f"got {type(input_dict).__name__}"
-            )
+            kind = type(input_dict).__name__
+            raise TypeError(f"MetricMeter.update expects a dictionary {{name: number}}, got {kind}")
         for name, value in input_dict.items():
             self.meters[name].update(value)
 

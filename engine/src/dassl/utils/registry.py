@@ -14,13 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Registry:
-    """Objects by name.
-
-    Use ``@REGISTRY.register()`` above a class or function, or ``REGISTRY.register(obj)``.
-
-    Args:
-        name: What is registered here, for messages.
-    """
+    """Objects by name; ``@REGISTRY.register()`` or ``REGISTRY.register(obj)`` adds one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,14 +24,10 @@ class Registry:
         return name in self._obj_map
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register a class or function under its ``__name__``, and return it.
-
-        Args:
-            obj: The object; none: a decorator is returned.
-            force: Replace an object of this name.
+        """Register a class or function under its ``__name__``, and return it (or a decorator).
 
         Raises:
-            KeyError: If the name is taken and ``force`` is off.
+            KeyError: If the name is taken and ``force``, which replaces it, is off.
         """
         if obj is None:
             return partial(self.register, force=force)
@@ -50,11 +40,7 @@ class Registry:
         return obj
 
     def get(self, name: str) -> Any:
-        """Return the object of a name.
-
-        Raises:
-            KeyError: If there is none.
-        """
+        """Return the object of a name; a KeyError if there is none."""
         if name not in self._obj_map:
             raise KeyError(
                 f"{name!r} is not registered in {self._name}; available: {self.registered_names()}"
@@ -69,15 +55,7 @@ class Registry:
 def build_registered(
     registry: Registry, kind: str, name: str, verbose: bool = True, *args: Any, **kwargs: Any
 ) -> Any:
-    """Build the object of a name from ``args`` and ``kwargs``.
-
-    Args:
-        registry: Where it is registered.
-        kind: What it is, for messages.
-        name: Its name.
-        verbose: Log the name.
-        args: For the object.
-        kwargs: For the object.
+    """Build the object of a name from ``args`` and ``kwargs``; ``kind`` is for messages.
 
     Raises:
         ValueError: If nothing of that name is registered.

@@ -20,16 +20,8 @@ import torch
 from PIL import Image
 
 __all__ = [
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
+    "check_availability", "check_isfile", "collect_env_info", "listdir_nohidden",
+    "mkdir_if_missing", "read_image", "read_json", "set_random_seed", "tolist_if_not", "write_json",
 ]
 
 logger = logging.getLogger(__name__)
@@ -124,12 +116,7 @@ def tolist_if_not(x: Any) -> list[Any]:
 
 
 def check_availability(requested: str, available: Iterable[str], kind: str = "name") -> None:
-    """Refuse a name that is not among those available.
-
-    Args:
-        requested: The name asked for.
-        available: The names there are.
-        kind: What it is the name of, for the message.
+    """Refuse a name that is not among those available; ``kind`` is for the message.
 
     Raises:
         ValueError: If the name is not available; it lists those that are and suggests the nearest.
@@ -137,12 +124,9 @@ def check_availability(requested: str, available: Iterable[str], kind: str = "na
     available = list(available)
     if requested in available:
         return
-    requested = str(requested)
-
-    def similarity(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, requested.lower(), candidate.lower()).ratio()
-
-    hint = f'; did you mean "{max(available, key=similarity)}"?' if available else ""
+    by_lower_case = {name.lower(): name for name in available}
+    nearest = difflib.get_close_matches(str(requested).lower(), by_lower_case, n=1, cutoff=0)
+    hint = f'; did you mean "{by_lower_case[nearest[0]]}"?' if nearest else ""
     raise ValueError(f'"{requested}" is not a registered {kind}; available: {available}{hint}')
 
 

@@ -16,12 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
-    "choose_device",
-    "count_num_param",
-    "load_checkpoint",
-    "load_pretrained_weights",
-    "resume_from_checkpoint",
-    "save_checkpoint",
+    "choose_device", "count_num_param", "load_checkpoint", "load_pretrained_weights",
+    "resume_from_checkpoint", "save_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
@@ -57,20 +53,14 @@ def _write_atomically(content: bytes | memoryview, fpath: Path) -> None:
 
 
 def save_checkpoint(
-    state: Mapping[str, Any],
-    save_dir: str | Path,
-    is_best: bool = False,
-    remove_module_from_keys: bool = True,
-    model_name: str = "",
+    state: Mapping[str, Any], save_dir: str | Path, is_best: bool = False,
+    remove_module_from_keys: bool = True, model_name: str = "",
 ) -> None:
     """Write a checkpoint, and its name into the text file ``checkpoint`` beside it.
 
-    Args:
-        state: At least ``state_dict`` and ``epoch`` (epochs done).
-        save_dir: Folder; made if it does not exist.
-        is_best: Write it as ``model-best.pth.tar`` as well.
-        remove_module_from_keys: Drop a leading ``module.`` from parameter names.
-        model_name: File name; empty: ``model.pth.tar-<epoch>``.
+    ``state`` has at least ``state_dict`` and ``epoch`` (epochs done). The file is ``model_name`` or
+    ``model.pth.tar-<epoch>``; ``is_best`` writes ``model-best.pth.tar`` as well. A leading
+    ``module.`` of parameter names is dropped, unless ``remove_module_from_keys`` is off.
     """
     folder = Path(save_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +81,7 @@ def load_checkpoint(fpath: str | Path) -> Any:
     """Read a checkpoint, tensors on the CPU; schedulers come back as dictionaries.
 
     Raises:
-        ValueError: If no path is given, or the file is not a checkpoint, is damaged, or pickles
-            foreign objects.
+        ValueError: If the file is not a checkpoint, is damaged, or pickles foreign objects.
         FileNotFoundError: If there is no such file.
     """
     if not fpath:
@@ -103,11 +92,7 @@ def load_checkpoint(fpath: str | Path) -> Any:
 
 
 def load_strictly(model: nn.Module, state_dict: Mapping[str, Any], source: str | Path) -> None:
-    """Load parameters that must fit exactly; ``source`` is for the message.
-
-    Raises:
-        ValueError: If a name is missing or superfluous, or a shape differs.
-    """
+    """Load parameters that must fit exactly, else a ValueError; ``source`` is for its message."""
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
@@ -116,15 +101,10 @@ def load_strictly(model: nn.Module, state_dict: Mapping[str, Any], source: str |
 
 
 def resume_from_checkpoint(
-    fdir: str | Path,
-    model: nn.Module,
-    optimizer: Optimizer | None = None,
+    fdir: str | Path, model: nn.Module, optimizer: Optimizer | None = None,
     scheduler: LRScheduler | None = None,
 ) -> int:
-    """Restore a model, its optimiser and its schedule from the newest checkpoint of a folder.
-
-    Returns:
-        The number of epochs done.
+    """Restore from the newest checkpoint of a folder, and return the number of epochs done.
 
     Raises:
         FileNotFoundError: If the folder has no checkpoint.
@@ -147,12 +127,7 @@ def resume_from_checkpoint(
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
-    """Load the parameters that match in name and shape, and log which do not.
-
-    Args:
-        model: The model to fill.
-        weight_path: A checkpoint, or a file with parameters by name.
-    """
+    """Load the parameters that match in name and shape, of a checkpoint or a state dict's file."""
     checkpoint = load_checkpoint(weight_path)
     found = _without_prefix(checkpoint.get("state_dict", checkpoint))
     own = model.state_dict()
@@ -170,11 +145,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
 def count_num_param(
     model: nn.Module | None = None, params: Iterable[nn.Parameter] | None = None
 ) -> int:
-    """Count the scalars in a model, or in parameters.
-
-    Raises:
-        ValueError: If neither is given.
-    """
+    """Count the scalars in a model, or in parameters; a ValueError if neither is given."""
     if model is not None:
         params = model.parameters()
     if params is None:
@@ -186,6 +157,4 @@ def choose_device(use_cuda: bool = True) -> torch.device:
     """Choose the device: CUDA, else MPS, else CPU; always CPU if ``use_cuda`` is off."""
     if use_cuda and torch.cuda.is_available():
         return torch.device("cuda")
-    if use_cuda and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("mps" if use_cuda and torch.backends.mps.is_available() else "cpu")

@@ -14,9 +14,5 @@ __getattr__ = refuse_names(__name__)
 
 
 def build_dataset(cfg: CfgNode) -> Any:
-    """Build the data set that ``cfg.DATASET.NAME`` names.
-
-    Raises:
-        ValueError: If no data set of that name is registered.
-    """
+    """Build the data set that ``cfg.DATASET.NAME`` names; a ValueError if it is not registered."""
     return build_registered(DATASET_REGISTRY, "dataset", cfg.DATASET.NAME, cfg.VERBOSE, cfg)

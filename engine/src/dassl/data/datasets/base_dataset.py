@@ -6,7 +6,8 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 __all__ = ["DatasetBase", "Datum"]
 
@@ -23,26 +24,26 @@ def group_by(items: Iterable[T], key: Callable[[T], int]) -> dict[int, list[T]]:
     return groups
 
 
+def _read_only(attribute: str, doc: str) -> Any:
+    return property(attrgetter(attribute), doc=doc)
+
+
 class Datum:
     """One picture: its path, label, domain and class name.
 
     Upstream's pickled few-shot caches name this module and the private attributes.
 
-    Args:
-        impath: Path of the picture.
-        label: Class, counted from 0.
-        domain: Domain, counted from 0.
-        classname: Name of the class.
-
     Raises:
         FileNotFoundError: If there is no file at the path.
     """
 
+    impath: str = _read_only("_impath", "Path of the picture.")
+    label: int = _read_only("_label", "Class, counted from 0.")
+    domain: int = _read_only("_domain", "Domain, counted from 0.")
+    classname: str = _read_only("_classname", "Name of the class.")
+
     def __init__(
-        self,
-        impath: str | os.PathLike[str] = "",
-        label: int = 0,
-        domain: int = 0,
+        self, impath: str | os.PathLike[str] = "", label: int = 0, domain: int = 0,
         classname: str = "",
     ) -> None:
         if not os.path.isfile(impath):  # noqa: PTH113 - called a million times
@@ -58,35 +59,9 @@ class Datum:
         place = f"impath={self._impath!r}, label={self._label}, domain={self._domain}"
         return f"Datum({place}, classname={self._classname!r})"
 
-    @property
-    def impath(self) -> str:
-        """Path of the picture."""
-        return self._impath
-
-    @property
-    def label(self) -> int:
-        """Class, counted from 0."""
-        return self._label
-
-    @property
-    def domain(self) -> int:
-        """Domain, counted from 0."""
-        return self._domain
-
-    @property
-    def classname(self) -> str:
-        """Name of the class."""
-        return self._classname
-
 
 class DatasetBase:
-    """The parts of a data set: labelled, unlabelled, validation and test pictures.
-
-    Args:
-        train_x: Labelled training pictures; they define the classes.
-        train_u: Unlabelled training pictures.
-        val: Validation pictures.
-        test: Test pictures.
+    """The parts of a data set; the labelled training pictures ``train_x`` define the classes.
 
     Raises:
         ValueError: If there are no labelled training pictures.
@@ -94,12 +69,17 @@ class DatasetBase:
 
     dataset_dir: str = ""  # folder under DATASET.ROOT
 
+    train_x: list[Datum] = _read_only("_train_x", "Labelled training pictures.")
+    train_u: list[Datum] | None = _read_only("_train_u", "Unlabelled training pictures.")
+    val: list[Datum] | None = _read_only("_val", "Validation pictures.")
+    test: list[Datum] | None = _read_only("_test", "Test pictures.")
+    lab2cname: dict[int, str] = _read_only("_lab2cname", "Class name by label.")
+    classnames: list[str] = _read_only("_classnames", "Class names in the order of their labels.")
+    num_classes: int = _read_only("_num_classes", "Largest training label plus 1.")
+
     def __init__(
-        self,
-        train_x: list[Datum] | None = None,
-        train_u: list[Datum] | None = None,
-        val: list[Datum] | None = None,
-        test: list[Datum] | None = None,
+        self, train_x: list[Datum] | None = None, train_u: list[Datum] | None = None,
+        val: list[Datum] | None = None, test: list[Datum] | None = None,
     ) -> None:
         if not train_x:
             raise ValueError(
@@ -112,41 +92,6 @@ class DatasetBase:
         self._test = test
         self._num_classes = self.get_num_classes(train_x)
         self._lab2cname, self._classnames = self.get_lab2cname(train_x)
-
-    @property
-    def train_x(self) -> list[Datum]:
-        """Labelled training pictures."""
-        return self._train_x
-
-    @property
-    def train_u(self) -> list[Datum] | None:
-        """Unlabelled training pictures."""
-        return self._train_u
-
-    @property
-    def val(self) -> list[Datum] | None:
-        """Validation pictures."""
-        return self._val
-
-    @property
-    def test(self) -> list[Datum] | None:
-        """Test pictures."""
-        return self._test
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Class name by label."""
-        return self._lab2cname
-
-    @property
-    def classnames(self) -> list[str]:
-        """Class names in the order of their labels."""
-        return self._classnames
-
-    @property
-    def num_classes(self) -> int:
-        """Largest training label plus 1."""
-        return self._num_classes
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum]) -> int:
@@ -163,16 +108,11 @@ class DatasetBase:
     def generate_fewshot_dataset(
         self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
     ) -> list[Datum] | Sequence[list[Datum]]:
-        """Draw the same number of pictures of each class, from each source in turn.
+        """Draw ``num_shots`` pictures of each class (below 1: all), from each source in turn.
 
         One draw per class from Python's global generator, classes in the order of first appearance:
-        this fixes the few-shot subsets of the literature.
-
-        Args:
-            data_sources: Lists of pictures, each sampled on its own.
-            num_shots: Pictures per class; below 1: the sources are returned as they are.
-            repeat: Draw with replacement from a class with fewer pictures than ``num_shots``;
-                otherwise such a class gives all it has, without a draw.
+        this fixes the few-shot subsets of the literature. A class with fewer pictures gives all it
+        has, without a draw; with ``repeat``, ``num_shots`` drawn with replacement.
 
         Returns:
             A list of pictures for one source, a sequence of lists for several.
