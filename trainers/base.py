@@ -42,7 +42,7 @@ trainer_named = TRAINER_REGISTRY.get
 
 
 class CLIPTrainer(TrainerX):
-    """Trains what a method builds. The model's `learned` is what is registered and saved."""
+    """Trains what a method builds; `model.learned` is registered and saved."""
 
     node: str  # of TRAINER, that has the method's keys
     settings_class: type[Settings]  # these keys, their defaults and checks
@@ -126,9 +126,8 @@ class CLIPTrainer(TrainerX):
     def build_data_loader(self) -> None:
         """Build the loaders."""
         cfg, state = self.cfg, self.state
-        with parallel.rank0_first():
-            self.dm = dm = DataManager(cfg, dataset_wrapper=data.CachedDataset)
-        self.train_loader_x, self.lab2cname = dm.train_loader_x, dm.lab2cname
+        dm = parallel.rank0_first(lambda: DataManager(cfg, dataset_wrapper=data.CachedDataset))
+        self.dm, self.train_loader_x, self.lab2cname = dm, dm.train_loader_x, dm.lab2cname
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         state.final_model = state.selected_by = data.final_model(cfg, dm.dataset)
         state.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
@@ -195,12 +194,9 @@ class CLIPTrainer(TrainerX):
         self.before_training()
 
     def start_from(self, given: Path) -> None:
-        """Take over what another run has learned; the optimiser begins anew.
+        """Take over what another run, a folder or a checkpoint, has learned.
 
-        What is filled from the training pictures, a bank and a pruner, is filled from this run's.
-
-        Args:
-            given: a checkpoint, or the output folder of a run.
+        The optimiser begins anew; this run's training pictures fill the bank and the pruner.
         """
         learned, filled, path = self.model.learned, checkpoint.STATISTICS, given
         if given.is_dir():
@@ -298,7 +294,7 @@ class CLIPTrainer(TrainerX):
     # Checkpoints and results; these override the engine, too
 
     def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save the run; see `runs.resume.save`."""
+        """Save the run after an epoch, counted from 0."""
         resume.save(self.cfg, self.state, directory, epoch, *args, **kwargs)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
@@ -314,7 +310,8 @@ class CLIPTrainer(TrainerX):
         saved = read_for_run(self.cfg, state, self.model, path)
         checkpoint.load_into(self.model.learned, saved, path)
         state.loaded_epoch = saved["epoch"]
-        state.selected_by = checkpoint.selected_by(path, epoch)
+        chosen = "last_step" if epoch is None else "load_epoch"
+        state.selected_by = "best_val" if path.name == checkpoint.BEST else chosen
         state.foreign = "identity" not in saved
         state.trained_settings = (saved.get("identity") or {}).get("settings")
         logger.info("Loaded %s (epoch %d)", path, saved["epoch"])
