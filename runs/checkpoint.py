@@ -59,7 +59,7 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, without the buffers that follow from class names.
+    """What a checkpoint holds, but for buffers that follow from class names.
 
     Raises ValueError if it is damaged, no checkpoint, or holds what is no number.
     """

@@ -32,12 +32,12 @@ WITHOUT_EFFECT = (
     "TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT",
     "DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE",
     "MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS",
-)  # fmt: skip
+)
 # Keys beside the trainer's own settings that a prediction depends on.
 AT_TEST = (
     "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD",
     "MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX",
-)  # fmt: skip
+)
 # Keys that are columns of their own in a table, or that its base and new columns differ in.
 NAMED = ("TRAINER.NAME", "SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES")
 TEACHER = "TRAINER.PROMPTKD.TEACHER_DIR"
@@ -59,10 +59,7 @@ CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them dif
 
 
 def identity(cfg: CfgNode, state: RunState, *, to_train: bool = True) -> dict[str, Any]:
-    """The identity of a run, which its checkpoints hold; plain data.
-
-    The training pictures are only read `to_train`.
-    """
+    """What a checkpoint says of its run, as plain data; training pictures are read `to_train`."""
     config = training_keys(cfg) | {"TEST.FINAL_MODEL": state.final_model}
     return {
         "trainer": cfg.TRAINER.NAME,
@@ -147,12 +144,12 @@ def default_settings() -> dict[str, Any]:
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
-    """The settings of a run by its config.yaml; see `settings`.
-
-    Raises ValueError if the config is damaged, LookupError if it names an unknown trainer.
-    """
+    """The `settings` of a run by its config.yaml; LookupError if its trainer is unknown."""
     cfg = read_run_config(folder)
-    return changed_settings(cfg, nodes_of(cfg))
+    found = changed_settings(cfg, nodes_of(cfg))
+    if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
+        found["DATASET.ROOT"] = cfg.DATASET.ROOT
+    return found
 
 
 def nodes_of(cfg: CfgNode) -> set[str]:
@@ -163,10 +160,7 @@ def nodes_of(cfg: CfgNode) -> set[str]:
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
-    """The training keys that differ from the defaults and have no column.
-
-    Of the nodes of TRAINER, only `nodes` count.
-    """
+    """Training keys without a column that differ from the defaults; of TRAINER, in `nodes` only."""
     usual, found = default_settings(), {}
     for key, value in training_keys(cfg).items():
         is_read = key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes

@@ -43,7 +43,7 @@ def save(
     """
     if is_best or model_name == BEST:
         state.best_epoch = epoch + 1
-    scaler, average = state.precision.scaler, state.average
+    average = state.average
     saved: dict[str, Any] = {
         "state_dict": state.learned.state_dict(),
         "epoch": epoch + 1,
@@ -52,7 +52,7 @@ def save(
         "val_result": val_result,
         "identity": identity.identity(cfg, state),
         "average": None if average is None else average.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
+        "scaler": state.precision.scaler.state_dict() or None,
         "random": parallel.all_gather(rng.capture()),
         "workers": parallel.all_gather(dict(state.workers.states)),
         "best_epoch": state.best_epoch,
@@ -89,10 +89,7 @@ def schedule_state(schedule: Any) -> dict[str, Any]:
 
 
 def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
-    """Go on from the newest checkpoint that is whole; returns the number of epochs done.
-
-    Raises ValueError if it is of another run, or of a later epoch than the last of this.
-    """
+    """Go on from the newest whole checkpoint, if it is this run's; returns its epoch."""
     folder = Path(directory) / state.checkpoint_name
     own = Path(cfg.OUTPUT_DIR) / state.checkpoint_name
     parallel.on_rank0(lambda: remove_unfinished(own))
@@ -199,8 +196,7 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
             state.scheduler.step()
     if average is not None:
         average.load_state_dict(saved["average"], saved["epoch"])
-    if scaler is not None:
-        scaler.load_state_dict(scale)
+    scaler.load_state_dict(scale)
     if states is not None:
         state.workers.states = states[1]
         rng.restore(states[0])
@@ -209,14 +205,12 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
 def moments_of(
     optimiser: Optimizer, saved: dict[str, Any], path: Path, *, new_buffers: bool
 ) -> dict[int, Any]:
-    """The optimiser's state of each parameter, as a checkpoint has it and this run would save it.
-
-    With `new_buffers`, momentum buffers are empty where the momentum was 0.
-    """
+    """The optimiser's state of each parameter in a checkpoint, as this run would save it."""
     needed = moments_after_a_step(optimiser)
     found = {}
     for place, known in (saved.get("optimizer") or {}).get("state", {}).items():
         own = needed.get(place, {})
+        # empty buffers, where the momentum was 0
         new = {k: v for k, v in own.items() if k == BUFFER and new_buffers}
         known = {k: v for k, v in known.items() if v is not None and k in own}
         found[place] = new | known
@@ -251,8 +245,6 @@ def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
 
 def scale_of(scaler: Any, saved: dict[str, Any], path: Path) -> dict[str, Any]:
     """The scale of the loss and the steps since it changed; how it changes is the run's."""
-    if scaler is None:
-        return {}
     own, there = scaler.state_dict(), saved.get("scaler") or {}
     state = own | {k: v for k, v in there.items() if k in COUNTERS and k in own}
     if any(type(v) is not type(own[k]) or not 0 <= v < float("inf") for k, v in state.items()):

@@ -242,34 +242,26 @@ class CLIPTrainer(TrainerX):
         return summary
 
     def after_epoch(self) -> None:
-        """Count the epoch's parameters where they are averaged, then evaluate and save."""
-        is_last, frequency = self.epoch + 1 == self.max_epoch, self.cfg.TRAIN.CHECKPOINT_FREQ
+        """Count the epoch's parameters if they are averaged, then evaluate and save."""
+        cfg, state, done = self.cfg, self.state, self.epoch + 1
+        is_last, frequency = done == self.max_epoch, cfg.TRAIN.CHECKPOINT_FREQ
         self.end_of_epoch()
         parallel.broadcast(self.model.learned)
-        if self.state.average is not None:
-            self.state.average.add(self.epoch)
+        if state.average is not None:
+            state.average.add(self.epoch)
+            if is_last:
+                state.average.install()
         if is_last:
-            self._finish()
+            self.end_of_training()
         try:
-            watch.note_epoch(self.cfg, self.state, self.model, self._writer)
+            watch.note_epoch(cfg, state, self.model, self._writer)
         except OSError as error:
             logger.warning("The logs are no longer written: %s", error)
             self.close_writer()
-        if self.state.final_model == "best_val" and not self.cfg.TEST.NO_TEST:
+        if state.final_model == "best_val" and not cfg.TEST.NO_TEST:
             self._keep_if_best(self.test(split="val"))
-        if is_last or frequency < 0 or (frequency and (self.epoch + 1) % frequency == 0):
+        if is_last or frequency < 0 or (frequency and done % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
-
-    def _finish(self) -> None:
-        if self.state.average is not None:
-            self.state.average.install()
-        if self.cfg.TRAINER.NAME in RENAMED:
-            logger.info(
-                "The authors' code of %s reads checkpoints of this run after "
-                "tools/convert_checkpoint.py; without it, it silently loads nothing",
-                self.cfg.TRAINER.NAME,
-            )
-        self.end_of_training()
 
     def _keep_if_best(self, result: float) -> None:
         if result > self.state.best_result:
@@ -280,6 +272,12 @@ class CLIPTrainer(TrainerX):
     def after_train(self) -> None:
         """Evaluate the model that is wanted, unless NO_TEST, and log how long it took."""
         logger.info("Finish training")
+        if self.cfg.TRAINER.NAME in RENAMED:
+            logger.info(
+                "The authors' code of %s reads checkpoints of this run after "
+                "tools/convert_checkpoint.py; without it, it silently loads nothing",
+                self.cfg.TRAINER.NAME,
+            )
         if not self.cfg.TEST.NO_TEST:
             if self.state.final_model == "best_val":
                 logger.info("Deploy the model with the best val performance")

@@ -46,10 +46,7 @@ HALF = 5e-3  # a weight stored in float16 or bfloat16 lies within this, relative
 
 
 def read_for_run(cfg: CfgNode, state: RunState, model: nn.Module, path: Path) -> dict[str, Any]:
-    """A checkpoint for the model of a run, ours or a published one, under our names.
-
-    Raises ValueError if it is of another trainer, CLIP or use.
-    """
+    """A checkpoint, ours or a published one, under our names; ValueError if it does not fit."""
     saved = read_checkpoint(path)
     identity.check(cfg, state, saved, path, to_train=False)
     if "identity" not in saved and state.learned is not None:
