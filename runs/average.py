@@ -20,14 +20,10 @@ def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " ep
 
 
 class EpochAverage:
-    """Sums parameters at the end of every epoch; at the end of training they become the sum.
+    """Sums the trainable parameters at the end of every epoch, with weights that sum to 1.
 
     torch's AveragedModel weighs by the number of updates alone; here a checkpoint of a shorter run
     must get the weights of a longer one.
-
-    Args:
-        module: whose trainable parameters are averaged.
-        weights: of the epochs; their sum should be 1.
     """
 
     def __init__(self, module: nn.Module, weights: Float[Tensor, " epochs"]) -> None:
@@ -52,11 +48,7 @@ class EpochAverage:
         return self.sums | {WEIGHTS: self.weights}
 
     def load_state_dict(self, state: dict[str, Tensor], epochs: int) -> None:
-        """Go on after some epochs of a run of any length.
-
-        A run that is made longer has other weights; what was summed gets the share that it would
-        have had under them.
-        """
+        """Go on after some epochs; a run that is made longer has other weights for them."""
         before = state.get(WEIGHTS, self.weights)[:epochs].sum()
         own = self.weights[:epochs].sum()
         share = own / before if before > 0 and before != own else 1.0

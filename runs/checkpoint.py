@@ -19,13 +19,6 @@ STATISTICS = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")
 DERIVED = ("token_prefix", "token_suffix", "token_prefix2", "token_suffix2", "tokenized_prompts")
 
 
-def selected_by(path: Path, epoch: int | None) -> str:
-    """What chose the epoch of a checkpoint: best_val, last_step or load_epoch."""
-    if path.name == BEST:
-        return "best_val"
-    return "last_step" if epoch is None else "load_epoch"
-
-
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints of a folder that are named by their epoch, newest first."""
     paths = [p for p in folder.glob("model.pth.tar-*") if p.name.rpartition("-")[2].isdecimal()]
@@ -47,10 +40,7 @@ def pointed_to(folder: Path) -> str:
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
     """The file to load: that epoch's, else model-best, else the one `checkpoint` points to.
 
-    It lies in the folder `name` (as prompt_learner) of a run's.
-
-    Raises:
-        FileNotFoundError: lists what is there.
+    It lies in the folder `name` (as prompt_learner) of a run's. FileNotFoundError lists the others.
     """
     folder = Path(directory) / name
     wanted = [BEST] if epoch is None else [f"model.pth.tar-{epoch}"]
@@ -69,17 +59,16 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, without the buffers that follow from class names.
+    """What a checkpoint holds, but for buffers that follow from class names.
 
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it cannot be read, is none of this family, or holds what is no number.
+    Raises ValueError if it is damaged, no checkpoint, or holds what is no number.
     """
     saved = read_plain(path)
-    fault = "it has no state_dict or epoch"
-    if isinstance(saved, dict) and {"state_dict", "epoch"} <= saved.keys():
-        odd = misformed(saved, FORM)
-        fault = f"its {odd} is of another form" if odd else ""
+    if not isinstance(saved, dict) or not {"state_dict", "epoch"} <= saved.keys():
+        fault = "it has no state_dict or epoch"
+    else:
+        odd = [part for part in FORM if part in saved and not is_of(saved[part], FORM[part])]
+        fault = f"its {', '.join(odd)} is of another form" if odd else ""
     if fault:
         raise ValueError(f"{path} is not a checkpoint of this family: {fault}")
     state = saved["state_dict"]
@@ -89,37 +78,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return saved
 
 
-def misformed(value: Any, form: Any, name: str = "content") -> str:
-    """The name of the part of plain data that is not of a form; "" if all of it is.
+def is_of(value: Any, form: Any) -> bool:
+    """Whether plain data is of a form.
 
-    Args:
-        value: plain data.
-        form: a type or a test; a tuple of forms, one of which must fit; [form of each item];
-            {type of all keys: form of all values}; {key: form of its value}, where keys may lack.
-        name: of the value.
+    A form is a type or a test; a tuple of forms, one of which must fit; [form of each item]; {type
+    of all keys: form of all values}; {key: form of its value}, where keys may lack.
     """
     if isinstance(form, tuple):
-        faults = [misformed(value, one, name) for one in form]
-        return "" if "" in faults else faults[-1]
+        return any(is_of(value, one) for one in form)
     if not isinstance(form, (list, dict)):
-        fits = type(value) is form if isinstance(form, type) else form(value)
-        return "" if fits else name
-    if type(value) is not type(form):
-        return name
+        return type(value) is form if isinstance(form, type) else bool(form(value))
     if isinstance(form, list):
-        parts = [(place, item, form[0]) for place, item in enumerate(value)]
-    else:
-        parts = _entries(value, form)
-    faults = [misformed(part, one, f"{name}.{key}") for key, part, one in parts]
-    return next(filter(None, faults), "")
-
-
-def _entries(value: Any, form: dict[Any, Any]) -> list[tuple[Any, Any, Any]]:
-    (first, inner), *_ = form.items()
-    if isinstance(first, type):
-        keys = [(f"key {str(key)[:20]}", key, first) for key in value]
-        return keys + [(key, item, inner) for key, item in value.items()]
-    return [(key, value[key], one) for key, one in form.items() if key in value]
+        return type(value) is list and all(is_of(item, form[0]) for item in value)
+    if type(value) is not dict:
+        return False
+    (key, inner), *_ = form.items()
+    if isinstance(key, type):
+        return all(type(name) is key and is_of(item, inner) for name, item in value.items())
+    return all(is_of(value[name], one) for name, one in form.items() if name in value)
 
 
 def is_plain(value: Any) -> bool:
@@ -145,7 +121,7 @@ FORM = {
     "val_result": (NONE, int, float),
     "identity": dict.fromkeys(WHY, is_plain)
     | {"config": {str: is_plain}, "version": {str: is_plain}, "class_names": [str]},
-    "optimizer": (NONE, {"state": {int: {str: (NONE, int, float, Tensor)}}}),
+    "optimizer": (NONE, {"state": {int: {str: (NONE, Tensor)}}}),
     "scheduler": (NONE, {str: is_plain}),
     "average": (NONE, {str: Tensor}),
     "scaler": (NONE, {str: (int, float)}),
@@ -155,11 +131,7 @@ FORM = {
 
 
 def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
-    """Copy a checkpoint's weights, all of them or none.
-
-    Raises:
-        ValueError: keys or shapes do not fit.
-    """
+    """Copy a checkpoint's weights, all of them or none; ValueError if keys or shapes differ."""
     state, own = saved["state_dict"], module.state_dict()
     if wrong := misfits(own, state, dict(module.named_parameters())):
         raise ValueError(

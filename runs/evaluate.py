@@ -79,9 +79,9 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """The split that is evaluated, val or test; None stands for the final evaluation.
+    """The split that is evaluated: val, or test without validation pictures.
 
-    Without validation pictures it is test, but TEST.SPLIT val is refused.
+    None stands for the final evaluation, whose TEST.SPLIT val is refused without them.
     """
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
@@ -94,20 +94,10 @@ def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
 
 @torch.no_grad()
 def evaluate(
-    cfg: CfgNode,
-    state: RunState,
-    model: nn.Module,
-    loader: Any,
-    evaluator: Any,
-    split: str,
-    halves: Sequence[Half] = (),
+    cfg: CfgNode, state: RunState, model: nn.Module, loader: Any, evaluator: Any, split: str,
+    halves: Sequence[Half],
 ) -> Evaluation:
-    """One pass over the loader of a split.
-
-    Raises:
-        ValueError: no picture can be read, or one cannot and none is to be skipped.
-        FloatingPointError: scores are infinite or not a number.
-    """
+    """One pass over the loader of a split; the `halves` count, too."""
     model.eval()
     evaluator.reset()
     rates: list[float] = []
@@ -140,29 +130,21 @@ def evaluate(
 
 
 def write(
-    cfg: CfgNode,
-    state: RunState,
-    model: Any,
-    found: Evaluation,
-    split: str,
-    halves: Sequence[Half] = (),
+    cfg: CfgNode, state: RunState, model: Any, found: Evaluation, split: str, halves: Sequence[Half]
 ) -> None:
     """Write predictions.csv, the results of the halves, and results.json last."""
     turned = len(state.turned.get(split, ()))
     record = describe(cfg, state, model, reports_halves=bool(halves))
-    record |= {"split": split, "n": len(found.pairs)}
-    record["exif"] = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
-    record |= figures(found.results)
+    exif = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
+    record |= {"split": split, "n": len(found.pairs), "exif": exif}
+    record |= figures(found.results) | {"images_per_s": found.rate}
     write_predictions(cfg.OUTPUT_DIR, found.pairs)
-    record["images_per_s"] = found.rate
     for half in halves:
         half.write(cfg, state, record)
     logger.info("Results written to %s", write_results(cfg.OUTPUT_DIR, record))
 
 
-def describe(
-    cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool = False
-) -> dict[str, Any]:
+def describe(cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool) -> dict[str, Any]:
     """What a run is, for results.json."""
     selects = state.selected_by == "best_val"
     found = {
@@ -189,18 +171,14 @@ def describe(
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(state.unreadable.get(split, ())) for split in splits}
-    if state.trained and (both := trained_on_test(state.dataset)):
+    test = {item.impath for item in state.dataset.test or ()}
+    both = sum(item.impath in test for item in state.dataset.train_x or ())
+    if state.trained and both:
         logger.warning("%d training pictures are test pictures, too: do not use the accuracy", both)
         found["trained_on_test_pictures"] = both
     if state.transductive or reports_halves:
         found["transductive"] = "trained on unlabelled pictures of new classes, too"
     return found | {k: v for k, v in model.identity().items() if isinstance(v, str)}
-
-
-def trained_on_test(dataset: Any) -> int:
-    """Count the training pictures that are test pictures, too."""
-    test = {item.impath for item in dataset.test or []}
-    return sum(item.impath in test for item in dataset.train_x or [])
 
 
 def tested_epoch(cfg: CfgNode, state: RunState) -> int:

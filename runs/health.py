@@ -39,13 +39,10 @@ def require_pairs(cfg: CfgNode, learned: nn.Module, loader: Any) -> None:
 def numbers_of_step(
     cfg: CfgNode, state: RunState, step: Step, loss: Tensor, files: list[str], place: str
 ) -> dict[str, float]:
-    """Loss, batch accuracy in percent, and the parts of the loss where there are several.
+    """Loss, batch accuracy in percent, and the parts of the loss if there are several.
 
-    They are copied from the device at once, after the optimiser's step. `files` and `place` say
-    which pictures and which batch it was.
-
-    Raises:
-        FloatingPointError: the loss, or a learned parameter, is infinite or not a number.
+    They are copied from the device at once, after the optimiser's step. FloatingPointError names
+    the batch (`place`, `files`) if the loss or a learned parameter is infinite or not a number.
     """
     hits = (step.logits.argmax(-1) == step.target.label).float().sum()
     numbers = {"loss": loss, "acc": hits * (100 / len(step.logits))}

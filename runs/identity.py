@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Container
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,23 +27,19 @@ logger = logging.getLogger(__name__)
 
 # Keys that change what is written, printed or how fast, but not what is learned.
 WITHOUT_EFFECT = (
-    *("OUTPUT_DIR", "RESUME", "VERBOSE", "CONFIG_NAME", "USE_CUDA", "DATASET.ROOT"),
-    "DATASET.LABEL",
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB"),
-    *("TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT"),
-    *("DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE"),
-    *("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS"),
+    "OUTPUT_DIR", "RESUME", "VERBOSE", "CONFIG_NAME", "USE_CUDA", "DATASET.ROOT", "DATASET.LABEL",
+    "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB",
+    "TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT",
+    "DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE",
+    "MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS",
 )
 # Keys beside the trainer's own settings that a prediction depends on.
 AT_TEST = (
-    *("INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
-    *("MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX"),
+    "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD",
+    "MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX",
 )
 # Keys that are columns of their own in a table, or that its base and new columns differ in.
-NAMED = (
-    *("TRAINER.NAME", "SEED"),
-    *("DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES"),
-)
+NAMED = ("TRAINER.NAME", "SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES")
 TEACHER = "TRAINER.PROMPTKD.TEACHER_DIR"
 WHY = {
     "trainer": "each trainer learns parameters of its own",
@@ -62,10 +59,7 @@ CAN_BE_MEANT = ("weights", "data", "pictures")  # --allow-mismatch lets them dif
 
 
 def identity(cfg: CfgNode, state: RunState, *, to_train: bool = True) -> dict[str, Any]:
-    """The identity of a run, which its checkpoints hold; plain data.
-
-    An evaluation does not read the training pictures (`to_train` False).
-    """
+    """What a checkpoint says of its run, as plain data; training pictures are read `to_train`."""
     config = training_keys(cfg) | {"TEST.FINAL_MODEL": state.final_model}
     return {
         "trainer": cfg.TRAINER.NAME,
@@ -118,19 +112,16 @@ def training_keys(cfg: CfgNode) -> dict[str, Any]:
 
 def prediction_keys(state: RunState) -> set[str]:
     """The keys that a prediction of the trained model depends on."""
-    own = {
-        f"TRAINER.{node}.{key}"
-        for node, settings in state.settings.items()
-        for key in settings.of_the_model()
-    }
+    read = state.settings.items()
+    own = {f"TRAINER.{node}.{key}" for node, settings in read for key in settings.of_the_model()}
     return own | set(AT_TEST)
 
 
 def settings(cfg: CfgNode, state: RunState) -> dict[str, Any]:
     """The settings that decide a result and differ from the defaults, by full name; plain data.
 
-    Weights of another run have the settings that they were trained with; of this run's own count
-    those that a prediction depends on. Where nothing is learned, no others count.
+    Weights that were loaded keep the settings they were trained with, but for those that a
+    prediction depends on. These alone count if nothing is learned.
     """
     found = changed_settings(cfg, set(state.settings))
     if state.final_model == default_settings()["TEST.FINAL_MODEL"]:
@@ -153,12 +144,7 @@ def default_settings() -> dict[str, Any]:
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
-    """The settings of a run by its config.yaml; see `settings`.
-
-    Raises:
-        ValueError: the config is damaged.
-        LookupError: it names an unknown trainer.
-    """
+    """The `settings` of a run by its config.yaml; LookupError if its trainer is unknown."""
     cfg = read_run_config(folder)
     found = changed_settings(cfg, nodes_of(cfg))
     if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
@@ -174,10 +160,7 @@ def nodes_of(cfg: CfgNode) -> set[str]:
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
-    """The training keys that differ from the defaults and have no column.
-
-    Of the nodes of TRAINER, only `nodes` are read; keys of the others are left out.
-    """
+    """Training keys without a column that differ from the defaults; of TRAINER, in `nodes` only."""
     usual, found = default_settings(), {}
     for key, value in training_keys(cfg).items():
         is_read = key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes
@@ -186,7 +169,10 @@ def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
             is_text = isinstance(value, str)
             found[key] = re.sub(r"seed_?\d+", "seed*", value) if is_text else value
     if TEACHER in found:
-        found[TEACHER] = _teacher(cfg, found[TEACHER])
+        with suppress(OSError, ValueError, LookupError):  # not a run of ours: the folder stays
+            folder = teacher_folder(cfg)
+            taught, digits = read_run_config(folder), text_digest(settings_of_run(folder))
+            found[TEACHER] = f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
     return found
 
 
@@ -197,30 +183,18 @@ def teacher_folder(cfg: CfgNode) -> Path:
     return Path(named.replace("{seed}", str(cfg.SEED)))
 
 
-def _teacher(cfg: CfgNode, folder: str) -> str:
-    """A teacher by trainer, config and settings, if its folder is that of a run."""
-    try:
-        where = teacher_folder(cfg)
-        taught, digits = read_run_config(where), text_digest(settings_of_run(where))
-    except (OSError, ValueError, LookupError):
-        return folder  # a published one, or one that is refused elsewhere
-    return f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
-
-
 def check(
     cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path, *, to_train: bool
 ) -> None:
     """Compare a checkpoint with a run; published ones have no identity and pass.
 
     To go on training, all that decides it must be equal; to evaluate, what a prediction depends on.
-
-    Raises:
-        ValueError: names all that differs, and why it matters.
+    ValueError names all that differs, and why it matters.
     """
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
-    keys = dict.fromkeys((*TOWERS, *state.compatibility, *_data_keys(there, here, to_train)))
+    keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))
     wrong = _differing(keys, there, here)
-    deciding = set(here["config"]) if to_train else prediction_keys(state)
+    deciding = here["config"] if to_train else prediction_keys(state)
     settings = _differing(deciding, there.get("config", {}), here["config"])
     if to_train and there.get("version", here["version"]) != here["version"]:
         was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}
@@ -232,7 +206,7 @@ def check(
     if settings:
         differ[-1] += f" ({WHY_TO_TRAIN if to_train else WHY_TO_TEST})"
     sentence = f"the checkpoint {path} was written with {'; '.join(differ)}"
-    can_be_meant = all(key in CAN_BE_MEANT for key in wrong)
+    can_be_meant = wrong.keys() <= set(CAN_BE_MEANT)
     if can_be_meant and cfg.MODEL.ALLOW_MISMATCH:
         logger.warning("%s; it is loaded all the same (--allow-mismatch)", sentence)
         return
@@ -260,11 +234,8 @@ def _differing(
     keys: Container[str], there: dict[str, Any], here: dict[str, Any]
 ) -> dict[str, str]:
     """Both values, as part of a sentence, of each key that differs."""
-    return {
-        key: f" {short(there[key])}, and this run has {short(here[key])}"
-        for key in here
-        if key in keys and key in there and there[key] != here[key]
-    }
+    differ = [k for k in here if k in keys and k in there and there[k] != here[k]]
+    return {k: f" {short(there[k])}, and this run has {short(here[k])}" for k in differ}
 
 
 def short(value: Any) -> str:

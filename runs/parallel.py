@@ -2,9 +2,9 @@
 
     torchrun --standalone --nproc-per-node 2 train.py ...
 
-W processes with batches of B are one process with batches of W * B, to rounding: rank 0 draws the
+W processes with batches of B equal one process with batches of W * B, to rounding: rank 0 draws the
 order of the pictures for all, gradients are averaged, and what a memory is written from is
-gathered before it is written. Without torchrun nothing here changes anything.
+gathered. Without torchrun these functions change nothing.
 """
 
 from __future__ import annotations
@@ -55,11 +55,7 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(use_cuda: bool) -> Iterator[None]:
-    """Connect to the other processes that torchrun has started, if it has.
-
-    Raises:
-        ValueError: there are fewer GPUs than processes on this machine.
-    """
+    """Connect to the other processes of torchrun; ValueError if there are fewer GPUs than those."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -79,28 +75,34 @@ def process_group(use_cuda: bool) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-@contextmanager
-def rank0_first() -> Iterator[None]:
-    """Run a block on rank 0 before the others, which raise Rank0Error if it failed there."""
-    if not is_main():
-        _share(None, None)
-        yield
-        return
-    try:
-        yield
-    except Exception as error:
-        _share(None, error)
-        raise
-    _share(None, None)
-
-
 def on_rank0(work: Callable[[], T]) -> T:
     """Call a function on rank 0; all processes get its result, or a Rank0Error."""
     found: Any = None
-    with rank0_first():
-        if is_main():
+    if is_main():
+        try:
             found = work()
-    return _share(found, None)
+        except Exception as error:
+            _share(None, str(error))
+            raise
+    return _share(found)
+
+
+def _share(found: Any, error: str | None = None) -> Any:
+    """Send rank 0's result or error to the others."""
+    if processes() == 1:
+        return found
+    shared = [found, error]
+    dist.broadcast_object_list(shared)
+    if shared[1] is not None and not is_main():
+        raise Rank0Error(shared[1])
+    return shared[0]
+
+
+def rank0_first(work: Callable[[], T]) -> T:
+    """Call a function on rank 0, then on the others, which raise Rank0Error if it failed there."""
+    found: list[T] = []
+    on_rank0(lambda: found.append(work()))
+    return found[0] if found else work()
 
 
 @contextmanager
@@ -109,17 +111,6 @@ def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
     with ExitStack() as stack:
         on_rank0(lambda: stack.enter_context(context) and None)
         yield
-
-
-def _share(found: Any, error: Exception | None) -> Any:
-    """Send rank 0's result or error to the others."""
-    if processes() == 1:
-        return found
-    shared = [found, error and str(error)]
-    dist.broadcast_object_list(shared)
-    if shared[1] is not None and not is_main():
-        raise Rank0Error(shared[1])
-    return shared[0]
 
 
 def all_gather(value: T) -> list[T]:
@@ -152,10 +143,7 @@ class RankSampler(Sampler[int]):
 
 
 def split_over_processes(loader: Any) -> None:
-    """Give a training loader this process's share of the pictures.
-
-    TRAIN_X.BATCH_SIZE stays the batch of each process.
-    """
+    """Give a training loader its share of the pictures; the batch of each process stays."""
     if processes() > 1:
         batches = loader.batch_sampler
         batches.sampler = RankSampler(loader.sampler)
@@ -174,10 +162,7 @@ class _Stepping(nn.Module):
 
 
 def stepper(model: nn.Module) -> Callable[[Tensor, Tensor], Step]:
-    """The model's training step; its gradients become the mean over processes.
-
-    The processes begin with the weights of rank 0.
-    """
+    """The training step, with gradients that are means over processes, and rank 0's weights."""
     if processes() == 1:
         return model.step
     if any(isinstance(part, NORMS) for part in model.learned.modules()):

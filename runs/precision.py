@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Precision:
-    """Set once on a model; gives the context of the forward pass and scales the loss.
+    """Casts a model once; gives the context of the forward pass and scales the loss.
 
     - fp32: everything in float32.
     - fp16: the frozen towers in half precision, what is learned in float32. CUDA only; elsewhere
@@ -26,17 +26,17 @@ class Precision:
     """
 
     def __init__(self, name: str, model: nn.Module, device: torch.device) -> None:
-        self.name, self.device, self.amp_dtype, self.scaler = name, device, None, None
+        self.name, self.device, self.amp_dtype = name, device, None
+        scales = name == "amp" and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler("cuda", enabled=scales)  # else it does nothing
         if name == "fp16" and device.type != "cuda":
             logger.warning("PREC fp16 needs CUDA: on %s it means fp32", device.type)
         elif name == "fp16":
             cast_towers(model, torch.float16, (VisualEncoder, ResNetEncoder, TextEncoder))
         elif name == "bf16":
             cast_towers(model, torch.bfloat16, (VisualEncoder, ResNetEncoder))
-        elif name == "amp" and device.type == "cuda":
-            self.amp_dtype, self.scaler = torch.float16, torch.amp.GradScaler("cuda")
         elif name == "amp":
-            self.amp_dtype = torch.bfloat16
+            self.amp_dtype = torch.float16 if scales else torch.bfloat16
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -46,10 +46,6 @@ class Precision:
     def descend(self, optimiser: Optimizer, loss: Tensor) -> None:
         """Gradients and one optimiser step; with a scaled loss in float16."""
         optimiser.zero_grad()
-        if self.scaler is None:
-            torch.autograd.backward(loss)
-            optimiser.step()
-            return
         torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.step(optimiser)
         self.scaler.update()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,6 @@ from runs.files import sync, write_text
 PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
-NO_MAPPING = (TypeError, AttributeError, RecursionError)
 HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
@@ -82,24 +82,20 @@ def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> No
 
 
 def dataset_of(model_dir: str) -> str:
-    """DATASET.LABEL of the run that a folder holds, else DATASET.NAME; "" without a folder.
+    """DATASET.LABEL of the run in a folder, else DATASET.NAME; "" without a folder.
 
-    A published checkpoint has no config beside it: "unknown".
-
-    Raises:
-        ValueError: the config is damaged.
+    "unknown" without a config, as beside a published checkpoint; ValueError if it is damaged.
     """
     path = Path(model_dir or ".") / "config.yaml"
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""
-    try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]
-        name = node.get("LABEL") or node["NAME"]
-    except (yaml.YAMLError, UnicodeDecodeError, LookupError, *NO_MAPPING):
-        name = None
-    if not isinstance(name, str):
-        raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")
-    return name
+    with suppress(yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        match yaml.safe_load(path.read_text(encoding="utf-8")):
+            case {"DATASET": {"LABEL": str(label)}} if label:
+                return label
+            case {"DATASET": {"NAME": str(name)}}:
+                return name
+    raise ValueError(f"{path} does not say which data set the run was on (DATASET.NAME)")
 
 
 def write_results(directory: str | Path, results: dict[str, Any]) -> Path:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,12 @@ def save(
 ) -> None:
     """Save a run after an epoch, counted from 0, and remove checkpoints that do not stay.
 
-    Between epochs the sampler's place is the state of the generator that orders the pictures. Rank
-    0 writes; the file has the random states of all processes. Nothing is written if something
+    Rank 0 writes; the file has the random states of all processes. Nothing is written if something
     learned is not finite. The other arguments are those of the engine's `save_checkpoint`.
     """
     if is_best or model_name == BEST:
         state.best_epoch = epoch + 1
-    scaler, average = state.precision.scaler, state.average
+    average = state.average
     saved: dict[str, Any] = {
         "state_dict": state.learned.state_dict(),
         "epoch": epoch + 1,
@@ -52,7 +52,7 @@ def save(
         "val_result": val_result,
         "identity": identity.identity(cfg, state),
         "average": None if average is None else average.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
+        "scaler": state.precision.scaler.state_dict() or None,
         "random": parallel.all_gather(rng.capture()),
         "workers": parallel.all_gather(dict(state.workers.states)),
         "best_epoch": state.best_epoch,
@@ -71,8 +71,8 @@ def save(
 def superseded(folder: Path, epoch: int, settings: CfgNode, *, is_named: bool) -> list[Path]:
     """The checkpoints that go once that of an epoch, counted from 0, is written.
 
-    TRAIN.KEEP_CHECKPOINTS says how many stay. Where it does not, and TRAIN.CHECKPOINT_FREQ is -1,
-    the newest two do, and those that were there before.
+    TRAIN.KEEP_CHECKPOINTS says how many stay. If it is 0 and TRAIN.CHECKPOINT_FREQ is -1, each
+    epoch's replaces the one before the last.
     """
     older = [p for p in numbered(folder) if number_of(p) <= epoch + 1]
     if settings.KEEP_CHECKPOINTS:
@@ -89,11 +89,7 @@ def schedule_state(schedule: Any) -> dict[str, Any]:
 
 
 def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
-    """Go on from the newest checkpoint that is whole; returns the number of epochs done.
-
-    Raises:
-        ValueError: the checkpoint is of another run, or of a later epoch than the last of this.
-    """
+    """Go on from the newest whole checkpoint, if it is this run's; returns its epoch."""
     folder = Path(directory) / state.checkpoint_name
     own = Path(cfg.OUTPUT_DIR) / state.checkpoint_name
     parallel.on_rank0(lambda: remove_unfinished(own))
@@ -110,8 +106,7 @@ def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
         except ValueError as error:
             logger.warning("%s; going on from the checkpoint before it", error)
             continue
-        best = parallel.on_rank0(lambda: keep_best(folder, own))
-        state.best_epoch, state.best_result = best or (0, state.best_result)
+        state.best_epoch, state.best_result = parallel.on_rank0(lambda: keep_best(folder, own))
         logger.info("Going on from %s (epoch %d)", path, saved["epoch"])
         return int(saved["epoch"])
     logger.info("No checkpoint to go on from in %s, train from scratch", folder)
@@ -120,9 +115,8 @@ def resume(cfg: CfgNode, state: RunState, directory: str | Path) -> int:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what a killed run had not finished to write."""
-    for pattern in (".model*.pth.tar*", f".{checkpoint.POINTER}.*"):
-        for unfinished in folder.glob(pattern):
-            unfinished.unlink()
+    for path in [*folder.glob(".model*.pth.tar*"), *folder.glob(f".{checkpoint.POINTER}.*")]:
+        path.unlink()
 
 
 def candidates(folder: Path) -> Iterator[Path]:
@@ -155,30 +149,27 @@ def require_own(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path
 
 def require_best(folder: Path, saved: dict[str, Any]) -> None:
     """Refuse a checkpoint whose best model so far is missing or damaged."""
-    if not saved.get("best_epoch"):
-        return
-    try:
+    if saved.get("best_epoch"):
+        if not (folder / BEST).is_file():
+            raise ValueError(f"{folder / BEST}, the best of the epochs so far, is missing")
         read_checkpoint(folder / BEST)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder / BEST}, the best of the epochs so far, is missing") from error
 
 
-def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
+def keep_best(folder: Path, output: Path) -> tuple[int, float]:
     """Drop a best model that cannot be read; copy it where a run goes on in another folder.
 
-    Returns:
-        Its epoch, which may be the one that is to be run again, and its result on validation
-        pictures; None where there is none.
+    Returns its epoch, which may be one that is to be run again, and its result on validation
+    pictures; 0 and -infinity if there is none.
     """
     best = folder / BEST
     if not best.is_file():
-        return None
+        return 0, -float("inf")
     try:
         saved = read_checkpoint(best)
     except ValueError as error:
         logger.warning("%s; its epoch will be run again", error)
         (output / BEST).unlink(missing_ok=True)
-        return None
+        return 0, -float("inf")
     if folder.resolve() != output.resolve():
         output.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(best, output / BEST)
@@ -187,13 +178,10 @@ def keep_best(folder: Path, output: Path) -> tuple[int, float] | None:
 
 
 def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) -> None:
-    """Put a run where it was, or leave it as it is; random numbers last.
+    """Put a run where it was; ValueError, and nothing changed, if something saved does not fit it.
 
     Weights, moments and counters are the checkpoint's. Settings of the optimiser and the schedule
     are the config's, which may have been changed on purpose (--allow-mismatch).
-
-    Raises:
-        ValueError: something saved is of another form than what this run would save.
     """
     moments = moments_of(state.optimiser, saved, path, new_buffers=cfg.MODEL.ALLOW_MISMATCH)
     average, scaler = state.average, state.precision.scaler
@@ -208,8 +196,7 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
             state.scheduler.step()
     if average is not None:
         average.load_state_dict(saved["average"], saved["epoch"])
-    if scaler is not None:
-        scaler.load_state_dict(scale)
+    scaler.load_state_dict(scale)
     if states is not None:
         state.workers.states = states[1]
         rng.restore(states[0])
@@ -218,19 +205,14 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
 def moments_of(
     optimiser: Optimizer, saved: dict[str, Any], path: Path, *, new_buffers: bool
 ) -> dict[int, Any]:
-    """The optimiser's state of each parameter, as a checkpoint has it.
-
-    With `new_buffers`, momentum buffers are empty where the momentum was 0.
-
-    Raises:
-        ValueError: it is not what this run's optimiser would save.
-    """
+    """The optimiser's state of each parameter in a checkpoint, as this run would save it."""
     needed = moments_after_a_step(optimiser)
     found = {}
     for place, known in (saved.get("optimizer") or {}).get("state", {}).items():
         own = needed.get(place, {})
+        # empty buffers, where the momentum was 0
         new = {k: v for k, v in own.items() if k == BUFFER and new_buffers}
-        known = {k: as_tensor(v) for k, v in known.items() if v is not None and k in own}
+        known = {k: v for k, v in known.items() if v is not None and k in own}
         found[place] = new | known
         require_fit(own, found[place], f"{path}, optimizer, parameter {place}")
     number = sum(len(group["params"]) for group in optimiser.param_groups)
@@ -240,24 +222,18 @@ def moments_of(
     return found
 
 
-def as_tensor(number: Any) -> Any:
-    """A count of steps as torch keeps it now; it was an int."""
-    return number if torch.is_tensor(number) else torch.tensor(float(number))
-
-
 def moments_after_a_step(optimiser: Optimizer) -> dict[int, dict[str, Any]]:
     """The state that an optimiser of these settings has after a step; its own stays as it is."""
     groups = [
         {**group, "params": [torch.zeros_like(p).requires_grad_() for p in group["params"]]}
         for group in optimiser.param_groups
     ]
+    for parameter in chain.from_iterable(group["params"] for group in groups):
+        parameter.grad = torch.zeros_like(parameter)
     kind: Any = type(optimiser)
     twin = kind(groups)
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
     twin.step()
-    return {place: dict(state) for place, state in twin.state_dict()["state"].items()}
+    return dict(twin.state_dict()["state"])
 
 
 def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
@@ -269,8 +245,6 @@ def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
 
 def scale_of(scaler: Any, saved: dict[str, Any], path: Path) -> dict[str, Any]:
     """The scale of the loss and the steps since it changed; how it changes is the run's."""
-    if scaler is None:
-        return {}
     own, there = scaler.state_dict(), saved.get("scaler") or {}
     state = own | {k: v for k, v in there.items() if k in COUNTERS and k in own}
     if any(type(v) is not type(own[k]) or not 0 <= v < float("inf") for k, v in state.items()):

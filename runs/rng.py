@@ -28,8 +28,8 @@ def capture() -> str:
     state = {
         "python": [version, array("I", words).tobytes().hex(), gauss],
         "numpy": [str(name), np.asarray(keys).tobytes().hex(), int(position), *normal],
-        "torch": _to_hex(torch.get_rng_state()),
-        "cuda": [_to_hex(gpu) for gpu in gpus],
+        "torch": bytes(torch.get_rng_state().numpy()).hex(),
+        "cuda": [bytes(gpu.numpy()).hex() for gpu in gpus],
     }
     return json.dumps(state)
 
@@ -49,11 +49,7 @@ def restore(text: str) -> None:
 
 
 def require_whole(text: str) -> None:
-    """Refuse states that `restore` could not restore; nothing is changed.
-
-    Raises:
-        ValueError: they are none.
-    """
+    """Raise ValueError for states that `restore` could not restore; nothing is changed."""
     before = capture()
     try:
         _, keys, position, *_ = json.loads(text)["numpy"]
@@ -64,10 +60,6 @@ def require_whole(text: str) -> None:
         raise ValueError("random states of another form") from error
     finally:
         restore(before)
-
-
-def _to_hex(state: Tensor) -> str:
-    return bytes(state.numpy()).hex()
 
 
 def _from_hex(text: str) -> Tensor:
@@ -90,8 +82,8 @@ class WorkerStates:
             return
         loader.collate_fn = partial(collate_with_state, loader.collate_fn)
         if loader.persistent_workers and self.states:
-            begin = loader.worker_init_fn
-            loader.worker_init_fn = partial(begin_where_it_was, dict(self.states), begin)
+            begin = partial(begin_where_it_was, dict(self.states), loader.worker_init_fn)
+            loader.worker_init_fn = begin
 
     def note(self, batch: dict[str, Any]) -> None:
         """Take the state that came with a batch."""

@@ -6,17 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import nn
-
 from datasets.subsets import picture_digest
 from runs.average import EpochAverage
 from runs.precision import Precision
 from runs.rng import WorkerStates
-
-
-def _float32() -> Precision:
-    return Precision("fp32", nn.Identity(), torch.device("cpu"))
 
 
 @dataclass
@@ -36,7 +29,7 @@ class RunState:
 
     # What it trains, and what goes on with it
     learned: Any = None  # a module, unless nothing is learned
-    precision: Precision = field(default_factory=_float32)
+    precision: Precision = field(init=False, repr=False)  # once there is a model
     optimiser: Any = None
     scheduler: Any = None
     average: EpochAverage | None = None  # of the parameters over epochs, where the method has one
@@ -64,5 +57,5 @@ class RunState:
 
     @cached_property
     def pictures(self) -> str:
-        """Digest of the training and validation pictures as they were when it was first asked."""
+        """Digest of the training and validation pictures as they are when it is first read."""
         return picture_digest([*(self.dataset.train_x or ()), *(self.dataset.val or ())])

@@ -42,15 +42,12 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     the final evaluation, which is always to come. (SummaryWriter's purge_step is one number for all
     tags, and only hides.)
     """
-    files = sorted(folder.glob("events.out.tfevents.*"))
-    if not files:
-        return
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError:
-        return  # whoever cannot read them will not add to them
-    for path in files:
+        return  # without the package nothing is logged
+    for path in sorted(folder.glob("events.out.tfevents.*")):
         events = [Event.FromString(record) for record in _records(path)]
         kept = [event for event in events if _keep(event, epochs, batches)]
         content = io.BytesIO()
@@ -85,12 +82,10 @@ def _keep(event: Any, epochs: int, batches: int) -> bool:
 
 
 def _sent(path: Path) -> tuple[str, int]:
-    found = read_json(path)
-    known = found if isinstance(found, dict) else {}
-    name, step = known.get("id"), known.get("step")
-    if not isinstance(name, str) or type(step) is not int:
-        raise ValueError(f"{path} lacks id and step; remove it to begin a new run there")
-    return name, step
+    match read_json(path):
+        case {"id": str(name), "step": int(step)}:
+            return name, step
+    raise ValueError(f"{path} lacks id and step; remove it to begin a new run there")
 
 
 class WandbWriter:
@@ -98,14 +93,8 @@ class WandbWriter:
 
     A row is sent when the next one begins; up to `ROWS` wait for the end of their epoch. What was
     sent is written down, so a run that goes on sends nothing twice. (`sync_tensorboard=True` would,
-    and puts the values of an epoch into rows of their own.)
-
-    Args:
-        cfg: of the run.
-        label: name of its data.
-        batches: in an epoch.
-        done: epochs that are done.
-        local: TensorBoard's writer; None without the package.
+    and puts the values of an epoch into rows of their own.) `local` is TensorBoard's writer, None
+    without the package.
     """
 
     def __init__(self, cfg: CfgNode, label: str, batches: int, done: int, local: Any) -> None:
@@ -174,13 +163,7 @@ class WandbWriter:
 
 
 def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
-    """The scalars of the head, and what it keeps of a few fixed pictures; nothing without a head.
-
-    Neither the random numbers of the run nor its parameters change.
-
-    Raises:
-        OSError: the logs cannot be written.
-    """
+    """Log the scalars of the head and the patches that it keeps; the run is not changed."""
     head = model.head
     if writer is None or head is None:
         return
@@ -215,10 +198,9 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
-    """Draw validation pictures, else test pictures, of a few classes, and what is kept of each.
+    """Draw the patches that are kept of a few validation pictures, else of test pictures.
 
-    Returns:
-        (height, width, 3), 8 bits; None where no picture can be read.
+    Returns (height, width, 3) of 8 bits; None if no picture can be read.
     """
     transform: Any = build_transform(cfg, is_train=False)
     images, names = [], []

@@ -43,7 +43,7 @@ trainer_names = TRAINER_REGISTRY.registered_names
 
 
 class CLIPTrainer(TrainerX):
-    """Trains what a method builds. The model's `learned` is what is registered and saved."""
+    """Trains what a method builds; `model.learned` is registered and saved."""
 
     node: str  # of TRAINER, that has the method's keys
     settings_class: type[Settings]  # these keys, their defaults and checks
@@ -128,9 +128,8 @@ class CLIPTrainer(TrainerX):
     def build_data_loader(self) -> None:
         """Build the loaders."""
         cfg, state = self.cfg, self.state
-        with parallel.rank0_first():
-            self.dm = dm = DataManager(cfg, dataset_wrapper=data.CachedDataset)
-        self.train_loader_x, self.lab2cname = dm.train_loader_x, dm.lab2cname
+        dm = parallel.rank0_first(lambda: DataManager(cfg, dataset_wrapper=data.CachedDataset))
+        self.dm, self.train_loader_x, self.lab2cname = dm, dm.train_loader_x, dm.lab2cname
         self.val_loader, self.test_loader = dm.val_loader, dm.test_loader
         state.final_model = state.selected_by = data.final_model(cfg, dm.dataset)
         state.transductive = getattr(self.tuner[1], "TRANSDUCTIVE", False)
@@ -197,12 +196,9 @@ class CLIPTrainer(TrainerX):
         self.before_training()
 
     def start_from(self, given: Path) -> None:
-        """Take over what another run has learned; the optimiser begins anew.
+        """Take over what another run, a folder or a checkpoint, has learned.
 
-        What is filled from the training pictures, a bank and a pruner, is filled from this run's.
-
-        Args:
-            given: a checkpoint, or the output folder of a run.
+        The optimiser begins anew; this run's training pictures fill the bank and the pruner.
         """
         learned, filled, path = self.model.learned, checkpoint.STATISTICS, given
         if given.is_dir():
@@ -248,34 +244,26 @@ class CLIPTrainer(TrainerX):
         return summary
 
     def after_epoch(self) -> None:
-        """Count the epoch's parameters where they are averaged, then evaluate and save."""
-        is_last, frequency = self.epoch + 1 == self.max_epoch, self.cfg.TRAIN.CHECKPOINT_FREQ
+        """Count the epoch's parameters if they are averaged, then evaluate and save."""
+        cfg, state, done = self.cfg, self.state, self.epoch + 1
+        is_last, frequency = done == self.max_epoch, cfg.TRAIN.CHECKPOINT_FREQ
         self.end_of_epoch()
         parallel.broadcast(self.model.learned)
-        if self.state.average is not None:
-            self.state.average.add(self.epoch)
+        if state.average is not None:
+            state.average.add(self.epoch)
+            if is_last:
+                state.average.install()
         if is_last:
-            self._finish()
+            self.end_of_training()
         try:
-            watch.note_epoch(self.cfg, self.state, self.model, self._writer)
+            watch.note_epoch(cfg, state, self.model, self._writer)
         except OSError as error:
             logger.warning("The logs are no longer written: %s", error)
             self.close_writer()
-        if self.state.final_model == "best_val" and not self.cfg.TEST.NO_TEST:
+        if state.final_model == "best_val" and not cfg.TEST.NO_TEST:
             self._keep_if_best(self.test(split="val"))
-        if is_last or frequency < 0 or (frequency and (self.epoch + 1) % frequency == 0):
+        if is_last or frequency < 0 or (frequency and done % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
-
-    def _finish(self) -> None:
-        if self.state.average is not None:
-            self.state.average.install()
-        if self.cfg.TRAINER.NAME in RENAMED:
-            logger.info(
-                "The authors' code of %s reads checkpoints of this run after "
-                "tools/convert_checkpoint.py; without it, it silently loads nothing",
-                self.cfg.TRAINER.NAME,
-            )
-        self.end_of_training()
 
     def _keep_if_best(self, result: float) -> None:
         if result > self.state.best_result:
@@ -286,6 +274,12 @@ class CLIPTrainer(TrainerX):
     def after_train(self) -> None:
         """Evaluate the model that is wanted, unless NO_TEST, and log how long it took."""
         logger.info("Finish training")
+        if self.cfg.TRAINER.NAME in RENAMED:
+            logger.info(
+                "The authors' code of %s reads checkpoints of this run after "
+                "tools/convert_checkpoint.py; without it, it silently loads nothing",
+                self.cfg.TRAINER.NAME,
+            )
         if not self.cfg.TEST.NO_TEST:
             if self.state.final_model == "best_val":
                 logger.info("Deploy the model with the best val performance")
@@ -300,7 +294,7 @@ class CLIPTrainer(TrainerX):
     # Checkpoints and results; these override the engine, too
 
     def save_model(self, epoch: int, directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Save the run; see `runs.resume.save`."""
+        """Save the run after an epoch, counted from 0."""
         resume.save(self.cfg, self.state, directory, epoch, *args, **kwargs)
 
     def resume_model_if_exist(self, directory: str | Path) -> int:
@@ -316,7 +310,8 @@ class CLIPTrainer(TrainerX):
         saved = read_for_run(self.cfg, state, self.model, path)
         checkpoint.load_into(self.model.learned, saved, path)
         state.loaded_epoch = saved["epoch"]
-        state.selected_by = checkpoint.selected_by(path, epoch)
+        chosen = "last_step" if epoch is None else "load_epoch"
+        state.selected_by = "best_val" if path.name == checkpoint.BEST else chosen
         state.foreign = "identity" not in saved
         state.trained_settings = (saved.get("identity") or {}).get("settings")
         logger.info("Loaded %s (epoch %d)", path, saved["epoch"])

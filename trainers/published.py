@@ -8,6 +8,7 @@ its memory in a folder of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,7 @@ HALF = 5e-3  # a weight stored in float16 or bfloat16 lies within this, relative
 
 
 def read_for_run(cfg: CfgNode, state: RunState, model: nn.Module, path: Path) -> dict[str, Any]:
-    """A checkpoint, ours or a published one, for the model of a run, under our names.
-
-    Raises:
-        ValueError: it is of another trainer, CLIP or use.
-    """
+    """A checkpoint, ours or a published one, under our names; ValueError if it does not fit."""
     saved = read_checkpoint(path)
     identity.check(cfg, state, saved, path, to_train=False)
     if "identity" not in saved and state.learned is not None:
@@ -60,15 +57,8 @@ def read_for_run(cfg: CfgNode, state: RunState, model: nn.Module, path: Path) ->
 
 
 def to_our_names(state: dict[str, Any], model: nn.Module, path: Path) -> dict[str, Any]:
-    """Rename what was learned, compare and drop what was frozen.
-
-    A head on a tuner has no published checkpoints.
-
-    Raises:
-        FileNotFoundError: TextRefiner's memory is not in the folder beside the checkpoint's.
-        ValueError: the frozen part is of another CLIP.
-    """
-    if not isinstance(model, CLIPClassifier):
+    """Rename what was learned; compare what was frozen with this CLIP, and drop it."""
+    if not isinstance(model, CLIPClassifier):  # a head on a tuner, which nobody has published
         return state
     if hasattr(model.learned, "memory") and "memory.slots" not in state:
         state = state | memory_of(path)
@@ -84,12 +74,7 @@ def to_our_names(state: dict[str, Any], model: nn.Module, path: Path) -> dict[st
 
 
 def memory_of(path: Path) -> dict[str, Any]:
-    """What a published TextRefiner saves in FOLDER/Memory/FILE beside FOLDER/prompt_learner/FILE.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it holds no memory.
-    """
+    """What TextRefiner saves in FOLDER/Memory/FILE beside FOLDER/prompt_learner/FILE."""
     beside = path.parent.parent / MEMORY / path.name
     if not beside.is_file():
         raise FileNotFoundError(
@@ -127,39 +112,30 @@ def our_name(published: str) -> str:
     """Our name of something learned; an unknown name stays as it is."""
     if published.startswith(PREFIX):
         return published.removeprefix(PREFIX)
-    return next((to for to in (_renamed(published, *row) for row in NAMES) if to), published)
+    return _renamed(published, NAMES)
 
 
 def published_name(ours: str) -> str:
     """The published name of something learned, without the prefix of the prompt learner."""
-    rows = ((own, theirs, -offset) for theirs, own, offset in NAMES)
-    return next((to for to in (_renamed(ours, *row) for row in rows) if to), ours)
+    return _renamed(ours, [(own, theirs, -offset) for theirs, own, offset in NAMES])
 
 
-def _renamed(name: str, source: str, target: str, offset: int) -> str:
-    """The name under another pattern, its number lowered by the offset; "" if it does not fit."""
-    match = re.fullmatch(re.escape(source).replace(r"\*", r"(\w+)"), name)
-    if match is None:
-        return ""
-    word = "".join(match.groups())
-    return target.replace("*", str(int(word) - offset) if word.isdecimal() else word)
+def _renamed(name: str, rows: Iterable[tuple[str, str, int]]) -> str:
+    """The name by the first row that fits, its number lowered by the offset; else as it is."""
+    for source, target, offset in rows:
+        if match := re.fullmatch(re.escape(source).replace(r"\*", r"(\w+)"), name):
+            word = "".join(match.groups())
+            return target.replace("*", str(int(word) - offset) if word.isdecimal() else word)
+    return name
 
 
-def published_shape(name: str, value: Tensor) -> Tensor:
-    """Convolutions of one pixel have two axes more."""
-    is_convolution = ".conv1." in name and value.dim() == 2
-    return value[:, :, None, None] if is_convolution else value
-
-
-def published_state(learned: nn.Module) -> dict[str, Tensor]:
-    """What a tuner has learned, under the published names and in the published shapes."""
-    return renamed(dict(learned.named_parameters()))
-
-
-def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under the published names, without the prefix, and in the published shapes."""
+def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What was learned, under the published names; convolutions of one pixel have two axes more."""
     named = {published_name(name): value for name, value in state.items()}
-    return {name: published_shape(name, value) for name, value in named.items()}
+    return {
+        name: value[:, :, None, None] if ".conv1." in name and value.dim() == 2 else value
+        for name, value in named.items()
+    }
 
 
 def to_published(saved: dict[str, Any], trainer: str, folder: str) -> dict[str, dict[str, Any]]:
@@ -168,7 +144,7 @@ def to_published(saved: dict[str, Any], trainer: str, folder: str) -> dict[str, 
     The frozen CLIP is left out: their code has it from the backbone.
     """
     state = {k: v for k, v in saved["state_dict"].items() if not k.startswith("pruner.")}
-    slots, state = state.get("memory.slots"), renamed(state)
+    slots, state = state.get("memory.slots"), published_state(state)
     found, rest = {}, {"optimizer": None, "scheduler": None}
     rest |= {"epoch": saved["epoch"], "val_result": saved.get("val_result")}
     if slots is not None:

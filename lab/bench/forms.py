@@ -119,7 +119,8 @@ def as_published(
     if name == "TextRefiner":
         options["memory_item"] = ours.learned.memory.slots
     kind = getattr(published, f"Published{name}")
-    return kind(clip, class_names, published_state(ours.learned), **options)
+    learned = published_state(dict(ours.learned.named_parameters()))
+    return kind(clip, class_names, learned, **options)
 
 
 def released(clip: nn.Module, class_names: Sequence[str]) -> published.Published:

@@ -21,7 +21,7 @@ BEFORE_NORM = "conv1.0.bias"  # a BatchNorm takes it away again: its gradient is
 
 
 def make_literal(name, ours, clip, class_names):
-    learned = published_state(ours.learned)
+    learned = published_state(dict(ours.learned.named_parameters()))
     kind = getattr(published, f"Published{name}")
     if name == "PromptSRC":
         return kind(clip, class_names, learned, templates=DIVERSE)
@@ -88,7 +88,7 @@ def test_three_sgd_steps(pair, images):
         reference.zero_grad()
         literal.loss(images, LABEL)[0].backward()
         reference.step()
-    found = published_state(ours.learned)
+    found = published_state(dict(ours.learned.named_parameters()))
     assert found.keys() == literal.learned.keys()
     for name, expected in literal.learned.items():
         assert_close(found[name], expected)

@@ -11,7 +11,7 @@ from dassl.utils import load_checkpoint
 import train
 from models.clip.load import load_clip
 from runs.config import build_config
-from trainers.published import published_name, published_shape
+from trainers.published import published_name, published_state
 
 FOLDER = {
     "CoOp": "prompt_learner",
@@ -65,9 +65,8 @@ def derived_state(trainer):
 def write_published(folder, trainer, learned, clip, cfg):
     """A checkpoint as that project writes it, its scheduler pickled as an object."""
     memory = {k: learned.pop(k) for k in list(learned) if k.startswith("memory.")}
-    state = {
-        full_name(trainer, k): published_shape(published_name(k), v) for k, v in learned.items()
-    }
+    shaped = published_state(learned)
+    state = {full_name(trainer, k): shaped[published_name(k)] for k in learned}
     state |= frozen_state(trainer, clip) | derived_state(trainer)
     weight = torch.nn.Parameter(torch.zeros(1))
     optimiser = build_optimizer(None, cfg.OPTIM, param_groups=[{"params": [weight]}])
