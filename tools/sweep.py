@@ -25,12 +25,10 @@ from runs.processes import exit_code_of, raise_at_sigterm
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
-from tools.sweeps.execute import Launch, LocalWorkers
-from tools.sweeps.grid import Grid, draw_missing
-from tools.sweeps.on_ray import RayWorkers
 from tools.sweeps.progress import Bars, show_failures, show_plan
-from tools.sweeps.protocols import PROTOCOLS
+from tools.sweeps.protocols import PROTOCOLS, Grid
 from tools.sweeps.schedule import Schedule
+from tools.sweeps.workers import Launch, LocalWorkers, RayWorkers
 
 LISTS = ("protocols", "trainers", "datasets", "seeds", "shots", "targets", "opts")
 
@@ -62,20 +60,35 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
+    """Draw the missing ones of embedded data sets (roots, stems), so that no two jobs do."""
+    embedded = [project / root / name for root, name in used if names.is_embedded(name)]
+    for folder in embedded:
+        if not folder.is_dir():
+            from dassl.data.datasets import DATASET_REGISTRY
+
+            import datasets.emoji  # noqa: F401  (registers the data sets)
+            from datasets.emoji_files import ensure_dataset
+
+            kind = DATASET_REGISTRY.get(names.dataset_name(folder.name))
+            ensure_dataset(folder, kind.split_file, kind.set_name, kind.domain)
+
+
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs, run those that are not done; returns the exit code."""
     given = {key: tuple(getattr(args, key)) for key in LISTS}
     grid = Grid(**given, output=args.output, root=args.root, target_root=args.target_root)
-    launch = Launch(args.threads, args.torchrun, names.PROJECT)
+    project = names.PROJECT
+    launch = Launch(args.threads, args.torchrun, project)
     jobs = grid.jobs()
-    require_own(jobs, launch.project)
-    schedule = Schedule(jobs, args.retries, launch.project)
+    require_own(jobs, project)
+    schedule = Schedule(jobs, args.retries, project)
     if args.dry_run:
         show_plan(schedule, launch)
         return 0
-    draw_missing(grid.used(), launch.project)
+    draw_missing(grid.used(), project)
     if not schedule.left():
-        print(f"all {len(schedule.jobs)} jobs were done before")
+        print(f"all {len(jobs)} jobs were done before")
         return 0
     bars = Bars(schedule)
     with bars.progress:

@@ -32,7 +32,7 @@ def dataset_name(stem: str) -> str:
 
 
 def is_embedded(dataset: str) -> bool:
-    """Whether the pictures of a data set (a stem) are drawn by this project."""
+    """Whether this project draws the pictures of a data set (a stem)."""
     return dataset.startswith("emoji_")
 
 

@@ -11,9 +11,9 @@ from rich import progress as shown
 from rich.console import Console
 from rich.markup import escape
 
-from tools.sweeps.execute import Launch
 from tools.sweeps.protocols import Job
 from tools.sweeps.schedule import Schedule, State
+from tools.sweeps.workers import Launch
 
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")
 
@@ -22,14 +22,13 @@ class Bars:
     """One bar for the sweep and one for each running job."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.project = schedule.project
+        self.project, self.total = schedule.project, len(schedule.jobs)
+        self.finished = len(schedule.states)
         self.progress = shown.Progress(
-            *(shown.TextColumn("{task.description}"), shown.BarColumn()),
-            *(shown.MofNCompleteColumn(), shown.TimeElapsedColumn()),
-            *(shown.TextColumn("left"), shown.TimeRemainingColumn()),
+            *("{task.description}", shown.BarColumn(), shown.MofNCompleteColumn()),
+            *(shown.TimeElapsedColumn(), "left", shown.TimeRemainingColumn()),
             speed_estimate_period=3600,  # seconds: jobs take minutes
         )
-        self.total, self.finished = len(schedule.jobs), len(schedule.states)
         self.whole = self.progress.add_task("all jobs", total=self.total, completed=self.finished)
         self.bars: dict[Job, shown.TaskID | None] = {}
         self.since: dict[Job, float] = {}
@@ -49,25 +48,21 @@ class Bars:
                 self.progress.update(bar, completed=round(100 * fraction_done(log)))
 
     def retry(self, job: Job, why: str) -> None:
-        """Say why a job is tried again."""
-        self._remove(job)
-        self._say(f"{job.name}: {why}; trying again")
+        """Print why a job is tried again."""
+        self._remove(job, f"{job.name}: {why}; trying again")
 
     def end(self, job: Job, state: State) -> None:
-        """Remove the job's bar and say how it ended."""
-        self._remove(job)
+        """Print how a job ended."""
         seconds = time.monotonic() - self.since.get(job, time.monotonic())
         self.finished += 1
         self.progress.update(self.whole, completed=self.finished)
         result = f"{seconds:.0f} s" if state is State.DONE else state.value
-        self._say(f"[{self.finished}/{self.total}] {job.name}: {result}")
+        self._remove(job, f"[{self.finished}/{self.total}] {job.name}: {result}")
 
-    def _say(self, line: str) -> None:
-        self.progress.print(escape(line), soft_wrap=True, highlight=False)
-
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: Job, line: str) -> None:
         if (bar := self.bars.pop(job, None)) is not None:
             self.progress.remove_task(bar)
+        self.progress.print(escape(line), soft_wrap=True, highlight=False)
 
 
 def read_log(log: Path) -> str:
@@ -84,12 +79,12 @@ def fraction_done(log: Path) -> float:
 def show_plan(schedule: Schedule, launch: Launch) -> None:
     """Print every job, whether it is done, and its command line."""
     for job in schedule.jobs:
-        state = schedule.states.get(job)
-        needs = [other for other in schedule.needed(job) if other not in schedule.states]
-        after = f", after {', '.join(other.name for other in needs)}" if needs else ""
-        print(f"{'done' if state else 'to run'}: {job.name}{after}")
-        if not state:
-            print(f"  {shlex.join(launch.command(job))}")
+        if job in schedule.states:
+            print(f"done: {job.name}")
+            continue
+        needs = [other.name for other in schedule.needed(job) if other not in schedule.states]
+        print(f"to run: {job.name}{', after ' if needs else ''}{', '.join(needs)}")
+        print(f"  {shlex.join(launch.command(job))}")
     print(f"{len(schedule.jobs)} jobs, {len(schedule.states)} done")
 
 

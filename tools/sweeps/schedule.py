@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.sweeps.protocols import Job
+from tools.sweeps.workers import Ended, LocalWorkers, RayWorkers
 
 if TYPE_CHECKING:
-    from tools.sweeps.execute import Ended, LocalWorkers
-    from tools.sweeps.on_ray import RayWorkers
     from tools.sweeps.progress import Bars
 
 POLL = 0.3  # seconds between two looks at the logs
@@ -60,11 +59,10 @@ class Schedule:
         try:
             while self.left():
                 self._start_ready(workers, bars)
-                if not workers.running:
-                    continue
-                for job, ended in workers.ended(POLL).items():
-                    self._settle(job, ended, bars)
-                bars.update()
+                if workers.running:
+                    for job, ended in workers.ended(POLL).items():
+                        self._settle(job, ended, bars)
+                    bars.update()
         finally:
             workers.close()
 
