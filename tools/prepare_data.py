@@ -24,10 +24,16 @@ from datasets.base import FewShotDataset
 from datasets.division import CLASS_LIST
 from models.clip.fetch import require_checksum
 from tools.data.arrange import in_place, is_whole, put, put_whole, require_content
-from tools.data.download import download
-from tools.data.sources import COLLECTION, Piece, collected, read_sources
+from tools.data.sources import (
+    COLLECTION,
+    Piece,
+    benchmarks,
+    collected,
+    download,
+    find_name,
+    read_sources,
+)
 from tools.shared.command_line import parser_of, reports_user_errors
-from tools.shared.dataset_names import benchmarks, find_name
 
 
 class Preparation(NamedTuple):
@@ -42,20 +48,14 @@ class Preparation(NamedTuple):
 
     def run(self) -> list[Piece]:
         """Put every piece in its place; returns those to get by hand."""
-        pieces = read_sources()[self.name]
+        pieces, left = read_sources()[self.name], []
         whole = self.find(collected(self.dataset.dataset_dir))
         complete = all(in_place(piece, self.folder) for piece in pieces)
         if whole and not complete and is_whole(whole, self.folder.name, pieces[0]):
             print(f"{self.name}: unpacking {whole}")
             put_whole(whole, self.folder)
-        left = []
         for piece in pieces:
-            state = "in place"
-            if not in_place(piece, self.folder):
-                try:
-                    state = "done" if self.get(piece) else "missing"
-                except OSError as error:  # of one server; go on with the others
-                    state = f"missing. {error}"
+            state = self.get(piece)
             if state.startswith("missing"):
                 left.append(piece)
             print(f"{self.name}: {', '.join(piece.gives)}: {state}")
@@ -69,38 +69,44 @@ class Preparation(NamedTuple):
             folders.append(self.folder.parent / "imagenet")
         return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
-    def get(self, piece: Piece) -> bool:
-        """Find or fetch a piece and put it in its place; returns whether there was one."""
-        source = self.find(piece.file)
-        if source is not None:
-            require_checksum(source, piece.md5, str(source))
-            if not piece.moves:
-                require_content(self.dataset, source)
-            put(piece, source, self.folder)
-        elif not piece.moves and (piece.url or piece.drive):
-            target = self.folder / piece.file
-            download(piece, target, self.mirror)
-            try:
-                require_content(self.dataset, target)
-            except ValueError:
-                target.unlink()
-                raise
-        elif piece.url:
-            source = self.archives / piece.file
-            download(piece, source, self.mirror)
-            put(piece, source, self.folder)
+    def get(self, piece: Piece) -> str:
+        """Find or fetch a piece and put it in its place; returns its state, as "done"."""
+        if in_place(piece, self.folder):
+            return "in place"
+        try:
+            if source := self.find(piece.file):
+                require_checksum(source, piece.md5, str(source))
+                if not piece.moves:
+                    require_content(self.dataset, source)
+                put(piece, source, self.folder)
+            elif piece.url or piece.drive:
+                self.fetch(piece)
+            else:
+                return "missing"
+        except OSError as error:  # of one server; go on with the other pieces
+            return f"missing. {error}"
+        return "done"
+
+    def fetch(self, piece: Piece) -> None:
+        """Download a piece to its place, or an archive, and unpack it."""
+        target = (self.archives if piece.moves else self.folder) / piece.file
+        download(piece, target, self.mirror)
+        if piece.moves:
+            put(piece, target, self.folder)
             if not self.keep:
-                source.unlink()
-        else:
-            return False
-        return True
+                target.unlink()
+            return
+        try:
+            require_content(self.dataset, target)
+        except ValueError:
+            target.unlink()
+            raise
 
     def instructions(self, left: Sequence[Piece]) -> str:
         """Return the files to get, their addresses, and addresses not to try."""
         lines = [f"\n{self.name}: get these files and repeat the command with --archives FOLDER:"]
         for piece in left:
-            need = " (only without the split file)" if piece.raw else ""
-            lines.append(f"  {piece.file}{need}")
+            lines += [f"  {piece.file}{' (only without the split file)' if piece.raw else ''}"]
             lines += [f"    from {place}" for place in piece.places]
             lines += [f"    dead: {address}" for address in piece.dead]
             lines += [f"    MD5 {piece.md5}"] if piece.md5 else []
@@ -116,11 +122,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("datasets", nargs="+", metavar="DATASET", help="name, or stem of the yaml")
     add("--root", required=True, type=Path, help="folder of all data sets")
-    add(
-        "--archives",
-        type=Path,
-        help="folder of your archives, and of fetched ones (default: the data set's folder)",
-    )
+    archives = "folder of your archives, and of fetched ones (default: the data set's folder)"
+    add("--archives", type=Path, help=archives)
     add("--mirror", default="", help="address of a folder with split files and class lists")
     add("--keep", action="store_true", help="keep fetched archives")
     return parser.parse_args(argv)
@@ -129,23 +132,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare; a user's mistake ends in one sentence and exit code 2."""
-    args = parse_args(argv)
-    root, complete = args.root.expanduser().absolute(), True
+    args, known, code = parse_args(argv), benchmarks(), 0
+    root = args.root.expanduser().absolute()
     for name in map(find_name, args.datasets):
-        if name not in benchmarks():
-            raise ValueError(
-                f"{name} needs no preparation; those that do: {', '.join(benchmarks())}."
-            )
-        dataset = benchmarks()[name]
-        folder = root / dataset.dataset_dir
+        if name not in known:
+            raise ValueError(f"{name} needs no preparation; those that do: {', '.join(known)}.")
+        folder = root / known[name].dataset_dir
         archives = args.archives.expanduser().absolute() if args.archives else folder
-        preparation = Preparation(name, dataset, folder, archives, args.mirror, args.keep)
+        preparation = Preparation(name, known[name], folder, archives, args.mirror, args.keep)
         if left := preparation.run():
             print(preparation.instructions(left))
-            complete = False
-    if complete:
+            code = 1
+    if not code:
         print(f"\nCheck with: python tools/check_data.py {' '.join(args.datasets)} --root {root}")
-    return 0 if complete else 1
+    return code
 
 
 if __name__ == "__main__":

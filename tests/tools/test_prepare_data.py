@@ -13,8 +13,7 @@ from datasets.base import Published
 from tests.datasets.config import build, flat
 from tests.datasets.trees import PER_CLASS, TREES, WNIDS, class_folders, class_list, plant, text
 from tools import prepare_data
-from tools.data.sources import COLLECTION, read_sources
-from tools.shared.dataset_names import benchmarks, find_name
+from tools.data.sources import COLLECTION, benchmarks, find_name, read_sources
 
 SOURCES = read_sources()
 FETCHED = (
