@@ -277,18 +277,6 @@ def choose(words: Sequence[str], root: Path) -> list[str]:
     return there
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_of(__doc__)
-    add = parser.add_argument
-    add("datasets", nargs="*", metavar="DATASET", help="name, or stem of the yaml (default: all)")
-    add("--root", required=True, type=Path, help="folder of all data sets; of Folder, its own")
-    add("--quick", action="store_true", help="do not decode pictures or compare their content")
-    add("--workers", type=int, default=4, help="number of threads that read pictures (4)")
-    add("--show", type=int, default=20, help="number of files to list for each fault (20)")
-    return parser.parse_args(argv)
-
-
 def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     """Check data sets and print table and findings."""
     lines: list[list[str]] = []
@@ -309,25 +297,30 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     return [finding for _, finding in findings]
 
 
-def verdict(findings: Sequence[Finding], *, quick: bool) -> str:
-    """Return the last line."""
-    faults = [finding for finding in findings if not finding.note]
-    unused = range(sum(finding.unused for finding in findings))
-    if faults:
-        return f"{some(faults, 'fault')} that would spoil a result"
-    if unused:
-        return f"No fault in what is used, but {some(unused, 'file')} left out; see the notes"
-    return "No fault at a quick look: no picture was decoded" if quick else "No fault found"
-
-
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Check; a user's mistake ends in one sentence and exit code 2."""
-    args = parse_args(argv)
+    parser = parser_of(__doc__)
+    add = parser.add_argument
+    add("datasets", nargs="*", metavar="DATASET", help="name, or stem of the yaml (default: all)")
+    add("--root", required=True, type=Path, help="folder of all data sets; of Folder, its own")
+    add("--quick", action="store_true", help="do not decode pictures or compare their content")
+    add("--workers", type=int, default=4, help="number of threads that read pictures (4)")
+    add("--show", type=int, default=20, help="number of files to list for each fault (20)")
+    args = parser.parse_args(argv)
     with quiet("datasets", level=logging.ERROR):  # what the loaders warn of is among the findings
         findings = report(choose(args.datasets, args.root.expanduser()), args)
-    print(verdict(findings, quick=args.quick))
-    return 0 if all(finding.note for finding in findings) else 1
+    faults = [finding for finding in findings if not finding.note]
+    unused = range(sum(finding.unused for finding in findings))
+    if faults:
+        print(f"{some(faults, 'fault')} that would spoil a result")
+    elif unused:
+        print(f"No fault in what is used, but {some(unused, 'file')} left out; see the notes")
+    elif args.quick:
+        print("No fault at a quick look: no picture was decoded")
+    else:
+        print("No fault found")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

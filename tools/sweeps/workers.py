@@ -39,9 +39,9 @@ class Ended(NamedTuple):
 class Launch:
     """How a job is started."""
 
-    threads: int = 1  # of each process, fixed: results depend on it in the last digits
-    processes: int = 1  # more than 1: that many, a GPU each, by torchrun
-    project: Path = names.PROJECT  # folder of train.py
+    project: Path  # folder of train.py
+    threads: int  # of each process, fixed: results depend on it in the last digits
+    processes: int  # more than 1: that many, a GPU each, by torchrun
 
     def command(self, job: Job) -> list[str]:
         """Return the job as a command line."""
@@ -103,17 +103,15 @@ class LocalWorkers:
 
 
 class RayWorkers:
-    """Jobs as Ray tasks. All machines see the project, the data and the output at one path.
-
-    Args:
-        launch: how a job is started.
-        address: of a cluster, as "auto"; None for one of this machine alone.
-        gpus: of each job, fractions allowed; None: `launch.processes` if the cluster has any.
-    """
+    """Jobs as Ray tasks. All machines see the project, the data and the output at one path."""
 
     places = math.inf  # Ray queues jobs itself
 
     def __init__(self, launch: Launch, address: str | None, gpus: float | None) -> None:
+        """Join the cluster at `address`, as "auto"; None starts one on this machine.
+
+        A job takes `gpus`, or fractions; None: one for each process if the cluster has any.
+        """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's own future default: a task without GPUs does not hide those of the machine.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -16,7 +16,7 @@ from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
 from tools.sweeps import done, names, protocols
-from tools.sweeps.progress import fraction_done
+from tools.sweeps.schedule import fraction_done
 
 ROOT = Path(__file__).parents[3]
 FOOD = ["--trainers", "MaPLe", "--datasets", "emoji_food"]
