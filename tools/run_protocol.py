@@ -36,7 +36,7 @@ example:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line and the environment; `help` is the whole help."""
+    """Read the command line and the environment."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = words[0] if words and words[0] in PROTOCOLS else PROTOCOLS[0]
     trainer = "ZeroshotCLIP" if name == "zeroshot" else "CoOp"
@@ -74,7 +74,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 
 def carry_out(job: Job) -> int:
-    """Run a job to its end; returns its exit code. What ends this process ends the job, too."""
+    """Run a job to its end, to its exit code. What ends this process ends the job, too."""
     command = [sys.executable, "train.py", *job.words]
     process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
     try:

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from dassl.data.datasets import DATASET_REGISTRY
 
 from datasets import FewShotDataset
 from models.clip.fetch import alone_with, fetch, part_of
-from tools.sweeps.names import CONFIGS, dataset_name, stems
+from tools.sweeps.names import CONFIGS, dataset_name, read_yaml, stems
 
 COLLECTION = "https://huggingface.co/zhengli97/prompt_learning_dataset"
 
@@ -44,7 +43,7 @@ class Piece(NamedTuple):
 
 def read_sources() -> dict[str, tuple[Piece, ...]]:
     """Return the pieces of each data set."""
-    table = yaml.safe_load(Path(__file__).with_name("sources.yaml").read_text(encoding="utf-8"))
+    table = read_yaml(Path(__file__).with_name("sources.yaml"))
     return {name: tuple(map(_read_piece, entries)) for name, entries in table.items()}
 
 
