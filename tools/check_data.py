@@ -83,9 +83,9 @@ class Finding(NamedTuple):
     note: bool = False
     unused: int = 0  # number of files that are left out
 
-    def text(self, name: str, most: int) -> str:
-        """Return the lines to print for the data set `name`, with at most `most` entries."""
-        lines = [f"{'note' if self.note else 'FAULT'}: {name}: {self.what}"]
+    def text(self, most: int) -> str:
+        """Return the lines to print, with at most `most` entries."""
+        lines = [f"{'note' if self.note else 'FAULT'}: {self.what}"]
         lines += [f"    {shown(entry)}" for entry in self.which[:most]]
         if len(self.which) > most:
             lines.append(f"    and {len(self.which) - most} more (--show)")
@@ -266,35 +266,35 @@ def choose(words: Sequence[str], root: Path) -> list[str]:
     """Return the names of the data sets to check: those named, or those in `root`."""
     if words:
         return [find_name(word) for word in words]
-    there = [name for name, cls in benchmarks().items() if (root / cls.dataset_dir).is_dir()]
-    if not there and holds_classes(root):
+    known = benchmarks()
+    if there := [name for name, cls in known.items() if (root / cls.dataset_dir).is_dir()]:
+        return there
+    if holds_classes(root):
         return [Folder.__name__]
-    if not there:
-        raise ValueError(
-            f"None of {', '.join(benchmarks())} is in {root}; name the folder of all data sets "
-            "with --root, or see tools/prepare_data.py."
-        )
-    return there
+    raise ValueError(
+        f"None of {', '.join(known)} is in {root}; name the folder of all data sets with --root, "
+        "or see tools/prepare_data.py."
+    )
 
 
 def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     """Check data sets and print table and findings."""
     lines: list[list[str]] = []
-    findings: list[tuple[str, Finding]] = []
+    findings: list[Finding] = []
     for name in names:
         try:
             subject = open_subject(name, args.root)
         except USER_ERRORS as error:
-            findings.append((name, Finding(" ".join(str(error).split()))))
-            continue
-        pictures = examine(subject, args.workers, quick=args.quick)
-        lines += rows(subject, pictures)
-        for check in CHECKS:
-            findings += [(name, finding) for finding in check(subject, pictures)]
+            found = [Finding(" ".join(str(error).split()))]
+        else:
+            pictures = examine(subject, args.workers, quick=args.quick)
+            lines += rows(subject, pictures)
+            found = [finding for check in CHECKS for finding in check(subject, pictures)]
+        findings += [finding._replace(what=f"{name}: {finding.what}") for finding in found]
     print(tabulate(lines, COLUMNS, disable_numparse=True))
-    for name, finding in findings:
-        print(finding.text(name, args.show))
-    return [finding for _, finding in findings]
+    for finding in findings:
+        print(finding.text(args.show))
+    return findings
 
 
 @reports_user_errors

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from runs import processes as guard
+from runs import processes
 from tools.sweeps import names
 from tools.sweeps.protocols import Job
 
@@ -50,13 +50,13 @@ class Launch:
         return [sys.executable, *several, "train.py", *job.words]
 
     def start(self, job: Job) -> subprocess.Popen:
-        """Start the job in a process group of its own, behind `guard`; it writes to its log."""
+        """Start the job in a process group of its own, guarded by runs/processes.py."""
         folders = [str(self.project / folder) for folder in (job.folder, *job.needs)]
         Path(folders[0]).mkdir(parents=True, exist_ok=True)
-        gate = [sys.executable, guard.__file__, str(os.getpid()), *folders, "--"]
+        guarded = [sys.executable, processes.__file__, str(os.getpid()), *folders, "--"]
         with (self.project / job.log).open("w") as log:
             return subprocess.Popen(
-                [*gate, *self.command(job)],
+                [*guarded, *self.command(job)],
                 cwd=self.project,
                 env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
                 start_new_session=True,
