@@ -19,6 +19,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
@@ -31,8 +32,6 @@ from tools.sweeps.done import require_own
 from tools.sweeps.protocols import PROTOCOLS, Grid
 from tools.sweeps.schedule import Schedule, State, read_log
 from tools.sweeps.workers import Launch, LocalWorkers, RayWorkers
-
-LISTS = ("protocols", "trainers", "datasets", "seeds", "shots", "targets", "opts")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,8 +102,7 @@ def show_failures(schedule: Schedule) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs, run those that are not done; returns the exit code."""
-    given = {key: tuple(getattr(args, key)) for key in LISTS}
-    grid = Grid(**given, output=args.output, root=args.root, target_root=args.target_root)
+    grid = Grid(**{field.name: getattr(args, field.name) for field in fields(Grid)})
     launch = Launch(names.PROJECT, args.threads, args.torchrun)
     jobs = grid.jobs()
     require_own(jobs, names.PROJECT)

@@ -59,9 +59,9 @@ class Cell:
     output: Path
     config: str = ""  # the protocol's default
     root: str = "data"
-    targets: tuple[str, ...] = ()  # of xd and dg; (): the protocol's default
+    targets: Sequence[str] = ()  # of xd and dg; (): the protocol's default
     target_root: str = ""  # folder of the targets' data; "": that of the source
-    opts: tuple[str, ...] = ()  # KEY VALUE pairs for train.py
+    opts: Sequence[str] = ()  # KEY VALUE pairs for train.py
     needs: tuple[Path, ...] = ()  # folders of jobs that its training needs, as a teacher's
 
     @property
@@ -95,16 +95,16 @@ class Cell:
 class Grid:
     """What a sweep runs over; see `Cell`."""
 
-    protocols: tuple[str, ...]
-    trainers: tuple[str, ...]  # each TRAINER or TRAINER:CONFIG
-    datasets: tuple[str, ...]
+    protocols: Sequence[str]
+    trainers: Sequence[str]  # each TRAINER or TRAINER:CONFIG
+    datasets: Sequence[str]
     output: Path
-    seeds: tuple[int, ...] = (1,)
-    shots: tuple[int, ...] = ()  # those of each protocol
-    targets: tuple[str, ...] = ()
+    seeds: Sequence[int] = (1,)
+    shots: Sequence[int] = ()  # those of each protocol
+    targets: Sequence[str] = ()
     root: str = "data"
     target_root: str = ""
-    opts: tuple[str, ...] = ()
+    opts: Sequence[str] = ()
 
     def jobs(self) -> list[Job]:
         """Return all jobs, each once, trainings before their tests. Raises as `join`."""
