@@ -26,6 +26,6 @@ audit() {
 python -m ruff check .
 python -m mypy
 # Who may import whom: [tool.importlinter] in pyproject.toml.
-python -c "from importlinter.cli import lint_imports_command; lint_imports_command()" --no-logo
+PYTHONPATH=. lint-imports --no-logo
 [[ $# -gt 0 ]] || audit
 exec python -m pytest "$@"

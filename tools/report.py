@@ -170,7 +170,7 @@ def overlay_part(found: Runs, root: str, number: int) -> Part:
 
 def spotlights(folder: Path, root: str) -> Picture:
     """Return the maps and kept patches of some test pictures of a Spotlighter run."""
-    from runs.quiet import quiet  # these load torch
+    from runs.logs import quiet  # these load torch
     from tools.visualise import choose_pictures, draw, open_spotlighter
 
     with quiet():  # the log describes the data set otherwise

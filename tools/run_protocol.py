@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_prot
 from runs.processes import Terminated, bound, raise_at_sigterm
 from tools.sweeps import names
 from tools.sweeps.done import require_own
-from tools.sweeps.execute import PATIENCE
-from tools.sweeps.protocols import FEW_SHOTS, PROTOCOLS, SHOTS, Cell, Job, join, plan
+from tools.sweeps.protocols import PROTOCOLS, SHOTS, Cell, Job, join, plan
+from tools.sweeps.workers import PATIENCE
 
 ARGUMENTS = """\
   TRAINER  a folder in configs/trainers: CoOp, MaPLe, PromptKD, Spotlighter, ZeroshotCLIP ...
@@ -36,7 +36,7 @@ example:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line and the environment; `help` is the whole help."""
+    """Read the command line and the environment."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = words[0] if words and words[0] in PROTOCOLS else PROTOCOLS[0]
     trainer = "ZeroshotCLIP" if name == "zeroshot" else "CoOp"
@@ -58,11 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def jobs_of(args: argparse.Namespace) -> list[Job]:
-    """Return the jobs that the command line asks for.
-
-    Raises:
-        ValueError: an argument is wrong.
-    """
+    """Return the jobs that the command line asks for; a ValueError if an argument is wrong."""
     if not 3 <= len(args.words) <= 5:
         raise ValueError(f"expected 3 to 5 arguments, got {len(args.words)}")
     trainer, dataset, seed, config, shots = [*args.words, "", ""][:5]
@@ -70,29 +66,22 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         raise ValueError(f"SEED must be a whole number from 0, got {seed}")
     if not all(word.isdecimal() for word in shots.split()):
         raise ValueError(f"SHOTS must be a whole number, got {shots}")
-    default = {"fewshot": FEW_SHOTS, "zeroshot": (0,)}.get(args.protocol, (SHOTS,))
     common = {"output": Path(args.output), "config": config, "root": args.root}
     common |= {"targets": args.targets, "opts": args.opts, "target_root": args.target_root}
-    return join(
-        [
-            plan(Cell(args.protocol, trainer, dataset, int(seed), number, **common))
-            for number in map(int, shots.split() or default)
-        ]
-    )
+    place, numbers = (args.protocol, trainer, dataset, int(seed)), shots.split()
+    all_shots = map(int, numbers or SHOTS[args.protocol])
+    return join([plan(Cell(*place, shots=number, **common)) for number in all_shots])
 
 
 def carry_out(job: Job) -> int:
-    """Run a job to its end; returns its exit code. What ends this process ends the job, too.
-
-    Ctrl-C reaches the job from the terminal, and the job reports it.
-    """
+    """Run a job to its end, to its exit code. What ends this process ends the job, too."""
     command = [sys.executable, "train.py", *job.words]
     process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
     try:
         return process.wait()
     except Terminated:
         pass
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # it reaches the job from the terminal, and the job reports it
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(PATIENCE)
     process.terminate()

@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/sweep.py`
 from runs.processes import exit_code_of, raise_at_sigterm
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
-from tools.sweeps.execute import Launch, LocalWorkers
-from tools.sweeps.grid import Grid, draw_missing
-from tools.sweeps.on_ray import RayWorkers
-from tools.sweeps.progress import Bars, show_failures, show_plan
-from tools.sweeps.protocols import PROTOCOLS
-from tools.sweeps.schedule import Schedule
-
-LISTS = ("protocols", "trainers", "datasets", "seeds", "shots", "targets", "opts")
+from tools.sweeps.protocols import PROTOCOLS, Grid
+from tools.sweeps.schedule import Schedule, State, read_log
+from tools.sweeps.workers import Launch, LocalWorkers, RayWorkers
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,28 +61,63 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def draw_missing(used: Sequence[tuple[str, str]], project: Path) -> None:
+    """Draw the missing ones of embedded data sets (roots, stems), so that no two jobs do."""
+    embedded = [project / root / name for root, name in used if names.is_embedded(name)]
+    for folder in embedded:
+        if not folder.is_dir():
+            from dassl.data.datasets import DATASET_REGISTRY
+
+            from datasets.emoji import ensure_dataset
+
+            kind = DATASET_REGISTRY.get(names.dataset_name(folder.name))
+            ensure_dataset(folder, kind.split_file, kind.set_name, kind.domain)
+
+
+def show_plan(schedule: Schedule, launch: Launch) -> None:
+    """Print every job, whether it is done, and its command line."""
+    for job in schedule.jobs:
+        if job in schedule.states:
+            print(f"done: {job.name}")
+            continue
+        needs = [other.name for other in schedule.needed(job) if other not in schedule.states]
+        print(f"to run: {job.name}{', after ' if needs else ''}{', '.join(needs)}")
+        print(f"  {shlex.join(launch.command(job))}")
+    print(f"{len(schedule.jobs)} jobs, {len(schedule.states)} done")
+
+
+def show_failures(schedule: Schedule) -> int:
+    """Print what failed, with the end of its log, and how many jobs need it; returns 1, or 0."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    for job, reason in schedule.reasons.items():
+        log = schedule.project / job.log
+        tail = "\n".join(read_log(log).splitlines()[-15:]) or "(no output)"
+        console.print(f"failed: {job.name}: {reason}; the end of {log}:\n{tail}")
+    failed, skipped = len(schedule.reasons), list(schedule.states.values()).count(State.SKIPPED)
+    if failed:
+        console.print(f"{failed} of {len(schedule.jobs)} jobs failed, {skipped} need them")
+    return 1 if failed else 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs, run those that are not done; returns the exit code."""
-    given = {key: tuple(getattr(args, key)) for key in LISTS}
-    grid = Grid(**given, output=args.output, root=args.root, target_root=args.target_root)
-    launch = Launch(args.threads, args.torchrun, names.PROJECT)
+    grid = Grid(**{field.name: getattr(args, field.name) for field in fields(Grid)})
+    launch = Launch(names.PROJECT, args.threads, args.torchrun)
     jobs = grid.jobs()
-    require_own(jobs, launch.project)
-    schedule = Schedule(jobs, args.retries, launch.project)
+    require_own(jobs, names.PROJECT)
+    schedule = Schedule(jobs, args.retries, names.PROJECT)
     if args.dry_run:
         show_plan(schedule, launch)
         return 0
-    draw_missing(grid.used(), launch.project)
+    draw_missing(grid.used(), names.PROJECT)
     if not schedule.left():
-        print(f"all {len(schedule.jobs)} jobs were done before")
+        print(f"all {len(jobs)} jobs were done before")
         return 0
-    bars = Bars(schedule)
-    with bars.progress:
+    with schedule.bars.progress:
         if args.serial or args.processes:
-            workers = LocalWorkers(launch, args.processes or 1)
+            schedule.run(LocalWorkers(launch, args.processes or 1))
         else:
-            workers = RayWorkers(launch, args.address, args.gpus)
-        schedule.run(workers, bars)
+            schedule.run(RayWorkers(launch, args.address, args.gpus))
     return show_failures(schedule)
 
 

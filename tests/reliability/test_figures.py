@@ -133,7 +133,7 @@ def write_pictures(root, number):
             (folder / f"{i:06d}.png").hardlink_to(first)
 
 
-OPEN = "import datasets; from tools.data.check import open_subject"
+OPEN = "import datasets; from tools.check_data import open_subject"
 CHECK = "from tools.check_data import main"
 
 

@@ -20,7 +20,7 @@ from tests.reliability.conftest import PROJECT, Driver
 from tests.reliability.runs import OPTIONS
 from tests.reliability.test_system import ROOT_ONLY, sentence
 from tools.data.unpack import unpack
-from tools.sweeps.on_ray import require_listener
+from tools.sweeps.workers import require_listener
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -68,8 +68,6 @@ class Project:
         shutil.copytree(ROOT / "configs", root / "configs")
         shutil.copytree(ROOT / "runs", root / "runs")
         shutil.copytree(ROOT / "tools" / "sweeps", root / "tools" / "sweeps")
-        (root / "runs").mkdir()
-        shutil.copy(ROOT / "runs" / "processes.py", root / "runs" / "processes.py")
         shutil.copy(ROOT / "tools" / "run_protocol.py", root / "tools" / "run_protocol.py")
         (root / "train.py").write_text(FAKE_TRAIN)
         (root / "engine").mkdir()

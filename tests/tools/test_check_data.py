@@ -16,7 +16,7 @@ from datasets.splits import ORIGIN
 from tests.datasets.config import build
 from tests.datasets.trees import TREES, class_folders, picture, plant, text
 from tools.check_data import main
-from tools.shared.dataset_names import benchmarks
+from tools.data.sources import benchmarks
 
 PROJECT = Path(__file__).parents[2]
 

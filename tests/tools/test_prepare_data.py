@@ -13,8 +13,8 @@ from datasets.base import Published
 from tests.datasets.config import build, flat
 from tests.datasets.trees import PER_CLASS, TREES, WNIDS, class_folders, class_list, plant, text
 from tools import prepare_data
-from tools.data.sources import COLLECTION, read_sources
-from tools.shared.dataset_names import benchmarks, find_name
+from tools.data import sources
+from tools.data.sources import COLLECTION, benchmarks, find_name, read_sources
 
 SOURCES = read_sources()
 FETCHED = (
@@ -74,7 +74,7 @@ def packed(tmp_path, monkeypatch):
         counts = [len(part or []) for part in (dataset.train_x, dataset.val, dataset.test)]
         cls = benchmarks()[name]
         monkeypatch.setattr(cls, "published", Published(len(tree.class_names), *counts))
-        monkeypatch.setattr("tools.data.arrange.CLASSES", len(WNIDS))
+        monkeypatch.setattr("tools.prepare_data.CLASSES", len(WNIDS))
         pieces = []
         for piece in SOURCES[name]:
             pack_piece(piece, planted, archives)
@@ -85,7 +85,7 @@ def packed(tmp_path, monkeypatch):
 
     def change(name, pieces):
         table = SOURCES | {name: tuple(pieces)}
-        monkeypatch.setattr(prepare_data, "read_sources", lambda: table)
+        monkeypatch.setattr("tools.data.sources.read_sources", lambda: table)
 
     go.change = change
     return go
@@ -127,7 +127,7 @@ def test_what_can_be_fetched_is_fetched(name, packed, tmp_path, server, capsys):
     _, archives = packed(name)
     for path in archives.iterdir():
         server.files[path.name] = path.read_bytes()
-    pieces = prepare_data.read_sources()[name]
+    pieces = sources.read_sources()[name]
     assert all(piece.url or piece.drive for piece in pieces)
     packed.change(
         name, [piece._replace(url=piece.url and server.url(piece.file)) for piece in pieces]
@@ -190,7 +190,7 @@ def test_a_split_file_with_other_counts_is_not_kept(packed, tmp_path, monkeypatc
 
 def test_a_server_that_fails_does_not_keep_the_rest_waiting(packed, tmp_path, server, capsys):
     _, archives = packed("OxfordPets")
-    pieces = prepare_data.read_sources()["OxfordPets"]
+    pieces = sources.read_sources()["OxfordPets"]
     packed.change("OxfordPets", [pieces[0]._replace(url=server.url("gone.tar.gz")), *pieces[1:]])
     (archives / "images.tar.gz").unlink()
     assert prepare(tmp_path, "oxford_pets", "--archives", str(archives)) == 1
@@ -246,7 +246,7 @@ def test_the_collections_archive_is_the_whole_folder(name, packed, tmp_path):
 def test_fetched_archives_stay_if_asked(packed, tmp_path, server):
     _, archives = packed("EuroSAT")
     server.files = {path.name: path.read_bytes() for path in archives.iterdir()}
-    pieces = prepare_data.read_sources()["EuroSAT"]
+    pieces = sources.read_sources()["EuroSAT"]
     packed.change("EuroSAT", [pieces[0]._replace(url=server.url("EuroSAT.zip")), *pieces[1:]])
     assert prepare(tmp_path, "EuroSAT", "--mirror", server.url(), "--keep") == 0
     assert (tmp_path / "root" / "eurosat" / "EuroSAT.zip").is_file()
@@ -277,8 +277,8 @@ def ilsvrc(tmp_path, monkeypatch):
     pack(archives / "ILSVRC2012_devkit_t12.tar.gz", {"ILSVRC2012_devkit_t12": tmp_path / "kit"})
     class_list(archives)
     table = {"ImageNet": tuple(piece._replace(md5="") for piece in SOURCES["ImageNet"])}
-    monkeypatch.setattr(prepare_data, "read_sources", lambda: table)
-    monkeypatch.setattr("tools.data.arrange.CLASSES", len(WNIDS))
+    monkeypatch.setattr("tools.data.sources.read_sources", lambda: table)
+    monkeypatch.setattr("tools.prepare_data.CLASSES", len(WNIDS))
     return archives, {name: path.parent.name for name, path in names.items()}
 
 

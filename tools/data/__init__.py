@@ -1,1 +1,1 @@
-"""Checking, downloading and arranging data sets; the commands are tools/*_data.py."""
+"""Where the files of data sets come from, and unpacking; the commands are tools/*_data.py."""

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -36,37 +36,21 @@ LONGEST_LINK = 4096  # bytes, as Linux has it
 MOST_LINKS = 40  # that lead from one to the next
 KNOWN_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 
-Opened = tarfile.TarFile | zipfile.ZipFile
-
 
 class Entry(NamedTuple):
-    """A member of an archive.
+    """A member of an archive."""
 
-    Attributes:
-        name: As the archive has it.
-        kind: "file", "folder" or "link".
-        size: Bytes.
-        member: The library's object for it.
-        link: Where a link points to.
-        base: The folder that a link is relative to.
-    """
-
-    name: str
-    kind: str
-    size: int
-    member: Any
-    link: str = ""
-    base: str = ""
+    name: str  # as the archive has it
+    kind: str  # "file", "folder" or "link"
+    size: int  # bytes
+    member: Any  # the library's object for it
+    link: str = ""  # where a link points to, as the archive has it
+    target: str = ""  # the same as a path in the archive
 
     @property
     def path(self) -> str:
         """Its path relative to the target folder."""
         return _normal(self.name)
-
-    @property
-    def link_target(self) -> str:
-        """Where a link points to, as a path in the archive."""
-        return _normal(posixpath.normpath(posixpath.join(self.base, self.link)))
 
 
 def _normal(name: str) -> str:
@@ -80,42 +64,37 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def scratch_beside(target: Path) -> Iterator[Path]:
-    """Make a temporary folder beside a path; only one process has it at a time.
-
-    Raises:
-        OSError: If the folder that the path lies in cannot be written to.
-    """
+    """Make a temporary folder beside a path; only one process has it at a time."""
     prefix = f".{target.name}.unfinished-"
     with alone_with(target):
         for left in target.parent.glob(f"{glob.escape(prefix)}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=prefix, ignore_cleanup_errors=True
-        ) as name:
+        options = {"dir": target.parent, "prefix": prefix, "ignore_cleanup_errors": True}
+        with tempfile.TemporaryDirectory(**options) as name:
             yield Path(name)
 
 
 def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
-    """Unpack a tar or zip archive; if it is refused or broken, nothing of it is left.
+    """Unpack an archive; if it is refused or broken, nothing of it is left.
 
     Args:
-        archive: A file, or an open one, such as an archive within an archive.
-        into: A folder; files in it that the archive also has are replaced.
-        name: What messages call an open file.
+        archive: a file, or an open one, such as an archive within an archive.
+        into: a folder; files in it that the archive also has are replaced.
+        name: what messages call an open file.
 
     Raises:
-        ValueError: If the file is no archive or a broken one. If a member is outside `into`, points
-            outside it, is neither file nor folder, is encrypted or packed in an unknown way. If
-            there are too many bytes or members, or the disk has no room for them.
+        ValueError: the file is no archive, or a broken one. A member is outside `into`, points
+            outside it, is neither file nor folder, is encrypted or packed in an unknown way. There
+            are too many bytes or members, or the disk has no room for them.
     """
     name = name or str(archive)
     try:
-        with _opened(archive) as (opened, size):
-            entries = _checked(opened, name, size, into)
+        with _opened(archive) as (members, read, size):
+            entries = _checked(members, name, size, into)
             with scratch_beside(into) as scratch:
                 content = scratch / "content"
                 content.mkdir()
-                _write(opened, entries, content, name)
+                _write(entries, read, content, name)
                 _merge(content, into)
     except BROKEN as error:
         raise ValueError(
@@ -124,7 +103,8 @@ def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
 
 
 @contextmanager
-def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[Opened, int]]:
+def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[Iterator[Entry], Callable, int]]:
+    """Yield the members of an archive, the function that opens one, and its size in bytes."""
     with archive.open("rb") if isinstance(archive, Path) else nullcontext(archive) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
@@ -132,12 +112,15 @@ def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[Opened, int]]:
         is_tar = tarfile.is_tarfile(file)
         file.seek(0)
         with tarfile.open(fileobj=file) if is_tar else zipfile.ZipFile(file) as opened:
-            yield opened, size
+            yield (
+                (_of_tar(opened), opened.extractfile, size)
+                if is_tar
+                else (_of_zip(opened), opened.open, size)
+            )
 
 
-def _checked(opened: Opened, name: str, size: int, into: Path) -> list[Entry]:
+def _checked(members: Iterator[Entry], name: str, size: int, into: Path) -> list[Entry]:
     """Return the members of an archive, each path once; a link has the size of its file."""
-    members = _of_tar(opened) if isinstance(opened, tarfile.TarFile) else _of_zip(opened)
     found = next(parent for parent in into.absolute().parents if parent.exists())
     most = min(max(ALWAYS_ALLOWED, MOST_TIMES * size), shutil.disk_usage(found).free)
     entries: dict[str, Entry] = {}
@@ -149,7 +132,10 @@ def _checked(opened: Opened, name: str, size: int, into: Path) -> list[Entry]:
                 raise ValueError(f"it has {entry.name!r} twice, and once it is a link")
             entries[entry.path] = entry
         plan = [_followed(entry, entries) for entry in entries.values()]
-        _require_folders(entries)
+        for path in entries:
+            for parent in map(str, PurePosixPath(path).parents):
+                if parent in entries and entries[parent].kind != "folder":
+                    raise ValueError(f"its member {path!r} is below {parent!r}, which is no folder")
         return list(_bounded(plan, most))
     except ValueError as error:
         raise ValueError(f"{name} is refused: {error}.") from None
@@ -174,14 +160,14 @@ def _of_tar(opened: tarfile.TarFile) -> Iterator[Entry]:
     for member in opened:
         if member.isdir():
             yield Entry(member.name, "folder", 0, member)
-        elif member.issym() or member.islnk():
-            base = posixpath.dirname(member.name) if member.issym() else ""
-            yield Entry(member.name, "link", 0, member, member.linkname, base)
+        elif member.issym():
+            yield _link(member.name, member, member.linkname, posixpath.dirname(member.name))
+        elif member.islnk():
+            yield _link(member.name, member, member.linkname, "")
         elif member.isfile() and not member.issparse():
             yield Entry(member.name, "file", member.size, member)
         else:
             raise ValueError(f"{member.name!r} is neither file nor folder")
-    assert opened.fileobj is not None
     opened.fileobj.seek(opened.offset)
     if opened.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise tarfile.ReadError("what follows the last member is no member")
@@ -201,65 +187,53 @@ def _of_zip(opened: zipfile.ZipFile) -> Iterator[Entry]:
             if info.file_size > LONGEST_LINK:
                 raise ValueError(f"{name!r} is a link of {info.file_size:,} bytes")
             link = opened.read(info).decode(errors="replace")
-            yield Entry(name, "link", 0, info, link, posixpath.dirname(name))
+            yield _link(name, info, link, posixpath.dirname(name))
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(f"{name!r} is neither file nor folder")
         else:
             yield Entry(name, "folder" if info.is_dir() else "file", info.file_size, info)
 
 
+def _link(name: str, member: object, link: str, base: str) -> Entry:
+    """Return a link, which is relative to the folder `base`."""
+    target = _normal(posixpath.normpath(posixpath.join(base, link)))
+    return Entry(name, "link", 0, member, link, target)
+
+
 def _require_inside(entry: Entry, into: Path) -> None:
     path = PurePosixPath(entry.path)
-    drive = re.match("[A-Za-z]:", entry.path)
-    if path.is_absolute() or ".." in path.parts or drive:
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", entry.path):
         raise ValueError(f"its member {entry.name!r} would be written outside {into}")
     too_long = any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts)
     if "\0" in entry.name or too_long or (entry.path == "." and entry.kind != "folder"):
         raise ValueError(f"its member {entry.name[:LONGEST_NAME]!r} has a name no file can have")
 
 
-def _require_folders(entries: dict[str, Entry]) -> None:
-    """Refuse a member that lies below another one that is no folder."""
-    for path in entries:
-        for parent in map(str, PurePosixPath(path).parents):
-            if parent in entries and entries[parent].kind != "folder":
-                raise ValueError(f"its member {path!r} lies below {parent!r}, which is no folder")
-
-
 def _followed(entry: Entry, entries: dict[str, Entry]) -> Entry:
-    """Return the entry; a link with the size and the name in the archive of its file."""
+    """Return the entry; a link with the size and the path of its file."""
     end = entry
     for _ in range(MOST_LINKS):
-        if end.kind != "link":
-            break
-        end = entries.get(end.link_target, end)
+        if end.kind == "link":
+            end = entries.get(end.target, end)
     if end.kind != "file" and entry.kind == "link":
         raise ValueError(
             f"{entry.name!r} is a link to {entry.link[:LONGEST_NAME]!r}, which is no file of the "
             "archive"
         )
-    return entry if end is entry else entry._replace(size=end.size, link=end.path, base="")
+    return entry if end is entry else entry._replace(size=end.size, target=end.path)
 
 
-def _write(opened: Opened, entries: list[Entry], folder: Path, name: str) -> None:
+def _write(entries: list[Entry], read: Callable, folder: Path, name: str) -> None:
     """Write files and folders, then a copy of its file for each link."""
     for entry in tqdm(entries, f"Unpacking {Path(name).name}", disable=None):
         path = folder / entry.path
         (path if entry.kind == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
         if entry.kind == "file":
-            with _content(opened, entry) as content, path.open("wb") as file:
+            with read(entry.member) as content, path.open("wb") as file:
                 shutil.copyfileobj(content, file, CHUNK)
     for entry in entries:
         if entry.kind == "link":
-            shutil.copyfile(folder / entry.link_target, folder / entry.path)
-
-
-def _content(opened: Opened, entry: Entry) -> IO[bytes]:
-    if isinstance(opened, zipfile.ZipFile):
-        return opened.open(entry.member)
-    found = opened.extractfile(entry.member)
-    assert found is not None  # it is a file
-    return found
+            shutil.copyfile(folder / entry.target, folder / entry.path)
 
 
 def _merge(source: Path, target: Path) -> None:

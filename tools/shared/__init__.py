@@ -1,1 +1,1 @@
-"""tools/shared."""
+"""What several commands share."""

@@ -16,11 +16,9 @@ DIGITS = 19  # of a number that is too large for 64 bits
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help is the docstring of a tool; from here on any name can be printed.
+    """A parser whose help is the docstring of a tool, with its paragraph "Usage:" at the end.
 
-    Args:
-        doc: a line that says what the tool does; then paragraphs, of which one begins with
-            "Usage:" and has commands that can be typed as they stand.
+    From here on any name can be printed.
     """
     make_streams_ready()
     paragraphs = doc.strip().split("\n\n")
@@ -34,7 +32,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` on, up to `most` where it is given."""
+    """A reader of whole numbers from `least` on, or up to `most`."""
 
     def read(word: str) -> int:
         number = int(word) if word.isascii() and word.isdecimal() and len(word) < DIGITS else -1
@@ -49,7 +47,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
     """A tool's `main` that ends in one sentence and code 2 where the user can mend an error.
 
-    With --debug such an error is raised. Where nobody reads on, as behind `| head`, the code is 0.
+    With --debug the error is raised. Where nobody reads on, as behind `| head`, the code is 0.
     """
 
     @wraps(main)

@@ -15,23 +15,15 @@ STARTS_WITH_ID = re.compile(r"n\d+\s|[^\t]+\t")  # a synset of WordNet, or a fol
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, on which classes."""
+    classes = """other classes, a name a line, or "n01440764 tench" as in ImageNet's classnames.txt
+        (the run's own)"""
+    new = """Spotlighter: how to treat class names that were not in training: inherit the prototypes
+        of similar classes, use their text only, or use the prompts only (off); default: as the
+        run's config says"""
     add = parser.add_argument
     add("--model-dir", required=True, metavar="RUN", help="output folder of a run of train.py")
-    add(
-        "--classes",
-        type=Path,
-        metavar="FILE",
-        help='other classes, a name a line, or "n01440764 tench" as in ImageNet\'s classnames.txt '
-        "(the run's own)",
-    )
-    add(
-        "--new",
-        choices=NEW_CLASSES,
-        default="",
-        help="Spotlighter: how to treat class names that were not in training: inherit the "
-        "prototypes of similar classes, use their text only, or use the prompts only (off); "
-        "default: as the run's config says",
-    )
+    add("--classes", type=Path, metavar="FILE", help=classes)
+    add("--new", choices=NEW_CLASSES, default="", help=new)
     add("--root", default="", help="data sets; only for a run that does not name its classes")
 
 
@@ -39,10 +31,6 @@ def read_class_list(path: Path | None) -> list[str] | None:
     """The names of a file, one a line; None without a file.
 
     Lines that all begin with an id, or with a folder and a tab, are read as a classnames.txt.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it holds no name, is no text in UTF-8, or may be a classnames.txt or not.
     """
     if path is None:
         return None

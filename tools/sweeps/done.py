@@ -15,7 +15,7 @@ OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")
 
 
 def require_own(jobs: Sequence[Job], project: Path) -> None:
-    """Refuse to use, or to write over, results of other runs in the folders of these jobs."""
+    """Refuse jobs whose folders hold results of other runs."""
     for job in jobs:
         if found := differences(job, project):
             raise ValueError(
@@ -37,17 +37,16 @@ def differences(job: Job, project: Path) -> list[str]:
     args = parse_args(list(job.words))
     args.config_file = str(project / args.config_file)
     args.dataset_config_file = str(project / args.dataset_config_file)
-    there, here = read_run_config(folder), build_config(args)
-    before, now, usual = compared(there), compared(here), default_settings()
-    own = names.digest_of(here.DATASET.NAME, project / here.DATASET.ROOT)
+    cfg, usual = build_config(args), default_settings()
+    there, here = compared(read_run_config(folder)), compared(cfg)
+    own = names.digest_of(cfg.DATASET.NAME, project / cfg.DATASET.ROOT)
     if (digest := read_results(folder).get("data")) and own:
-        before["data"], now["data"] = digest, own
-    found = []
-    for key in sorted({*before, *now}):
-        one, other = (values.get(key, usual.get(key)) for values in (before, now))
-        if one != other:
-            found.append(f"{key} {one} there, {other} here")
-    return found
+        there["data"], here["data"] = digest, own
+    pairs = {
+        key: [values.get(key, usual.get(key)) for values in (there, here)]
+        for key in sorted({*there, *here})
+    }
+    return [f"{key} {one} there, {two} here" for key, (one, two) in pairs.items() if one != two]
 
 
 def compared(cfg: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ WITHOUT_ROW = {"tiny": "tiny_emoji", "vit_b16": "vit_b16"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the content of a yaml below the project."""
+    """Return the content of a yaml file, by its path below the project."""
     return yaml.safe_load((PROJECT / path).read_text(encoding="utf-8")) or {}
 
 
@@ -32,7 +32,7 @@ def dataset_name(stem: str) -> str:
 
 
 def is_embedded(dataset: str) -> bool:
-    """Whether the pictures of a data set (a stem) are drawn by this project."""
+    """Whether this project draws the pictures of a data set (a stem)."""
     return dataset.startswith("emoji_")
 
 
@@ -70,7 +70,7 @@ def digest_of(name: str, root: Path) -> str:
 @cache
 def default_rows() -> dict[str, dict[str, Any]]:
     """Return the rows of configs/trainers/defaults.yaml by trainer, in the order of the tables."""
-    return yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
+    return read_yaml(DEFAULTS)
 
 
 def default_config(protocol: str, trainer: str, dataset: str, shots: int) -> str:

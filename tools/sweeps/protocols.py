@@ -9,21 +9,23 @@ dg         train as xd, test on other pictures of the source's classes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from pathlib import Path
 
 from runs.processes import is_done
 from tools.sweeps import names
 from tools.sweeps.names import CONFIGS, OWN, OWN_STEM, check_dataset, is_embedded, stems
 
-PROTOCOLS = ("base2new", "fewshot", "zeroshot", "xd", "dg")
+# Training pictures of each class, where none are named.
+SHOTS = {"base2new": (16,), "fewshot": (1, 2, 4, 8, 16), "zeroshot": (0,), "xd": (16,), "dg": (16,)}
+PROTOCOLS = tuple(SHOTS)
 TRANSFERS = ("xd", "dg")  # tested on other data sets than the one of the training
-FEW_SHOTS = (1, 2, 4, 8, 16)
-SHOTS = 16  # of the other protocols that train
 SHIFT = "_lineart"  # ends the names of the embedded domain shifts
 IMAGENETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 CONTEXT = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}  # of CoOp
+TEACHER, TEACHER_KEY = "PromptSRC", "TRAINER.PROMPTKD.TEACHER_DIR"
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,9 @@ class Cell:
     output: Path
     config: str = ""  # the protocol's default
     root: str = "data"
-    targets: tuple[str, ...] = ()  # of xd and dg; (): the protocol's default
+    targets: Sequence[str] = ()  # of xd and dg; (): the protocol's default
     target_root: str = ""  # folder of the targets' data; "": that of the source
-    opts: tuple[str, ...] = ()  # KEY VALUE pairs for train.py
+    opts: Sequence[str] = ()  # KEY VALUE pairs for train.py
     needs: tuple[Path, ...] = ()  # folders of jobs that its training needs, as a teacher's
 
     @property
@@ -87,6 +89,56 @@ class Cell:
         for target in cell.targets:
             check_dataset(target)
         return cell
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep runs over; see `Cell`."""
+
+    protocols: Sequence[str]
+    trainers: Sequence[str]  # each TRAINER or TRAINER:CONFIG
+    datasets: Sequence[str]
+    output: Path
+    seeds: Sequence[int] = (1,)
+    shots: Sequence[int] = ()  # those of each protocol
+    targets: Sequence[str] = ()
+    root: str = "data"
+    target_root: str = ""
+    opts: Sequence[str] = ()
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, each once, trainings before their tests. Raises as `join`."""
+        return join([plan(cell) for cell in self._cells()])
+
+    def used(self) -> list[tuple[str, str]]:
+        """Return roots and stems of the data sets whose pictures are needed."""
+        cells = [cell.resolved() for cell in self._cells()]
+        sources = {(cell.root, cell.dataset) for cell in cells}
+        targets = {(cell.target_root or cell.root, name) for cell in cells for name in cell.targets}
+        return sorted(sources | targets)
+
+    def _cells(self) -> Iterator[Cell]:
+        common = {"root": self.root, "targets": self.targets}
+        common |= {"target_root": self.target_root, "opts": self.opts}
+        axes = product(self.protocols, self.datasets, self.seeds, self.trainers)
+        for protocol, dataset, seed, spec in axes:
+            trainer, _, config = spec.partition(":")
+            all_shots = self.shots or SHOTS[protocol]
+            if protocol in ("fewshot", "zeroshot") and learns_nothing(trainer):
+                protocol, all_shots = "zeroshot", (0,)  # the same whatever the shots
+            for shots in all_shots:
+                place = (protocol, trainer, dataset, seed, shots, self.output, config)
+                yield self._with_teacher(Cell(*place, **common))
+
+    def _with_teacher(self, cell: Cell) -> Cell:
+        """A student of PromptKD learns from the grid's PromptSRC run on the same data and seed."""
+        specs = [spec for spec in self.trainers if spec.partition(":")[0] == TEACHER]
+        is_student = "promptkd" in f"{cell.trainer}:{cell.config}".lower()
+        if not is_student or not specs or TEACHER_KEY in cell.opts:
+            return cell
+        teacher = replace(cell, trainer=TEACHER, config=specs[0].partition(":")[2])
+        folder = plan(teacher)[0].folder
+        return replace(cell, opts=(*cell.opts, TEACHER_KEY, str(folder)), needs=(folder,))
 
 
 def learns_nothing(trainer: str) -> bool:
@@ -173,7 +225,7 @@ def join(plans: Sequence[Sequence[Job]]) -> list[Job]:
         ValueError: one folder is meant for two different jobs.
     """
     jobs: dict[Path, Job] = {}
-    for job in (job for jobs_of_cell in plans for job in jobs_of_cell):
+    for job in chain.from_iterable(plans):
         if jobs.setdefault(job.folder, job).words != job.words:
             raise ValueError(f"two different jobs would write to {job.folder}; separate --output")
     return list(jobs.values())

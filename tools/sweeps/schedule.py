@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich import progress as shown
+from rich.markup import escape
 
 from tools.sweeps.protocols import Job
-
-if TYPE_CHECKING:
-    from tools.sweeps.execute import Ended, LocalWorkers
-    from tools.sweeps.on_ray import RayWorkers
-    from tools.sweeps.progress import Bars
+from tools.sweeps.workers import Ended, LocalWorkers, RayWorkers
 
 POLL = 0.3  # seconds between two looks at the logs
+EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")  # in a job's log
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it
 # Exit codes of a job that was killed, or whose machine goes down.
@@ -32,6 +33,49 @@ class State(Enum):
     SKIPPED = "not run, because what it needs failed"
 
 
+class Bars:
+    """One bar for the sweep and one for each running job; lines where there is no terminal."""
+
+    def __init__(self, project: Path, total: int, finished: int) -> None:
+        self.project, self.total, self.finished = project, total, finished
+        self.progress = shown.Progress(
+            *("{task.description}", shown.BarColumn(), shown.MofNCompleteColumn()),
+            *(shown.TimeElapsedColumn(), "left", shown.TimeRemainingColumn()),
+            speed_estimate_period=3600,  # seconds: jobs take minutes
+        )
+        self.whole = self.progress.add_task("all jobs", total=total, completed=finished)
+        self.bars: dict[Job, shown.TaskID | None] = {}
+        self.since: dict[Job, float] = {}
+
+    def start(self, job: Job) -> None:
+        """Note the time; the bar appears with the log."""
+        (self.project / job.log).unlink(missing_ok=True)  # of an earlier attempt
+        self.bars[job], self.since[job] = None, time.monotonic()
+
+    def update(self) -> None:
+        """Move the bars to the epochs in the logs, in percent."""
+        for job, bar in self.bars.items():
+            log = self.project / job.log
+            if bar is None and log.is_file():
+                bar = self.bars[job] = self.progress.add_task(escape(job.name), total=100)
+            if bar is not None:
+                self.progress.update(bar, completed=round(100 * fraction_done(log)))
+
+    def end(self, job: Job, state: State) -> None:
+        """Print how a job ended."""
+        seconds = time.monotonic() - self.since.get(job, time.monotonic())
+        self.finished += 1
+        self.progress.update(self.whole, completed=self.finished)
+        result = f"{seconds:.0f} s" if state is State.DONE else state.value
+        self.remove(job, f"[{self.finished}/{self.total}] {job.name}: {result}")
+
+    def remove(self, job: Job, line: str) -> None:
+        """Remove a job's bar and print why."""
+        if (bar := self.bars.pop(job, None)) is not None:
+            self.progress.remove_task(bar)
+        self.progress.print(escape(line), soft_wrap=True, highlight=False)
+
+
 class Schedule:
     """The jobs of a sweep, below the folder `project`, and what became of them."""
 
@@ -42,6 +86,7 @@ class Schedule:
         self.failures: Counter[Job] = Counter()
         self.losses: Counter[Job] = Counter()
         self.states = {job: State.DONE_BEFORE for job in self.jobs if self.was_done(job)}
+        self.bars = Bars(project, len(self.jobs), len(self.states))
 
     def was_done(self, job: Job) -> bool:
         """Whether a job was done before this sweep, and all that it needs."""
@@ -55,51 +100,50 @@ class Schedule:
         """Return the jobs that have no state yet."""
         return [job for job in self.jobs if job not in self.states]
 
-    def run(self, workers: LocalWorkers | RayWorkers, bars: Bars) -> None:
+    def run(self, workers: LocalWorkers | RayWorkers) -> None:
         """Run until every job has a state."""
         try:
             while self.left():
-                self._start_ready(workers, bars)
-                if not workers.running:
-                    continue
-                for job, ended in workers.ended(POLL).items():
-                    self._settle(job, ended, bars)
-                bars.update()
+                self._start_ready(workers)
+                if workers.running:
+                    for job, ended in workers.ended(POLL).items():
+                        self._settle(job, ended)
+                    self.bars.update()
         finally:
             workers.close()
 
-    def _start_ready(self, workers: LocalWorkers | RayWorkers, bars: Bars) -> None:
+    def _start_ready(self, workers: LocalWorkers | RayWorkers) -> None:
         for job in self.left():
             free = len(workers.running) < workers.places
             found = [self.states.get(other) for other in self.needed(job)]
             if State.FAILED in found or State.SKIPPED in found:
-                self._close(job, State.SKIPPED, bars)
+                self._close(job, State.SKIPPED)
             elif None not in found and job not in workers.running and free:
-                bars.start(job)
+                self.bars.start(job)
                 workers.start(job)
 
-    def _settle(self, job: Job, ended: Ended, bars: Bars) -> None:
+    def _settle(self, job: Job, ended: Ended) -> None:
         """The job is done, tried again, or has failed; a loss is no fault of the job."""
         if ended.code == 0 and job.is_done(self.project):
-            self._close(job, State.DONE, bars)
+            self._close(job, State.DONE)
             return
         lost = ended.code is None or ended.code in KILLED
         counts, most = (self.losses, MAX_LOSSES) if lost else (self.failures, self.retries)
         counts[job] += 1
         why = reason_of(ended)
         if counts[job] <= most and ended.code != USER_ERROR:
-            bars.retry(job, why)
+            self.bars.remove(job, f"{job.name}: {why}; trying again")
         else:
             self.reasons[job] = f"{why}, for the {counts[job]}th time" if lost else why
-            self._close(job, State.FAILED, bars)
+            self._close(job, State.FAILED)
 
-    def _close(self, job: Job, state: State, bars: Bars) -> None:
+    def _close(self, job: Job, state: State) -> None:
         self.states[job] = state
-        bars.end(job, state)
+        self.bars.end(job, state)
 
 
 def reason_of(ended: Ended) -> str:
-    """Say why an attempt failed."""
+    """Return why an attempt failed."""
     if ended.code is None:
         return f"its machine was lost ({ended.reason})"
     if ended.code in KILLED:
@@ -107,3 +151,14 @@ def reason_of(ended: Ended) -> str:
     if ended.code == 0:
         return "it ended without results.json"
     return ended.reason or f"exit code {ended.code}"
+
+
+def read_log(log: Path) -> str:
+    """Return a job's log; "" if there is none."""
+    return log.read_text(errors="replace") if log.is_file() else ""
+
+
+def fraction_done(log: Path) -> float:
+    """Return which part of its epochs a log reports, 0 to 1; 0 if it names none."""
+    found = EPOCH.findall(read_log(log))
+    return int(found[-1][0]) / int(found[-1][1]) if found else 0.0

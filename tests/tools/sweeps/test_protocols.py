@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tools.sweeps import names
-from tools.sweeps.grid import Grid
-from tools.sweeps.protocols import Cell, join, plan
+from tools.sweeps.protocols import Cell, Grid, join, plan
 
 OUT = Path("out")
 

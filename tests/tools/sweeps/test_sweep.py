@@ -15,8 +15,8 @@ from tests.datasets.config import build
 from tests.datasets.trees import class_folders, plant
 from tests.tools.sweeps.conftest import FAKE_TRAIN, wait_for
 from tools import sweep
-from tools.sweeps import done, grid, names, protocols
-from tools.sweeps.progress import fraction_done
+from tools.sweeps import done, names, protocols
+from tools.sweeps.schedule import fraction_done
 
 ROOT = Path(__file__).parents[3]
 FOOD = ["--trainers", "MaPLe", "--datasets", "emoji_food"]
@@ -296,7 +296,7 @@ def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
     drawn = []
     monkeypatch.setattr("datasets.emoji.ensure_dataset", lambda *args: drawn.append(args))
     used = [("data", name) for name in ("dtd", "emoji_food", "emoji_wear")]
-    grid.draw_missing(used, project.root)
+    sweep.draw_missing(used, project.root)
     folder = project.root / "data" / "emoji_wear"
     assert drawn == [(folder, "split_zhou_EmojiWear.json", "wear", "colour")]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.clip.fetch import ATTEMPTS, fetch
-from tools.data.download import fetch_from_drive
+from tools.data.sources import fetch_from_drive
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
