@@ -42,7 +42,7 @@ def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
     if name == "PromptKD":
         return make_student(clip, class_names, **settings)
     trainer = TRAINER[name]
-    chosen = trainer.settings_class(**SETTINGS[name] | settings)
+    chosen = trainer.settings_class(**SETTINGS.get(name, {"CTX_INIT": WORDS}) | settings)
     return trainer.build(clip, list(class_names), chosen, make_run(class_names))
 
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tests.trainers.test_published import FOLDER, publish  # noqa: F401  (a fixture)
-from tests.tuners import BASES, TUNERS
+from tests.tuners import BASES, TRAINER, TUNERS
 
-NODES = {"PromptKD": "PROMPTKD", "PromptSRC": "PROMPTSRC", "TextRefiner": "TF"}
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
 
@@ -45,7 +44,7 @@ def test_precisions_on_the_cpu(run, tmp_path, trainer, precision):
     run(
         trainer,
         OPTIM__MAX_EPOCH=1,
-        **{f"TRAINER__{NODES.get(trainer, trainer.upper())}__PREC": precision},
+        **{f"TRAINER__{TRAINER[trainer].node}__PREC": precision},
     )
     state = saved(tmp_path / "run", trainer, 1)["state_dict"]
     assert all(torch.isfinite(v).all() for v in state.values())
