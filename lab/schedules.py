@@ -69,7 +69,7 @@ def measure(
 ) -> dict[str, float]:
     """Accuracy with one schedule, by score."""
     at, keep = schedule
-    found, width = {}, model.visual.width
+    found, width = {}, model.visual.visual.conv1.out_channels
     for name, mix in SCORES.items():
         model.prune(TokenPruner(at=at, keep=keep, width=width, mix=mix))
         if mix:

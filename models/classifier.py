@@ -20,9 +20,8 @@ AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 class Target(NamedTuple):
     """What a prediction is fitted to."""
 
-    label: Int[Tensor, " B"]
-    logits: Float[Tensor, "B C"] | None = None
-    """Of a teacher, where there is one; `label` is then its choice."""
+    label: Int[Tensor, " B"]  # the teacher's choice where there is one
+    logits: Float[Tensor, "B C"] | None = None  # the teacher's
 
 
 class Step(NamedTuple):
@@ -30,22 +29,15 @@ class Step(NamedTuple):
 
     logits: Float[Tensor, "B C"]
     target: Target
-    losses: dict[str, Float[Tensor, ""]]
-    """Their sum is minimised."""
-    memory_inputs: tuple[Tensor, ...] = ()
-    """What a memory is written from, without gradient; see `TrainedModel.update_memory`."""
+    losses: dict[str, Float[Tensor, ""]]  # their sum is minimised
+    memory_inputs: tuple[Tensor, ...] = ()  # without gradient, for `TrainedModel.update_memory`
 
 
 class TrainedModel(nn.Module):
-    """What training, checkpoints and predictions use of a model: a tuner, or a head on one.
+    """What training, checkpoints and predictions use of a model: a tuner, or a head on one."""
 
-    Attributes:
-        learned: the module that is trained and saved; None where nothing is learned.
-        head: what stands on the tuner; None where nothing does.
-    """
-
-    learned: Any
-    head: Any
+    learned: Any  # the module that is trained and saved, or None
+    head: Any  # what stands on the tuner, or None
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,8 +77,8 @@ class TrainedModel(nn.Module):
 class CLIPClassifier(TrainedModel):
     """Frozen towers; a subclass says where the text features come from, and what is learned.
 
-    Text features that do not depend on the image are computed once per evaluation: kept from the
-    first call in evaluation mode until the mode is set again or weights are loaded.
+    In evaluation mode text features that do not depend on the image are computed once, until the
+    mode is set again or weights are loaded.
     """
 
     text_depends_on_image = False
@@ -106,7 +98,7 @@ class CLIPClassifier(TrainedModel):
 
     @property
     def tuner(self) -> CLIPClassifier:
-        """The model itself."""
+        """This model."""
         return self
 
     @property
@@ -117,11 +109,16 @@ class CLIPClassifier(TrainedModel):
     def prune(self, pruner: TokenPruner) -> None:
         """Drop patches in the image tower, in training as at test.
 
-        Raises:
-            ValueError: the image tower is no ViT, or the schedule does not fit it.
+        Raises ValueError if the tower is no ViT, or the schedule does not fit it.
         """
         require_vit(self.visual.visual)
-        self.visual.require_schedule(pruner)
+        last, most = self.visual.num_blocks - 2, self.visual.num_patches
+        # The last block reads out the class token alone.
+        if pruner.at and (pruner.at[-1] > last or pruner.keep[0] > most):
+            raise ValueError(
+                f"MODEL.PRUNE.AT must lie in 0..{last} and KEEP in 1..{most} for this backbone, "
+                f"got {pruner.at} and {pruner.keep}"
+            )
         self.pruner = pruner
         if self.learned is not None:
             self.learned.pruner = pruner  # what it has learned is saved with the rest
@@ -139,8 +136,6 @@ class CLIPClassifier(TrainedModel):
             selected = most_attended(attention)
             for one, patches in zip(statistics, recorder.patches, strict=True):
                 one.add(patches, selected)
-
-    # Features
 
     def encode_text(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "*B C D"]:
         """Text features of all classes, computed now; a leading axis B if they depend on `cls`."""
@@ -197,8 +192,6 @@ class CLIPClassifier(TrainedModel):
         cls = self.encode_image(image).cls
         return self.classify(cls, self.text_features(cls))
 
-    # Training
-
     def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
         """What predictions of this batch are fitted to: the labels, if there is no teacher."""
         return Target(label)
@@ -222,8 +215,6 @@ class CLIPClassifier(TrainedModel):
         losses = {self.criterion_name: self.criterion(logits, target)}
         return Step(logits, target, losses | self.regularisers(image, cls, text, logits))
 
-    # Modes
-
     def clear_cache(self, *_: object) -> None:
         """Drop the text features that were kept for an evaluation."""
         self._text_features = None
@@ -240,12 +231,7 @@ class ZeroShotCLIP(CLIPClassifier):
     """CLIP with fixed sentences: the mean of the unit text features of each class's sentences."""
 
     def __init__(self, clip: nn.Module, class_sentences: list[list[str]]) -> None:
-        """Encode once.
-
-        Args:
-            clip: the model.
-            class_sentences: one list of sentences a class, all of the same length.
-        """
+        """Encode the sentences of each class, equally many for all classes."""
         super().__init__(clip)
         templates = zip(*class_sentences, strict=True)  # (templates, C)
         by_template = [self.text.encode(list(sentences)) for sentences in templates]

@@ -42,21 +42,14 @@ class PromptLearner(nn.Module):
         class_token_position: str = "end",
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        """Build the prompts of a class list.
+        """Build the prompts of C classes; underscores in their names count as spaces.
 
-        Args:
-            class_names: C names; underscores count as spaces.
-            token_embedding: CLIP's own, frozen.
-            n_ctx: number of context vectors; ignored where `ctx_init` is given.
-            ctx_init: words to start from; their number is then the number of context vectors.
-            learned_words: learn only the first so many of the words.
-            csc: one context a class instead of a shared one; ignored where `ctx_init` is given.
-            class_token_position: where the class name stands: "end", "middle" or "front".
-            tokenizer: of the text tower; OpenAI's if there is none.
+        `ctx_init` gives words to start from: one context vector for each of their tokens, or for
+        the first `learned_words`. Without it `n_ctx` vectors start at random, with `csc` for each
+        class its own.
 
-        Raises:
-            ValueError: for an unknown position, a context that leaves no room for a name, or one
-                that the tokenizer does not keep apart from the name.
+        Raises ValueError for an unknown position, a context that leaves no room for a name, or one
+        that the tokenizer does not keep apart from the name.
         """
         super().__init__()
         if class_token_position not in POSITIONS:
@@ -67,8 +60,7 @@ class PromptLearner(nn.Module):
         tokenizer = tokenizer or clip_tokenizer()
         words = normalise_name(ctx_init)
         csc = csc and not words  # as CoOp: words are shared by all classes
-        n_ctx = _context_length(words, learned_words, tokenizer) if words else n_ctx
-        start = _require_room(n_ctx, tokenizer)
+        n_ctx, start = _context_length(words, n_ctx, learned_words, tokenizer), tokenizer.num_start
         prefix = words or " ".join(["X"] * n_ctx)
         names = [normalise_name(name) for name in class_names]
         tokens = tokenizer.tokenize([f"{prefix} {name}." for name in names])
@@ -128,33 +120,27 @@ class PromptLearner(nn.Module):
         return prompts.gather(1, self.order[..., None].expand_as(prompts))
 
 
-def _context_length(words: str, learned: int | None, tokenizer: Tokenizer) -> int:
-    """How many tokens of an initial context are learned: all of them, or the first `learned`."""
-    total = tokenizer.count(words)
-    if learned is not None and not 1 <= learned <= total:
-        raise ValueError(
-            f"{learned} context vectors cannot start from the {total} tokens of {words!r}; "
-            "take fewer (N_CTX) or other words (CTX_INIT)"
-        )
-    return total if learned is None else learned
-
-
-def _require_room(n_ctx: int, tokenizer: Tokenizer) -> int:
-    """Where the context begins, if it leaves room for a name."""
+def _context_length(words: str, n_ctx: int, learned: int | None, tokenizer: Tokenizer) -> int:
+    """`n_ctx`, or where there are words the number of their tokens, or the first `learned`."""
+    if words:
+        total = tokenizer.count(words)
+        n_ctx = total if learned is None else learned
+        if not 1 <= n_ctx <= total:
+            raise ValueError(
+                f"{n_ctx} context vectors cannot start from the {total} tokens of {words!r}; "
+                "take fewer (N_CTX) or other words (CTX_INIT)"
+            )
     room = tokenizer.context_length - tokenizer.num_start - 3  # a token of a name, ".", EOS
     if not 1 <= n_ctx <= room:
         raise ValueError(f"the number of context vectors must lie in 1..{room}, got {n_ctx}")
-    return tokenizer.num_start
+    return n_ctx
 
 
 def _require_apart(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
     """Refuse a tokenizer that joins a context with what follows, or placeholders with each other.
 
-    Args:
-        tokens: of whole prompts.
-        start: where the context begins.
-        own: tokens of the context alone.
-        words: the context, or the number of its placeholders.
+    `start` is where the context begins, `own` its tokens alone, `words` its text, or the number of
+    its placeholders.
     """
     there = tokens.ids[:, start : start + len(own)]
     wanted = torch.tensor(own, device=there.device)
@@ -171,20 +157,16 @@ def _slot_order(
 ) -> Int[Tensor, "C L"] | None:
     """Which slot of [SOS, ctx, name, rest] stands at each place; None where they stand so.
 
-    Args:
-        ids: tokens of whole prompts.
-        name_lengths: tokens that each class name has alone.
-        context: where it begins, and how long it is.
-        position: of the class name.
+    `name_lengths` counts the tokens of each class name alone; `context` says where the context
+    begins, and how long it is; `position` is that of the class name.
     """
     if position == "end":
         return None
-    length, (start, n_ctx) = ids.shape[1], context
-    before = n_ctx // 2 if position == "middle" else 0  # context vectors before the name
-    first, rows = start + n_ctx, []
-    ctx = list(range(start, first))
+    slots, (start, n_ctx) = list(range(ids.shape[1])), context
+    first = start + n_ctx
+    place = start + (n_ctx // 2 if position == "middle" else 0)  # of the name
+    rows = []
     for name_length in name_lengths:
-        end = min(first + name_length, length)
-        name = list(range(first, end))
-        rows.append([*range(start), *ctx[:before], *name, *ctx[before:], *range(end, length)])
+        name, rest = slots[first : first + name_length], slots[first + name_length :]
+        rows.append(slots[:place] + name + slots[place:first] + rest)
     return torch.tensor(rows, device=ids.device)

@@ -35,20 +35,15 @@ def project(
     return found.permute(2, 0, 3, 1, 4)  # (K, B, H, L, W / H)
 
 
-def attend(
-    attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"], *, causal: bool = False
-) -> Float[Tensor, "B L W"]:
-    """Self-attention with the weights of a `nn.MultiheadAttention` (no dropout, no map kept)."""
-    query, key, value = project(attn, x)
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    return attn.out_proj(mixed.transpose(1, 2).flatten(2))  # (B, L, W)
+def merge_heads(x: Float[Tensor, "B H L Wh"]) -> Float[Tensor, "B L W"]:
+    """Heads side by side."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def mlp(block: nn.Module, x: Float[Tensor, "*shape W"]) -> Float[Tensor, "*shape W"]:
     """LayerNorm and MLP of a block, without the residual.
 
-    QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702, is one fused operator here: both factors
-    go into the matrix products.
+    QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702: its factors go into the products.
     """
     inner, act, outer = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
     x = block.ln_2(x)
@@ -64,24 +59,25 @@ def run_block(
     block: nn.Module, x: Float[Tensor, "B L W"], *, causal: bool = False
 ) -> Float[Tensor, "B L W"]:
     """One pre-norm block: attention and MLP, each with its residual."""
-    x = x + attend(block.attn, block.ln_1(x), causal=causal)
+    q, k, v = project(block.attn, block.ln_1(x))
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    x = x + block.attn.out_proj(merge_heads(mixed))
     return x + mlp(block, x)
 
 
 def attend_with_map(
     attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"]
 ) -> tuple[Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
-    """Self-attention, and what token 0 attends to.
+    """Self-attention, and the attention of token 0 over all tokens.
 
-    The latter over all tokens, mean of heads, float32, without gradient. One query only: the full
-    L x L map is never formed.
+    The latter is the mean of heads, float32, without gradient. No L x L map is formed.
     """
     q, k, v = project(attn, x)  # (B, H, L, W / H)
     mixed = F.scaled_dot_product_attention(q, k, v)
     with torch.no_grad():
         score = at_least_float32(q[:, :, :1] @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         attention = score.softmax(-1).mean(1).squeeze(1)  # (B, L)
-    return attn.out_proj(mixed.transpose(1, 2).flatten(2)), attention
+    return attn.out_proj(merge_heads(mixed)), attention
 
 
 def read_class_token(
@@ -89,26 +85,23 @@ def read_class_token(
 ) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
     """A block for token 0 alone: keys and values of all tokens, all else for one.
 
-    Returns:
-        Token 0 behind the block; the value vectors of all tokens, heads side by side; attention of
-        token 0 over all tokens, mean of heads, float32, rows sum to 1.
+    Returns token 0 behind the block; the value vectors of all tokens; the attention of token 0 over
+    all tokens, mean of heads, float32, rows sum to 1.
     """
     attn, normed = block.attn, block.ln_1(x)
     k, v = project(attn, normed, slice(1, 3))  # (B, H, L, W / H)
     (q,) = project(attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W / H)
     score = at_least_float32(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5  # (B, H, 1, L)
     share = score.softmax(-1)
-    mixed = (share.to(v.dtype) @ v).transpose(1, 2).flatten(2)  # (B, 1, W)
-    cls = x[:, :1] + attn.out_proj(mixed)
+    cls = x[:, :1] + attn.out_proj(merge_heads(share.to(v.dtype) @ v))  # (B, 1, W)
     cls = cls + mlp(block, cls)
-    return cls[:, 0], v.transpose(1, 2).flatten(2), share.mean(1).squeeze(1)
+    return cls[:, 0], merge_heads(v), share.mean(1).squeeze(1)
 
 
 def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> BeforeBlock:
-    """The seam of deep prompt tuning: prompts of its own for each of the blocks 1, 2, ...
+    """Deep prompt tuning: own prompts for each of the blocks 1, 2, ... at the positions `where`.
 
-    They replace what stands at the positions `where`. Later blocks keep what comes out of the last
-    of them.
+    Later blocks keep what comes out of the last of them.
 
     Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
     """
@@ -125,10 +118,7 @@ def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> Befor
 
 def freeze(module: nn.Module) -> nn.Module:
     """Evaluation mode, no gradients; returns the module itself."""
-    module.eval()
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-    return module
+    return module.eval().requires_grad_(False)
 
 
 def as_parameter(value: float | list[float]) -> nn.Parameter:

@@ -6,16 +6,16 @@ import errno
 import hashlib
 import http.client
 import logging
-import sys
+import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
+from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +30,9 @@ WORTH_ANOTHER_TRY = (408, 429, 500, 502, 503, 504)
 def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") -> None:
     """Download a file; what an earlier attempt left in `<target>.part` is not fetched again.
 
-    Of several processes one fetches it, and the others wait and find it there.
-
-    Args:
-        url: address of the file.
-        target: where it goes; written when it is complete and right.
-        checksum: the published one; empty where none is published.
-        algorithm: of the checksum, "md5" or "sha256".
-
-    Raises:
-        OSError: the server refuses, or the connection keeps breaking.
-        ValueError: the checksum is wrong; nothing is left of the file.
+    Of several processes one fetches it, and the others wait. `checksum` is the published one, ""
+    where there is none; `algorithm` is "md5" or "sha256". Raises OSError if the server refuses or
+    the connection keeps breaking, and ValueError if the checksum is wrong; then no file is left.
     """
     with alone_with(target):
         if target.is_file() and checksum in ("", digest_of(target, algorithm)):
@@ -94,11 +86,7 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 
 
 def require_checksum(path: Path, checksum: str, source: str, algorithm: str = "md5") -> None:
-    """Refuse a file with another checksum than the published one ("" where none is published).
-
-    Raises:
-        ValueError: the checksum is wrong.
-    """
+    """Raise ValueError if a file has another checksum than the published one ("" for none)."""
     if checksum and (found := digest_of(path, algorithm)) != checksum:
         raise ValueError(
             f"{source} has the {algorithm.upper()} checksum {found}, expected {checksum}; fetch it "
@@ -132,8 +120,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
 def _resume(url: str, partial: Path) -> bool:
     """Fetch what a partial file lacks, or everything where the server cannot go on.
 
-    Returns:
-        Whether the file has the length that the server announces.
+    Returns whether the file has the length that the server announces.
     """
     start = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "spotlighter", "Accept-Encoding": "identity"}
@@ -154,24 +141,12 @@ def _resume(url: str, partial: Path) -> bool:
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with partial.open("ab" if start else "wb") as file:
-            _copy(response, file, partial.name, start, total)
+        with (
+            partial.open("ab" if start else "wb") as file,
+            # No bar where stderr is no terminal.
+            tqdm.wrapattr(
+                response, "read", total, desc=partial.name, initial=start, disable=None
+            ) as source,
+        ):
+            shutil.copyfileobj(source, file, CHUNK)
     return total is None or partial.stat().st_size == total
-
-
-def _copy(response: Any, file: Any, name: str, start: int, total: int | None) -> None:
-    """Write what a server sends, with a progress bar where stderr is a terminal."""
-    # Slow to import, and most runs download nothing.
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        *(progress.TextColumn(name), progress.BarColumn(), progress.DownloadColumn()),
-        *(progress.TransferSpeedColumn(), progress.TimeRemainingColumn()),
-    )
-    console = Console(stderr=True)
-    with progress.Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(name, total=total, completed=start)
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            bar.advance(task, len(chunk))

@@ -18,19 +18,16 @@ from models.clip.blocks import (
     run_block,
     unit,
 )
-from models.clip.prune import PatchLayout, Pruner, TokenPruner
+from models.clip.prune import PatchLayout, Pruner
 
 
 class VisualTokens(NamedTuple):
     """What the image tower gives. B images, N patches, D joint width."""
 
     cls: Float[Tensor, "B D"]
-    patches: Float[Tensor, "B N D"] | None = None
-    """All patches, or those that a pruned tower kept."""
-    cls_attention: Float[Tensor, "B N"] | None = None
-    """Class-token attention of the last block over the patches, mean of heads, positive."""
-    positions: Int[Tensor, "B N"] | None = None
-    """Where in the picture each patch comes from, row by row from 0."""
+    patches: Float[Tensor, "B N D"] | None = None  # all, or those that a pruned tower kept
+    cls_attention: Float[Tensor, "B N"] | None = None  # of the last block, mean of heads, positive
+    positions: Int[Tensor, "B N"] | None = None  # in the picture, row by row from 0
 
     def unit(self) -> VisualTokens:
         """The same with features of unit length, float32."""
@@ -52,8 +49,7 @@ class VisualEncoder(nn.Module):
     Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
     on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
     a pruner may drop patches, and the patches can be returned as well. With all of it unused the
-    class feature equals `visual(image)`. The last block is computed for the class token alone, and
-    for the patches where they are asked for.
+    class feature equals `visual(image)`. The last block computes patches only where asked for.
     """
 
     num_prefix_tokens = 1  # the class token stands before the patches
@@ -68,27 +64,9 @@ class VisualEncoder(nn.Module):
         return self.visual.positional_embedding.shape[0] - self.num_prefix_tokens
 
     @property
-    def width(self) -> int:
-        """Wv, the width of the tower."""
-        return self.visual.conv1.out_channels
-
-    @property
     def num_blocks(self) -> int:
         """Transformer blocks of the tower."""
         return len(self.visual.transformer.resblocks)
-
-    def require_schedule(self, pruner: TokenPruner) -> None:
-        """Refuse a schedule that does not fit the tower.
-
-        Raises:
-            ValueError: names what would fit.
-        """
-        last = self.num_blocks - 2  # the last block reads out the class token alone
-        if pruner.at and (pruner.at[-1] > last or pruner.keep[0] > self.num_patches):
-            raise ValueError(
-                f"MODEL.PRUNE.AT must lie in 0..{last} and KEEP in 1..{self.num_patches} for this "
-                f"backbone, got {pruner.at} and {pruner.keep}"
-            )
 
     def embed(
         self, image: Float[Tensor, "B 3 H W"], prompts: Float[Tensor, "M Wv"] | None = None
@@ -117,19 +95,11 @@ class VisualEncoder(nn.Module):
         prompts: Float[Tensor, "M Wv"] | None = None,
         pruner: Pruner | None = None,
     ) -> VisualTokens:
-        """Encode images.
+        """Encode normalised pictures at the tower's resolution; features not unit length.
 
-        Args:
-            image: normalised pictures at the tower's resolution.
-            before_block: seam, see `models.clip.blocks.BeforeBlock`.
-            patch_path: None for the class token alone; "value" for the last block's value vectors
-                through its output projection (MaskCLIP); "raw" for the last block's output.
-            prompts: learned tokens that stand behind the patches; never among those returned.
-            pruner: which patches go on from which blocks; None for all.
-
-        Returns:
-            Features as CLIP gives them, not unit length; `patches` and `cls_attention` only where
-            `patch_path` is given.
+        `patch_path` is None for the class token alone, "value" for the last block's value vectors
+        through its output projection (MaskCLIP), "raw" for the last block's output. `prompts` are
+        learned tokens behind the patches; they are not returned.
         """
         *early, last = self.visual.transformer.resblocks
         x = self.embed(image, prompts)
@@ -188,11 +158,7 @@ def build_visual_encoder(visual: nn.Module) -> VisualEncoder | ResNetEncoder:
 
 
 def require_vit(visual: nn.Module) -> nn.Module:
-    """CLIP's image tower, if it is a transformer.
-
-    Raises:
-        ValueError: it is a ResNet.
-    """
+    """CLIP's image tower; ValueError if it is a ResNet."""
     if not hasattr(visual, "transformer"):
         raise ValueError(
             "this trainer works on the tokens of the image tower, and a ResNet backbone has none; "
@@ -202,11 +168,7 @@ def require_vit(visual: nn.Module) -> nn.Module:
 
 
 def require_blocks(tower: nn.Module, depth: int, key: str) -> None:
-    """Refuse prompts for more blocks than a tower has; `key` is TRAINER's.
-
-    Raises:
-        ValueError: names the key, and what would do.
-    """
+    """Raise ValueError if a tower has fewer blocks than TRAINER.`key` asks for."""
     if depth > tower.num_blocks:
         raise ValueError(
             f"TRAINER.{key} must not be above {tower.num_blocks} for this backbone, got {depth}"

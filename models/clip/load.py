@@ -37,11 +37,7 @@ _SHAPES = {
 
 
 def import_clip() -> ModuleType:
-    """OpenAI's `clip` package, from the index or from its repository.
-
-    Raises:
-        ModuleNotFoundError: it is missing, broken, or another package of that name.
-    """
+    """OpenAI's `clip` package, or ModuleNotFoundError if it is missing, broken or another one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pkg_resources announces its own end
@@ -75,14 +71,9 @@ def load_clip(
             TorchScript, which can run code while it is loaded.
         weights: file to load instead of the published one; see `models.clip.weights`.
 
-    Returns:
-        A plain `clip.model.CLIP`, or a model of open_clip's with the same modules.
-
-    Raises:
-        ValueError: for an unknown name, weights that are not those that were published, a file
-            that does not fit, or a model of open_clip's that is not supported.
-        FileNotFoundError: the weights cannot be found or fetched.
-        ModuleNotFoundError: see `import_clip`; open_clip is missing where it is needed.
+    Raises ValueError for a name, model or weights that do not fit or are not the published ones,
+    FileNotFoundError for weights that cannot be found or fetched, and ModuleNotFoundError where
+    `clip` or open_clip is missing.
     """
     if name.startswith(OPEN_CLIP):
         from models.clip.open_clip import load_open_clip
@@ -116,13 +107,8 @@ def load_clip(
 def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Module:
     """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros.
 
-    Args:
-        path: of the file.
-        digest: its SHA-256; "" for one that was made just now.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it is damaged.
+    `digest` is the file's SHA-256; "" for a file that was made just now. Raises FileNotFoundError
+    if the file is missing, and ValueError if it is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -147,13 +133,8 @@ def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Modu
 def fetch_weights(url: str, *, trust: bool = False) -> Path:
     """The file that OpenAI's package keeps for an address, fetched if it is not there.
 
-    Args:
-        url: ends in the file's SHA-256 and its name.
-        trust: take a file of another SHA-256 that is there.
-
-    Raises:
-        ValueError: the file's SHA-256 is another.
-        FileNotFoundError: it cannot be fetched.
+    The address ends in the file's SHA-256 and its name; `trust` takes a file of another SHA-256.
+    Raises ValueError if the SHA-256 is another, and FileNotFoundError if the fetch fails.
     """
     published, file = url.split("/")[-2:]
     path = CACHE.expanduser() / file

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.clip.fetch import digest_of
 from models.clip.tokenizer import Tokenizer
@@ -38,11 +39,7 @@ EXTRAS = (
 
 
 def import_open_clip() -> ModuleType:
-    """The package open_clip.
-
-    Raises:
-        ModuleNotFoundError: it is missing or broken.
-    """
+    """The package open_clip, or ModuleNotFoundError if it is missing or broken."""
     try:
         import open_clip
     except ImportError as error:
@@ -55,21 +52,17 @@ def import_open_clip() -> ModuleType:
 class Source(NamedTuple):
     """Where a model comes from."""
 
-    name: str
-    """As open_clip spells it, without the tag."""
-    config: dict[str, Any]
-    """embed_dim, vision_cfg, text_cfg, quick_gelu, ..."""
+    name: str  # as open_clip spells it, without the tag
+    config: dict[str, Any]  # embed_dim, vision_cfg, text_cfg, quick_gelu, ...
     tag: str = ""
-    preprocess: dict[str, Any] | None = None
-    """mean, std, resize_mode of the pictures that the weights were trained on, where known."""
+    preprocess: dict[str, Any] | None = None  # mean, std, resize_mode in training, where known
 
 
 def resolve(spec: str) -> Source:
     """Find a model by its name.
 
-    Raises:
-        ValueError: there is none, its weights are unknown, or it is not supported.
-        FileNotFoundError: its config cannot be read or fetched.
+    Raises ValueError if there is none, its weights are unknown or it is not supported, and
+    FileNotFoundError if its config cannot be read or fetched.
     """
     source = _from_place(spec) if spec.startswith((HUB, FOLDER)) else _from_list(spec)
     if reasons := unsupported(source.config):
@@ -108,9 +101,10 @@ def _from_list(spec: str) -> Source:
 
 def _from_place(spec: str) -> Source:
     """A model of the hub or of a folder."""
-    path = Path(spec.removeprefix(FOLDER)).expanduser() / CONFIG
     if spec.startswith(HUB):
-        path = _from_hub(spec.removeprefix(HUB), CONFIG)
+        path = _from_hub(spec, CONFIG)
+    else:
+        path = Path(spec.removeprefix(FOLDER)).expanduser() / CONFIG
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         config = said["model_cfg"]
@@ -155,18 +149,16 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
 def find_weights(source: Source) -> Path:
     """The file of a model's weights, from open_clip's cache, fetched if it is not there.
 
-    Raises:
-        ValueError: none are named, or the cached file is damaged.
-        FileNotFoundError: it cannot be found or fetched.
+    Raises ValueError if none are named or the file is damaged, FileNotFoundError if there is none.
     """
     if source.name.startswith(HUB):
-        return _checked(_from_hub(source.name.removeprefix(HUB)))
+        return _from_hub(source.name)
     if source.name.startswith(FOLDER):
         folder = Path(source.name.removeprefix(FOLDER)).expanduser()
-        found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-        if not found:
-            raise FileNotFoundError(f"{folder} holds no {' or '.join(WEIGHTS)}")
-        return found[0]
+        for name in WEIGHTS:
+            if (folder / name).is_file():
+                return folder / name
+        raise FileNotFoundError(f"{folder} holds no {' or '.join(WEIGHTS)}")
     open_clip = import_open_clip()
     if not source.tag:
         tags = open_clip.list_pretrained_tags_by_model(source.name)
@@ -174,35 +166,27 @@ def find_weights(source: Source) -> Path:
             f"open_clip:{source.name} names no weights (MODEL.BACKBONE.NAME): give a file "
             f"(--weights), or a tag behind a slash: {', '.join(tags) or 'it has none'}"
         )
-    try:
-        return _checked(Path(open_clip.download_pretrained(source.preprocess)))
-    except (OSError, RuntimeError) as error:
-        raise _no_file(f"{source.name}/{source.tag}", error) from error
+    spec = f"{source.name}/{source.tag}"
+    return _fetched(spec, open_clip.download_pretrained, source.preprocess)
 
 
-def _from_hub(repository: str, file: str | None = None) -> Path:
+def _from_hub(spec: str, file: str | None = None) -> Path:
     import_open_clip()
     from open_clip.pretrained import download_pretrained_from_hf
 
+    repository = spec.removeprefix(HUB)
+    return _fetched(repository, partial(download_pretrained_from_hf, filename=file), repository)
+
+
+def _fetched(what: str, download: Callable[[Any], str], source: Any) -> Path:
+    """What open_clip downloads, checked: the hub's cache names large files by their SHA-256."""
     try:
-        return Path(download_pretrained_from_hf(repository, filename=file))
+        path = Path(download(source))
     except (OSError, ValueError, RuntimeError) as error:
-        raise _no_file(repository, error) from error
-
-
-def _no_file(what: str, error: Exception) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"open_clip could not fetch {what} ({' '.join(str(error).split())}); give the same command "
-        "again, which goes on where it broke off, or a local file (--weights)"
-    )
-
-
-def _checked(path: Path) -> Path:
-    """The file, if it is whole: the hub's cache names large files by their SHA-256.
-
-    Raises:
-        ValueError: its content is not what its name says.
-    """
+        raise FileNotFoundError(
+            f"open_clip could not fetch {what} ({' '.join(str(error).split())}); give the same "
+            "command again, which goes on where it broke off, or a local file (--weights)"
+        ) from error
     name = path.resolve().name
     if len(name) == 64 and (found := digest_of(path)) != name:
         raise ValueError(
@@ -217,9 +201,8 @@ def load_open_clip(
 ) -> nn.Module:
     """Load a model of open_clip's; arguments and errors as of `models.clip.load.load_clip`.
 
-    Returns:
-        The model, with `tokenizer` (see `models.clip.tokenizer`), `visual.input_resolution` and
-        `preprocess` (mean, std, resize_mode; None where unknown or weights are random).
+    It has also `tokenizer` (see `models.clip.tokenizer`), `visual.input_resolution` and
+    `preprocess` (mean, std, resize_mode; None where unknown or weights are random).
     """
     source = resolve(spec)
     model: Any  # it gets attributes of its own
@@ -238,11 +221,7 @@ def load_open_clip(
 
 
 def _build(source: Source) -> nn.Module:
-    """The model with random weights.
-
-    Raises:
-        ValueError: the config has keys that this release of open_clip does not know.
-    """
+    """The model with random weights; ValueError if open_clip does not know keys of the config."""
     open_clip = import_open_clip()
     config = {key: value for key, value in source.config.items() if key != "custom_text"}
     try:
@@ -260,33 +239,25 @@ def _build(source: Source) -> nn.Module:
 def _adapt(model: Any) -> None:
     """Bring a model of open_clip's into the layout of `clip.model.CLIP`, in place.
 
-    Features stay the same; layer scale to rounding.
+    Features stay the same; those of a layer scale to rounding.
     """
     for tower in (model, model.visual):
         for block in getattr(getattr(tower, "transformer", None), "resblocks", ()):
-            block.ls_1 = _fold_scale(block.ls_1, block.attn.out_proj)
-            block.ls_2 = _fold_scale(block.ls_2, block.mlp.c_proj)
+            for name, linear in (("ls_1", block.attn.out_proj), ("ls_2", block.mlp.c_proj)):
+                scale = getattr(block, name)
+                if not isinstance(scale, nn.Identity):
+                    linear.weight.mul_(scale.gamma.unsqueeze(1))
+                    linear.bias.mul_(scale.gamma)
+                    setattr(block, name, nn.Identity())
     size = model.visual.image_size  # of a ViT a pair, of a ResNet a number
     model.visual.input_resolution = size[0] if isinstance(size, tuple) else size
-
-
-def _fold_scale(scale: nn.Module, linear: nn.Linear) -> nn.Module:
-    """Put a layer scale behind a linear layer into the layer; what stands in its place."""
-    if isinstance(scale, nn.Identity):
-        return scale
-    gamma: Any = scale.gamma
-    linear.weight.mul_(gamma.unsqueeze(1))
-    linear.bias.mul_(gamma)
-    return nn.Identity()
 
 
 def _tokenizer_for(source: Source, model: Any) -> Tokenizer:
     """The tokenizer that the model was trained with.
 
-    Raises:
-        ModuleNotFoundError: it needs transformers.
-        FileNotFoundError: it cannot be fetched.
-        ValueError: it has more tokens than the model, or is of a kind that is not supported.
+    Raises ModuleNotFoundError if it needs transformers, FileNotFoundError if it cannot be fetched,
+    and ValueError if it has more tokens than the model, or is of a kind that is not supported.
     """
     open_clip = import_open_clip()
     foreign = source.config["text_cfg"].get("hf_tokenizer_name")
@@ -309,12 +280,9 @@ def _tokenizer_for(source: Source, model: Any) -> Tokenizer:
         )
     end = model.text_eos_id if model.text_pool_type == "eos" else None
 
-    def encode(texts: list[str], length: int) -> Tensor:
-        return own(texts, context_length=length)
-
     def words(text: str) -> list[int]:
         if inner is None:
             return own.encode(text)
         return inner(own.clean_fn(text), add_special_tokens=False).input_ids
 
-    return Tokenizer(encode, words, model.context_length, end)
+    return Tokenizer(own, words, model.context_length, end)

@@ -44,10 +44,8 @@ _empty_dict.__name__ = _empty_dict.__qualname__ = "defaultdict"
 def read_plain(path: Path) -> Any:
     """What `torch.save` wrote: dense tensors on the CPU, numbers, texts and containers of them.
 
-    Schedulers that published projects pickled come back as dictionaries.
-
-    Raises:
-        ValueError: the file is damaged, holds anything else, or holds more than fits into it.
+    Schedulers that published projects pickled come back as dictionaries. Raises ValueError if the
+    file is damaged, holds anything else, or holds more than fits into it.
     """
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\3\4"  # what torch before 1.6 wrote has no checksums
@@ -67,54 +65,43 @@ def _load(path: Path, is_zip: bool) -> Any:
             raise
         except Exception as error:  # a foreign file may make the reader stumble anywhere
             named = re.search(r"GLOBAL (\S+)", str(error))
-            harmless = named and INERT.fullmatch(named[1])
+            if not named:
+                raise ValueError(
+                    f"{path} cannot be read as a file written by torch.save; is it complete?"
+                ) from error
+            harmless = INERT.fullmatch(named[1])
             if not harmless or len(allowed) > KINDS:
-                raise ValueError(_refusal(path, named[1] if named else "")) from error
+                raise ValueError(
+                    f"{path} is refused, because it pickles {named[1]}: a file of weights or a "
+                    "checkpoint may hold tensors, numbers, texts and schedulers only"
+                ) from error
             module, name = harmless.groups()
             allowed.append(type(name, (_Inert,), {"__module__": module}))
 
 
-def _refusal(path: Path, named: str) -> str:
-    if not named:
-        return f"{path} cannot be read as a file written by torch.save; is it complete?"
-    return (
-        f"{path} is refused, because it pickles {named}: a file of weights or a checkpoint may "
-        "hold tensors, numbers, texts and schedulers only"
-    )
-
-
 def require_whole(path: Path, *, packed: bool = False) -> None:
-    """Compare the checksums of an archive, whose content must be about as large as the file.
+    """Compare the checksums of a zip archive, whose content must be about as large as the file.
 
-    Args:
-        path: of a zip archive.
-        packed: its parts may be compressed, as the code in a TorchScript archive is.
-
-    Raises:
-        ValueError: it is damaged, or not of this kind.
+    `packed` allows compressed parts, as the code in a TorchScript archive is. Raises ValueError if
+    the file is damaged, or not of this kind.
     """
+    problem = ""
     try:
         with zipfile.ZipFile(path) as archive:
-            problem = _problem(archive.infolist(), path, packed)
-            broken = None if problem else archive.testzip()
+            parts = archive.infolist()
+            if sum(part.file_size for part in parts) > _bound(path):
+                size = path.stat().st_size
+                problem = f"refused: its {size:,} bytes would become many times as many"
+            elif not packed and any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+                problem = "refused: its parts are compressed, which torch.save never does"
+            elif broken := archive.testzip():
+                problem = f"damaged: the checksum of its part {broken} is wrong; is it complete?"
     except Exception as error:  # names, sizes and places in the archive may all be wrong
         raise ValueError(
             f"{path} is damaged: its table of contents cannot be read; is it complete?"
         ) from error
     if problem:
-        raise ValueError(f"{path} is refused: {problem}")
-    if broken:
-        raise ValueError(
-            f"{path} is damaged: the checksum of its part {broken} is wrong; is it complete?"
-        )
-
-
-def _problem(parts: list[zipfile.ZipInfo], path: Path, packed: bool) -> str:
-    if sum(part.file_size for part in parts) > _bound(path):
-        return f"its {path.stat().st_size:,} bytes would become many times as many"
-    if not packed and any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        return "its parts are compressed, which torch.save never does"
-    return ""
+        raise ValueError(f"{path} is {problem}")
 
 
 def _bound(path: Path) -> int:
@@ -123,10 +110,7 @@ def _bound(path: Path) -> int:
 
 
 class _Plain:
-    """Bring the content of a file into a plain form, no larger than the file.
-
-    That is copies of dense tensors, dictionaries, lists and tuples.
-    """
+    """Copy the content of a file, no larger than it, as tensors, dictionaries, lists and tuples."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.bytes, self.values = path, _bound(path), VALUES

@@ -1,9 +1,9 @@
 """Fewer patch tokens inside the image tower: the most active stay, the others become one.
 
 Between attention and MLP of chosen blocks only the class token, the most active patches, one fused
-token and learned prompts go on. Two scores rank the patches: sample-wise, the class token's
-attention in that block; semantic-wise, a linear discriminant between the patches that the last
-block attends to and the others, in closed form, without labels and without gradient.
+token and learned prompts go on. Two scores rank the patches: the class token's attention in that
+block (sample-wise), and a linear discriminant between the patches that the last block attends to
+and the others (semantic-wise; closed form, no labels).
 B images, N patches, K kept, W tower width. docs/method.md, section 7.
 """
 
@@ -35,16 +35,14 @@ def log_attention(cls_attention: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
 class PatchLayout(NamedTuple):
     """Which tokens of x (B, L, W) are patches: those behind the class token, then the fused one."""
 
-    positions: Int[Tensor, "B N"]
-    """Of each patch present: its index among the picture's patches."""
+    positions: Int[Tensor, "B N"]  # of each patch present: its index among the picture's patches
     num_fused: int = 0
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Class token (B, 1, W), patches (B, N, W), fused tokens (B, 0 or 1, W) and prompts."""
         patches, rest = self.positions.shape[1], x.shape[1] - 1
         sizes = [1, patches, self.num_fused, rest - patches - self.num_fused]
-        cls, patch, fused, prompts = x.split(sizes, dim=1)
-        return cls, patch, fused, prompts
+        return x.split(sizes, dim=1)
 
 
 class TokenPruner(nn.Module):
@@ -56,16 +54,10 @@ class TokenPruner(nn.Module):
     def __init__(
         self, *, at: tuple[int, ...], keep: tuple[int, ...], width: int, mix: float = 1.0
     ) -> None:
-        """Prune.
+        """Prune from the blocks `at` (from 0, ascending) on to `keep` patches (descending).
 
-        Args:
-            at: blocks, counted from 0, ascending.
-            keep: patches that go on from each of them, the fused token not counted; descending.
-            width: W.
-            mix: weight of the semantic-wise score against the sample-wise one.
-
-        Raises:
-            ValueError: the schedule contradicts itself; all problems are named.
+        The fused token is not counted; `width` is W, and `mix` weighs the semantic-wise score.
+        Raises ValueError if the schedule contradicts itself; it names all problems.
         """
         super().__init__()
         if problems := schedule_problems(at, keep):
@@ -74,14 +66,6 @@ class TokenPruner(nn.Module):
         self.register_buffer("directions", torch.zeros(len(at), width))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
-    def score(
-        self, stage: int, x: Float[Tensor, "B N W"], attention: Float[Tensor, "B N"]
-    ) -> Float[Tensor, "B N"]:
-        """Activation of tokens: both scores standardised, then added."""
-        sample = standardise(log_attention(at_least_float32(attention)))
-        semantic = standardise(unit(x) @ self.directions[stage])
-        return sample + self.mix * semantic
-
     def forward(
         self,
         stage: int,
@@ -89,20 +73,18 @@ class TokenPruner(nn.Module):
         attention: Float[Tensor, "B L"],
         layout: PatchLayout,
     ) -> tuple[Float[Tensor, "B L2 W"], PatchLayout]:
-        """Drop tokens.
+        """Drop tokens of x, behind the attention of the block that prunes as number `stage`.
 
-        Args:
-            stage: which of the pruned blocks this is.
-            x: all tokens behind the block's attention.
-            attention: the class token's, over all tokens.
-            layout: of the tokens.
+        `attention` is the class token's, over all tokens.
         """
         cls, patches, fused, prompts = layout.split(x)
         num_keep, num_patches = self.keep[stage], patches.shape[1]
         if num_keep >= num_patches:
             return x, layout
         candidates = torch.cat([patches, fused], dim=1)
-        score = self.score(stage, candidates, attention[:, 1 : 1 + candidates.shape[1]])
+        seen = at_least_float32(attention[:, 1 : 1 + candidates.shape[1]])
+        semantic = standardise(unit(candidates) @ self.directions[stage])
+        score = standardise(log_attention(seen)) + self.mix * semantic
         order = score[:, :num_patches].argsort(dim=-1, descending=True, stable=True)
         # What stays keeps its place among the others: attention does not care, pictures do.
         kept = order[:, :num_keep].sort(dim=-1).values
@@ -115,22 +97,21 @@ class TokenPruner(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, statistics: list[LinearDiscriminant]) -> None:
-        """Take over the directions of a pass over the training pictures, one a pruned block."""
+        """Take over one direction for each pruned block."""
         self.directions.copy_(torch.stack([one.direction() for one in statistics]))
         self.calibrated.fill_(True)
 
 
 class Recorder:
-    """Stands where a pruner stands, drops nothing, and keeps the patches of each block `at`."""
+    """Drops nothing, and keeps the patches of each block `at`."""
 
     def __init__(self, at: tuple[int, ...]) -> None:
-        self.at = at
-        self.patches: list[Float[Tensor, "B N W"]] = []
+        self.at, self.patches = at, list[Tensor]()  # (B, N, W) each
 
     def __call__(
         self, stage: int, x: Tensor, attention: Tensor, layout: PatchLayout
     ) -> tuple[Tensor, PatchLayout]:
-        """As of `TokenPruner`; changes nothing."""
+        """Keep the patches."""
         self.patches.append(layout.split(x)[1])
         return x, layout
 
@@ -148,11 +129,8 @@ def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[
 class LinearDiscriminant:
     """The direction in which selected patches differ from ignored ones, from running sums."""
 
-    total: Tensor
-    square: Tensor
-
     def __init__(self) -> None:
-        self.count: Tensor | None = None
+        self.count = self.total = self.square = torch.zeros(())  # of no patches yet
 
     @torch.no_grad()
     def add(self, x: Float[Tensor, "B N W"], selected: Bool[Tensor, "B N"]) -> None:
@@ -160,14 +138,12 @@ class LinearDiscriminant:
         of_unit_length = unit(x).flatten(0, 1)  # (B * N, W)
         self.dtype, rows = of_unit_length.dtype, of_unit_length.double()
         of = torch.stack([selected.flatten(), ~selected.flatten()]).double()  # (2, B * N)
-        count, total, square = of.sum(1), of @ rows, rows.T @ rows
-        if self.count is not None:
-            count, total, square = self.count + count, self.total + total, self.square + square
-        self.count, self.total, self.square = count, total, square
+        self.count = self.count + of.sum(1)  # (2,)
+        self.total = self.total + of @ rows  # (2, W)
+        self.square = self.square + rows.T @ rows  # (W, W)
 
     def direction(self) -> Float[Tensor, " W"]:
         """The linear discriminant of selected against ignored patches, unit length."""
-        assert self.count is not None  # pictures were counted
         mean = self.total / self.count.unsqueeze(1)  # (2, W)
         within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
         within = within / self.count.sum()

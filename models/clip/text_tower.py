@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.clip.blocks import BeforeBlock, at_least_float32, mlp, project, unit
+from models.clip.blocks import BeforeBlock, at_least_float32, merge_heads, mlp, project, unit
 from models.clip.tokenizer import tokenizer_of
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,10 @@ CGROUPS = Path("/sys/fs/cgroup")
 class Packing(NamedTuple):
     """Where the tokens of some tails stand when they are packed one after the other."""
 
-    cell: Int[Tensor, " R"]
-    """Of each token: class * T + place, its cell in a padded (C, T) table."""
-    place: Int[Tensor, " R"]
-    """Of each token: its place in its tail, from 0."""
-    end: Int[Tensor, " C"]
-    """Of each class: which token is its EOS, the last of its tail."""
-    valid: Bool[Tensor, "C T"]
-    """Which cells of the padded table hold a token."""
+    cell: Int[Tensor, " R"]  # of each token in a padded (C, T) table: class * T + place
+    place: Int[Tensor, " R"]  # of each token in its tail, from 0
+    end: Int[Tensor, " C"]  # of each class: which token is its EOS, the last of its tail
+    valid: Bool[Tensor, "C T"]  # which cells of the padded table hold a token
 
 
 class Layout(nn.Module):
@@ -69,7 +65,7 @@ class Layout(nn.Module):
     def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
         """Runs of classes with at most `max_rows` tokens each (or one class).
 
-        Of each run: which of the packed tokens it has, and its own packing.
+        Yields which of the packed tokens a run has, and its own packing.
         """
         first = row = 0
         while first < len(self.lengths):
@@ -87,10 +83,8 @@ class Layout(nn.Module):
 class Prompts(NamedTuple):
     """Token embeddings, without positions."""
 
-    prefix: Float[Tensor, "G P W"]
-    """SOS, context, and whatever else all classes begin with."""
-    tail: Float[Tensor, "R W"]
-    """What follows, up to EOS, class after class; the same for all groups."""
+    prefix: Float[Tensor, "G P W"]  # SOS, context, and whatever else all classes begin with
+    tail: Float[Tensor, "R W"]  # the rest, up to EOS, class after class; the same for all groups
     layout: Layout
 
 
@@ -124,13 +118,13 @@ def free_memory(device: torch.device) -> float:
 def _of_group() -> float:
     """What the control group leaves."""
     for most, taken, kept in GROUPS:
-        folder = (CGROUPS / most).parent
         try:
             limit = float((CGROUPS / most).read_text())
             used = float((CGROUPS / taken).read_text())
         except (OSError, ValueError):  # none of this version, or "max"
             continue
-        return limit - used + _table(folder / "memory.stat").get(kept, 0)
+        statistics = _table((CGROUPS / most).with_name("memory.stat"))
+        return limit - used + statistics.get(kept, 0)
     return math.inf
 
 
@@ -211,8 +205,8 @@ class TextEncoder(nn.Module):
     def prompts_at_a_time(self, prompts: Prompts) -> int:
         """Prompts that are encoded at a time while learning; 0 for all.
 
-        `chunk`, or all, unless what the backward pass keeps would take more than half of the free
-        memory. That is decided once, so that all steps of a run are alike.
+        `chunk`, or all unless the backward pass would keep more than half of the free memory. That
+        is decided once, so that all steps of a run are alike.
         """
         if self.chunk:
             return self.chunk
@@ -244,18 +238,16 @@ class TextEncoder(nn.Module):
     ) -> list[KeysValues]:
         """Keys and values of the prefix in every block."""
         x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]].to(self.dtype)
-        *early, last = self.transformer.resblocks
-        found = []
-        for depth, block in enumerate(early):
+        found: list[KeysValues] = []
+        for depth, block in enumerate(self.transformer.resblocks):
             x = x if before_block is None else before_block(depth, x)
             q, k, v = project(block.attn, block.ln_1(x))
             found.append((k, v))
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + block.attn.out_proj(mixed.transpose(1, 2).flatten(2))
-            x = x + mlp(block, x)
-        x = x if before_block is None else before_block(len(early), x)
-        _, k, v = project(last.attn, last.ln_1(x))
-        return [*found, (k, v)]
+            if len(found) < self.num_blocks:  # nothing reads what the last block gives
+                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                x = x + block.attn.out_proj(merge_heads(mixed))
+                x = x + mlp(block, x)
+        return found
 
     def encode_tails(
         self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing
@@ -297,12 +289,7 @@ def attend_tails(
 ) -> Float[Tensor, "G Q W"]:
     """Attention of packed tails: each token attends to the prefix and its own tail up to itself.
 
-    Args:
-        attn: the block's attention.
-        x: tokens behind the block's first LayerNorm.
-        prefix: the prefix's keys and values in this block.
-        packing: of the tails.
-        end_only: only the EOS of each tail is computed.
+    `x` comes from the block's first LayerNorm; `end_only` computes the EOS of each tail alone.
     """
     size = packing.valid.shape[1]
     if end_only:
@@ -320,7 +307,7 @@ def attend_tails(
     share = torch.cat([far, near], dim=-1).softmax(-1).to(v.dtype)  # (G, H, C, T, P + T)
     far, near = share.split([prefix_k.shape[2], size], dim=-1)
     mixed = near @ v + (far.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4])
-    mixed = mixed.flatten(2, 3).transpose(1, 2).flatten(2)  # (G, C * T, W)
+    mixed = merge_heads(mixed.flatten(2, 3))  # (G, C * T, W)
     return attn.out_proj(mixed if end_only else mixed[:, packing.cell])
 
 

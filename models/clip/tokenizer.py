@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Int
@@ -17,10 +18,10 @@ SAMPLE = "a photo"  # whose tokens say where a sentence begins and ends
 
 
 class Tokens(NamedTuple):
-    """Token ids, with L the longest sentence of the list, and each one's EOS position."""
+    """Token ids, with L the longest sentence of the list."""
 
     ids: Int[Tensor, "C L"]
-    eos: Int[Tensor, " C"]
+    eos: Int[Tensor, " C"]  # positions
 
 
 class Tokenizer:
@@ -38,19 +39,15 @@ class Tokenizer:
     ) -> None:
         """Wrap a tokenizer.
 
-        Args:
-            encode: C sentences and a length L -> ids (C, L), marks included, cut and filled up.
-            words: a text -> its ids alone, no marks.
-            context_length: positions of the text tower.
-            end: id of the mark that ends a sentence; None where that is the highest id of all.
-
-        Raises:
-            ValueError: the tokenizer does not end sentences where the text tower reads them.
+        `encode` takes C sentences and a length L and gives ids (C, L), marks included, cut and
+        filled up; `words` gives the ids of a text alone. `end` is the id of the mark that ends a
+        sentence; None where that is the highest id of all. Raises ValueError if sentences do not
+        end where the text tower reads them.
         """
         self.encode, self.words, self.end = encode, words, end
         self.context_length = context_length
         ids, own = encode([SAMPLE], context_length), words(SAMPLE)
-        last = int(self.ends(ids))
+        last = int(self._ends(ids))
         self.num_start = last - len(own)
         found = ids[0, max(0, self.num_start) : last].tolist()
         if found != own or (end is not None and int(ids[0, last]) != end):
@@ -60,18 +57,15 @@ class Tokenizer:
                 "kind is not supported"
             )
 
-    def ends(self, ids: Int[Tensor, "C L"]) -> Int[Tensor, " C"]:
-        """Where the sentences end: the first EOS."""
+    def _ends(self, ids: Int[Tensor, "C L"]) -> Int[Tensor, " C"]:
+        """The position of each sentence's first EOS."""
         return ids.argmax(-1) if self.end is None else (ids == self.end).int().argmax(-1)
 
     def tokenize(self, texts: list[str], context_length: int | None = None) -> Tokens:
-        """Encode C sentences; one longer than `context_length` is cut, and a warning names it.
-
-        Without `context_length` the text tower's counts.
-        """
+        """Encode C sentences; one longer than the context is cut, and a warning names it."""
         length = context_length or self.context_length
         ids = self.encode(texts, length)
-        eos = self.ends(ids)
+        eos = self._ends(ids)
         for text in (texts[i] for i in (eos == length - 1).nonzero().flatten().tolist()):
             if self.num_start + self.count(text) + 1 > length:
                 logger.warning("cut to %d tokens: %r", length, text)
@@ -85,10 +79,7 @@ class Tokenizer:
 def clip_tokenizer(context_length: int = 77) -> Tokenizer:
     """CLIP's byte-pair encoding."""
     clip = import_clip()
-
-    def encode(texts: list[str], length: int) -> Tensor:
-        return clip.tokenize(texts, context_length=length, truncate=True)
-
+    encode = partial(clip.tokenize, truncate=True)
     return Tokenizer(encode, clip.clip._tokenizer.encode, context_length)
 
 

@@ -27,14 +27,9 @@ BATCHES = "num_batches_tracked"  # of a BatchNorm; some formats leave it out, an
 def read_weights(path: Path, *, trust: bool = False) -> Table:
     """The tensors of a file, float32, by the names that `clip.model.CLIP` gives them.
 
-    Args:
-        path: of the file.
-        trust: read a TorchScript archive even if OpenAI did not publish it.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, is not to be read, or holds no table of tensors; or the
-            SHA-256 in FILE.sha256 beside it is another.
+    `trust` reads a TorchScript archive even if OpenAI did not publish it. Raises FileNotFoundError
+    if there is no such file, and ValueError if it cannot or may not be read, holds no table of
+    tensors, or has another SHA-256 than FILE.sha256 beside it says.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path} (--weights)")
@@ -43,7 +38,7 @@ def read_weights(path: Path, *, trust: bool = False) -> Table:
     require_checksum(path, words[0].lower() if words else "", str(path), "sha256")
     if path.suffix == ".safetensors":
         saved = _read_safetensors(path)
-    elif _is_torchscript(path):
+    elif zipfile.is_zipfile(path) and _holds_code(path):
         saved = _read_torchscript(path, trust)
     else:
         saved = read_plain(path)
@@ -65,9 +60,7 @@ def _read_safetensors(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read as safetensors ({error}); fetch it anew") from None
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
+def _holds_code(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
@@ -86,8 +79,7 @@ def _read_torchscript(path: Path, trust: bool) -> Any:
 def open_published(path: Path) -> nn.Module:
     """The model in a file of OpenAI's, whose digest the caller has checked.
 
-    Raises:
-        ValueError: it is damaged, or another model.
+    Raises ValueError if it is damaged, or another model.
     """
     if zipfile.is_zipfile(path):
         require_whole(path, packed=True)
@@ -108,11 +100,7 @@ def _require_finite(table: Mapping[str, Any], path: Path) -> None:
 
 
 def _plain_names(saved: Any, path: Path) -> Table:
-    """The table of tensors in what a file holds, without the prefixes of wrappers.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The table of tensors in what a file holds, without the prefixes of wrappers."""
     rows = saved.get("vocab_rows") if isinstance(saved, Mapping) else None
     if isinstance(saved, Mapping) and "state_dict" in saved:
         saved = saved["state_dict"]
@@ -152,8 +140,7 @@ def _full_vocabulary(trained: Tensor | None, rows: Any, path: Path) -> Tensor:
 def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Module:
     """Copy all weights into a model, or none.
 
-    Raises:
-        ValueError: names, shapes or kinds of number are not those of the model, or not finite.
+    Raises ValueError if names, shapes or kinds of number are not the model's, or not finite.
     """
     own = model.state_dict()
     table = {key: value for key, value in own.items() if key.endswith(BATCHES)} | table
@@ -170,22 +157,21 @@ def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Mod
 def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Container[str]) -> list[str]:
     """How the table `there` of a file differs from a model's `own`, a phrase each.
 
-    `shaped` has the names whose shapes must agree.
+    Shapes must agree for the names in `shaped`.
     """
     wrong = [
         f"{name} is {differ[0]} there and {differ[1]} here"
         for name in own
         if name in there and (differ := _difference(there[name], own[name], name in shaped))
     ]
-    if len(wrong) > 4:
-        wrong = [f"{'; '.join(wrong[:3])}, ... {len(wrong)} in all"]
+    wrong = [some(wrong, "; ")] if wrong else []
     missing, extra = sorted(own.keys() - there.keys()), sorted(there.keys() - own.keys())
     wrong += [f"it lacks {some(missing)}"] if missing else []
     return wrong + ([f"it has also {some(extra)}"] if extra else [])
 
 
 def _difference(there: Any, own: Any, shaped: bool) -> tuple[Any, Any] | None:
-    """What of two values is not alike: their types, kinds of number, or shapes; or nothing."""
+    """Types, kinds of number, or shapes of two values, if they differ."""
     if not isinstance(there, Tensor) or not isinstance(own, Tensor):
         pair: tuple[Any, Any] = (type(there).__name__, type(own).__name__)
     elif there.dtype != own.dtype and not (there.is_floating_point() and own.is_floating_point()):
@@ -195,8 +181,8 @@ def _difference(there: Any, own: Any, shaped: bool) -> tuple[Any, Any] | None:
     return pair if pair[0] != pair[1] else None
 
 
-def some(names: list[str]) -> str:
+def some(names: list[str], separator: str = ", ") -> str:
     """A list for a sentence; a long one by its beginning."""
-    if len(names) <= 4:
-        return ", ".join(names)
-    return f"{', '.join(names[:3])}, ... {len(names)} in all"
+    if len(names) > 4:
+        names = [*names[:3], f"... {len(names)} in all"]
+    return separator.join(names)
