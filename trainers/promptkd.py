@@ -59,11 +59,11 @@ class PromptKDSettings(Settings):
     TEACHER_DIR: str = "teacher_model/{dataset}"  # "" for zero-shot CLIP; see `build_teacher`
     TRANSDUCTIVE: bool = False  # train on unlabelled pictures of new classes, too
     UNUSED: ClassVar[tuple[str, ...]] = (
-        *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
+        "N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT",
     )
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *UNUSED,
-        *("CTX_INIT", "KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
+        *UNUSED, "CTX_INIT", "KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR",
+        "TRANSDUCTIVE",
     )
 
     def problems(self) -> list[str]:

@@ -33,7 +33,7 @@ class PromptSRCSettings(IVLPSettings):
     GPA_MEAN: float = 15.0
     GPA_STD: float = 1.0
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
+        "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD",
     )
 
     def problems(self) -> list[str]:

@@ -29,67 +29,14 @@ class Bank(NamedTuple):
 
     global_prototypes: Float[Tensor, "C D"]
     prototypes: Float[Tensor, "C M D"]
-    mass: Float[Tensor, "C M"]
-    """Evidence of each patch prototype: the sum of the token weights that went into it."""
-    active: Float[Tensor, " C"]
-    """1, or 0 for classes to which the head must add nothing."""
-
-
-@torch.no_grad()
-def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
-    """The cluster of each vector, by spherical k-means without randomness; x is unit length.
-
-    The first centre is the first vector, each further one the vector that is least similar to all
-    centres so far. With fewer vectors than clusters some clusters stay empty.
-    """
-    centres = x[:1]
-    nearest = x @ x[0]
-    for _ in range(min(num_clusters, len(x)) - 1):
-        farthest = nearest.argmin()
-        centres = torch.cat([centres, x[farthest].unsqueeze(0)])
-        nearest = torch.maximum(nearest, x @ x[farthest])
-    for _ in range(ROUNDS):
-        of = (x @ centres.T).argmax(1)
-        total = torch.zeros_like(centres).index_add_(0, of, x)
-        filled = total.abs().sum(1, keepdim=True) > 0
-        centres = torch.where(filled, unit(total), centres)
-    return (x @ centres.T).argmax(1)
-
-
-def match_names(class_names: list[str], seen: list[str]) -> list[int]:
-    """For each name its position in `seen`, or -1; case and underscores do not count."""
-    position = {normalise_name(name).casefold(): i for i, name in enumerate(seen)}
-    return [position.get(normalise_name(name).casefold(), -1) for name in class_names]
-
-
-def bank_of_new_classes(
-    bank: Bank,
-    seen_anchors: Float[Tensor, "C D"],
-    anchors: Float[Tensor, "C2 D"],
-    new: str,
-    temperature: float,
-) -> Bank:
-    """What classes get that have no prototypes of their own.
-
-    With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
-    P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
-    (P[c, m] - anchor[c]); the global prototype and the mass likewise. With "text" the prototypes
-    are the anchors; with "off" the head adds nothing.
-    """
-    active = torch.full_like(anchors[:, 0], float(new != "off"))
-    if new != "inherit":
-        slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
-        return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), active)
-    weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
-    global_offset = weight @ (bank.global_prototypes - seen_anchors)
-    offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
-    return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, active)
+    mass: Float[Tensor, "C M"]  # sum of the token weights that went into each patch prototype
+    active: Float[Tensor, " C"]  # 1, or 0 for classes to which the head must add nothing
 
 
 class PrototypeMemory(nn.Module):
-    """Prototypes of the classes seen in training, and what unseen classes inherit from them.
+    """Prototypes of the classes seen in training. Others inherit from them.
 
-    Written by `calibrate` and `update`, in training only; `read` never writes.
+    `calibrate` and `update` write, in training only; `read` never does.
     """
 
     def __init__(
@@ -100,13 +47,9 @@ class PrototypeMemory(nn.Module):
         num_prototypes: int = 5,
         momentum: float = 1.0,
     ) -> None:
-        """An empty bank: every prototype is its class's text anchor, with no evidence.
+        """An empty bank: every prototype is its class's anchor (text0), without evidence.
 
-        Args:
-            class_names: C names; two names are the same if they agree in folded case.
-            anchors: unit-length text features of "a photo of a {}.".
-            num_prototypes: M, at least 1.
-            momentum: share of the old prototype that an update keeps at most, in 0..1.
+        `momentum` is the share of the old prototype that an update keeps at most, in 0..1.
         """
         super().__init__()
         classes, width = anchors.shape
@@ -126,7 +69,7 @@ class PrototypeMemory(nn.Module):
     def set_direction(self, statistics: LinearDiscriminant) -> None:
         """Set the direction in which the patches that the last block attends to differ.
 
-        Until `calibrate` is called anew, patches are scored by it alone.
+        Until `calibrate` is called, it alone is the semantic-wise score.
         """
         self.calibrated.fill_(False)
         self.direction.copy_(statistics.direction())
@@ -139,10 +82,10 @@ class PrototypeMemory(nn.Module):
         weight: Float[Tensor, "B K"],
         label: Int[Tensor, " B"],
     ) -> None:
-        """Fill the bank from the whole training set, seen once without augmentation.
+        """Fill the bank anew from the features of all training images, without augmentation.
 
-        Writes exact class means to the global prototypes, the clusters of each class's kept patches
-        to the patch prototypes, and both whitened spaces. What the bank held before is gone.
+        Global prototypes become class means, patch prototypes the clusters of each class's kept
+        patches; both whitened spaces are fitted.
         """
         cls, kept = at_least_float32(cls), at_least_float32(kept)
         num_slots = self.mass.shape[1]
@@ -170,14 +113,7 @@ class PrototypeMemory(nn.Module):
         weight: Float[Tensor, "B K"],
         label: Int[Tensor, " B"],
     ) -> None:
-        """Write one training batch.
-
-        Args:
-            cls: class-token features.
-            kept: kept patches, unit length.
-            weight: softmax of their activations; divided by its maximum here.
-            label: class of each image, an index into `class_names`.
-        """
+        """Write one training batch: unit-length features, and softmax weights of the patches."""
         ones = torch.ones_like(label, dtype=cls.dtype)
         self._blend(self.global_prototypes, self.global_mass, at_least_float32(cls), ones, label)
         slots = self.patch_space(self.prototypes[label])  # (B, M, D)
@@ -187,7 +123,7 @@ class PrototypeMemory(nn.Module):
         self._write_patches(kept.flatten(0, 1), weight, row.flatten())
 
     def _write_patches(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
-        """Blend patches (N, D) of weights (B, K) into rows of the C * M slots."""
+        """Blend patches (B * K, D) of weights (B, K) into rows of the C * M slots."""
         weight = weight / weight.amax(-1, keepdim=True)
         slots, mass = self.prototypes.view(-1, x.shape[1]), self.mass.view(-1)
         self._blend(slots, mass, x, weight.flatten(), row)
@@ -224,11 +160,7 @@ class PrototypeMemory(nn.Module):
     ) -> Bank:
         """The bank of any class list: own prototypes where a class was seen, else what `new` says.
 
-        Args:
-            class_names: C2 names, seen in training or not.
-            anchors: their unit-length text features.
-            new: "inherit", "text" or "off", see `bank_of_new_classes`.
-            temperature: of the inheritance, > 0; large = one mean offset for all.
+        `new` and `temperature` as in `bank_of_new_classes`.
         """
         every = torch.ones_like(self.mass[:, 0])
         own = Bank(self.global_prototypes, self.prototypes, self.mass, every)
@@ -249,11 +181,7 @@ class PrototypeMemory(nn.Module):
         return {"class_names": list(self.class_names)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the class names of a checkpoint, after its bank.
-
-        Raises:
-            ValueError: the bank is not of so many classes.
-        """
+        """Take over the class names of a checkpoint, after its bank."""
         bank = (self.anchors, self.global_prototypes, self.global_mass, self.prototypes, self.mass)
         sizes, names = sorted({len(part) for part in bank}), list(state["class_names"])
         if sizes != [len(names)]:
@@ -263,7 +191,7 @@ class PrototypeMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """The bank of a checkpoint may know another number of classes: take its shape first."""
+        """Take over the number of classes of the checkpoint's bank first."""
         for name, buffer in self.named_buffers(recurse=False):
             saved = state_dict.get(prefix + name)
             if saved is None or not saved.dim() == buffer.dim() > 0:
@@ -271,3 +199,54 @@ class PrototypeMemory(nn.Module):
             if len(saved) != len(buffer) and saved.shape[1:] == buffer.shape[1:]:
                 setattr(self, name, buffer.new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@torch.no_grad()
+def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
+    """The cluster of each vector, by spherical k-means without randomness; x is unit length.
+
+    The first centre is the first vector, each further one the vector that is least similar to all
+    centres so far. With fewer vectors than clusters some clusters stay empty.
+    """
+    centres = x[:1]
+    nearest = x @ x[0]
+    for _ in range(min(num_clusters, len(x)) - 1):
+        farthest = nearest.argmin()
+        centres = torch.cat([centres, x[farthest].unsqueeze(0)])
+        nearest = torch.maximum(nearest, x @ x[farthest])
+    for _ in range(ROUNDS):
+        of = (x @ centres.T).argmax(1)
+        total = torch.zeros_like(centres).index_add_(0, of, x)
+        filled = total.abs().sum(1, keepdim=True) > 0
+        centres = torch.where(filled, unit(total), centres)
+    return (x @ centres.T).argmax(1)
+
+
+def match_names(class_names: list[str], seen: list[str]) -> list[int]:
+    """For each name its position in `seen`, or -1; case and underscores do not count."""
+    position = {normalise_name(name).casefold(): i for i, name in enumerate(seen)}
+    return [position.get(normalise_name(name).casefold(), -1) for name in class_names]
+
+
+def bank_of_new_classes(
+    bank: Bank,
+    seen_anchors: Float[Tensor, "C D"],
+    anchors: Float[Tensor, "C2 D"],
+    new: str,
+    temperature: float,
+) -> Bank:
+    """The bank of classes that training did not see.
+
+    With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
+    P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
+    (P[c, m] - anchor[c]); the global prototype and the mass likewise. A high temperature gives all
+    the same mean offset. With "text" the prototypes are the anchors; "off": the head adds nothing.
+    """
+    active = torch.full_like(anchors[:, 0], float(new != "off"))
+    if new != "inherit":
+        slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
+        return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), active)
+    weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
+    global_offset = weight @ (bank.global_prototypes - seen_anchors)
+    offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
+    return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, active)
