@@ -124,7 +124,7 @@ class PromptKDModel(CLIPClassifier):
 
         Args:
             clip: the student; its text tower is not used.
-            vision: prompts of its image tower.
+            vision: prompts of its image tower, one (M, Wv) for each of the blocks 0, 1, ...
             projector: from the student's joint space to the teacher's.
             teacher: knows the classes, and has a `name`.
             rows: positions of the evaluated classes among the teacher's; None for all.

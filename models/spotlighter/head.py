@@ -77,8 +77,8 @@ class SpotlighterHead(nn.Module):
         self.full = FullHead(width) if options.head == "full" else None
         self.adapter: nn.Module | None = None
         if options.tokens == "adapter":
-            layers = nn.Linear(width, width), nn.ReLU(), zero_linear(width, width)
-            self.adapter = nn.Sequential(*layers)
+            first, last = nn.Linear(width, width), zero_linear(width, width)
+            self.adapter = nn.Sequential(first, nn.ReLU(), last)
 
     def text_side(
         self, text: Float[Tensor, "*T D"], classes: Int[Tensor, " C"] | None = None
@@ -104,11 +104,8 @@ class SpotlighterHead(nn.Module):
         )
         prior = rank.slot_prior(bank.mass, self.mix[1])
         rows = rank.map_text(
-            bank.global_prototypes,
-            bank.prototypes,
-            (of_cls, of_patches),
-            gain=self.text_gain,
-            prior=prior,
+            bank.global_prototypes, bank.prototypes, (of_cls, of_patches),
+            gain=self.text_gain, prior=prior,
         )
         if self.full is not None:
             rows = self.full.add_to_text(rows, bank, (of_cls, of_patches))
@@ -171,14 +168,12 @@ class SpotlighterHead(nn.Module):
         """R_I of ranks 1..K and of the fused token; unit length, in the space of patches."""
         kept = self.memory.patch_space(selection.tokens)
         queries = unit(select.mix_candidates(candidates, side.bank.prototypes))
-        match = rank.match_one_to_one(kept @ queries.transpose(1, 2))
-        queries = gather_tokens(queries, match)
+        queries = gather_tokens(queries, rank.match_one_to_one(kept @ queries.transpose(1, 2)))
         rows = []
         for part in rank.levels(self.options.topk, self.options.level1):
-            gain, temperature = self.image_gain[part], self.options.tau_attn
-            of_level = kept[:, part], queries[:, part]
-            row = rank.map_image(*of_level, gain=gain, temperature=temperature)
-            rows.append(row if self.full is None else row + self.full.image(*of_level))
+            x, q, gain = kept[:, part], queries[:, part], self.image_gain[part]
+            row = rank.map_image(x, q, gain=gain, temperature=self.options.tau_attn)
+            rows.append(row if self.full is None else row + self.full.image(x, q))
         fused = self.memory.patch_space(selection.fused)
         return unit(torch.cat([*rows, fused.unsqueeze(1)], dim=1))
 
@@ -231,18 +226,15 @@ class FullHead(nn.Module):
         attended, _ = self.cross(query, kept, kept, need_weights=False)
         return self.image_out(self.layer(kept + attended))
 
-    def text(
-        self, prototypes: Float[Tensor, "C *M D"], text: Float[Tensor, "C D"]
-    ) -> Float[Tensor, "C *M D"]:
-        """What to add to the rows of some prototypes of each class."""
-        beside = text if prototypes.dim() == 2 else text.unsqueeze(1)
-        return self.text_out(torch.cat([prototypes, beside.expand_as(prototypes)], dim=-1))
-
     def add_to_text(self, rows: TextRows, bank: Bank, text: tuple[Tensor, Tensor]) -> TextRows:
         """Text rows with what the layers add to them; bank and text in the whitened spaces."""
         of_cls, of_patches = text
+
+        def added(prototypes: Tensor, beside: Tensor) -> Tensor:
+            return self.text_out(torch.cat([prototypes, beside.expand_as(prototypes)], dim=-1))
+
         return rows._replace(
-            cls=rows.cls + self.text(bank.global_prototypes, of_cls),
-            slots=rows.slots + self.text(bank.prototypes, of_patches),
-            fused=rows.fused + self.text(bank.prototypes.mean(1), of_patches),
+            cls=rows.cls + added(bank.global_prototypes, of_cls),
+            slots=rows.slots + added(bank.prototypes, of_patches.unsqueeze(1)),
+            fused=rows.fused + added(bank.prototypes.mean(1), of_patches),
         )

@@ -1,9 +1,9 @@
 """The class-specific semantic memory bank. docs/method.md, section 2.
 
 Each class owns one global prototype (of class tokens) and M patch prototypes (of kept patches),
-each with the evidence (mass) that went into it. The bank holds also the whitened spaces of class
-tokens and of patches, and the direction in which kept patches differ from ignored ones. All of it
-is buffers: saved, loaded, moved with the module. C classes seen, M prototypes, D joint width.
+each with the evidence (mass) that went into it. The bank also holds the whitened spaces of class
+tokens and of patches, and the direction in which attended patches differ from the others. All of
+it is buffers: saved, loaded, moved with the module. C classes seen, M prototypes, D joint width.
 """
 
 from __future__ import annotations
@@ -40,12 +40,8 @@ class PrototypeMemory(nn.Module):
     """
 
     def __init__(
-        self,
-        class_names: list[str],
-        anchors: Float[Tensor, "C D"],
-        *,
-        num_prototypes: int = 5,
-        momentum: float = 1.0,
+        self, class_names: list[str], anchors: Float[Tensor, "C D"], *,
+        num_prototypes: int = 5, momentum: float = 1.0,
     ) -> None:
         """An empty bank: every prototype is its class's anchor (text0), without evidence.
 
@@ -76,11 +72,8 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def calibrate(
-        self,
-        cls: Float[Tensor, "B D"],
-        kept: Float[Tensor, "B K D"],
-        weight: Float[Tensor, "B K"],
-        label: Int[Tensor, " B"],
+        self, cls: Float[Tensor, "B D"], kept: Float[Tensor, "B K D"],
+        weight: Float[Tensor, "B K"], label: Int[Tensor, " B"],
     ) -> None:
         """Fill the bank anew from the features of all training images, without augmentation.
 
@@ -107,11 +100,8 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def update(
-        self,
-        cls: Float[Tensor, "B D"],
-        kept: Float[Tensor, "B K D"],
-        weight: Float[Tensor, "B K"],
-        label: Int[Tensor, " B"],
+        self, cls: Float[Tensor, "B D"], kept: Float[Tensor, "B K D"],
+        weight: Float[Tensor, "B K"], label: Int[Tensor, " B"],
     ) -> None:
         """Write one training batch: unit-length features, and softmax weights of the patches."""
         ones = torch.ones_like(label, dtype=cls.dtype)
@@ -151,12 +141,8 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def read(
-        self,
-        class_names: list[str],
-        anchors: Float[Tensor, "C2 D"],
-        *,
-        new: str = "inherit",
-        temperature: float = 0.3,
+        self, class_names: list[str], anchors: Float[Tensor, "C2 D"], *,
+        new: str = "inherit", temperature: float = 0.3,
     ) -> Bank:
         """The bank of any class list: own prototypes where a class was seen, else what `new` says.
 
@@ -167,8 +153,7 @@ class PrototypeMemory(nn.Module):
         if class_names == self.class_names:
             return own
         other = bank_of_new_classes(own, self.anchors, anchors, new, temperature)
-        known_as = match_names(class_names, self.class_names)
-        index = torch.tensor(known_as, device=anchors.device)
+        index = torch.tensor(match_names(class_names, self.class_names), device=anchors.device)
         seen = index >= 0
 
         def pick(mine: Tensor, unseen: Tensor) -> Tensor:
@@ -229,11 +214,8 @@ def match_names(class_names: list[str], seen: list[str]) -> list[int]:
 
 
 def bank_of_new_classes(
-    bank: Bank,
-    seen_anchors: Float[Tensor, "C D"],
-    anchors: Float[Tensor, "C2 D"],
-    new: str,
-    temperature: float,
+    bank: Bank, seen_anchors: Float[Tensor, "C D"], anchors: Float[Tensor, "C2 D"],
+    new: str, temperature: float,
 ) -> Bank:
     """The bank of classes that training did not see.
 

@@ -36,12 +36,8 @@ class SpotlightedCLIP(TrainedModel):
     """
 
     def __init__(
-        self,
-        base: CLIPClassifier,
-        head: SpotlighterHead,
-        *,
-        balance: float = 50.0,
-        distill: float = 20.0,
+        self, base: CLIPClassifier, head: SpotlighterHead, *,
+        balance: float = 50.0, distill: float = 20.0,
     ) -> None:
         """Put the head on a prompt tuner of the same classes; for the weights see `losses`."""
         super().__init__()

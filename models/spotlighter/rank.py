@@ -36,12 +36,9 @@ def slot_prior(mass: Float[Tensor, "C M"], mix: Tensor) -> Float[Tensor, "C M"]:
 
 
 def map_text(
-    global_prototypes: Float[Tensor, "C D"],
-    prototypes: Float[Tensor, "C M D"],
-    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]],
-    *,
-    gain: Float[Tensor, "3"],
-    prior: Float[Tensor, "C M"],
+    global_prototypes: Float[Tensor, "C D"], prototypes: Float[Tensor, "C M D"],
+    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]], *,
+    gain: Float[Tensor, "3"], prior: Float[Tensor, "C M"],
 ) -> TextRows:
     """TRM: the prototypes of each class, moved towards its text; not unit length.
 
@@ -79,11 +76,8 @@ def match_one_to_one(similarity: Float[Tensor, "B K M"]) -> Int[Tensor, "B K"]:
 
 
 def map_image(
-    kept: Float[Tensor, "B K D"],
-    query: Float[Tensor, "B K D"],
-    *,
-    gain: Float[Tensor, " K"],
-    temperature: float,
+    kept: Float[Tensor, "B K D"], query: Float[Tensor, "B K D"], *,
+    gain: Float[Tensor, " K"], temperature: float,
 ) -> Float[Tensor, "B K D"]:
     """IRM inside one level: x_j + g_j softmax(q_j . X / temperature) X, not unit length.
 
@@ -94,10 +88,8 @@ def map_image(
 
 
 def slot_similarity(
-    image_rows: Float[Tensor, "B K D"],
-    slots: Float[Tensor, "C M D"],
-    prior: Float[Tensor, "C M"],
-    temperature: float,
+    image_rows: Float[Tensor, "B K D"], slots: Float[Tensor, "C M D"],
+    prior: Float[Tensor, "C M"], temperature: float,
 ) -> Float[Tensor, "B K C"]:
     """How well each patch fits each class: its similarity to the slots, mostly to the nearest.
 
