@@ -78,7 +78,7 @@ class IVLPModel(CLIPClassifier):
     """CLIP with independent prompts in both towers."""
 
     learns_images = True
-    node = "IVLP"  # whose keys the depths are
+    node = "IVLP"  # of TRAINER, for error messages
 
     def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
         super().__init__(clip)

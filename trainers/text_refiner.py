@@ -66,13 +66,13 @@ class LocalMemory(nn.Module):
         self.alpha = alpha
 
     def read(self, text: Float[Tensor, "C D"]) -> Float[Tensor, "C D"]:
-        """Add to each text feature what it finds; the result is not unit length."""
+        """Text features, and what they retrieve from the slots; not unit length."""
         found = (text @ self.slots.T).softmax(-1) @ self.slots
         return text + self.alpha * self.extractor(torch.cat([text, found], dim=-1))
 
     @torch.no_grad()
     def write(self, tokens: Float[Tensor, "B L D"]) -> None:
-        """Each token goes to the slot it is most similar to; the most similar token counts 1."""
+        """Write each token to its most similar slot; the token most similar to it counts 1."""
         token = unit(tokens).flatten(0, 1)  # (B * L, D)
         similarity = token @ self.slots.T  # (B * L, S)
         slot = similarity.argmax(-1)
@@ -104,10 +104,10 @@ class TextRefinerModel(CoOpModel):
             return self.learned.memory.read(text)
 
     def local_rows(
-        self, tokens: Float[Tensor, "B L D"], seen: VisualTokens
+        self, tokens: Float[Tensor, "B L D"], raw: VisualTokens
     ) -> Float[Tensor, "B K D"]:
         """Of the mapped tokens: the class token, the most attended patches, the mean of all."""
-        attention = seen.cls_attention
+        attention = raw.cls_attention
         assert attention is not None  # the raw path was asked for
         top = attention.topk(min(NUM_LOCAL, attention.shape[1])).indices
         mean = tokens.mean(1, keepdim=True)
@@ -115,17 +115,16 @@ class TextRefinerModel(CoOpModel):
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
         """The image against refined text, its local features against plain text."""
-        seen = self.encode_raw(image, "raw")
+        raw = self.encode_raw(image, "raw")
         plain = super().encode_text()
         with full_precision(plain):
             text = self.learned.memory.read(plain)
-            logits = self.classify(unit(seen.cls), text)
-            assert seen.patches is not None  # the raw path was asked for
-            raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
-            tokens = self.learned.local(raw)
+            logits = self.classify(unit(raw.cls), text)
+            assert raw.patches is not None  # the raw path was asked for
+            tokens = self.learned.local(torch.cat([raw.cls.unsqueeze(1), raw.patches], dim=1))
             losses = {"ce": F.cross_entropy(logits, label)}
             if self.balance:
-                local = self.scale * self.local_rows(tokens, seen) @ plain.T  # (B, K, C)
+                local = self.scale * self.local_rows(tokens, raw) @ plain.T  # (B, K, C)
                 every = label.unsqueeze(1).expand(local.shape[:2])
                 fit = F.cross_entropy(local.flatten(0, 1), every.flatten())
                 losses["local"] = fit / self.balance
