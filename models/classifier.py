@@ -10,7 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, freeze, full_precision, unit
-from models.clip.image_tower import VisualTokens, build_visual_encoder, require_vit, stack
+from models.clip.image_tower import (
+    VisualTokens,
+    build_visual_encoder,
+    encode_with_prompts,
+    require_vit,
+    stack,
+)
 from models.clip.prune import LinearDiscriminant, Pruner, Recorder, TokenPruner, most_attended
 from models.clip.text_tower import TextEncoder
 
@@ -153,11 +159,15 @@ class CLIPClassifier(TrainedModel):
             self._text_features = text
         return text
 
+    def image_prompts(self) -> list[Float[Tensor, "M Wv"]]:
+        """Learned prompts of the image tower's blocks 0, 1, ...; most tuners have none."""
+        return []
+
     def encode_tower(
         self, image: Tensor, patch_path: str | None, pruner: Pruner | None
     ) -> VisualTokens:
-        """The image tower with what is learned there; features not unit length."""
-        return self.visual(image, patch_path=patch_path, pruner=pruner)
+        """The image tower with its prompts; features not unit length."""
+        return encode_with_prompts(self.visual, self.image_prompts(), image, patch_path, pruner)
 
     def encode_raw(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None

@@ -6,12 +6,13 @@ import torch
 from dassl.config import get_cfg_default
 
 from models.classifier import CLIPClassifier
+from models.prompts import random_prompts
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from tests.conftest import make_clip
 from trainers import TRAINERS, extend_cfg
-from trainers.promptkd import Projector, PromptKDModel, StudentPrompts
+from trainers.promptkd import Projector, PromptKDModel
 from trainers.settings import BuildContext
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
@@ -49,9 +50,10 @@ def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
 def make_student(clip, class_names, rows=None, temperature=2.0):
     teacher = make_tuner("PromptSRC", make_clip(seed=5, vision_width=64, joint=48), class_names)
     teacher.name = "a teacher"
-    prompts = StudentPrompts(3, (4, clip.visual.conv1.out_channels), Projector(32, 48))
+    projector = Projector(32, 48)
+    vision = random_prompts(3, 4, clip.visual.conv1.out_channels)
     options = {"rows": rows, "weight": 1000.0, "temperature": temperature}
-    return PromptKDModel(clip, prompts, teacher, **options)
+    return PromptKDModel(clip, vision, projector, teacher, **options)
 
 
 def make_spotlighted(base_name, clip, class_names, **options):

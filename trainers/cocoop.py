@@ -20,7 +20,7 @@ from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
 
-BOTTLENECK = 16  # the meta-network is so many times narrower inside than the image feature
+BOTTLENECK = 16  # the hidden layer of the meta-network is D / 16 wide
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,13 @@ class CoCoOpSettings(Settings):
 class ConditionalPrompts(PromptLearner):
     """A shared context that each image shifts.
 
-    Differs from `PromptLearner` in: a small network turns the image feature into one vector, which
-    is added to every context vector.
+    A small network turns the image feature into one vector, added to every context vector.
     """
 
     def __init__(
         self, class_names: list[str], token_embedding: nn.Embedding, joint: int, **options: Any
     ) -> None:
-        """Build the prompts of a class list.
-
-        Args:
-            class_names: C names.
-            token_embedding: CLIP's own, frozen.
-            joint: D, length of an image feature.
-            options: see `PromptLearner`; one context for all classes, before the name.
-        """
+        """`joint` is D, the length of an image feature; `options` are `PromptLearner`'s."""
         super().__init__(class_names, token_embedding, **options)
         inner = max(1, joint // BOTTLENECK)
         layers = [
@@ -69,7 +61,7 @@ class ConditionalPrompts(PromptLearner):
 
 
 class CoCoOpModel(CLIPClassifier):
-    """CLIP whose text features are made anew for each image; a batch of images is one batch."""
+    """CLIP whose text features are computed for each image."""
 
     text_depends_on_image = True
 
@@ -94,7 +86,7 @@ class CoCoOp(CLIPTrainer):
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: CoCoOpSettings, run: BuildContext
     ) -> CoCoOpModel:
-        """CLIP with prompts that each image shifts."""
+        """CLIP with a context and the network that shifts it."""
         prompts = ConditionalPrompts(
             class_names,
             clip.token_embedding,

@@ -49,6 +49,19 @@ class CoOpModel(CLIPClassifier):
         return unit(self.text(self.learned())[0])
 
 
+def coop_prompts(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptLearner:
+    """The prompts that CoOp and TextRefiner learn."""
+    return PromptLearner(
+        class_names,
+        clip.token_embedding,
+        n_ctx=settings.N_CTX,
+        ctx_init=settings.CTX_INIT,
+        csc=settings.CSC,
+        class_token_position=settings.CLASS_TOKEN_POSITION,
+        tokenizer=tokenizer_of(clip),
+    )
+
+
 @register
 class CoOp(CLIPTrainer):
     """Context optimisation."""
@@ -62,16 +75,7 @@ class CoOp(CLIPTrainer):
         cls, clip: nn.Module, class_names: list[str], settings: CoOpSettings, run: BuildContext
     ) -> CoOpModel:
         """CLIP with learned prompts."""
-        prompts = PromptLearner(
-            class_names,
-            clip.token_embedding,
-            n_ctx=settings.N_CTX,
-            ctx_init=settings.CTX_INIT,
-            csc=settings.CSC,
-            class_token_position=settings.CLASS_TOKEN_POSITION,
-            tokenizer=tokenizer_of(clip),
-        )
-        return CoOpModel(clip, prompts)
+        return CoOpModel(clip, coop_prompts(clip, class_names, settings))
 
     def compatibility(self) -> dict[str, Any]:
         """Class-specific context belongs to its class list."""

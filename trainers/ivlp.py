@@ -1,4 +1,4 @@
-"""IVLP: prompts of both towers, each learned for itself. The baseline of MaPLe.
+"""IVLP: prompts of both towers, learned independently. The baseline of MaPLe.
 
 Source: MaPLe (Khattak et al., CVPR 2023), section 4.1, https://arxiv.org/abs/2210.03117
 """
@@ -13,14 +13,7 @@ from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import (
-    VisualEncoder,
-    VisualTokens,
-    encode_with_prompts,
-    require_blocks,
-    require_vit,
-)
-from models.clip.prune import Pruner
+from models.clip.image_tower import require_blocks, require_vit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
@@ -41,7 +34,7 @@ class IVLPSettings(Settings):
         """A sentence for each value that is wrong."""
         found = super().problems() + self.at_least(1, "N_CTX_TEXT", "PROMPT_DEPTH_TEXT")
         found += self.at_least(0, "PROMPT_DEPTH_VISION")
-        # without prompts in the image tower their number does not count; a published yaml says 0
+        # Without prompts in the image tower their number does not count; a published yaml says 0.
         return found + self.at_least(1 if self.PROMPT_DEPTH_VISION > 0 else 0, "N_CTX_VISION")
 
 
@@ -58,19 +51,10 @@ class IndependentPrompts(PromptLearner):
         token_embedding: nn.Embedding,
         *,
         depths: tuple[int, int],
-        vision_shape: tuple[int, int],
+        vision_shape: tuple[int, int],  # (Mv, Wv)
         **options: Any,
     ) -> None:
-        """Build the prompts of a class list.
-
-        Args:
-            class_names: C names.
-            token_embedding: CLIP's own, frozen.
-            depths: blocks with prompts of their own, image tower (0 or more) and text tower (1 or
-                more).
-            vision_shape: (Mv, Wv), of the image tower's prompts.
-            options: see `PromptLearner`; one context for all classes, before the name.
-        """
+        """`depths`: blocks with prompts, image (0 or more) and text tower (1 or more)."""
         super().__init__(class_names, token_embedding, **options)
         self.text_deeper = random_prompts(depths[1] - 1, *self.ctx.shape)
         self.vision = random_prompts(depths[0], *vision_shape)
@@ -94,25 +78,17 @@ class IVLPModel(CLIPClassifier):
     """CLIP with independent prompts in both towers."""
 
     learns_images = True
-    node = "IVLP"  # whose keys the depths are
-    visual: VisualEncoder
+    node = "IVLP"  # of TRAINER, for error messages
 
     def __init__(self, clip: nn.Module, prompts: IndependentPrompts) -> None:
-        """Put the prompts on the towers.
-
-        Raises:
-            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
-        """
         super().__init__(clip)
         require_blocks(self.visual, len(prompts.vision), f"{self.node}.PROMPT_DEPTH_VISION")
         require_blocks(self.text, len(prompts.text_deeper) + 1, f"{self.node}.PROMPT_DEPTH_TEXT")
         self.learn(prompts)
 
-    def encode_tower(
-        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
-    ) -> VisualTokens:
-        """The image tower with its prompts."""
-        return encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
+    def image_prompts(self) -> list[Float[Tensor, "M Wv"]]:
+        """The learned ones."""
+        return list(self.learned.vision)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""
@@ -133,5 +109,5 @@ class IVLP(CLIPTrainer):
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: IVLPSettings, run: BuildContext
     ) -> IVLPModel:
-        """CLIP with independent prompts in both towers."""
+        """Both towers with prompts."""
         return IVLPModel(clip, independent_prompts(clip, class_names, settings))

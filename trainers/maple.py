@@ -14,14 +14,7 @@ from torch import Tensor, nn
 
 from models.classifier import CLIPClassifier
 from models.clip.blocks import deep_prompts, unit
-from models.clip.image_tower import (
-    VisualEncoder,
-    VisualTokens,
-    encode_with_prompts,
-    require_blocks,
-    require_vit,
-)
-from models.clip.prune import Pruner
+from models.clip.image_tower import require_blocks, require_vit
 from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner, random_prompts
 from trainers.base import CLIPTrainer, register
@@ -44,7 +37,7 @@ class MaPLeSettings(Settings):
 class MultiModalPrompts(PromptLearner):
     """A context, deeper contexts, and linear maps that turn each into prompts of the image tower.
 
-    Learned beside `ctx` (M, W): `proj`, W -> Wv; of the J - 1 deeper layers `compound_prompts_text`
+    Learned: `ctx` (M, W); `proj`, W -> Wv; of the J - 1 deeper blocks `compound_prompts_text`
     (M, W) and `compound_prompt_projections`, W -> Wv, all equal at the start.
     """
 
@@ -53,19 +46,10 @@ class MultiModalPrompts(PromptLearner):
         class_names: list[str],
         token_embedding: nn.Embedding,
         *,
-        vision_width: int,
-        depth: int,
+        vision_width: int,  # Wv
+        depth: int,  # J, blocks with prompts in both towers, at least 1
         **options: Any,
     ) -> None:
-        """Build the prompts of a class list.
-
-        Args:
-            class_names: C names.
-            token_embedding: CLIP's own, frozen.
-            vision_width: Wv, of the image tower.
-            depth: J, blocks with prompts of their own in both towers, at least 1.
-            options: see `PromptLearner`; one context for all classes, before the name.
-        """
         super().__init__(class_names, token_embedding, **options)
         n_ctx, width = self.ctx.shape
         self.proj = nn.Linear(width, vision_width)
@@ -73,35 +57,24 @@ class MultiModalPrompts(PromptLearner):
         layer = nn.Linear(width, vision_width)
         self.compound_prompt_projections = nn.ModuleList(copy.deepcopy(layer) for _ in deeper)
 
-    def vision(self) -> list[Float[Tensor, "M Wv"]]:
-        """Prompts of the image tower's blocks 0, 1, ..."""
-        pairs = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
-        return [self.proj(self.ctx), *(layer(prompt) for layer, prompt in pairs)]
-
 
 class MaPLeModel(CLIPClassifier):
     """CLIP with coupled prompts in both towers."""
 
     learns_images = True
-    visual: VisualEncoder
 
     def __init__(self, clip: nn.Module, prompts: MultiModalPrompts) -> None:
-        """Put the prompts on the towers.
-
-        Raises:
-            ValueError: the image tower is no ViT, or a tower has fewer blocks than prompts.
-        """
         super().__init__(clip)
         depth = len(prompts.compound_prompts_text) + 1
         require_blocks(self.visual, depth, "MAPLE.PROMPT_DEPTH")
         require_blocks(self.text, depth, "MAPLE.PROMPT_DEPTH")
         self.learn(prompts)
 
-    def encode_tower(
-        self, image: Tensor, patch_path: str | None, pruner: Pruner | None
-    ) -> VisualTokens:
-        """The image tower with the prompts behind the patches."""
-        return encode_with_prompts(self.visual, self.learned.vision(), image, patch_path, pruner)
+    def image_prompts(self) -> list[Float[Tensor, "M Wv"]]:
+        """Each context, through its linear map."""
+        own = self.learned
+        pairs = zip(own.compound_prompt_projections, own.compound_prompts_text, strict=True)
+        return [own.proj(own.ctx), *(layer(prompt) for layer, prompt in pairs)]
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The text tower with the deeper contexts at the places of the first."""

@@ -1,4 +1,4 @@
-"""PromptKD: an image tower with prompts learns the predictions of a teacher, without labels.
+"""PromptKD: an image tower with prompts learns a teacher's predictions, without labels.
 
 Source: PromptKD (Li et al., CVPR 2024), https://arxiv.org/abs/2403.02781
 """
@@ -19,13 +19,7 @@ from yacs.config import CfgNode
 from datasets.base import template
 from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
-from models.clip.image_tower import (
-    VisualEncoder,
-    VisualTokens,
-    encode_with_prompts,
-    require_blocks,
-    require_vit,
-)
+from models.clip.image_tower import VisualTokens, require_blocks, require_vit
 from models.clip.prune import Pruner
 from models.clip.tokenizer import normalise_name
 from models.prompts import random_prompts
@@ -65,11 +59,11 @@ class PromptKDSettings(Settings):
     TEACHER_DIR: str = "teacher_model/{dataset}"  # "" for zero-shot CLIP; see `build_teacher`
     TRANSDUCTIVE: bool = False  # train on unlabelled pictures of new classes, too
     UNUSED: ClassVar[tuple[str, ...]] = (
-        *("N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT"),
+        "N_CTX_TEXT", "PROMPT_DEPTH_TEXT", "PROJECT_LAYER", "CE_WEIGHT",
     )
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *UNUSED,
-        *("CTX_INIT", "KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR", "TRANSDUCTIVE"),
+        *UNUSED, "CTX_INIT", "KD_WEIGHT", "TEMPERATURE", "TEACHER_NAME", "TEACHER_DIR",
+        "TRANSDUCTIVE",
     )
 
     def problems(self) -> list[str]:
@@ -106,52 +100,42 @@ class Projector(nn.Module):
         return self.outer(x.relu()).unflatten(0, patches.shape[:2])
 
 
-class StudentPrompts(nn.Module):
-    """What the student learns: prompts `vision` of the image tower's blocks, and the projector."""
-
-    def __init__(self, depth: int, vision_shape: tuple[int, int], projector: Projector) -> None:
-        super().__init__()
-        self.vision = random_prompts(depth, *vision_shape)
-        self.projector = projector
-
-
 class PromptKDModel(CLIPClassifier):
-    """The student's image tower against the teacher's text features.
+    """The student's image tower against the teacher's text features; labels are not used.
 
-    The teacher encodes the sentences, and everything lives in its joint space. Labels are not used.
+    Learned: `vision`, prompts of the image tower, and `projector`, into the teacher's joint space.
     """
 
     learns_images = True
     criterion_name = "kd"
-    visual: VisualEncoder
 
     def __init__(
         self,
         clip: nn.Module,
-        prompts: StudentPrompts,
+        vision: nn.ParameterList,
+        projector: Projector,
         teacher: CLIPClassifier,
         *,
         rows: Int[Tensor, " C"] | None = None,
         weight: float = 1.0,
         temperature: float = 1.0,
     ) -> None:
-        """Put the prompts on the student and the teacher beside it.
+        """Join the student and its teacher.
 
         Args:
             clip: the student; its text tower is not used.
-            prompts: what is learned.
-            teacher: knows the classes; its text must not depend on the image. `teacher.name` tells
-                it from others.
+            vision: prompts of its image tower, one (M, Wv) for each of the blocks 0, 1, ...
+            projector: from the student's joint space to the teacher's.
+            teacher: knows the classes, and has a `name`.
             rows: positions of the evaluated classes among the teacher's; None for all.
             weight: of the divergence.
             temperature: of both predictions, above 0.
 
         Raises:
-            ValueError: the image tower is no ViT or has too few blocks; the teacher's text depends
-                on the image.
+            ValueError: the image tower has too few blocks, or the teacher is a CoCoOp.
         """
         super().__init__(clip)
-        require_blocks(self.visual, len(prompts.vision), "PROMPTKD.PROMPT_DEPTH_VISION")
+        require_blocks(self.visual, len(vision), "PROMPTKD.PROMPT_DEPTH_VISION")
         if teacher.text_depends_on_image:
             raise ValueError(
                 "a CoCoOp teacher makes text features for each image, and a PromptKD student needs "
@@ -161,23 +145,26 @@ class PromptKDModel(CLIPClassifier):
         self._teacher_text: Tensor | None = None
         self.rows = rows
         self.weight, self.temperature = weight, temperature
-        self.learn(prompts)
+        self.learn(nn.ModuleDict({"vision": vision, "projector": projector}))
 
     def identity(self) -> dict[str, str]:
         """The projector fits one teacher's joint space."""
         return {"teacher": self.teacher.name}
 
+    def image_prompts(self) -> list[Float[Tensor, "M Wv"]]:
+        """The learned ones."""
+        return list(self.learned.vision)
+
     def encode_tower(
         self, image: Tensor, patch_path: str | None, pruner: Pruner | None
     ) -> VisualTokens:
         """The student's tower, then the projector."""
-        seen = encode_with_prompts(self.visual, self.learned.vision, image, patch_path, pruner)
-        projector = self.learned.projector
-        patches = None if seen.patches is None else projector.patchwise(seen.patches)
-        return seen._replace(cls=projector(seen.cls), patches=patches)
+        tokens, projector = super().encode_tower(image, patch_path, pruner), self.learned.projector
+        patches = None if tokens.patches is None else projector.patchwise(tokens.patches)
+        return tokens._replace(cls=projector(tokens.cls), patches=patches)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
-        """The teacher's text features, computed once for good."""
+        """The teacher's text features, computed once."""
         if self._teacher_text is None:
             with torch.no_grad():
                 self._teacher_text = self.teacher.encode_text(cls)
@@ -227,11 +214,7 @@ class PromptKD(CLIPTrainer):
 
     @classmethod
     def model_classes(cls, run: BuildContext) -> list[str]:
-        """TRAINER.MODAL base2novel: all classes of the data set, base and new; cross: the run's.
-
-        Raises:
-            ValueError: MODAL is neither.
-        """
+        """TRAINER.MODAL base2novel: all classes of the data set, base and new; cross: the run's."""
         modal, names = run.cfg.TRAINER.MODAL, list(run.dataset.classnames)
         if modal not in MODALS:
             raise ValueError(f"TRAINER.MODAL must be one of {', '.join(MODALS)}, got {modal!r}")
@@ -251,18 +234,17 @@ class PromptKD(CLIPTrainer):
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptKDSettings, run: BuildContext
     ) -> PromptKDModel:
-        """The student beside its teacher."""
+        """The student and its teacher."""
         width = require_vit(clip.visual).conv1.out_channels
         teacher = build_teacher(class_names, settings, run)
         projector = Projector(clip.text_projection.shape[1], teacher.text.text_projection.shape[1])
-        shape = settings.N_CTX_VISION, width
-        prompts = StudentPrompts(settings.PROMPT_DEPTH_VISION, shape, projector)
         evaluated = list(run.dataset.classnames)
         position = {name: i for i, name in enumerate(class_names)}
         rows = torch.tensor([position[name] for name in evaluated])
         return PromptKDModel(
             clip,
-            prompts,
+            random_prompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width),
+            projector,
             teacher,
             rows=None if evaluated == class_names else rows,
             weight=settings.KD_WEIGHT,
@@ -280,10 +262,6 @@ def build_teacher(
     - any other folder: a published PromptSRC teacher on TEACHER_NAME.
 
     `{dataset}` and `{seed}` in the folder stand for DATASET.NAME and SEED.
-
-    Raises:
-        FileNotFoundError: the folder holds no checkpoint.
-        ValueError: the checkpoint does not fit.
     """
     folder = teacher_folder(run.cfg)
     if not settings.TEACHER_DIR:
@@ -337,26 +315,23 @@ def published_teacher(
 
 def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
     """Lengths and depths of the prompts in a published PromptSRC checkpoint."""
-    depths = {
-        tower: 1 + sum(key.startswith(tower) and key.endswith(".VPT_shallow") for key in state)
-        for tower in ("image_encoder", "text_encoder")
-    }
+
+    def depth(tower: str) -> int:
+        deeper = [key for key in state if key.startswith(tower) and key.endswith(".VPT_shallow")]
+        return 1 + len(deeper)
+
     vision = state.get("image_encoder.VPT")
     return PromptSRCSettings(
         N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")),
         N_CTX_VISION=length_of(vision),
-        PROMPT_DEPTH_TEXT=depths["text_encoder"],
-        PROMPT_DEPTH_VISION=0 if vision is None else depths["image_encoder"],
+        PROMPT_DEPTH_TEXT=depth("text_encoder"),
+        PROMPT_DEPTH_VISION=0 if vision is None else depth("image_encoder"),
         CTX_INIT=ctx_init,
     )
 
 
-def length_of(prompt: Any) -> int:
-    """The number of vectors in a prompt; the published one where there is none.
-
-    Raises:
-        ValueError: it is no prompt of CLIP's.
-    """
+def length_of(prompt: Tensor | None) -> int:
+    """The number of vectors in a prompt; the published default where there is none."""
     if prompt is None:
         return PromptSRCSettings.N_CTX_TEXT
     if prompt.dim() != 2 or len(prompt) > CONTEXT:

@@ -1,4 +1,4 @@
-"""PromptSRC: prompts of both towers, held near to plain CLIP, averaged over epochs.
+"""PromptSRC: prompts of both towers, kept close to plain CLIP and averaged over epochs.
 
 Source: PromptSRC (Khattak et al., ICCV 2023), section 3, https://arxiv.org/abs/2307.06948
 """
@@ -33,7 +33,7 @@ class PromptSRCSettings(IVLPSettings):
     GPA_MEAN: float = 15.0
     GPA_STD: float = 1.0
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD"),
+        "TEXT_LOSS_WEIGHT", "IMAGE_LOSS_WEIGHT", "GPA_MEAN", "GPA_STD",
     )
 
     def problems(self) -> list[str]:
@@ -45,9 +45,9 @@ class PromptSRCSettings(IVLPSettings):
 
 
 class PromptSRCModel(IVLPModel):
-    """CLIP with independent prompts in both towers, and what regulates them.
+    """CLIP with independent prompts in both towers, and the losses that regulate them.
 
-    Text features, image features and predictions are each held near to those of plain CLIP, whose
+    Text features, image features and predictions are each kept close to those of plain CLIP, whose
     text features are a mean over many sentences.
     """
 
@@ -57,25 +57,13 @@ class PromptSRCModel(IVLPModel):
         self,
         clip: nn.Module,
         prompts: IndependentPrompts,
-        class_sentences: list[list[str]],
+        sentences: list[list[str]],  # for each template those of all classes
         *,
-        text_weight: float = 25.0,
-        image_weight: float = 10.0,
+        text_weight: float,  # of the L1 distance of text features
+        image_weight: float,  # of that of image features
     ) -> None:
-        """Put the prompts on the towers.
-
-        Args:
-            clip: the model.
-            prompts: of both towers.
-            class_sentences: for each template the sentences of all classes.
-            text_weight: of the text features' distance to plain CLIP's.
-            image_weight: of the image features' distance.
-
-        Raises:
-            ValueError: see `IVLPModel`.
-        """
         super().__init__(clip, prompts)
-        self.sentences, self.weights = class_sentences, (text_weight, image_weight)
+        self.sentences, self.weights = sentences, (text_weight, image_weight)
         self._plain_text: Tensor | None = None
 
     def plain_text(self) -> Float[Tensor, "C D"]:
@@ -86,16 +74,13 @@ class PromptSRCModel(IVLPModel):
                 self._plain_text = unit(torch.stack(by_template).mean(0))
         return self._plain_text
 
-    @torch.no_grad()
-    def plain_image(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-        """Plain CLIP's image features, unit length."""
-        return self.visual(image).unit().cls
-
     def regularisers(
         self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """L1 to plain CLIP's features of both sides, and the divergence from its predictions."""
-        plain_cls, plain_text = self.plain_image(image), self.plain_text()
+        with torch.no_grad():
+            plain_cls = self.visual(image).unit().cls  # without prompts
+        plain_text = self.plain_text()
         plain_logits = self.classify(plain_cls, plain_text)
         divergence = F.kl_div(
             logits.log_softmax(-1), plain_logits.log_softmax(-1), reduction="sum", log_target=True
@@ -120,7 +105,7 @@ class PromptSRC(CLIPTrainer):
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: BuildContext
     ) -> PromptSRCModel:
-        """CLIP with independent prompts in both towers."""
+        """Both towers with prompts, beside plain CLIP with 60 sentences a class."""
         names = [normalise_name(name) for name in class_names]
         return PromptSRCModel(
             clip,

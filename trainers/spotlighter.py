@@ -1,6 +1,6 @@
 """Spotlighter: keep the patches that matter, compare them with prototypes of each class.
 
-A head on another trainer's prompt tuner (`BASE`). The method is models/spotlighter/ and
+A head on another trainer's prompt tuner (`BASE`). The method is in models/spotlighter/ and
 docs/method.md. Source: arXiv 2509.00905 (EMNLP Findings 2025).
 """
 
@@ -44,7 +44,7 @@ class SpotlighterSettings(Settings, HeadOptions):
     DISTILL: float = 20.0  # weighs the distance of text features to "a photo of a {}."
     LR_MULT: float = 0.1  # learning rate of the head's scalars over that of the context
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT"),
+        "MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT",
     )
 
     def problems(self) -> list[str]:
@@ -91,7 +91,7 @@ class Spotlighter(CLIPTrainer):
         return super().compatibility() | {"base": self.settings.BASE}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Give the head's scalars a rate of their own and no decay, which would pull them to 0."""
+        """Give the head's scalars their own learning rate, and no decay, which pulls them to 0."""
         scalars = list(self.model.head.parameters(recurse=False))
         chosen = {id(p) for p in scalars}
         rest = [p for p in self.model.learned.parameters() if id(p) not in chosen]
@@ -99,7 +99,7 @@ class Spotlighter(CLIPTrainer):
         return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
 
     def before_training(self) -> None:
-        """Fill the bank from the training images, unless the run goes on with one."""
+        """Fill the bank from the training images, unless a checkpoint has filled it."""
         if not self.model.head.memory.calibrated:
             self.calibrate()
 
@@ -107,8 +107,8 @@ class Spotlighter(CLIPTrainer):
     def calibrate(self) -> None:
         """Fill the bank in two passes over the training images, prepared as at test.
 
-        The first learns in which direction the patches lie that the last block attends to. The
-        second writes what is kept.
+        The first learns in which direction the patches that the last block attends to differ. The
+        second writes the kept patches.
         """
         self.set_model_mode("eval")
         model, memory = self.model, self.model.head.memory
@@ -128,6 +128,6 @@ class Spotlighter(CLIPTrainer):
         self.model.head.memory.sort_by_mass()
 
     def end_of_training(self) -> None:
-        """Fill the bank anew where image features have moved since it was filled first."""
+        """Fill the bank anew if the base has changed the image features."""
         if self.model.base.learns_images:
             self.calibrate()

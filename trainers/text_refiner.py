@@ -6,7 +6,7 @@ Source: TextRefiner (Xie et al., AAAI 2025), section 3, https://arxiv.org/abs/24
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,13 @@ from yacs.config import CfgNode
 from models.classifier import Step, Target
 from models.clip.blocks import at_least_float32, full_precision, gather_tokens, unit
 from models.clip.image_tower import VisualTokens, require_vit
-from models.clip.tokenizer import tokenizer_of
 from models.prompts import PromptLearner
 from trainers.base import CLIPTrainer, register
-from trainers.coop import CoOp, CoOpModel
+from trainers.coop import CoOp, CoOpModel, CoOpSettings, coop_prompts
 from trainers.settings import BuildContext, Settings, read_settings
 
 NUM_LOCAL = 5  # patches with the most class-token attention
-MOMENTUM = 0.8  # fixed in the published code
+MOMENTUM = 0.8  # share of a slot that a write keeps; fixed in the published code
 
 
 @dataclass(frozen=True)
@@ -58,62 +57,42 @@ class PointwiseMap(nn.Module):
 
 
 class LocalMemory(nn.Module):
-    """S slots of local image features, shared by all classes; text reads, training writes."""
+    """S slots of local image features, shared by all classes; random at the start."""
 
-    def __init__(self, width: int, *, size: int, alpha: float, momentum: float) -> None:
-        """Start with `size` random slots; a write keeps the share `momentum` of a slot."""
+    def __init__(self, width: int, *, size: int, alpha: float) -> None:
         super().__init__()
         self.register_buffer("slots", unit(torch.rand(size, width)))
         self.extractor = nn.Linear(2 * width, width, bias=False)
-        self.alpha, self.momentum = alpha, momentum
+        self.alpha = alpha
 
     def read(self, text: Float[Tensor, "C D"]) -> Float[Tensor, "C D"]:
-        """Add to each text feature what it finds; the result is not unit length."""
+        """Text features, and what they retrieve from the slots; not unit length."""
         found = (text @ self.slots.T).softmax(-1) @ self.slots
         return text + self.alpha * self.extractor(torch.cat([text, found], dim=-1))
 
     @torch.no_grad()
     def write(self, tokens: Float[Tensor, "B L D"]) -> None:
-        """Each token goes to the slot it is most similar to; the most similar token counts 1."""
+        """Write each token to its most similar slot; the token most similar to it counts 1."""
         token = unit(tokens).flatten(0, 1)  # (B * L, D)
         similarity = token @ self.slots.T  # (B * L, S)
         slot = similarity.argmax(-1)
         share = similarity.softmax(0)
         weight = (share / share.amax(0)).gather(1, slot.unsqueeze(1))  # (B * L, 1)
         total = torch.zeros_like(self.slots).index_add_(0, slot, weight * token)
-        met = torch.zeros_like(self.slots[:, 0]).index_add_(0, slot, weight.squeeze(1)) > 0
-        blended = self.momentum * self.slots + (1 - self.momentum) * total
-        self.slots.copy_(unit(torch.where(met.unsqueeze(1), blended, self.slots)))
-
-
-class RefinedPrompts(PromptLearner):
-    """CoOp's context, the map of local features, and their memory."""
-
-    def __init__(
-        self,
-        class_names: list[str],
-        token_embedding: nn.Embedding,
-        *,
-        joint: int,
-        memory: LocalMemory,
-        **options: Any,
-    ) -> None:
-        """Build the prompts of a class list; `joint` is D, `options` are `PromptLearner`'s."""
-        super().__init__(class_names, token_embedding, **options)
-        self.local, self.memory = PointwiseMap(joint), memory
+        written = torch.zeros_like(self.slots[:, 0]).index_add_(0, slot, weight.squeeze(1)) > 0
+        blended = MOMENTUM * self.slots + (1 - MOMENTUM) * total
+        self.slots.copy_(unit(torch.where(written.unsqueeze(1), blended, self.slots)))
 
 
 class TextRefinerModel(CoOpModel):
-    """CLIP with CoOp's prompts, whose text features read from the memory."""
+    """CLIP with CoOp's prompts, whose text features read from a memory.
+
+    Learned: the prompts, with a `PointwiseMap` as `local` and a `LocalMemory` as `memory`.
+    """
 
     def __init__(
-        self, clip: nn.Module, prompts: RefinedPrompts, *, balance: float, distill: float
+        self, clip: nn.Module, prompts: PromptLearner, *, balance: float, distill: float
     ) -> None:
-        """Put the prompts on CLIP; for the weights see `TextRefinerSettings`.
-
-        Raises:
-            ValueError: the image tower has no patch tokens.
-        """
         require_vit(clip.visual)
         super().__init__(clip, prompts)
         self.balance, self.distill = balance, distill
@@ -125,10 +104,10 @@ class TextRefinerModel(CoOpModel):
             return self.learned.memory.read(text)
 
     def local_rows(
-        self, tokens: Float[Tensor, "B L D"], seen: VisualTokens
+        self, tokens: Float[Tensor, "B L D"], raw: VisualTokens
     ) -> Float[Tensor, "B K D"]:
         """Of the mapped tokens: the class token, the most attended patches, the mean of all."""
-        attention = seen.cls_attention
+        attention = raw.cls_attention
         assert attention is not None  # the raw path was asked for
         top = attention.topk(min(NUM_LOCAL, attention.shape[1])).indices
         mean = tokens.mean(1, keepdim=True)
@@ -136,17 +115,16 @@ class TextRefinerModel(CoOpModel):
 
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
         """The image against refined text, its local features against plain text."""
-        seen = self.encode_raw(image, "raw")
+        raw = self.encode_raw(image, "raw")
         plain = super().encode_text()
         with full_precision(plain):
             text = self.learned.memory.read(plain)
-            logits = self.classify(unit(seen.cls), text)
-            assert seen.patches is not None  # the raw path was asked for
-            raw = torch.cat([seen.cls.unsqueeze(1), seen.patches], dim=1)
-            tokens = self.learned.local(raw)
+            logits = self.classify(unit(raw.cls), text)
+            assert raw.patches is not None  # the raw path was asked for
+            tokens = self.learned.local(torch.cat([raw.cls.unsqueeze(1), raw.patches], dim=1))
             losses = {"ce": F.cross_entropy(logits, label)}
             if self.balance:
-                local = self.scale * self.local_rows(tokens, seen) @ plain.T  # (B, K, C)
+                local = self.scale * self.local_rows(tokens, raw) @ plain.T  # (B, K, C)
                 every = label.unsqueeze(1).expand(local.shape[:2])
                 fit = F.cross_entropy(local.flatten(0, 1), every.flatten())
                 losses["local"] = fit / self.balance
@@ -190,17 +168,8 @@ class TextRefiner(CLIPTrainer):
         run: BuildContext,
     ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
-        context, joint = run.cfg.TRAINER.COOP, clip.text_projection.shape[1]
-        memory = LocalMemory(
-            joint, size=settings.MEMORY_SIZE, alpha=settings.ALPHA, momentum=MOMENTUM
-        )
-        prompts = RefinedPrompts(
-            class_names,
-            clip.token_embedding,
-            joint=joint,
-            memory=memory,
-            n_ctx=context.N_CTX,
-            ctx_init=context.CTX_INIT,
-            tokenizer=tokenizer_of(clip),
-        )
+        joint, context = clip.text_projection.shape[1], read_settings(run.cfg, "COOP", CoOpSettings)
+        memory = LocalMemory(joint, size=settings.MEMORY_SIZE, alpha=settings.ALPHA)
+        prompts = coop_prompts(clip, class_names, context)
+        prompts.local, prompts.memory = PointwiseMap(joint), memory
         return TextRefinerModel(clip, prompts, balance=settings.BALANCE, distill=settings.DISTILL)

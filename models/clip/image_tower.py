@@ -124,8 +124,8 @@ class VisualEncoder(nn.Module):
 
 
 def encode_with_prompts(
-    visual: VisualEncoder,
-    prompts: Sequence[Float[Tensor, "M Wv"]] | nn.ParameterList,
+    visual: nn.Module,
+    prompts: Sequence[Float[Tensor, "M Wv"]],
     image: Tensor,
     patch_path: str | None,
     pruner: Pruner | None,

@@ -15,7 +15,7 @@ from models.spotlighter.head import HeadOutput, SpotlighterHead, TextSide
 
 
 class SpotlightedOutput(NamedTuple):
-    """Everything that one forward pass computes; `logits` is the prediction."""
+    """Everything that one forward pass computes."""
 
     logits: Float[Tensor, "B C"]
     base_logits: Float[Tensor, "B C"]
@@ -36,24 +36,10 @@ class SpotlightedCLIP(TrainedModel):
     """
 
     def __init__(
-        self,
-        base: CLIPClassifier,
-        head: SpotlighterHead,
-        *,
-        balance: float = 50.0,
-        distill: float = 20.0,
+        self, base: CLIPClassifier, head: SpotlighterHead, *,
+        balance: float = 50.0, distill: float = 20.0,
     ) -> None:
-        """Put the head on the base.
-
-        Args:
-            base: a prompt tuner.
-            head: for the base's classes.
-            balance: divides the loss of the levels; 0 switches it off.
-            distill: weighs the distance of text features to the anchors; 0 switches it off.
-
-        Raises:
-            ValueError: the backbone has no patch tokens, or fewer than are to be kept.
-        """
+        """Put the head on a prompt tuner of the same classes; for the weights see `losses`."""
         super().__init__()
         require_vit(base.visual.visual)
         left = base.visual.num_patches if base.pruner is None else base.pruner.keep[-1]
@@ -74,7 +60,7 @@ class SpotlightedCLIP(TrainedModel):
         return self.base
 
     def text_side(self, cls: Float[Tensor, "B D"]) -> TextSide:
-        """The text side of the head; its rows, which need no image, are kept while evaluating."""
+        """The text side of the head; its rows are kept while evaluating."""
         text = self.base.text_features(cls)
         if self._side is not None:
             return self._side._replace(text=text)
@@ -85,26 +71,27 @@ class SpotlightedCLIP(TrainedModel):
         return side
 
     def forward_all(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
-        """Logits and all that led to them, for losses, bank updates and pictures."""
+        """Logits and all that they were computed from."""
         return self.logits_from_tokens(self.base.encode_image(image, self.patch_path))
 
     def logits_from_tokens(self, tokens: VisualTokens) -> SpotlightedOutput:
-        """The same, from the unit-length tokens of the image tower."""
+        """The same, from unit-length tokens of the image tower."""
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):
-            found = self.head(tokens, side, base_logits)
-        return SpotlightedOutput(base_logits + found.added, base_logits, tokens, side, found)
+            out = self.head(tokens, side, base_logits)
+        return SpotlightedOutput(base_logits + out.added, base_logits, tokens, side, out)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
         return self.forward_all(image).logits
 
     def losses(self, out: SpotlightedOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
-        """The head's losses, each already weighted; the sum of all is what is minimised.
+        """The head's losses, weighted: their sum is minimised.
 
         The base's criterion measures how predictions fit the target: cross-entropy, or with a
-        teacher the divergence. "levels" and "distill" are there where they are switched on.
+        teacher the divergence. `balance` divides that of the levels, `distill` weighs the distance
+        of text features to the anchors; 0 switches a term off.
         """
         base, z, text = self.base, out.head.level_logits, out.side.text
         losses = {base.criterion_name: base.criterion(out.logits, target)}
@@ -129,7 +116,7 @@ class SpotlightedCLIP(TrainedModel):
         self.head.memory.update(*step.memory_inputs, step.target.label)
 
     def identity(self) -> dict[str, str]:
-        """The base's."""
+        """What the base needs."""
         return self.base.identity()
 
     def clear_cache(self, *_: object) -> None:

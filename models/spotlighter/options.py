@@ -43,7 +43,7 @@ class HeadOptions:
     new: str = "inherit"
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with these options, a sentence each."""
+        """A sentence for each value that is wrong."""
         values = asdict(self)
         found = [
             f"{key.upper()} must be one of {', '.join(allowed)}, got {values[key]!r}"

@@ -10,18 +10,51 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+
+class TextRows(NamedTuple):
+    """R_T: what class tokens, kept patches and fused tokens are compared with; unit length."""
+
+    cls: Float[Tensor, "C D"]
+    slots: Float[Tensor, "2 C M D"]  # for patches of level 1 and of level 2
+    fused: Float[Tensor, "C D"]
+    prior: Float[Tensor, "C M"]  # how much evidence each slot has, as a logit
+
+
+def levels(num_keep: int, level1: int) -> list[slice]:
+    """Ranks (from 0 = best patch) of level 1 and of level 2; an empty level is left out."""
+    cut = min(level1, num_keep)
+    return [part for part in (slice(0, cut), slice(cut, num_keep)) if part.stop > part.start]
+
+
+def slot_prior(mass: Float[Tensor, "C M"], mix: Tensor) -> Float[Tensor, "C M"]:
+    """Mix * log(1 + mass), centred over the slots of each class."""
+    evidence = mass.log1p()
+    return mix * (evidence - evidence.mean(-1, keepdim=True))
+
+
+def map_text(
+    global_prototypes: Float[Tensor, "C D"], prototypes: Float[Tensor, "C M D"],
+    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]], *,
+    gain: Float[Tensor, "3"], prior: Float[Tensor, "C M"],
+) -> TextRows:
+    """TRM: the prototypes of each class, moved towards its text; not unit length.
+
+    Global prototypes and text[0] are in the space of class tokens, the others in that of patches.
+    `gain` is u, of the global level, level 1 and level 2.
+    """
+    of_cls, of_patches = text
+    slots = torch.stack([prototypes + u * of_patches.unsqueeze(1) for u in gain[1:]])
+    fused = prototypes.mean(1) + gain[2] * of_patches
+    return TextRows(global_prototypes + gain[0] * of_cls, slots, fused, prior)
 
 
 def match_one_to_one(similarity: Float[Tensor, "B K M"]) -> Int[Tensor, "B K"]:
     """The slot of each of K tokens; each of M >= K slots is given once, the best pair first.
 
     Ties go to the lower token, then to the lower slot. `similarity` must be finite.
-
-    Raises:
-        ValueError: there are fewer slots than tokens.
     """
     batch, tokens, slots = similarity.shape
     if slots < tokens:
@@ -42,78 +75,23 @@ def match_one_to_one(similarity: Float[Tensor, "B K M"]) -> Int[Tensor, "B K"]:
     return match
 
 
-class TextRows(NamedTuple):
-    """R_T: what class tokens, kept patches and fused tokens are compared with; unit length."""
-
-    cls: Float[Tensor, "C D"]
-    slots: Float[Tensor, "2 C M D"]
-    """For patches of level 1 and of level 2."""
-    fused: Float[Tensor, "C D"]
-    prior: Float[Tensor, "C M"]
-    """How much evidence each slot has, as a logit."""
-
-
-def levels(num_keep: int, level1: int) -> list[slice]:
-    """Ranks (from 0 = best patch) of level 1 and of level 2; an empty level is left out."""
-    cut = min(level1, num_keep)
-    return [part for part in (slice(0, cut), slice(cut, num_keep)) if part.stop > part.start]
-
-
-def slot_prior(mass: Float[Tensor, "C M"], mix: Tensor) -> Float[Tensor, "C M"]:
-    """Mix * log(1 + mass), centred over the slots of each class."""
-    evidence = mass.log1p()
-    return mix * (evidence - evidence.mean(-1, keepdim=True))
-
-
-def map_text(
-    global_prototypes: Float[Tensor, "C D"],
-    prototypes: Float[Tensor, "C M D"],
-    text: tuple[Float[Tensor, "C D"], Float[Tensor, "C D"]],
-    *,
-    gain: Float[Tensor, "3"],
-    prior: Float[Tensor, "C M"],
-) -> TextRows:
-    """TRM: the prototypes of each class, moved towards its text; not unit length.
-
-    Args:
-        global_prototypes: in the space of class tokens.
-        prototypes: in the space of patches.
-        text: of each class, in the space of class tokens and in that of patches.
-        gain: u, of the global level, level 1 and level 2.
-        prior: see `slot_prior`.
-    """
-    of_cls, of_patches = text
-    slots = torch.stack([prototypes + u * of_patches.unsqueeze(1) for u in gain[1:]])
-    fused = prototypes.mean(1) + gain[2] * of_patches
-    return TextRows(global_prototypes + gain[0] * of_cls, slots, fused, prior)
-
-
 def map_image(
-    kept: Float[Tensor, "B K D"],
-    query: Float[Tensor, "B K D"],
-    *,
-    gain: Float[Tensor, " K"],
-    temperature: float,
+    kept: Float[Tensor, "B K D"], query: Float[Tensor, "B K D"], *,
+    gain: Float[Tensor, " K"], temperature: float,
 ) -> Float[Tensor, "B K D"]:
     """IRM inside one level: x_j + g_j softmax(q_j . X / temperature) X, not unit length.
 
-    Args:
-        kept: the level's patches X, unit length.
-        query: the prototype matched to each patch.
-        gain: g.
-        temperature: > 0.
+    X are the level's patches, unit length; q_j is the prototype matched to patch j.
     """
     attention = (query @ kept.transpose(-1, -2) / temperature).softmax(-1)  # (B, K, K)
     return kept + gain.unsqueeze(-1) * (attention @ kept)
 
 
 def slot_similarity(
-    image_rows: Float[Tensor, "B K D"],
-    slots: Float[Tensor, "C M D"],
-    prior: Float[Tensor, "C M"],
-    temperature: float,
+    image_rows: Float[Tensor, "B K D"], slots: Float[Tensor, "C M D"],
+    prior: Float[Tensor, "C M"], temperature: float,
 ) -> Float[Tensor, "B K C"]:
-    """How well each patch fits each class: its similarity to the slots, the nearest counting most.
+    """How well each patch fits each class: its similarity to the slots, mostly to the nearest.
 
     sum_m softmax_m(S_m / temperature + prior_m) S_m, S_m = <R_I, R_T[m]>; rows and slots are of
     unit length. A small temperature (> 0) leaves the nearest slot alone.
@@ -126,8 +104,3 @@ def weigh_pairs(fit: Float[Tensor, "B K C"], weight: Float[Tensor, "B K"]) -> Fl
     """sum_j k_bj fit_bj, k the positive weights normalised over the ranks given."""
     share = weight / weight.sum(-1, keepdim=True)
     return (share.unsqueeze(1) @ fit).squeeze(1)
-
-
-def pair_weight(kappa: Float[Tensor, " K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-    """softplus(kappa_j) w_bj, to be normalised within a level."""
-    return F.softplus(kappa) * weight

@@ -2,8 +2,8 @@
 
 Two scores rank the patches of an image. The *sample-wise* score asks how much this image depends on
 a patch: by default, how much its class token attends to it. The *semantic-wise* score asks how much
-a patch looks like what the classes are known by: their prototypes. The top K are kept, the others
-become one fused token.
+a patch looks like the prototypes of the likely classes. The top K are kept, the others become one
+fused token.
 
 Pure functions. B images, C classes, N patches, K kept, M prototypes a class, D joint width,
 R candidate classes. Features are unit length.
@@ -41,13 +41,10 @@ class ScoreInput(NamedTuple):
 class Selection(NamedTuple):
     """The patches of each image that were kept, best first."""
 
-    indices: Int[Tensor, "B K"]
-    """Positions among the picture's patches, from 0; the class token is not counted."""
+    indices: Int[Tensor, "B K"]  # among the picture's patches, from 0, without the class token
     tokens: Float[Tensor, "B K D"]
-    weight: Float[Tensor, "B K"]
-    """softmax of the kept activations."""
-    fused: Float[Tensor, "B D"]
-    """The other patches in one token, weighted by their activation; not unit length."""
+    weight: Float[Tensor, "B K"]  # softmax of the kept activations
+    fused: Float[Tensor, "B D"]  # mean of the others, weighted by activation; not unit length
 
 
 def candidate_classes(logits: Float[Tensor, "B C"], num_candidates: int) -> Candidates:
@@ -65,15 +62,15 @@ def mix_candidates(
     return (weight * chosen).sum(1)
 
 
-def attention_score(seen: ScoreInput) -> Float[Tensor, "B N"]:
+def attention_score(inputs: ScoreInput) -> Float[Tensor, "B N"]:
     """Log of the class token's attention in the last block."""
-    return log_attention(seen.cls_attention)
+    return log_attention(inputs.cls_attention)
 
 
-def similarity_score(seen: ScoreInput) -> Float[Tensor, "B N"]:
+def similarity_score(inputs: ScoreInput) -> Float[Tensor, "B N"]:
     """Similarity of patches to the mean text feature of the candidates."""
-    text = mix_candidates(seen.candidates, seen.text)
-    return (seen.patches @ text.unsqueeze(-1)).squeeze(-1)
+    text = mix_candidates(inputs.candidates, inputs.text)
+    return (inputs.patches @ text.unsqueeze(-1)).squeeze(-1)
 
 
 # By the value of SCORE. A new sample-wise score is one function and one entry here.
@@ -81,13 +78,17 @@ SCORES: dict[str, Callable[[ScoreInput], Tensor]] = {
     "attention": attention_score,
     "similarity": similarity_score,
 }
-SELECTS = ("both", "sample", "semantic", "random")
+# By the value of SELECT: the activation that patches are ranked by, from both scores.
+SELECTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "both": lambda sample, semantic: sample + semantic,
+    "sample": lambda sample, _: sample,
+    "semantic": lambda _, semantic: semantic,
+    "random": lambda sample, _: standardise(torch.rand_like(sample)),
+}
 
 
 def semantic_score(
-    patches: Float[Tensor, "B N D"],
-    prototypes: Float[Tensor, "C M D"],
-    candidates: Candidates,
+    patches: Float[Tensor, "B N D"], prototypes: Float[Tensor, "C M D"], candidates: Candidates
 ) -> Float[Tensor, "B N"]:
     """Similarity to the nearest prototype of each candidate: sum_r pi_r max_m <patch, p_rm>."""
     chosen = prototypes[candidates.index]  # (B, R, M, D)
@@ -96,23 +97,10 @@ def semantic_score(
     return (best * candidates.weight.unsqueeze(1)).sum(-1)
 
 
-def combine_scores(
-    select: str, sample: Float[Tensor, "B N"], semantic: Float[Tensor, "B N"]
-) -> Float[Tensor, "B N"]:
-    """What patches are ranked by: the sum of both scores, one of them, or chance (`SELECT`)."""
-    if select == "random":
-        return standardise(torch.rand_like(sample))
-    return {"both": sample + semantic, "sample": sample, "semantic": semantic}[select]
-
-
 def select_top(
     patches: Float[Tensor, "B N D"], activation: Float[Tensor, "B N"], num_keep: int
 ) -> Selection:
-    """Keep the `num_keep` most active patches, in descending order, ties to the lower index.
-
-    Raises:
-        ValueError: `num_keep` is not in 1..N.
-    """
+    """Keep the `num_keep` most active patches, in descending order, ties to the lower index."""
     num_patches = patches.shape[1]
     if not 1 <= num_keep <= num_patches:
         raise ValueError(
@@ -134,10 +122,7 @@ def whole_map(
 ) -> Float[Tensor, "B N2"]:
     """Scores of all N2 patches of the picture; nan where a pruned tower left no patch.
 
-    Args:
-        score: of the patches that are present.
-        positions: where they come from; None where all are present.
-        num_patches: N2.
+    `positions` says where the scored patches come from; None where all are present.
     """
     if positions is None:
         return score

@@ -1,8 +1,8 @@
 """The space in which features and prototypes are compared. docs/method.md, section 2.
 
-Two pictures of one class differ by background, place and colour. Directions in which they differ
-much say little about the class; the whitened space divides each direction by that spread, learned
-once from training features. D joint width.
+Pictures of one class differ by background, place and colour. A direction in which they differ much
+says little about the class; the whitened space divides each direction by that spread, learned once
+from training features. D joint width.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Whitening(nn.Module):
         self.register_buffer("matrix", torch.eye(width))
 
     def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
-        """Unit length."""
+        """Features in this space, unit length."""
         return unit((x - self.mean) @ self.matrix)
 
     def whiten_direction(self, direction: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:

@@ -110,10 +110,3 @@ def test_pairs_are_weighed_within_their_ranks():
         k = weight[b] / weight[b].sum()
         for c in range(C):
             assert_close(found[b, c], sum(k[j] * fit[b, j, c] for j in range(K)))
-
-
-def test_pair_weight_is_softplus_times_weight():
-    weight = random(B, 2).exp()
-    found = ranking.pair_weight(torch.tensor([0.0, 1.0]), weight)
-    assert_close(found[:, 0], math.log(2) * weight[:, 0])
-    assert_close(found[:, 1], math.log(1 + math.e) * weight[:, 1])
