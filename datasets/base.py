@@ -1,7 +1,5 @@
 """The few-shot protocol: read the split, draw the shots, select base or new classes."""
 
-from __future__ import annotations
-
 import logging
 import random
 from functools import partial

@@ -4,8 +4,6 @@ All but FGVCAircraft come with a split file of Zhou et al. Without the file, the
 the data set's own annotations.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

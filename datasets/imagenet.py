@@ -5,8 +5,6 @@ pictures. Labels count the lines of classnames.txt, for A and R those with a fol
 folder is missing or empty keeps its place.
 """
 
-from __future__ import annotations
-
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset, Published, require_folder

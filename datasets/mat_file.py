@@ -1,7 +1,5 @@
 """MATLAB files, read by a process of their own: a damaged one may end the process that reads it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The one place that finds and opens pictures: suffixes, class folders, decoding."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """Lists of pictures: of split files, divided at random, cut down to base or new classes."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Few-shot subsets on disk (JSON, and the pickles of upstream), and digests of data sets."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

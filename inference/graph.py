@@ -4,8 +4,6 @@ Text features, and the bank moved towards them, do not depend on the image: they
 the graph. It leaves out tensors that it does not use, such as those of the text tower.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Open a finished run: with its data set, or with class names alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -8,8 +8,6 @@ repeated. The table, means over data sets and seeds, goes to standard output and
 OUTPUT/ablation.md. Its first row is the unchanged config.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import os

@@ -14,8 +14,6 @@ turns in rounds, and the clock is read once the device has finished. Where a for
 table.md and the plots are then written again from all its rows.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

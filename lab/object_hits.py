@@ -10,8 +10,6 @@ classes: by chance (the object's share of the picture), by class-token attention
 Spotlighter before tuning (bank filled, scalars at their starts), and after it.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable, Sequence

@@ -9,8 +9,6 @@ npm and `pip install resvg-py`. The result is output/pretrain/<name>/asset.pt; t
 assets/tiny_clip.pt.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import logging

@@ -9,8 +9,6 @@ random, and the true object mask, which no method knows. Choose a schedule on th
 half: they hold no test pictures and no new classes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,8 +9,6 @@ validation split of base classes. Test pictures and new classes are never read. 
 file are not computed again, so a search that was stopped can be continued.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import sys

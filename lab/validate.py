@@ -10,8 +10,6 @@ With --held-out it trains on the first half of the base classes and evaluates on
 choice for unseen classes that needs no new classes. Test pictures are never read.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Prompts with a learned context: context vectors + class names -> token embeddings."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn

@@ -6,8 +6,6 @@ Example:
         --config-file configs/trainers/CoOp/tiny_emoji.yaml DATASET.NUM_SHOTS 16
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

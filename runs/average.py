@@ -1,7 +1,5 @@
 """A mean of the parameters over epochs, weighted by a bell curve (PromptSRC's aggregation)."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

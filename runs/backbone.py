@@ -1,7 +1,5 @@
 """Load the CLIP that a config names, and check that it fits the pictures and class names."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Find, read and load a checkpoint. A wrong one is refused in one sentence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

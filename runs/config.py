@@ -1,7 +1,5 @@
 """Defaults, yaml files, flags and KEY VALUE pairs -> one frozen config."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import difflib

@@ -4,8 +4,6 @@
 (`rule_of`) and the checks of `Settings.problems`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """Pictures for the model: cached, checked, prefetched; and the pruner that is fitted to them."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Draw kept patches: their places in pixels, one marked picture, and a sheet for the logs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

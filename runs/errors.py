@@ -3,8 +3,6 @@
 It imports Python's own library alone, so that it works when another import fails.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import traceback

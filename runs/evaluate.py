@@ -1,7 +1,5 @@
 """Evaluate a model on a split, and write its results."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

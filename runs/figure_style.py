@@ -1,7 +1,5 @@
 """Matplotlib figures without a screen: every text as it stands, in fonts of many scripts."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from functools import cache

@@ -1,7 +1,5 @@
 """Lock the folder of a run, and write its files whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import logging

@@ -1,7 +1,5 @@
 """Stop at a loss, a parameter or a score that is not finite, and name the place."""
 
-from __future__ import annotations
-
 import logging
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The identity that a checkpoint holds, and whether it fits a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

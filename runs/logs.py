@@ -1,7 +1,5 @@
 """What a process prints: its standard streams, and which log lines go there."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

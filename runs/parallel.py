@@ -7,8 +7,6 @@ order of the pictures for all, gradients are averaged, and what a memory is writ
 gathered. Without torchrun these functions change nothing.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """fp32 | fp16 | amp | bf16: what each means for the model and for the forward pass."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

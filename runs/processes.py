@@ -7,8 +7,6 @@ attempt, on another machine, waits and then finds the results. COMMAND ends with
 Linux). Imports Python's own library alone.
 """
 
-from __future__ import annotations
-
 import ctypes
 import fcntl
 import json

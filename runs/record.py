@@ -1,7 +1,5 @@
 """Write results.json, predictions.csv and config.yaml, which tables are made of."""
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Save all that an interrupted run needs to end as if it had not stopped, and go on from it."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import warnings

@@ -3,8 +3,6 @@
 They are saved as text: short, and read without executing anything.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from array import array

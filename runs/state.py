@@ -1,7 +1,5 @@
 """RunState: what a run is and how far it has come. The functions of `runs` take and write it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any

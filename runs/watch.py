@@ -1,7 +1,5 @@
 """What can be watched while a run trains: TensorBoard's files, and Weights & Biases if wanted."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

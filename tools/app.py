@@ -11,8 +11,6 @@ Usage:
     python tools/app.py --model-dir output/my_run --port 7861
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -11,8 +11,6 @@ last line "No fault found" means that every file was read and is used; for a dat
 published list, every file of the list.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import logging

@@ -11,8 +11,6 @@ settings, data or weights are rows of their own, and the column `settings` says 
 protocol has a table.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each 
 then averaged. Standard deviations are those of a population (n).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

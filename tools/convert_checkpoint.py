@@ -9,8 +9,6 @@ Usage:
     python tools/convert_checkpoint.py output/my_run --output for_maple --load-epoch 5
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

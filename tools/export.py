@@ -11,8 +11,6 @@ Usage:
     python docs/examples/classify_onnx.py exported a.jpg b.jpg
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -10,8 +10,6 @@ whose results.json differ in more than the seed are refused. As in CoOp's, the s
 that of a population (n). Tables over trainers and data sets come from tools/collect_results.py.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

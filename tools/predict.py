@@ -11,8 +11,6 @@ Usage:
         --classes names.txt --new inherit
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import json

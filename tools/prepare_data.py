@@ -11,8 +11,6 @@ account: put their archives into --archives, and they are checked, unpacked and 
 files stay as they are; repeat an interrupted command. Exit code 1: there are files to get by hand.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

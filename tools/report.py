@@ -7,8 +7,6 @@ Tables that can be sorted, bars, few-shot curves, radar, confusion of the worst 
 curves, kept patches, and config, versions and revision of every run. The page needs no network.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Iterator, Sequence

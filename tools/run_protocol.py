@@ -1,7 +1,5 @@
 """One protocol for one trainer, data set and seed, in the foreground; scripts/*.sh call it."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

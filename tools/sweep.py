@@ -11,8 +11,6 @@ job's folder holds results of other settings or data, nothing is run. Jobs that 
 the end, and the exit code is 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

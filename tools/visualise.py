@@ -8,8 +8,6 @@ OUTPUT_prototypes.png, beside OUTPUT, shows the training patch that is nearest t
 for the classes of the pictures; for those of --images, the predicted classes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

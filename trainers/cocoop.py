@@ -3,8 +3,6 @@
 Source: CoCoOp (Zhou et al., CVPR 2022), section 3.2, https://arxiv.org/abs/2203.05557
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Source: CoOp (Zhou et al., IJCV 2022), https://arxiv.org/abs/2109.01134
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 Source: Yao et al., CVPR 2023, https://arxiv.org/abs/2303.13283, section 3.2, equation 5
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

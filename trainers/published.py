@@ -5,8 +5,6 @@ its frozen part must be this run's CLIP, or the prompts were learned for another
 its memory in a folder of its own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One frozen dataclass a trainer: the keys of its config node, their defaults and their checks."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar

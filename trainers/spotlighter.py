@@ -4,8 +4,6 @@ A head on another trainer's prompt tuner (`BASE`). The method is in models/spotl
 docs/method.md. Source: arXiv 2509.00905 (EMNLP Findings 2025).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

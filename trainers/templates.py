@@ -1,7 +1,5 @@
 """Sentences for zero-shot CLIP, as CoOp's repository uses them."""
 
-from __future__ import annotations
-
 from datasets.base import FewShotDataset, template
 
 DEFAULT = FewShotDataset.template

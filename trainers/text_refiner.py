@@ -3,8 +3,6 @@
 Source: TextRefiner (Xie et al., AAAI 2025), section 3, https://arxiv.org/abs/2412.08176
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Source: VPT (Jia et al., ECCV 2022), https://arxiv.org/abs/2203.12119, as in MaPLe's comparison
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """CLIP without training: one sentence a class, or the mean of several."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page's answer: predictions of Spotlighter and of zero-shot CLIP, and a figure of the maps."""
 
-from __future__ import annotations
-
 import io
 from functools import lru_cache, partial
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Requests that the page refuses: other hosts and pages, foreign files, too large, too many."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The page, in Gradio: questions on the left, answers on the right."""
 
-from __future__ import annotations
-
 import fcntl
 import html
 import os

@@ -1,7 +1,5 @@
 """The measurements of each command, one condition after the other."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from collections.abc import Iterator

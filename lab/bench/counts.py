@@ -1,7 +1,5 @@
 """Memory and operations of a work, and the rate of the machine in plain matrix products."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

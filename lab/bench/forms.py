@@ -1,7 +1,5 @@
 """Our form of every tuner and the published one, with the same weights, checked to be equal."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

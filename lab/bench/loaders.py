@@ -1,7 +1,5 @@
 """The project's loaders on made-up JPEG files: their rate, and the whole way to logits."""
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence

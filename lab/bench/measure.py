@@ -1,7 +1,5 @@
 """Training steps and evaluated batches: build both forms, check them, time them, count them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

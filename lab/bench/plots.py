@@ -1,7 +1,5 @@
 """Plots of the cost by the number of classes, of kept patches, and by batch size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Rows as tables: on the terminal, and as Markdown."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -5,8 +5,6 @@ The published code encodes all classes at once: for 1000 of them one training st
 time is that of a machine with the memory, or less: allocating it anew in every step costs time too.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """An endless, resumable stream of training batches, composed in a worker process."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from itertools import count

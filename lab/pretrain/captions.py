@@ -1,7 +1,5 @@
 """Captions of a concept, and the small vocabulary that they need."""
 
-from __future__ import annotations
-
 import random
 from functools import lru_cache
 

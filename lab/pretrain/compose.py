@@ -4,8 +4,6 @@ The same kind of picture as `datasets.emoji_pictures` draws, but in batches, for
 more styles: a style that was never seen is the hardest change for a model.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

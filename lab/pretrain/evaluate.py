@@ -1,7 +1,5 @@
 """Zero-shot accuracy on pictures of the embedded benchmark, drawn in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

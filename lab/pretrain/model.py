@@ -5,8 +5,6 @@ patches dropped before the first layer (FLIP, Li et al., CVPR 2023), a short con
 dropping, the results are CLIP's.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from clip.model import CLIP, ResidualAttentionBlock

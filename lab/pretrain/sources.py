@@ -4,8 +4,6 @@ Six designers' emoji sets (Apache 2.0, MIT, CC BY 4.0) and OpenMoji (CC BY-SA 4.
 from emojibase-data (MIT). Users of the model need none of this.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """The training loop of the tiny CLIP: time-boxed, resumable, with a running average."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import time

@@ -1,7 +1,5 @@
 """Both CLIP towers with learned prompts, and the interface of the published tuners."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """CoOp: learned words before the class name. CoCoOp: an image shifts them."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

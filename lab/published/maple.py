@@ -1,7 +1,5 @@
 """MaPLe: deep prompts of the text tower; those of the image tower are linear maps of them."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

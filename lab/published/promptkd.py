@@ -1,7 +1,5 @@
 """PromptKD: an image tower with deep prompts learns a larger teacher's logits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Deep prompts: in the image tower (VPT), in both towers (IVLP), held close to CLIP (PromptSRC)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Spotlighter on CoOp, as its released code computes it, mistakes included."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor

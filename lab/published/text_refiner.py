@@ -1,7 +1,5 @@
 """TextRefiner on CoOp: a memory of image tokens refines the text features."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -5,8 +5,6 @@ the fused attention kernel, and access to single pieces (one attention row, the 
 The weights are read in place from OpenAI's modules; nothing is copied or patched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any

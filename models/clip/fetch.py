@@ -1,7 +1,5 @@
 """Downloads that go on where they broke off, and are checked before they count."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import http.client

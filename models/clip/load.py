@@ -1,7 +1,5 @@
 """Load CLIP: the embedded one, OpenAI's, or through `models.clip.open_clip` one of open_clip's."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from types import ModuleType

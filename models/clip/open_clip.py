@@ -4,8 +4,6 @@ A name is MODEL/TAG, as ViT-B-16/laion2b_s34b_b88k; MODEL alone where the weight
 hf-hub:ORGANISATION/REPOSITORY; or local-dir:FOLDER with open_clip_config.json and weights.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Callable, Mapping

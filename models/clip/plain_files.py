@@ -4,8 +4,6 @@ torch itself compares no checksum, unpacks what is packed, and gives a tensor an
 claims. Here a file of a few megabytes never becomes gigabytes.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ serve the classes' own tails, which are packed without padding. Exact, gradients
 C classes, G groups, P prefix tokens, R tokens of all tails, W tower width, H heads.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Callable, Iterator

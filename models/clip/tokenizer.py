@@ -1,7 +1,5 @@
 """Sentences -> token ids, as a backbone's text tower was trained on them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from functools import partial

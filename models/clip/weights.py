@@ -4,8 +4,6 @@ Formats: OpenAI's TorchScript archives, tables of tensors that torch or safetens
 checkpoints of open_clip's training. Only the first can run code while it is read.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Container, Mapping
 from pathlib import Path

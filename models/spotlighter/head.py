@@ -4,8 +4,6 @@ Select patches, rank them, compare them with the prototypes of each class, weigh
 B images, C classes, N patches, K kept, M prototypes, D joint width.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -6,8 +6,6 @@ tokens and of patches, and the direction in which attended patches differ from t
 it is buffers: saved, loaded, moved with the module. C classes seen, M prototypes, D joint width.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """A prompt tuner with a Spotlighter head on it, and its loss. docs/method.md, sections 5 and 6."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch.nn.functional as F

@@ -3,8 +3,6 @@
 Each symbol is explained in docs/method.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 

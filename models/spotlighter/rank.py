@@ -5,8 +5,6 @@ the fused token. Pure functions on features of the whitened spaces.
 B images, C classes, K kept, M prototypes, D joint width.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -9,8 +9,6 @@ Pure functions. B images, C classes, N patches, K kept, M prototypes a class, D 
 R candidate classes. Features are unit length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

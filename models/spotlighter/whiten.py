@@ -5,8 +5,6 @@ says little about the class; the whitened space divides each direction by that s
 from training features. D joint width.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn

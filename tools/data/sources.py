@@ -1,7 +1,5 @@
 """The published data sets by name; the files of each and their addresses (sources.yaml)."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple

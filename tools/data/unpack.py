@@ -4,8 +4,6 @@ The whole table of contents is checked before the first byte is written. A link 
 becomes a copy of the file it points to, so no link is ever made.
 """
 
-from __future__ import annotations
-
 import glob
 import lzma
 import os

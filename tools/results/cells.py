@@ -1,7 +1,5 @@
 """Escape words of users for tables that other programs show: spreadsheets, Markdown."""
 
-from __future__ import annotations
-
 import re
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Read the other files of a run: config, confusion, training curves."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures of the HTML report, as SVG inside it. Their width suits a phone."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Read the results of runs: results.json, or the log.txt of CoOp and its relatives."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

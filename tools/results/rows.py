@@ -3,8 +3,6 @@
 HM is given both ways: `hm`, of the means of base and new, and `hm_mean`, the mean of HMs.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path

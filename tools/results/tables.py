@@ -1,7 +1,5 @@
 """Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

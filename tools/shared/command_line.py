@@ -1,7 +1,5 @@
 """Command lines of the tools: a parser from a docstring, whole numbers, errors in one sentence."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """Arguments of the tools that use a trained run, on its own classes or on others."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether the results in a job's folder are those of the job."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Data sets, trainers and configs by name, as configs/ lists them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path

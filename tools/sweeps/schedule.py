@@ -1,7 +1,5 @@
 """Which job runs when: after the jobs that it needs, again after a failure, never twice."""
 
-from __future__ import annotations
-
 import re
 import signal
 import time

@@ -1,7 +1,5 @@
 """Start jobs as processes: of this machine, or of a Ray cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

@@ -1,7 +1,5 @@
 """Evaluators and their registry: accuracy, macro F1, accuracy per class, confusion matrix."""
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Modules and names of upstream that are not here: importing one fails with a clear message."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Top-k accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Loaders of training, validation and test pictures, built from the config."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

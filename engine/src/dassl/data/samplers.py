@@ -1,7 +1,5 @@
 """Samplers: the order in which a loader reads its pictures."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Transforms from ``cfg.INPUT``: chosen by name, applied in the order of the two tables."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What every trainer has: registered models, their checkpoints, TensorBoard and the hooks."""
 
-from __future__ import annotations
-
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The trainer on labelled pictures: data, device, the loop over batches, evaluation, resuming."""
 
-from __future__ import annotations
-
 import datetime
 import logging
 import time

@@ -3,8 +3,6 @@
 Differs from upstream in: ``state_dict`` is plain data, where upstream pickles the successor object.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from dassl.utils import check_availability

@@ -1,7 +1,5 @@
 """Optimisers by name."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from typing import Any

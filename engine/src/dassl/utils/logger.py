@@ -6,8 +6,6 @@ replaced ``sys.stdout``. It does not propagate: an application that puts a handl
 logger sees each line once.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

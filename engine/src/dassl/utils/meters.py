@@ -1,7 +1,5 @@
 """Running averages of numbers, one by one or by name."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Registries: classes and functions by name."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from typing import Any

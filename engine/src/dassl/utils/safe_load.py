@@ -5,8 +5,6 @@ Upstream's checkpoints pickle a scheduler object, and with it an optimiser. ``to
 inert class of the same name, which only holds what the file says; then it becomes a dictionary.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

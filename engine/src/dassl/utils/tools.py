@@ -1,7 +1,5 @@
 """Files, pictures, names, seeds and a description of the machine."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging

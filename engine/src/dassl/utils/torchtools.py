@@ -1,7 +1,5 @@
 """Checkpoints, which are written whole or not at all, and other helpers for models."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

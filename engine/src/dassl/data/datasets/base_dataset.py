@@ -1,7 +1,5 @@
 """A labelled picture, a data set of them, and few-shot sampling."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random
