@@ -31,11 +31,9 @@ class FewShotDataset(DatasetBase):
 
     Class attributes declare a data set. One that reads its own files overrides `read_raw`,
     one that makes its own pictures `prepare`. Both may use `self.folder` (ROOT/dataset_dir),
-    `self.image_folder` and `self.split_path`.
-
-    Raises:
-        FileNotFoundError: the data set, its pictures or its split file are not where expected.
-        ValueError: the split file is malformed, or there are no test pictures.
+    `self.image_folder` and `self.split_path`. Raises FileNotFoundError if the data set, its
+    pictures or its split file are not where expected; ValueError if the split file is malformed, or
+    there are no test pictures.
     """
 
     dataset_dir = ""  # folder under DATASET.ROOT; the next four are below it

@@ -37,10 +37,7 @@ class FolderBenchmark(FewShotDataset):
 
 
 class ListBenchmark(FewShotDataset):
-    """A benchmark with lists of pictures.
-
-    Of two lists, training and test, a fifth of the first is held out for validation.
-    """
+    """A benchmark with lists; of two, train and test, a fifth of the first becomes validation."""
 
     lists: tuple[str, ...] = ()  # the last of `raw_files`: training, validation perhaps, test
 
@@ -73,10 +70,7 @@ class Caltech101(FolderBenchmark):
     published = Published(classes=100, train=4128, val=1649, test=2465)
     ignored = ("BACKGROUND_Google", "Faces_easy")
     renamed: ClassVar[Mapping[str, str]] = {
-        "airplanes": "airplane",
-        "Faces": "face",
-        "Leopards": "leopard",
-        "Motorbikes": "motorbike",
+        "airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike",
     }
 
 
@@ -235,14 +229,10 @@ class EuroSAT(FolderBenchmark):
     published = Published(classes=10, train=13_500, val=5400, test=8100)
     template = "a centered satellite photo of {}."
     renamed: ClassVar[Mapping[str, str]] = {
-        "AnnualCrop": "Annual Crop Land",
-        "HerbaceousVegetation": "Herbaceous Vegetation Land",
-        "Highway": "Highway or Road",
-        "Industrial": "Industrial Buildings",
-        "Pasture": "Pasture Land",
-        "PermanentCrop": "Permanent Crop Land",
-        "Residential": "Residential Buildings",
-        "SeaLake": "Sea or Lake",
+        "AnnualCrop": "Annual Crop Land", "HerbaceousVegetation": "Herbaceous Vegetation Land",
+        "Highway": "Highway or Road", "Industrial": "Industrial Buildings",
+        "Pasture": "Pasture Land", "PermanentCrop": "Permanent Crop Land",
+        "Residential": "Residential Buildings", "SeaLake": "Sea or Lake",
     }
 
 

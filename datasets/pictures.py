@@ -17,23 +17,16 @@ with contextlib.suppress(ImportError):  # requirements-heic.txt
 Image.init()  # loads the formats that this Pillow can decode
 
 KINDS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png", ".apng"),
-    "BMP": (".bmp",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "JPEG2000": (".jp2", ".j2k"),
-    "AVIF": (".avif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png", ".apng"), "BMP": (".bmp",),
+    "WEBP": (".webp",), "GIF": (".gif",), "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "JPEG2000": (".jp2", ".j2k"), "AVIF": (".avif",),
     "HEIF": (".heic", ".heif"),
 }
 # Nothing else is decoded, whatever a file is called: Pillow hands PostScript to another program.
 FORMATS = tuple(kind for kind in KINDS if kind in Image.OPEN)
 SUFFIXES = tuple(suffix for kind in FORMATS for suffix in KINDS[kind])
 NEEDS = {
-    "HEIF": "pip install -r requirements-heic.txt",
-    "AVIF": "pip install 'pillow>=11.3'",
+    "HEIF": "pip install -r requirements-heic.txt", "AVIF": "pip install 'pillow>=11.3'",
     "JPEG2000": "a Pillow with JPEG 2000",
 }
 MAX_PIXELS = 64_000_000  # of one picture; to decode it takes 250 to 500 MB
@@ -49,13 +42,9 @@ RUN_FILES = ("config.yaml", "results.json")  # one of them is in every output fo
 
 ORIENTATION = 0x0112  # EXIF tag
 TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }
 TURNED = "turned"  # key of a picture's `info`, see `open_picture`
 MAX_8_BITS, MAX_16_BITS = 255, 65535
@@ -150,11 +139,8 @@ def open_picture(
 
     Where the EXIF data call for a turn, `info["turned"]` of the picture is "upright" if it was
     turned and "stored" if not, else "". A TIFF is always upright; so is a HEIC file, of which
-    `info` says nothing.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read as a picture, or has more than `MAX_PIXELS` pixels.
+    `info` says nothing. Raises FileNotFoundError if there is no such file; ValueError if the file
+    cannot be read as a picture, or has more than `MAX_PIXELS` pixels.
     """
     name = shown(source) if isinstance(source, str | Path) else "the picture"
     if isinstance(source, str | Path) and not Path(source).is_file():

@@ -110,11 +110,8 @@ def read_split(path: Path, image_folder: Path) -> Splits:
     """Read a split file in the format of Zhou et al. (CoOp).
 
     It is JSON: {"train": [[path below image_folder, label, class name], ...], "val": ...,
-    "test": ...}, and perhaps "class_names" and ORIGIN.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has another form, no training items, or labels beyond its class names.
+    "test": ...}, and perhaps "class_names" and ORIGIN. Raises FileNotFoundError if there is no such
+    file; ValueError if it has another form, no training items, or labels beyond its class names.
     """
     content = read_json(path)
     lists = [content.get(name) for name in SPLITS] if isinstance(content, dict) else []

@@ -6,21 +6,16 @@ from yacs.config import CfgNode
 
 __all__ = ["clean_cfg", "get_cfg_default"]
 
-
 TRAIN_LOADER = {"SAMPLER": "RandomSampler", "BATCH_SIZE": 32, "N_DOMAIN": 0, "N_INS": 16}
 DEFAULTS: dict[str, Any] = {
-    "OUTPUT_DIR": "./output",
-    "RESUME": "",
+    "OUTPUT_DIR": "./output", "RESUME": "",
     "SEED": -1,  # negative: no seed
-    "USE_CUDA": True,
-    "VERBOSE": True,
+    "USE_CUDA": True, "VERBOSE": True,
     "INPUT": {
         "SIZE": (224, 224),  # height, width in pixels
         "INTERPOLATION": "bilinear",  # bilinear | bicubic | nearest
-        "TRANSFORMS": (),
-        "NO_TRANSFORM": False,
-        "PIXEL_MEAN": [0.485, 0.456, 0.406],
-        "PIXEL_STD": [0.229, 0.224, 0.225],
+        "TRANSFORMS": (), "NO_TRANSFORM": False,
+        "PIXEL_MEAN": [0.485, 0.456, 0.406], "PIXEL_STD": [0.229, 0.224, 0.225],
         "CROP_PADDING": 4,  # pixels, random_crop
         "RRCROP_SCALE": (0.08, 1.0),  # fraction of the area, random_resized_crop
         "CUTOUT_N": 1,
@@ -34,20 +29,17 @@ DEFAULTS: dict[str, Any] = {
         "GB_K": 21,  # kernel size, odd
     },
     "DATASET": {
-        "ROOT": "",
-        "NAME": "",
+        "ROOT": "", "NAME": "",
         "SOURCE_DOMAINS": (), "TARGET_DOMAINS": (),
         "NUM_LABELED": -1,
         "NUM_SHOTS": -1,  # training pictures per class; below 1: all
-        "VAL_PERCENT": 0.1,
-        "ALL_AS_UNLABELED": False,
+        "VAL_PERCENT": 0.1, "ALL_AS_UNLABELED": False,
     },
     "DATALOADER": {
         "NUM_WORKERS": 4,
         "K_TRANSFORMS": 1,  # training views of one picture
         "RETURN_IMG0": False,
-        "TRAIN_X": TRAIN_LOADER,
-        "TRAIN_U": {"SAME_AS_X": True, **TRAIN_LOADER},
+        "TRAIN_X": TRAIN_LOADER, "TRAIN_U": {"SAME_AS_X": True, **TRAIN_LOADER},
         "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 32},
     },
     "MODEL": {
@@ -57,10 +49,7 @@ DEFAULTS: dict[str, Any] = {
         "HEAD": {"NAME": "", "HIDDEN_LAYERS": (), "ACTIVATION": "relu", "BN": True, "DROPOUT": 0.0},
     },
     "OPTIM": {
-        "NAME": "adam",
-        "LR": 0.0003,
-        "WEIGHT_DECAY": 5e-4,
-        "MOMENTUM": 0.9,
+        "NAME": "adam", "LR": 0.0003, "WEIGHT_DECAY": 5e-4, "MOMENTUM": 0.9,
         "SGD_DAMPNING": 0, "SGD_NESTEROV": False,
         "RMSPROP_ALPHA": 0.99,
         "ADAM_BETA1": 0.9, "ADAM_BETA2": 0.999,
@@ -82,8 +71,7 @@ DEFAULTS: dict[str, Any] = {
     "TEST": {
         "EVALUATOR": "Classification",
         "PER_CLASS_RESULT": False, "COMPUTE_CMAT": False,
-        "NO_TEST": False,
-        "SPLIT": "test",
+        "NO_TEST": False, "SPLIT": "test",
         "FINAL_MODEL": "last_step",  # last_step | best_val
     },
     "TRAINER": {"NAME": ""},

@@ -26,8 +26,7 @@ def build_evaluator(cfg: CfgNode, **kwargs: Any) -> Any:
 class Classification:
     """Evaluate the class with the largest score; other ``kwargs`` are ignored.
 
-    Raises:
-        ValueError: If TEST.PER_CLASS_RESULT is on and there are no class names.
+    Raises ValueError if TEST.PER_CLASS_RESULT is on and there are no class names.
     """
 
     def __init__(
@@ -53,10 +52,7 @@ class Classification:
         """Return and log percentages: accuracy (first), error_rate and macro_f1.
 
         Macro F1 is the mean over the labels present. TEST.PER_CLASS_RESULT adds perclass_accuracy,
-        TEST.COMPUTE_CMAT saves the confusion matrix.
-
-        Raises:
-            ValueError: If nothing was processed.
+        TEST.COMPUTE_CMAT saves the confusion matrix. Raises ValueError if nothing was processed.
         """
         if not self._y_true:
             raise ValueError("There is nothing to evaluate: no batch was processed")

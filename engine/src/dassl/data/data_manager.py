@@ -30,10 +30,8 @@ class DatasetWrapper(Dataset[dict[str, Any]]):
     The picture is ``img``; a list of transforms gives ``img``, ``img2``, ... With
     DATALOADER.K_TRANSFORMS above 1 each of them is a list of that many training views. With
     DATALOADER.RETURN_IMG0 the picture without augmentation is ``img0``. Without a transform the
-    picture is given as it is.
-
-    Raises:
-        ValueError: If K_TRANSFORMS is above 1 in training and there is no transform.
+    picture is given as it is. Raises ValueError if K_TRANSFORMS is above 1 in training and there is
+    no transform.
     """
 
     def __init__(
@@ -122,23 +120,18 @@ def build_data_loader(  # noqa: PLR0913 - the signature of upstream
     the pictures and seeds the Python, NumPy and torch generators of each worker. The order is the
     same for any positive number of workers; the augmentation is not. ``n_domain`` and ``n_ins`` are
     those of ``build_sampler``; ``dataset_wrapper`` is a class to use instead of DatasetWrapper.
-
-    Raises:
-        ValueError: If there are no pictures.
+    Raises ValueError if there are no pictures.
     """
     if not data_source:
         raise ValueError(f"{cfg.DATASET.NAME} has no pictures for this loader; got an empty list")
     wrapper = dataset_wrapper or DatasetWrapper
     workers = cfg.DATALOADER.NUM_WORKERS
     return Loader(
-        wrapper(cfg, data_source, transform=tfm, is_train=is_train),
-        batch_size=batch_size,
+        wrapper(cfg, data_source, transform=tfm, is_train=is_train), batch_size=batch_size,
         sampler=build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins),
-        num_workers=workers,
-        worker_init_fn=_exit_on_lost_batch,
+        num_workers=workers, worker_init_fn=_exit_on_lost_batch,
         drop_last=is_train and len(data_source) >= batch_size,
-        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(),
-        persistent_workers=workers > 0,
+        pin_memory=cfg.USE_CUDA and torch.cuda.is_available(), persistent_workers=workers > 0,
     )
 
 

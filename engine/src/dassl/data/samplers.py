@@ -42,10 +42,8 @@ class _OrderSampler(Sampler[int]):
 class RandomDomainSampler(_OrderSampler):
     """Batches with equally many random pictures of ``n_domain`` random domains (not positive: all).
 
-    An epoch ends when one domain has too few pictures left.
-
-    Raises:
-        ValueError: If the batch cannot be divided, or a domain cannot fill its share of one.
+    An epoch ends when one domain has too few pictures left. Raises ValueError if the batch cannot
+    be divided, or a domain cannot fill its share of one.
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_domain: int = 0) -> None:
@@ -93,8 +91,7 @@ class SeqDomainSampler(RandomDomainSampler):
 class RandomClassSampler(_OrderSampler):
     """Batches of several classes with ``n_ins`` pictures each; a class that has fewer repeats some.
 
-    Raises:
-        ValueError: If a batch holds no class, or more classes than there are.
+    Raises ValueError if a batch holds no class, or more classes than there are.
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_ins: int) -> None:
@@ -134,10 +131,7 @@ def build_sampler(
     """Build one of SAMPLERS; ``cfg`` is not used. RandomSampler draws from torch's generator.
 
     ``n_domain``, domains per batch, is for RandomDomainSampler; ``n_ins``, pictures of one class in
-    a batch, for RandomClassSampler.
-
-    Raises:
-        ValueError: If the name is unknown.
+    a batch, for RandomClassSampler. Raises ValueError if the name is unknown.
     """
     check_availability(sampler_type, SAMPLERS, "sampler (DATALOADER...SAMPLER)")
     if sampler_type == "RandomSampler":

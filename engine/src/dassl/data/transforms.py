@@ -17,8 +17,7 @@ from yacs.config import CfgNode
 __all__ = ["INTERPOLATION_MODES", "build_transform"]
 
 INTERPOLATION_MODES = {
-    "bilinear": T.InterpolationMode.BILINEAR,
-    "bicubic": T.InterpolationMode.BICUBIC,
+    "bilinear": T.InterpolationMode.BILINEAR, "bicubic": T.InterpolationMode.BICUBIC,
     "nearest": T.InterpolationMode.NEAREST,
 }
 
@@ -70,10 +69,7 @@ class Random2DTranslation:
 
 
 def cutout(img: Tensor, n_holes: int, length: int) -> Tensor:
-    """Copy a picture (channels, height, width) and set squares of ``length`` pixels to zero.
-
-    Squares are clipped at the border.
-    """
+    """Copy a picture (C, H, W), with zeroed squares of ``length`` pixels, clipped at the border."""
     height, width = img.shape[-2:]
     img, half = img.clone(), length // 2
     for _ in range(n_holes):
@@ -164,10 +160,8 @@ def build_transform(
 ) -> Callable[[Any], Any] | None:
     """Build the transform of training or of test pictures: to a tensor (3, height, width).
 
-    ``choices`` replaces INPUT.TRANSFORMS. With INPUT.NO_TRANSFORM there is none.
-
-    Raises:
-        ValueError: If a name is unknown.
+    ``choices`` replaces INPUT.TRANSFORMS. With INPUT.NO_TRANSFORM there is none. Raises ValueError
+    if a name is unknown.
     """
     if cfg.INPUT.NO_TRANSFORM:
         return None

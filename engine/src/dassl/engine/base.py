@@ -40,11 +40,9 @@ class TrainerBase:
     ) -> None:
         """Register a model, so that its mode, steps and checkpoints follow the training.
 
-        Its checkpoint folder has its name. Without an optimiser it is not trained.
-
-        Raises:
-            ValueError: If the name is taken or there is no model.
-            AttributeError: If ``super().__init__()`` has not run.
+        Its checkpoint folder has its name. Without an optimiser it is not trained. Raises
+        ValueError if the name is taken or there is no model; AttributeError if
+        ``super().__init__()`` has not run.
         """
         if "_models" not in self.__dict__:
             raise AttributeError("Call super().__init__() before register_model")
@@ -58,8 +56,7 @@ class TrainerBase:
     def get_model_names(self, names: Names = None) -> list[str]:
         """Return the names of the registered models, or check those given.
 
-        Raises:
-            ValueError: If a name is not registered.
+        Raises ValueError if a name is not registered.
         """
         if names is None:
             return list(self._models)
@@ -158,9 +155,8 @@ class TrainerBase:
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load every registered model from ``model.pth.tar-<epoch>``, or ``model-best.pth.tar``.
 
-        Raises:
-            FileNotFoundError: If a model has no such checkpoint.
-            ValueError: If a checkpoint does not fit.
+        Raises FileNotFoundError if a model has no such checkpoint; ValueError if a checkpoint does
+        not fit.
         """
         if not directory:
             logger.info("load_model() is skipped, as no pretrained model is given")

@@ -187,10 +187,8 @@ class TrainerX(TrainerBase):
     def test(self, split: str | None = None) -> float:
         """Evaluate on val or test pictures: TEST.SPLIT, or ``split``. Without val pictures: test.
 
-        Return the first result of the evaluator; accuracy in percent with Classification.
-
-        Raises:
-            ValueError: If the data set has no pictures to test on.
+        Return the first result of the evaluator; accuracy in percent with Classification. Raises
+        ValueError if the data set has no pictures to test on.
         """
         self.set_model_mode("eval")
         self.evaluator.reset()

@@ -116,10 +116,7 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
 
     With WARMUP_RECOUNT the schedule counts its epochs from the end of the warm-up and so never
     reaches its last ones. Without, it counts from the start, though its first value is still LR.
-
-    Raises:
-        ValueError: If a name is unknown.
-        TypeError: If STEPSIZE does not suit the schedule.
+    Raises ValueError if a name is unknown; TypeError if STEPSIZE does not suit the schedule.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "schedule (OPTIM.LR_SCHEDULER)")
     scheduler, warmup = _successor(optimizer, optim_cfg), optim_cfg.WARMUP_EPOCH

@@ -48,11 +48,9 @@ def build_optimizer(
 ) -> optim.Optimizer:
     """Build the optimiser that ``optim_cfg.NAME`` names.
 
-    ``model`` is a module, parameters or parameter groups; ``param_groups`` are used instead.
-
-    Raises:
-        ValueError: If the name is unknown, or a layer in NEW_LAYERS does not exist.
-        TypeError: If STAGED_LR is on and ``model`` is not a module.
+    ``model`` is a module, parameters or parameter groups; ``param_groups`` are used instead. Raises
+    ValueError if the name is unknown, or a layer in NEW_LAYERS does not exist; TypeError if
+    STAGED_LR is on and ``model`` is not a module.
     """
     constructors = _constructors(optim_cfg)
     check_availability(optim_cfg.NAME, constructors, "optimizer (OPTIM.NAME)")

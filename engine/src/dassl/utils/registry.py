@@ -24,8 +24,7 @@ class Registry:
     def register(self, obj: Any = None, force: bool = False) -> Any:
         """Register a class or function under its ``__name__``, and return it (or a decorator).
 
-        Raises:
-            KeyError: If the name is taken and ``force``, which replaces it, is off.
+        Raises KeyError if the name is taken and ``force``, which replaces it, is off.
         """
         if obj is None:
             return partial(self.register, force=force)
@@ -55,8 +54,7 @@ def build_registered(
 ) -> Any:
     """Build the object of a name from ``args`` and ``kwargs``; ``kind`` is for messages.
 
-    Raises:
-        ValueError: If nothing of that name is registered.
+    Raises ValueError if nothing of that name is registered.
     """
     check_availability(name, registry.registered_names(), kind)
     if verbose:

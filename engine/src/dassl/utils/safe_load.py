@@ -19,11 +19,8 @@ INERT_CLASSES = {
     "dassl.optim.lr_scheduler": "ConstantWarmupScheduler LinearWarmupScheduler",
     "dassl.optim.radam": "RAdam PlainRAdam AdamW",
     "torch.optim.lr_scheduler": "CosineAnnealingLR ExponentialLR MultiStepLR StepLR",
-    "torch.optim.sgd": "SGD",
-    "torch.optim.adam": "Adam",
-    "torch.optim.adamw": "AdamW",
-    "torch.optim.radam": "RAdam",
-    "torch.optim.rmsprop": "RMSprop",
+    "torch.optim.sgd": "SGD", "torch.optim.adam": "Adam", "torch.optim.adamw": "AdamW",
+    "torch.optim.radam": "RAdam", "torch.optim.rmsprop": "RMSprop",
 }
 
 
@@ -65,10 +62,8 @@ def load_plain(fpath: str | Path) -> Any:
     """Read a file written by ``torch.save``, tensors on the CPU, without executing its content.
 
     It may hold tensors, numbers, texts, containers of them, and the scheduler objects of upstream's
-    checkpoints, which come back as dictionaries.
-
-    Raises:
-        ValueError: If the file pickles anything else, is damaged, or is not a checkpoint.
+    checkpoints, which come back as dictionaries. Raises ValueError if the file pickles anything
+    else, is damaged, or is not a checkpoint.
     """
     with Path(fpath).open("rb") as file:
         if damage := _damage(file):

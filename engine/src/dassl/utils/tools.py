@@ -64,9 +64,8 @@ def write_json(obj: Any, fpath: str | Path) -> None:
 def read_image(path: str | Path) -> Image.Image:
     """Read a picture as RGB: the first frame, as it is stored, whatever its EXIF orientation.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a picture that can be decoded.
+    Raises FileNotFoundError if there is no such file; ValueError if the file is not a picture that
+    can be decoded.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"No picture at {path}; check DATASET.ROOT and the split file")
@@ -116,8 +115,8 @@ def tolist_if_not(x: Any) -> list[Any]:
 def check_availability(requested: str, available: Iterable[str], kind: str = "name") -> None:
     """Refuse a name that is not among those available; ``kind`` is for the message.
 
-    Raises:
-        ValueError: If the name is not available; it lists those that are and suggests the nearest.
+    Raises ValueError if the name is not available; it lists those that are and suggests the
+    nearest.
     """
     available = list(available)
     if requested in available:

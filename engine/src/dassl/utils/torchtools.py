@@ -78,9 +78,8 @@ def save_checkpoint(
 def load_checkpoint(fpath: str | Path) -> Any:
     """Read a checkpoint, tensors on the CPU; schedulers come back as dictionaries.
 
-    Raises:
-        ValueError: If the file is not a checkpoint, is damaged, or pickles foreign objects.
-        FileNotFoundError: If there is no such file.
+    Raises ValueError if the file is not a checkpoint, is damaged, or pickles foreign objects;
+    FileNotFoundError if there is no such file.
     """
     if not fpath:
         raise ValueError("load_checkpoint needs the path of a file, got none")
@@ -104,9 +103,8 @@ def resume_from_checkpoint(
 ) -> int:
     """Restore from the newest checkpoint of a folder, and return the number of epochs done.
 
-    Raises:
-        FileNotFoundError: If the folder has no checkpoint.
-        ValueError: If the checkpoint does not fit.
+    Raises FileNotFoundError if the folder has no checkpoint; ValueError if the checkpoint does not
+    fit.
     """
     pointer = Path(fdir) / POINTER
     if not pointer.is_file():

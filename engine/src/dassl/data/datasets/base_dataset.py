@@ -29,10 +29,8 @@ def _read_only(attribute: str, doc: str) -> Any:
 class Datum:
     """One picture: its path, label, domain and class name.
 
-    Upstream's pickled few-shot caches name this module and the private attributes.
-
-    Raises:
-        FileNotFoundError: If there is no file at the path.
+    Upstream's pickled few-shot caches name this module and the private attributes. Raises
+    FileNotFoundError if there is no file at the path.
     """
 
     impath: str = _read_only("_impath", "Path of the picture.")
@@ -49,9 +47,7 @@ class Datum:
                 f"No picture at {os.fspath(impath)!r}; check DATASET.ROOT and the list of pictures"
             )
         self._impath = os.fspath(impath)
-        self._label = label
-        self._domain = domain
-        self._classname = classname
+        self._label, self._domain, self._classname = label, domain, classname
 
     def __repr__(self) -> str:
         place = f"impath={self._impath!r}, label={self._label}, domain={self._domain}"
@@ -61,8 +57,7 @@ class Datum:
 class DatasetBase:
     """The parts of a data set; the labelled training pictures ``train_x`` define the classes.
 
-    Raises:
-        ValueError: If there are no labelled training pictures.
+    Raises ValueError if there are no labelled training pictures.
     """
 
     dataset_dir: str = ""  # folder under DATASET.ROOT
