@@ -101,8 +101,7 @@ def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
     path = Path(directory) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     record = results | {
-        "versions": versions(),
-        "git": git_revision(),
+        "versions": versions(), "git": git_revision(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(path, json.dumps(record, indent=2) + "\n")

@@ -26,13 +26,8 @@ COUNTERS = ("scale", "_growth_tracker")  # of a GradScaler; the rest of its stat
 
 
 def save(
-    cfg: CfgNode,
-    state: RunState,
-    directory: str | Path,
-    epoch: int,
-    is_best: bool = False,
-    val_result: float | None = None,
-    model_name: str = "",
+    cfg: CfgNode, state: RunState, directory: str | Path, epoch: int, is_best: bool = False,
+    val_result: float | None = None, model_name: str = "",
 ) -> None:
     """Save a run after an epoch, counted from 0, and remove checkpoints that do not stay.
 
@@ -43,17 +38,13 @@ def save(
         state.best_epoch = epoch + 1
     average = state.average
     saved: dict[str, Any] = {
-        "state_dict": state.learned.state_dict(),
-        "epoch": epoch + 1,
-        "optimizer": state.optimiser.state_dict(),
-        "scheduler": schedule_state(state.scheduler),
-        "val_result": val_result,
-        "identity": identity.identity(cfg, state),
+        "state_dict": state.learned.state_dict(), "epoch": epoch + 1,
+        "optimizer": state.optimiser.state_dict(), "scheduler": schedule_state(state.scheduler),
+        "val_result": val_result, "identity": identity.identity(cfg, state),
         "average": None if average is None else average.state_dict(),
         "scaler": state.precision.scaler.state_dict() or None,
         "random": parallel.all_gather(rng.capture()),
-        "workers": parallel.all_gather(dict(state.workers.states)),
-        "best_epoch": state.best_epoch,
+        "workers": parallel.all_gather(dict(state.workers.states)), "best_epoch": state.best_epoch,
     }
     health.require_finite_state(cfg, state, saved["state_dict"])
     folder = Path(directory) / state.checkpoint_name

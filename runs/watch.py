@@ -106,13 +106,10 @@ class WandbWriter:
         self.rows: dict[int, dict[str, Any]] = {}
         try:
             self.run = wandb.init(
-                id=self.id,
-                resume="allow" if cfg.TRAIN.WANDB == "online" else None,
-                mode=cfg.TRAIN.WANDB,
-                project=os.environ.get("WANDB_PROJECT", "spotlighter"),
+                id=self.id, resume="allow" if cfg.TRAIN.WANDB == "online" else None,
+                mode=cfg.TRAIN.WANDB, project=os.environ.get("WANDB_PROJECT", "spotlighter"),
                 name=f"{cfg.TRAINER.NAME} {label} seed {cfg.SEED}",
-                config=flat(cfg) | {"DATASET.LABEL": label},
-                dir=cfg.OUTPUT_DIR,
+                config=flat(cfg) | {"DATASET.LABEL": label}, dir=cfg.OUTPUT_DIR,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
         except wandb.Error as error:
@@ -180,11 +177,8 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
     """The learned scalars of a head by name, as gate and level/global."""
     ranks = [f"rank_{rank}" for rank in range(1, head.options.topk + 1)]
     parts = {
-        "level": LEVELS,
-        "mix": ("image", "text"),
-        "text_gain": ("global", "level_1", "level_2"),
-        "image_gain": ranks,
-        "pair": [*ranks, "fused"],
+        "level": LEVELS, "mix": ("image", "text"), "text_gain": ("global", "level_1", "level_2"),
+        "image_gain": ranks, "pair": [*ranks, "fused"],
     }
     named = {
         f"{part}/{name}": value

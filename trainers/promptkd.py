@@ -110,14 +110,8 @@ class PromptKDModel(CLIPClassifier):
     criterion_name = "kd"
 
     def __init__(
-        self,
-        clip: nn.Module,
-        vision: nn.ParameterList,
-        projector: Projector,
-        teacher: CLIPClassifier,
-        *,
-        rows: Int[Tensor, " C"] | None = None,
-        weight: float = 1.0,
+        self, clip: nn.Module, vision: nn.ParameterList, projector: Projector,
+        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None = None, weight: float = 1.0,
         temperature: float = 1.0,
     ) -> None:
         """Join the student and its teacher.
@@ -242,13 +236,9 @@ class PromptKD(CLIPTrainer):
         position = {name: i for i, name in enumerate(class_names)}
         rows = torch.tensor([position[name] for name in evaluated])
         return PromptKDModel(
-            clip,
-            random_prompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width),
-            projector,
-            teacher,
-            rows=None if evaluated == class_names else rows,
-            weight=settings.KD_WEIGHT,
-            temperature=settings.TEMPERATURE,
+            clip, random_prompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width),
+            projector, teacher, rows=None if evaluated == class_names else rows,
+            weight=settings.KD_WEIGHT, temperature=settings.TEMPERATURE,
         )
 
 
@@ -322,11 +312,9 @@ def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
 
     vision = state.get("image_encoder.VPT")
     return PromptSRCSettings(
-        N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")),
-        N_CTX_VISION=length_of(vision),
+        N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")), N_CTX_VISION=length_of(vision),
         PROMPT_DEPTH_TEXT=depth("text_encoder"),
-        PROMPT_DEPTH_VISION=0 if vision is None else depth("image_encoder"),
-        CTX_INIT=ctx_init,
+        PROMPT_DEPTH_VISION=0 if vision is None else depth("image_encoder"), CTX_INIT=ctx_init,
     )
 
 

@@ -106,11 +106,9 @@ class PromptSRC(CLIPTrainer):
         """Both towers with prompts, beside plain CLIP with 60 sentences a class."""
         names = [normalise_name(name) for name in class_names]
         return PromptSRCModel(
-            clip,
-            independent_prompts(clip, class_names, settings),
+            clip, independent_prompts(clip, class_names, settings),
             [[template.format(name) for name in names] for template in DIVERSE],
-            text_weight=settings.TEXT_LOSS_WEIGHT,
-            image_weight=settings.IMAGE_LOSS_WEIGHT,
+            text_weight=settings.TEXT_LOSS_WEIGHT, image_weight=settings.IMAGE_LOSS_WEIGHT,
         )
 
     @classmethod

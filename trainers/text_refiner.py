@@ -159,10 +159,7 @@ class TextRefiner(CLIPTrainer):
 
     @classmethod
     def build(
-        cls,
-        clip: nn.Module,
-        class_names: list[str],
-        settings: TextRefinerSettings,
+        cls, clip: nn.Module, class_names: list[str], settings: TextRefinerSettings,
         run: BuildContext,
     ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
