@@ -77,10 +77,7 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """The split that is evaluated: val, or test without validation pictures.
-
-    None stands for the final evaluation, whose TEST.SPLIT val is refused without them.
-    """
+    """val, or test without validation pictures, but refuse TEST.SPLIT val at the end (None)."""
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
             f"{cfg.DATASET.NAME} has no validation pictures (TEST.SPLIT val); TEST.SPLIT test "

@@ -177,10 +177,9 @@ def teacher_folder(cfg: CfgNode) -> Path:
 def check(
     cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path, *, to_train: bool
 ) -> None:
-    """Compare a checkpoint with a run; published ones have no identity and pass.
+    """Refuse a checkpoint that differs in what decides training, or a prediction if not `to_train`.
 
-    To go on training, all that decides it must be equal; to evaluate, what a prediction depends on.
-    ValueError names all that differs, and why it matters.
+    ValueError names all that differs, and why it matters. Published ones have no identity and pass.
     """
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
     keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))

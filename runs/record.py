@@ -80,10 +80,7 @@ def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> No
 
 
 def dataset_of(model_dir: str) -> str:
-    """DATASET.LABEL of the run in a folder, else DATASET.NAME; "" without a folder.
-
-    "unknown" without a config, as beside a published checkpoint; ValueError if it is damaged.
-    """
+    """DATASET.LABEL, else NAME, of a run; "" without a folder, "unknown" without a config.yaml."""
     path = Path(model_dir or ".") / "config.yaml"
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""

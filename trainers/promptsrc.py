@@ -43,11 +43,7 @@ class PromptSRCSettings(IVLPSettings):
 
 
 class PromptSRCModel(IVLPModel):
-    """CLIP with independent prompts in both towers, and the losses that regulate them.
-
-    Text features, image features and predictions are each kept close to those of plain CLIP, whose
-    text features are a mean over many sentences.
-    """
+    """IVLP, kept close to plain CLIP (with many sentences) in its features and predictions."""
 
     node = "PROMPTSRC"
 
