@@ -18,11 +18,9 @@ def gaussian_weights(epochs: int, mean: float, std: float) -> Float[Tensor, " ep
 
 
 class EpochAverage:
-    """Sums the trainable parameters at the end of every epoch, with weights that sum to 1.
+    """Sums the trainable parameters at the end of every epoch, with weights that sum to 1."""
 
-    torch's AveragedModel weighs by the number of updates alone; here a checkpoint of a shorter run
-    must get the weights of a longer one.
-    """
+    # Not torch's AveragedModel: a checkpoint of a shorter run must get the weights of a longer one.
 
     def __init__(self, module: nn.Module, weights: Float[Tensor, " epochs"]) -> None:
         self.weights = weights

@@ -36,10 +36,7 @@ def pointed_to(folder: Path) -> str:
 
 
 def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) -> Path:
-    """The file to load: that epoch's, else model-best, else the one `checkpoint` points to.
-
-    It lies in the folder `name` (as prompt_learner) of a run's. FileNotFoundError lists the others.
-    """
+    """The file in a run's folder `name`: of an epoch, else model-best, else the newest."""
     folder = Path(directory) / name
     wanted = [BEST] if epoch is None else [f"model.pth.tar-{epoch}"]
     if epoch is None and (newest := pointed_to(folder)):
@@ -57,10 +54,7 @@ def find_checkpoint(directory: str | Path, name: str, epoch: int | None = None) 
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, but for buffers that follow from class names.
-
-    Raises ValueError if it is damaged, no checkpoint, or holds what is no number.
-    """
+    """A checkpoint, without buffers that follow from class names; ValueError for a damaged one."""
     saved = read_plain(path)
     if not isinstance(saved, dict) or not {"state_dict", "epoch"} <= saved.keys():
         fault = "it has no state_dict or epoch"

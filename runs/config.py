@@ -127,14 +127,11 @@ def read_run_config(model_dir: str | Path) -> CfgNode:
 
 
 def count_values(value: Any, known: dict[int, int]) -> int:
-    """Number of values of a yaml with its aliases written out; too many for one within itself.
-
-    `known` has the numbers of the parts that are counted already, by id.
-    """
+    """Number of values of a yaml, its aliases written out; `known`: of counted parts, by id."""
     if not isinstance(value, (dict, list)):
         return 1
     if id(value) not in known:
-        known[id(value)] = MAX_VALUES + 1
+        known[id(value)] = MAX_VALUES + 1  # stays for a part of itself
         parts = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(count_values(part, known) for part in parts)
     return known[id(value)]
@@ -164,10 +161,7 @@ def merge(cfg: CfgNode, given: dict[Any, Any]) -> None:
 
 
 def as_type_of(value: Any, default: Any) -> Any:
-    """A word of the command line, or a value of a yaml, in the type of the default.
-
-    yacs reads each word as a literal of Python, but 50 may be meant as a float, or as a folder.
-    """
+    """A value in its default's type: 50, for yacs a whole number, may be a float or a folder."""
     if isinstance(default, float) and re.fullmatch(r"[-+]?\d+", str(value)):
         return float(value)
     if isinstance(default, str) and isinstance(value, str):

@@ -222,10 +222,7 @@ def _has(value: Any, needed: str) -> bool:
 
 
 def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -> list[str]:
-    """A phrase for each key that differs from its default and that this run does not read.
-
-    `nodes` has the `Settings` that the trainer reads, by their node of TRAINER.
-    """
+    """A phrase for each changed key that this run does not read; `nodes`: `Settings` by node."""
     changed = [key for key, value in values.items() if key in defaults and value != defaults[key]]
     found = {
         key: f"{key} (it needs {f'{other} {needed}'.rstrip()})"

@@ -113,10 +113,7 @@ class CachedDataset(Dataset[dict[str, Any]]):
 
 
 def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -> dict[str, Any]:
-    """The batch without blank pictures; the state notes them, and the turned ones, by split.
-
-    Without DATALOADER.SKIP_UNREADABLE a blank picture is a ValueError.
-    """
+    """The batch without blank pictures; without SKIP_UNREADABLE they are a ValueError."""
     if "turned" in batch:
         turned = batch["index"][batch["turned"]].tolist()
         state.turned.setdefault(split, set()).update(turned)

@@ -77,10 +77,7 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """The split that is evaluated: val, or test without validation pictures.
-
-    None stands for the final evaluation, whose TEST.SPLIT val is refused without them.
-    """
+    """val, or test without validation pictures, but refuse TEST.SPLIT val at the end (None)."""
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
             f"{cfg.DATASET.NAME} has no validation pictures (TEST.SPLIT val); TEST.SPLIT test "
@@ -146,22 +143,14 @@ def describe(cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool)
     """What a run is, for results.json."""
     selects = state.selected_by == "best_val"
     found = {
-        "trainer": cfg.TRAINER.NAME,
-        "dataset": state.label,
-        "dataset_name": cfg.DATASET.NAME,
-        "data": getattr(state.dataset, "digest", ""),
-        "source": state.source_dataset or state.label,
-        "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "class_names": state.class_names,
-        "shots": cfg.DATASET.NUM_SHOTS,
-        "seed": cfg.SEED,
-        "config": cfg.CONFIG_NAME,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "epoch": tested_epoch(cfg, state),
+        "trainer": cfg.TRAINER.NAME, "dataset": state.label, "dataset_name": cfg.DATASET.NAME,
+        "data": getattr(state.dataset, "digest", ""), "source": state.source_dataset or state.label,
+        "classes": cfg.DATASET.SUBSAMPLE_CLASSES, "class_names": state.class_names,
+        "shots": cfg.DATASET.NUM_SHOTS, "seed": cfg.SEED, "config": cfg.CONFIG_NAME,
+        "backbone": cfg.MODEL.BACKBONE.NAME, "epoch": tested_epoch(cfg, state),
         "epoch_chosen_by": state.selected_by,
         "epoch_chosen_on": "none" if not selects else "unknown" if state.foreign else "val",
-        "weights": state.weights,
-        "settings": identity.settings(cfg, state),
+        "weights": state.weights, "settings": identity.settings(cfg, state),
         "learned_parameters": state.num_learned,
         "learned": None if state.learned is None else identity.digest(state.learned),
         "processes": parallel.processes(),

@@ -33,11 +33,8 @@ warned_of: set[str] = set()  # characters, each once in a process
 
 
 def save(
-    figure: Figure,
-    target: Path | IO[bytes],
-    *,
-    tight: tuple[float, float, float, float] | None = None,
-    **options: object,
+    figure: Figure, target: Path | IO[bytes], *,
+    tight: tuple[float, float, float, float] | None = None, **options: object,
 ) -> None:
     """Write a figure and close it; warn once of each character that no font has.
 

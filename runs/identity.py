@@ -60,21 +60,14 @@ def identity(cfg: CfgNode, state: RunState, *, to_train: bool = True) -> dict[st
     """What a checkpoint says of its run, as plain data; training pictures are read `to_train`."""
     config = training_keys(cfg) | {"TEST.FINAL_MODEL": state.final_model}
     return {
-        "trainer": cfg.TRAINER.NAME,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
-        "weights": state.weights,
-        "class_names": state.class_names,
-        "context_length": context_length(state.learned),
-        "dataset": state.label,
-        "own_name": getattr(state.dataset, "own_name", ""),
+        "trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME, "weights": state.weights,
+        "class_names": state.class_names, "context_length": context_length(state.learned),
+        "dataset": state.label, "own_name": getattr(state.dataset, "own_name", ""),
         "all_classes": text_digest(list(getattr(state.dataset, "all_class_names", ()))),
         "data": getattr(state.dataset, "digest", ""),
-        "pictures": state.pictures if to_train else "",
-        "settings": settings(cfg, state),
-        "config": config,
-        "config_digest": text_digest(config),
-        "version": versions() | {"git": git_revision()},
-        **state.compatibility,
+        "pictures": state.pictures if to_train else "", "settings": settings(cfg, state),
+        "config": config, "config_digest": text_digest(config),
+        "version": versions() | {"git": git_revision()}, **state.compatibility,
     }
 
 
@@ -184,10 +177,9 @@ def teacher_folder(cfg: CfgNode) -> Path:
 def check(
     cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path, *, to_train: bool
 ) -> None:
-    """Compare a checkpoint with a run; published ones have no identity and pass.
+    """Refuse a checkpoint that differs in what decides training, or a prediction if not `to_train`.
 
-    To go on training, all that decides it must be equal; to evaluate, what a prediction depends on.
-    ValueError names all that differs, and why it matters.
+    ValueError names all that differs, and why it matters. Published ones have no identity and pass.
     """
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
     keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))
@@ -228,9 +220,7 @@ def _data_keys(there: dict[str, Any], here: dict[str, Any], to_train: bool) -> l
     return ["data"] if of_one_name and there.get("data") and here["data"] else []
 
 
-def _differing(
-    keys: Container[str], there: dict[str, Any], here: dict[str, Any]
-) -> dict[str, str]:
+def _differing(keys: Container[str], there: dict[str, Any], here: dict[str, Any]) -> dict[str, str]:
     """Both values, as part of a sentence, of each key that differs."""
     differ = [k for k in here if k in keys and k in there and there[k] != here[k]]
     return {k: f" {short(there[k])}, and this run has {short(here[k])}" for k in differ}

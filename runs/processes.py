@@ -22,11 +22,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def is_done(folder: Path, needs: Iterable[Path]) -> bool:
-    """Whether a run left results, made with the weights that the runs it needs have learned.
-
-    Results hold a digest of the learned weights: an evaluation has its training's, a student its
-    teacher's, too. Times of files do not count, as clocks differ.
-    """
+    """Whether a run left results, made with the weights that the runs it needs have learned."""
+    # By digests of the learned weights, which results hold: times of files differ with the clocks.
     try:
         own, *others = (read_results(path) for path in (folder, *needs))
     except FileNotFoundError:

@@ -80,10 +80,7 @@ def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> No
 
 
 def dataset_of(model_dir: str) -> str:
-    """DATASET.LABEL of the run in a folder, else DATASET.NAME; "" without a folder.
-
-    "unknown" without a config, as beside a published checkpoint; ValueError if it is damaged.
-    """
+    """DATASET.LABEL, else NAME, of a run; "" without a folder, "unknown" without a config.yaml."""
     path = Path(model_dir or ".") / "config.yaml"
     if not model_dir or not path.is_file():
         return "unknown" if model_dir else ""
@@ -101,8 +98,7 @@ def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
     path = Path(directory) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     record = results | {
-        "versions": versions(),
-        "git": git_revision(),
+        "versions": versions(), "git": git_revision(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(path, json.dumps(record, indent=2) + "\n")

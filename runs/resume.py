@@ -26,34 +26,24 @@ COUNTERS = ("scale", "_growth_tracker")  # of a GradScaler; the rest of its stat
 
 
 def save(
-    cfg: CfgNode,
-    state: RunState,
-    directory: str | Path,
-    epoch: int,
-    is_best: bool = False,
-    val_result: float | None = None,
-    model_name: str = "",
+    cfg: CfgNode, state: RunState, directory: str | Path, epoch: int, is_best: bool = False,
+    val_result: float | None = None, model_name: str = "",
 ) -> None:
     """Save a run after an epoch, counted from 0, and remove checkpoints that do not stay.
 
-    Rank 0 writes; the file has the random states of all processes. Nothing is written if something
-    learned is not finite. The other arguments are those of the engine's `save_checkpoint`.
+    Rank 0 writes one file for all processes, unless something learned is not finite.
     """
     if is_best or model_name == BEST:
         state.best_epoch = epoch + 1
     average = state.average
     saved: dict[str, Any] = {
-        "state_dict": state.learned.state_dict(),
-        "epoch": epoch + 1,
-        "optimizer": state.optimiser.state_dict(),
-        "scheduler": schedule_state(state.scheduler),
-        "val_result": val_result,
-        "identity": identity.identity(cfg, state),
+        "state_dict": state.learned.state_dict(), "epoch": epoch + 1,
+        "optimizer": state.optimiser.state_dict(), "scheduler": schedule_state(state.scheduler),
+        "val_result": val_result, "identity": identity.identity(cfg, state),
         "average": None if average is None else average.state_dict(),
         "scaler": state.precision.scaler.state_dict() or None,
         "random": parallel.all_gather(rng.capture()),
-        "workers": parallel.all_gather(dict(state.workers.states)),
-        "best_epoch": state.best_epoch,
+        "workers": parallel.all_gather(dict(state.workers.states)), "best_epoch": state.best_epoch,
     }
     health.require_finite_state(cfg, state, saved["state_dict"])
     folder = Path(directory) / state.checkpoint_name
@@ -67,11 +57,7 @@ def save(
 
 
 def superseded(folder: Path, epoch: int, settings: CfgNode, *, is_named: bool) -> list[Path]:
-    """The checkpoints that go once that of an epoch, counted from 0, is written.
-
-    TRAIN.KEEP_CHECKPOINTS says how many stay. If it is 0 and TRAIN.CHECKPOINT_FREQ is -1, each
-    epoch's replaces the one before the last.
-    """
+    """The checkpoints that go once that of an epoch, counted from 0, is written."""
     older = [p for p in numbered(folder) if number_of(p) <= epoch + 1]
     if settings.KEEP_CHECKPOINTS:
         return older[settings.KEEP_CHECKPOINTS :]
@@ -178,8 +164,7 @@ def keep_best(folder: Path, output: Path) -> tuple[int, float]:
 def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) -> None:
     """Put a run where it was; ValueError, and nothing changed, if something saved does not fit it.
 
-    Weights, moments and counters are the checkpoint's. Settings of the optimiser and the schedule
-    are the config's, which may have been changed on purpose (--allow-mismatch).
+    Settings of the optimiser and the schedule are the config's, which may differ on purpose.
     """
     moments = moments_of(state.optimiser, saved, path, new_buffers=cfg.MODEL.ALLOW_MISMATCH)
     average, scaler = state.average, state.precision.scaler

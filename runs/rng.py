@@ -67,8 +67,7 @@ def _from_hex(text: str) -> Tensor:
 class WorkerStates:
     """The states of a loader's workers behind the last batch of each.
 
-    A worker that persists goes on drawing from epoch to epoch, so a resumed run must put its new
-    workers where the old ones were. Workers that are started anew are seeded by this process.
+    A worker that persists draws on from epoch to epoch: a resumed run puts its own where it was.
     """
 
     def __init__(self) -> None:

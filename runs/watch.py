@@ -36,9 +36,7 @@ logger = logging.getLogger(__name__)
 def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     """Take what was logged after some epochs out of TensorBoard's files; empty ones are removed.
 
-    Dassl counts tags under `train/` in batches, all others in epochs. Those under `test/` are of
-    the final evaluation, which is always to come. (SummaryWriter's purge_step is one number for all
-    tags, and only hides.)
+    Dassl counts tags under `train/` in batches, all others in epochs.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -72,7 +70,7 @@ def _keep(event: Any, epochs: int, batches: int) -> bool:
     values = event.summary.value
     if not values:
         return True  # the head of the file
-    done = {"train": epochs * batches, "test": 0}
+    done = {"train": epochs * batches, "test": 0}  # the final evaluation is always to come
     stay = [v for v in values if event.step < done.get(v.tag.split("/")[0], epochs)]
     del values[:]
     values.extend(stay)
@@ -87,12 +85,10 @@ def _sent(path: Path) -> tuple[str, int]:
 
 
 class WandbWriter:
-    """A SummaryWriter that also sends a row for each batch that has numbers.
+    """A SummaryWriter (`local`, if any) that also sends a row for each batch that has numbers.
 
-    A row is sent when the next one begins; up to `ROWS` wait for the end of their epoch. What was
-    sent is written down, so a run that goes on sends nothing twice. (`sync_tensorboard=True` would,
-    and puts the values of an epoch into rows of their own.) `local` is TensorBoard's writer, None
-    without the package.
+    Up to `ROWS` wait for the end of their epoch. What was sent is written down, so a run that goes
+    on sends nothing twice. (`sync_tensorboard=True` would.)
     """
 
     def __init__(self, cfg: CfgNode, label: str, batches: int, done: int, local: Any) -> None:
@@ -106,13 +102,10 @@ class WandbWriter:
         self.rows: dict[int, dict[str, Any]] = {}
         try:
             self.run = wandb.init(
-                id=self.id,
-                resume="allow" if cfg.TRAIN.WANDB == "online" else None,
-                mode=cfg.TRAIN.WANDB,
-                project=os.environ.get("WANDB_PROJECT", "spotlighter"),
+                id=self.id, resume="allow" if cfg.TRAIN.WANDB == "online" else None,
+                mode=cfg.TRAIN.WANDB, project=os.environ.get("WANDB_PROJECT", "spotlighter"),
                 name=f"{cfg.TRAINER.NAME} {label} seed {cfg.SEED}",
-                config=flat(cfg) | {"DATASET.LABEL": label},
-                dir=cfg.OUTPUT_DIR,
+                config=flat(cfg) | {"DATASET.LABEL": label}, dir=cfg.OUTPUT_DIR,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
         except wandb.Error as error:
@@ -180,11 +173,8 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
     """The learned scalars of a head by name, as gate and level/global."""
     ranks = [f"rank_{rank}" for rank in range(1, head.options.topk + 1)]
     parts = {
-        "level": LEVELS,
-        "mix": ("image", "text"),
-        "text_gain": ("global", "level_1", "level_2"),
-        "image_gain": ranks,
-        "pair": [*ranks, "fused"],
+        "level": LEVELS, "mix": ("image", "text"), "text_gain": ("global", "level_1", "level_2"),
+        "image_gain": ranks, "pair": [*ranks, "fused"],
     }
     named = {
         f"{part}/{name}": value
@@ -196,10 +186,7 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
-    """Draw the patches that are kept of a few validation pictures, else of test pictures.
-
-    Returns (height, width, 3) of 8 bits; None if no picture can be read.
-    """
+    """Draw what is kept of a few validation, else test pictures: (H, W, 3) of 8 bits, or None."""
     transform: Any = build_transform(cfg, is_train=False)
     images, names = [], []
     for item in one_a_class(state.dataset.val or state.dataset.test, PICTURES):

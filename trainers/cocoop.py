@@ -34,10 +34,7 @@ class CoCoOpSettings(Settings):
 
 
 class ConditionalPrompts(PromptLearner):
-    """A shared context that each image shifts.
-
-    A small network turns the image feature into one vector, added to every context vector.
-    """
+    """A shared context; a small network makes each image's feature a vector that is added to it."""
 
     def __init__(
         self, class_names: list[str], token_embedding: nn.Embedding, joint: int, **options: Any
@@ -45,11 +42,11 @@ class ConditionalPrompts(PromptLearner):
         """`joint` is D, the length of an image feature; `options` are `PromptLearner`'s."""
         super().__init__(class_names, token_embedding, **options)
         inner = max(1, joint // BOTTLENECK)
-        layers = [
-            ("linear1", nn.Linear(joint, inner)),
-            ("relu", nn.ReLU(inplace=True)),
-            ("linear2", nn.Linear(inner, token_embedding.embedding_dim)),
-        ]
+        layers = {
+            "linear1": nn.Linear(joint, inner),
+            "relu": nn.ReLU(inplace=True),
+            "linear2": nn.Linear(inner, token_embedding.embedding_dim),
+        }
         self.meta_net = nn.Sequential(OrderedDict(layers))
 
     def forward(self, cls: Float[Tensor, "B D"]) -> Prompts:  # type: ignore[override]
@@ -86,11 +83,7 @@ class CoCoOp(CLIPTrainer):
     ) -> CoCoOpModel:
         """CLIP with a context and the network that shifts it."""
         prompts = ConditionalPrompts(
-            class_names,
-            clip.token_embedding,
-            clip.text_projection.shape[1],
-            n_ctx=settings.N_CTX,
-            ctx_init=settings.CTX_INIT,
-            tokenizer=tokenizer_of(clip),
+            class_names, clip.token_embedding, clip.text_projection.shape[1], n_ctx=settings.N_CTX,
+            ctx_init=settings.CTX_INIT, tokenizer=tokenizer_of(clip),
         )
         return CoCoOpModel(clip, prompts)

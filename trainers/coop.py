@@ -50,12 +50,8 @@ class CoOpModel(CLIPClassifier):
 def coop_prompts(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptLearner:
     """The prompts that CoOp and TextRefiner learn."""
     return PromptLearner(
-        class_names,
-        clip.token_embedding,
-        n_ctx=settings.N_CTX,
-        ctx_init=settings.CTX_INIT,
-        csc=settings.CSC,
-        class_token_position=settings.CLASS_TOKEN_POSITION,
+        class_names, clip.token_embedding, n_ctx=settings.N_CTX, ctx_init=settings.CTX_INIT,
+        csc=settings.CSC, class_token_position=settings.CLASS_TOKEN_POSITION,
         tokenizer=tokenizer_of(clip),
     )
 

@@ -63,12 +63,10 @@ def independent_prompts(
 ) -> IndependentPrompts:
     """The prompts that IVLP and PromptSRC learn."""
     return IndependentPrompts(
-        class_names,
-        clip.token_embedding,
+        class_names, clip.token_embedding,
         depths=(settings.PROMPT_DEPTH_VISION, settings.PROMPT_DEPTH_TEXT),
         vision_shape=(settings.N_CTX_VISION, require_vit(clip.visual).conv1.out_channels),
-        tokenizer=tokenizer_of(clip),
-        **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
+        tokenizer=tokenizer_of(clip), **context_of_words(settings.N_CTX_TEXT, settings.CTX_INIT),
     )
 
 

@@ -96,11 +96,8 @@ class MaPLe(CLIPTrainer):
     ) -> MaPLeModel:
         """CLIP with coupled prompts in both towers."""
         prompts = MultiModalPrompts(
-            class_names,
-            clip.token_embedding,
-            vision_width=require_vit(clip.visual).conv1.out_channels,
-            depth=settings.PROMPT_DEPTH,
-            tokenizer=tokenizer_of(clip),
-            **context_of_words(settings.N_CTX, settings.CTX_INIT),
+            class_names, clip.token_embedding,
+            vision_width=require_vit(clip.visual).conv1.out_channels, depth=settings.PROMPT_DEPTH,
+            tokenizer=tokenizer_of(clip), **context_of_words(settings.N_CTX, settings.CTX_INIT),
         )
         return MaPLeModel(clip, prompts)

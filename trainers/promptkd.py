@@ -76,10 +76,7 @@ class PromptKDSettings(Settings):
 
 
 class Projector(nn.Module):
-    """From the student's joint space to the teacher's: linear, BatchNorm, ReLU, linear.
-
-    The published 1x1 convolutions on one position are linear layers.
-    """
+    """From the student's joint space to the teacher's; published as 1x1 convolutions."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -101,38 +98,20 @@ class Projector(nn.Module):
 
 
 class PromptKDModel(CLIPClassifier):
-    """The student's image tower against the teacher's text features; labels are not used.
-
-    Learned: `vision`, prompts of the image tower, and `projector`, into the teacher's joint space.
-    """
+    """The student's image tower, through a projector, against the teacher's text; no labels."""
 
     learns_images = True
     criterion_name = "kd"
 
     def __init__(
-        self,
-        clip: nn.Module,
-        vision: nn.ParameterList,
-        projector: Projector,
-        teacher: CLIPClassifier,
-        *,
-        rows: Int[Tensor, " C"] | None = None,
-        weight: float = 1.0,
+        self, clip: nn.Module, vision: nn.ParameterList, projector: Projector,
+        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None = None, weight: float = 1.0,
         temperature: float = 1.0,
     ) -> None:
-        """Join the student and its teacher.
+        """Join the student `clip` and its teacher, which has a `name`.
 
-        Args:
-            clip: the student; its text tower is not used.
-            vision: prompts of its image tower, one (M, Wv) for each of the blocks 0, 1, ...
-            projector: from the student's joint space to the teacher's.
-            teacher: knows the classes, and has a `name`.
-            rows: positions of the evaluated classes among the teacher's; None for all.
-            weight: of the divergence.
-            temperature: of both predictions, above 0.
-
-        Raises:
-            ValueError: the image tower has too few blocks, or the teacher is a CoCoOp.
+        `vision` has one (M, Wv) for each of the blocks 0, 1, ...; `rows` are the positions of the
+        evaluated classes among the teacher's, None for all. A CoCoOp teacher is a ValueError.
         """
         super().__init__(clip)
         require_blocks(self.visual, len(vision), "PROMPTKD.PROMPT_DEPTH_VISION")
@@ -222,10 +201,7 @@ class PromptKD(CLIPTrainer):
 
     @classmethod
     def reports_halves(cls, cfg: CfgNode) -> bool:
-        """As the published base-to-new command: all pictures of all classes, and MODAL base2novel.
-
-        It trains on pictures of new classes, without labels.
-        """
+        """With all pictures of all classes and MODAL base2novel, as the published command."""
         data = cfg.DATASET
         every = data.SUBSAMPLE_CLASSES == "all" and data.NUM_SHOTS < 1
         return bool(every and cfg.TRAINER.MODAL == "base2novel")
@@ -242,13 +218,9 @@ class PromptKD(CLIPTrainer):
         position = {name: i for i, name in enumerate(class_names)}
         rows = torch.tensor([position[name] for name in evaluated])
         return PromptKDModel(
-            clip,
-            random_prompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width),
-            projector,
-            teacher,
-            rows=None if evaluated == class_names else rows,
-            weight=settings.KD_WEIGHT,
-            temperature=settings.TEMPERATURE,
+            clip, random_prompts(settings.PROMPT_DEPTH_VISION, settings.N_CTX_VISION, width),
+            projector, teacher, rows=None if evaluated == class_names else rows,
+            weight=settings.KD_WEIGHT, temperature=settings.TEMPERATURE,
         )
 
 
@@ -257,10 +229,7 @@ def build_teacher(
 ) -> CLIPClassifier:
     """The teacher that TRAINER.PROMPTKD.TEACHER_DIR names, with its `name`.
 
-    - "": zero-shot CLIP of TEACHER_NAME.
-    - the output folder of a run of this project: that run's trainer, backbone and weights.
-    - any other folder: a published PromptSRC teacher on TEACHER_NAME.
-
+    "": zero-shot CLIP; the folder of a run: its model; any other: a published PromptSRC teacher.
     `{dataset}` and `{seed}` in the folder stand for DATASET.NAME and SEED.
     """
     folder = teacher_folder(run.cfg)
@@ -322,11 +291,9 @@ def shape_of(state: dict[str, Any], ctx_init: str) -> PromptSRCSettings:
 
     vision = state.get("image_encoder.VPT")
     return PromptSRCSettings(
-        N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")),
-        N_CTX_VISION=length_of(vision),
+        N_CTX_TEXT=length_of(state.get("prompt_learner.ctx")), N_CTX_VISION=length_of(vision),
         PROMPT_DEPTH_TEXT=depth("text_encoder"),
-        PROMPT_DEPTH_VISION=0 if vision is None else depth("image_encoder"),
-        CTX_INIT=ctx_init,
+        PROMPT_DEPTH_VISION=0 if vision is None else depth("image_encoder"), CTX_INIT=ctx_init,
     )
 
 

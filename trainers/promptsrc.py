@@ -43,11 +43,7 @@ class PromptSRCSettings(IVLPSettings):
 
 
 class PromptSRCModel(IVLPModel):
-    """CLIP with independent prompts in both towers, and the losses that regulate them.
-
-    Text features, image features and predictions are each kept close to those of plain CLIP, whose
-    text features are a mean over many sentences.
-    """
+    """IVLP, kept close to plain CLIP (with many sentences) in its features and predictions."""
 
     node = "PROMPTSRC"
 
@@ -106,11 +102,9 @@ class PromptSRC(CLIPTrainer):
         """Both towers with prompts, beside plain CLIP with 60 sentences a class."""
         names = [normalise_name(name) for name in class_names]
         return PromptSRCModel(
-            clip,
-            independent_prompts(clip, class_names, settings),
+            clip, independent_prompts(clip, class_names, settings),
             [[template.format(name) for name in names] for template in DIVERSE],
-            text_weight=settings.TEXT_LOSS_WEIGHT,
-            image_weight=settings.IMAGE_LOSS_WEIGHT,
+            text_weight=settings.TEXT_LOSS_WEIGHT, image_weight=settings.IMAGE_LOSS_WEIGHT,
         )
 
     @classmethod

@@ -137,10 +137,7 @@ def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_published(saved: dict[str, Any], trainer: str, folder: str) -> dict[str, dict[str, Any]]:
-    """A checkpoint of ours as the authors' code reads it: by folder, what to save there.
-
-    The frozen CLIP is left out: their code has it from the backbone.
-    """
+    """By folder, what the authors' code reads of our checkpoint; it has CLIP from the backbone."""
     state = {k: v for k, v in saved["state_dict"].items() if not k.startswith("pruner.")}
     slots, state = state.get("memory.slots"), published_state(state)
     found, rest = {}, {"optimizer": None, "scheduler": None}

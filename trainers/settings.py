@@ -61,10 +61,7 @@ def read_settings(cfg: CfgNode, node: str, settings: type[S]) -> S:
 
 
 def log_unused_context(node: str, settings: Settings, learned: int | None) -> None:
-    """Log that CTX_INIT overrules N_CTX and CSC.
-
-    `learned` is the number of context vectors of the model; None if it learns no words.
-    """
+    """Log that CTX_INIT overrules N_CTX and CSC; `learned`: number of context vectors, or None."""
     words, asked = getattr(settings, "CTX_INIT", ""), getattr(settings, "N_CTX", learned)
     class_specific = getattr(settings, "CSC", False)
     unused = [f"N_CTX {asked}"] * (asked != learned) + ["CSC True"] * class_specific

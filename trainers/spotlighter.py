@@ -31,10 +31,7 @@ def bases() -> dict[str, type[CLIPTrainer]]:
 
 @dataclass(frozen=True)
 class SpotlighterSettings(Settings, HeadOptions):
-    """Keys of TRAINER.SPOTLIGHTER: the head's options, how it is trained, and the base.
-
-    The base's own keys stay under its own node.
-    """
+    """Keys of TRAINER.SPOTLIGHTER; the base's own keys stay under its own node."""
 
     PREC: str = "fp32"
     BASE: str = "CoOp"

@@ -6,13 +6,8 @@ DEFAULT = FewShotDataset.template
 
 # The 7 of CLIP's 80 ImageNet templates that its authors selected.
 SELECTED = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
+    "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.",
+    "a {} in a video game.", "art of the {}.", "a photo of the small {}.",
 )
 
 # 60 of the 80, in alphabetical order, whose mean PromptSRC keeps its text features close to.

@@ -83,10 +83,7 @@ class LocalMemory(nn.Module):
 
 
 class TextRefinerModel(CoOpModel):
-    """CLIP with CoOp's prompts, whose text features read from a memory.
-
-    Learned: the prompts, with a `PointwiseMap` as `local` and a `LocalMemory` as `memory`.
-    """
+    """CoOp's prompts with a `PointwiseMap`, `local`, and a `LocalMemory`, `memory`; all learned."""
 
     def __init__(
         self, clip: nn.Module, prompts: PromptLearner, *, balance: float, distill: float
@@ -159,10 +156,7 @@ class TextRefiner(CLIPTrainer):
 
     @classmethod
     def build(
-        cls,
-        clip: nn.Module,
-        class_names: list[str],
-        settings: TextRefinerSettings,
+        cls, clip: nn.Module, class_names: list[str], settings: TextRefinerSettings,
         run: BuildContext,
     ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
