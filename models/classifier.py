@@ -113,10 +113,7 @@ class CLIPClassifier(TrainedModel):
         return self.logit_scale.exp()
 
     def prune(self, pruner: TokenPruner) -> None:
-        """Drop patches in the image tower, in training as at test.
-
-        Raises ValueError if the tower is no ViT, or the schedule does not fit it.
-        """
+        """Drop patches, in training as at test; ValueError for a ResNet or a wrong schedule."""
         require_vit(self.visual.visual)
         last, most = self.visual.num_blocks - 2, self.visual.num_patches
         # The last block reads out the class token alone.
@@ -155,8 +152,7 @@ class CLIPClassifier(TrainedModel):
             return self._text_features
         text = self.encode_text(cls)
         text = text if self.rows is None else text[..., self.rows, :]
-        if not self.text_depends_on_image:
-            self._text_features = text
+        self._text_features = None if self.text_depends_on_image else text
         return text
 
     def image_prompts(self) -> list[Float[Tensor, "M Wv"]]:
@@ -172,11 +168,9 @@ class CLIPClassifier(TrainedModel):
     def encode_raw(
         self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
     ) -> VisualTokens:
-        """`encode_tower`, with gradient only where it learns something.
-
-        Without gradient a CPU takes a few images at a time: less memory, no more time.
-        """
+        """`encode_tower`, with gradient only where it learns something."""
         learns = self.learns_images and torch.is_grad_enabled()
+        # Without gradient a CPU takes a few images at a time: less memory, no more time.
         whole = learns or image.device.type != "cpu"
         with torch.set_grad_enabled(learns):
             images = [image] if whole else image.split(AT_A_TIME)
@@ -238,10 +232,9 @@ class CLIPClassifier(TrainedModel):
 
 
 class ZeroShotCLIP(CLIPClassifier):
-    """CLIP with fixed sentences: the mean of the unit text features of each class's sentences."""
+    """CLIP with fixed sentences, equally many a class: the mean of their unit text features."""
 
     def __init__(self, clip: nn.Module, class_sentences: list[list[str]]) -> None:
-        """Encode the sentences of each class, equally many for all classes."""
         super().__init__(clip)
         templates = zip(*class_sentences, strict=True)  # (templates, C)
         by_template = [self.text.encode(list(sentences)) for sentences in templates]

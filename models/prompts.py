@@ -24,28 +24,19 @@ class PromptLearner(nn.Module):
 
     Learned: `ctx` (n_ctx, W), or (C, n_ctx, W) when class-specific. All else follows from the
     class names and is not saved.
-
     Source: CoOp (Zhou et al., IJCV 2022), section 3.2, https://arxiv.org/abs/2109.01134
     """
 
     def __init__(
-        self,
-        class_names: list[str],
-        token_embedding: nn.Embedding,
-        *,
-        n_ctx: int = 16,
-        ctx_init: str = "",
-        learned_words: int | None = None,
-        csc: bool = False,
-        class_token_position: str = "end",
-        tokenizer: Tokenizer | None = None,
+        self, class_names: list[str], token_embedding: nn.Embedding, *,
+        n_ctx: int = 16, ctx_init: str = "", learned_words: int | None = None, csc: bool = False,
+        class_token_position: str = "end", tokenizer: Tokenizer | None = None,
     ) -> None:
         """Build the prompts of C classes; underscores in their names count as spaces.
 
         `ctx_init` gives words to start from: one context vector for each of their tokens, or for
         the first `learned_words`. Without it `n_ctx` vectors start at random, with `csc` for each
         class its own.
-
         Raises ValueError for an unknown position, a context that leaves no room for a name, or one
         that the tokenizer does not keep apart from the name.
         """
@@ -135,11 +126,7 @@ def _context_length(words: str, n_ctx: int, learned: int | None, tokenizer: Toke
 
 
 def _require_apart(tokens: Tokens, start: int, own: list[int], words: str | int) -> None:
-    """Refuse a tokenizer that joins a context with what follows, or placeholders with each other.
-
-    `start` is where the context begins, `own` its tokens alone, `words` its text, or the number of
-    its placeholders.
-    """
+    """Refuse a tokenizer that joins a context (tokens `own`) with the name, or its placeholders."""
     there = tokens.ids[:, start : start + len(own)]
     wanted = torch.tensor(own, device=there.device)
     apart = there.shape[1] == len(own) and bool(there.eq(wanted).all())

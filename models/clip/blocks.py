@@ -1,8 +1,7 @@
 """One CLIP transformer block, opened at the places that prompt tuning needs.
 
-Differs from `clip.model.ResidualAttentionBlock` in: batch first, any length up to the tower's own,
-the fused attention kernel, and access to single pieces (one attention row, the value path).
-The weights are read in place from OpenAI's modules; nothing is copied or patched.
+Unlike `clip.model.ResidualAttentionBlock`: batch first, any length up to the tower's own, fused
+attention, single pieces (one attention row, the value path). Weights are read in place.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -39,18 +38,15 @@ def merge_heads(x: Float[Tensor, "B H L Wh"]) -> Float[Tensor, "B L W"]:
 
 
 def mlp(block: nn.Module, x: Float[Tensor, "*shape W"]) -> Float[Tensor, "*shape W"]:
-    """LayerNorm and MLP of a block, without the residual.
-
-    QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702: its factors go into the products.
-    """
+    """LayerNorm and MLP of a block, without the residual."""
+    # QuickGELU, x sigmoid(1.702 x) = silu(1.702 x) / 1.702: its factors go into the products.
     inner, act, outer = block.mlp.c_fc, block.mlp.gelu, block.mlp.c_proj
     x = block.ln_2(x)
     if type(act).__name__ != "QuickGELU":
         return outer(act(inner(x)))
     rows = x.flatten(0, -2)
     hidden = F.silu(torch.addmm(inner.bias, rows, inner.weight.T, beta=1.702, alpha=1.702))
-    out = torch.addmm(outer.bias, hidden, outer.weight.T, alpha=1 / 1.702)
-    return out.view_as(x)
+    return torch.addmm(outer.bias, hidden, outer.weight.T, alpha=1 / 1.702).view_as(x)
 
 
 def run_block(
@@ -66,10 +62,7 @@ def run_block(
 def attend_with_map(
     attn: nn.MultiheadAttention, x: Float[Tensor, "B L W"]
 ) -> tuple[Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
-    """Self-attention, and the attention of token 0 over all tokens.
-
-    The latter is the mean of heads, float32, without gradient. No L x L map is formed.
-    """
+    """Self-attention; and that of token 0 over all, mean of heads, float32, without gradient."""
     q, k, v = project(attn, x)  # (B, H, L, W / H)
     mixed = F.scaled_dot_product_attention(q, k, v)
     with torch.no_grad():
@@ -81,11 +74,7 @@ def attend_with_map(
 def read_class_token(
     block: nn.Module, x: Float[Tensor, "B L W"]
 ) -> tuple[Float[Tensor, "B W"], Float[Tensor, "B L W"], Float[Tensor, "B L"]]:
-    """A block for token 0 alone: keys and values of all tokens, all else for one.
-
-    Returns token 0 behind the block; the value vectors of all tokens; the attention of token 0 over
-    all tokens, mean of heads, float32, rows sum to 1.
-    """
+    """A block for token 0 alone: it behind the block, all value vectors, its attention over all."""
     attn, normed = block.attn, block.ln_1(x)
     k, v = project(attn, normed, slice(1, 3))  # (B, H, L, W / H)
     (q,) = project(attn, normed[:, :1], slice(0, 1))  # (B, H, 1, W / H)
@@ -93,14 +82,13 @@ def read_class_token(
     share = score.softmax(-1)
     cls = x[:, :1] + attn.out_proj(merge_heads(share.to(v.dtype) @ v))  # (B, 1, W)
     cls = cls + mlp(block, cls)
-    return cls[:, 0], merge_heads(v), share.mean(1).squeeze(1)
+    return cls[:, 0], merge_heads(v), share.mean(1).squeeze(1)  # float32, rows sum to 1
 
 
 def deep_prompts(prompts: Sequence[Float[Tensor, "M W"]], where: slice) -> BeforeBlock:
     """Deep prompt tuning: own prompts for each of the blocks 1, 2, ... at the positions `where`.
 
     Later blocks keep what comes out of the last of them.
-
     Source: MaPLe (Khattak et al., CVPR 2023), section 3.2, https://arxiv.org/abs/2210.03117
     """
 

@@ -47,10 +47,7 @@ def fetch(url: str, target: Path, checksum: str = "", algorithm: str = "md5") ->
 
 @contextmanager
 def alone_with(target: Path) -> Iterator[None]:
-    """Lock a file or folder against other processes; its parent folder is made.
-
-    Where the file system gives no locks, it warns and goes on.
-    """
+    """Lock a file or folder, whose parent is made; warn where the file system has no locks."""
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name}.lock")
     lock = FileLock(path)
@@ -116,10 +113,7 @@ def _fetch_rest(url: str, partial: Path) -> None:
 
 
 def _resume(url: str, partial: Path) -> bool:
-    """Fetch what a partial file lacks, or everything where the server cannot go on.
-
-    Returns whether the file has the length that the server announces.
-    """
+    """Fetch the rest of a partial file, or all of it; True if its length is as announced."""
     start = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "spotlighter", "Accept-Encoding": "identity"}
     if start:
@@ -139,12 +133,8 @@ def _resume(url: str, partial: Path) -> bool:
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with (
-            partial.open("ab" if start else "wb") as file,
-            # No bar where stderr is no terminal.
-            tqdm.wrapattr(
-                response, "read", total, desc=partial.name, initial=start, disable=None
-            ) as source,
-        ):
+        # No bar where stderr is no terminal.
+        bar = tqdm.wrapattr(response, "read", total, desc=partial.name, initial=start, disable=None)
+        with partial.open("ab" if start else "wb") as file, bar as source:
             shutil.copyfileobj(source, file, CHUNK)
     return total is None or partial.stat().st_size == total

@@ -46,10 +46,9 @@ def stack(seen: list[VisualTokens]) -> VisualTokens:
 class VisualEncoder(nn.Module):
     """CLIP's vision transformer with a seam before every block.
 
-    Differs from `clip.model.VisionTransformer` in: `before_block(depth, x)` may change the tokens
-    on their way into block `depth` (counted from 0), learned tokens may stand behind the patches,
-    a pruner may drop patches, and the patches can be returned as well. With all of it unused the
-    class feature equals `visual(image)`. The last block computes patches only where asked for.
+    Unlike `clip.model.VisionTransformer`: `before_block(depth, x)` may change the tokens that enter
+    block `depth` (from 0), learned tokens may stand behind the patches, a pruner may drop patches,
+    and patches are returned where asked for. Unused, the class feature equals `visual(image)`.
     """
 
     num_prefix_tokens = 1  # the class token stands before the patches
@@ -79,8 +78,8 @@ class VisualEncoder(nn.Module):
         x = torch.cat([cls, patches], dim=1)  # (B, 1 + N, Wv)
         x = x + visual.positional_embedding.to(x.dtype)
         if prompts is not None:
-            prompts = prompts.to(x.dtype).expand(x.shape[0], -1, -1)
-            x = torch.cat([x, prompts], dim=1)  # (B, 1 + N + M, Wv)
+            own = prompts.to(x.dtype).expand(x.shape[0], -1, -1)
+            x = torch.cat([x, own], dim=1)  # (B, 1 + N + M, Wv)
         return visual.ln_pre(x)
 
     def project(self, x: Float[Tensor, "*shape Wv"]) -> Float[Tensor, "*shape D"]:
@@ -88,11 +87,8 @@ class VisualEncoder(nn.Module):
         return self.visual.ln_post(x) @ self.visual.proj
 
     def forward(
-        self,
-        image: Float[Tensor, "B 3 H W"],
-        before_block: BeforeBlock | None = None,
-        patch_path: str | None = None,
-        prompts: Float[Tensor, "M Wv"] | None = None,
+        self, image: Float[Tensor, "B 3 H W"], before_block: BeforeBlock | None = None,
+        patch_path: str | None = None, prompts: Float[Tensor, "M Wv"] | None = None,
         pruner: Pruner | None = None,
     ) -> VisualTokens:
         """Encode normalised pictures at the tower's resolution; features not unit length.
@@ -124,11 +120,8 @@ class VisualEncoder(nn.Module):
 
 
 def encode_with_prompts(
-    visual: nn.Module,
-    prompts: Sequence[Float[Tensor, "M Wv"]],
-    image: Tensor,
-    patch_path: str | None,
-    pruner: Pruner | None,
+    visual: nn.Module, prompts: Sequence[Float[Tensor, "M Wv"]], image: Tensor,
+    patch_path: str | None, pruner: Pruner | None,
 ) -> VisualTokens:
     """The image tower with each block's own prompts behind the patches, if there are any."""
     if not len(prompts):

@@ -61,14 +61,10 @@ def load_clip(
 ) -> nn.Module:
     """Load CLIP, float32, on the CPU, in evaluation mode.
 
-    Args:
-        name: "tiny-emoji" (embedded), a name of OpenAI's, as ViT-B/16 ("ViT-B-16" is understood),
-            or "open_clip:" and a name of open_clip's, see `models.clip.open_clip`.
-        pretrained: False gives random weights in the same shapes, from torch's global generator.
-        trust: load OpenAI's weights even if their SHA-256 is not the published one. They are
-            TorchScript, which can run code while it is loaded.
-        weights: file to load instead of the published one; see `models.clip.weights`.
-
+    `name` is "tiny-emoji" (embedded), one of OpenAI's, as ViT-B/16 ("ViT-B-16" is understood), or
+    "open_clip:" and one of open_clip's (`models.clip.open_clip`). `pretrained=False` gives random
+    weights, from torch's global generator. `trust` loads TorchScript, which can run code, even if
+    its SHA-256 is not the published one. `weights` is a file of weights (`models.clip.weights`).
     Raises ValueError for a name, model or weights that do not fit or are not the published ones,
     FileNotFoundError for weights that cannot be found or fetched, and ModuleNotFoundError where
     `clip` or open_clip is missing.
@@ -76,9 +72,8 @@ def load_clip(
     if name.startswith(OPEN_CLIP):
         from models.clip.open_clip import load_open_clip
 
-        return load_open_clip(
-            name.removeprefix(OPEN_CLIP), pretrained=pretrained, trust=trust, weights=weights
-        )
+        spec = name.removeprefix(OPEN_CLIP)
+        return load_open_clip(spec, pretrained=pretrained, trust=trust, weights=weights)
     names = {entry.replace("/", "-").lower(): entry for entry in available_backbones()}
     known = names.get(name.replace("/", "-").lower())
     if known is None:
@@ -105,8 +100,7 @@ def load_clip(
 def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Module:
     """The embedded CLIP. Rows of the vocabulary that were never trained come back as zeros.
 
-    `digest` is the file's SHA-256; "" for a file that was made just now. Raises FileNotFoundError
-    if the file is missing, and ValueError if it is damaged.
+    Raises FileNotFoundError if it is missing, ValueError if its SHA-256 is not `digest` ("": any).
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -131,8 +125,8 @@ def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Modu
 def fetch_weights(url: str, *, trust: bool = False) -> Path:
     """The file that OpenAI's package keeps for an address, fetched if it is not there.
 
-    The address ends in the file's SHA-256 and its name; `trust` takes a file of another SHA-256.
-    Raises ValueError if the SHA-256 is another, and FileNotFoundError if the fetch fails.
+    The address ends in SHA-256 and name. Raises ValueError if the SHA-256 is another, unless
+    `trust`, and FileNotFoundError if the fetch fails.
     """
     published, file = url.split("/")[-2:]
     path = CACHE.expanduser() / file

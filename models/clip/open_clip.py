@@ -27,12 +27,10 @@ SUPPORTED = (
 HUB, FOLDER = "hf-hub:", "local-dir:"
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# Options of a tokenizer that a stranger's config may set; others could load and run code, or draw
-# at random.
+# Options of a tokenizer that a config may set; others could run code, or draw at random.
 TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language"}
 EXTRAS = (
-    *("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner"),
-    *("scale_attn", "scale_fc"),
+    "qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc",
 )
 
 
@@ -235,10 +233,7 @@ def _build(source: Source) -> nn.Module:
 
 @torch.no_grad()
 def _adapt(model: Any) -> None:
-    """Bring a model of open_clip's into the layout of `clip.model.CLIP`, in place.
-
-    Features stay the same; those of a layer scale to rounding.
-    """
+    """Bring a model into the layout of `clip.model.CLIP`, in place; features stay, to rounding."""
     for tower in (model, model.visual):
         for block in getattr(getattr(tower, "transformer", None), "resblocks", ()):
             for name, linear in (("ls_1", block.attn.out_proj), ("ls_2", block.mlp.c_proj)):

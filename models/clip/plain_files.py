@@ -78,11 +78,7 @@ def _load(path: Path, is_zip: bool) -> Any:
 
 
 def require_whole(path: Path, *, packed: bool = False) -> None:
-    """Compare the checksums of a zip archive, whose content must be about as large as the file.
-
-    `packed` allows compressed parts, as the code in a TorchScript archive is. Raises ValueError if
-    the file is damaged, or not of this kind.
-    """
+    """Raise ValueError if a zip is damaged or too large; `packed` allows compressed parts."""
     problem = ""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -147,12 +143,8 @@ class _Plain:
 
 def is_dense(value: Any) -> bool:
     """Whether something is an ordinary tensor, with data."""
-    return (
-        type(value) in (Tensor, nn.Parameter)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-    )
+    is_strided = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    return is_strided and value.device.type == "cpu" and not value.is_quantized
 
 
 def not_finite(table: Mapping[str, Any]) -> list[str]:

@@ -67,16 +67,10 @@ class TokenPruner(nn.Module):
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     def forward(
-        self,
-        stage: int,
-        x: Float[Tensor, "B L W"],
-        attention: Float[Tensor, "B L"],
-        layout: PatchLayout,
+        self, stage: int, x: Float[Tensor, "B L W"],
+        attention: Float[Tensor, "B L"], layout: PatchLayout,
     ) -> tuple[Float[Tensor, "B L2 W"], PatchLayout]:
-        """Drop tokens of x, behind the attention of the block that prunes as number `stage`.
-
-        `attention` is the class token's, over all tokens.
-        """
+        """Drop tokens of x in block `at[stage]`; `attention` is the class token's, over all."""
         cls, patches, fused, prompts = layout.split(x)
         num_keep, num_patches = self.keep[stage], patches.shape[1]
         if num_keep >= num_patches:
@@ -145,8 +139,7 @@ class LinearDiscriminant:
     def direction(self) -> Float[Tensor, " W"]:
         """The linear discriminant of selected against ignored patches, unit length."""
         mean = self.total / self.count.unsqueeze(1)  # (2, W)
-        within = self.square - mean.T @ (self.count.unsqueeze(1) * mean)
-        within = within / self.count.sum()
+        within = (self.square - mean.T @ (self.count.unsqueeze(1) * mean)) / self.count.sum()
         ridge = RIDGE * within.diagonal().mean() * torch.eye(len(within), device=within.device)
         return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]).to(self.dtype))
 

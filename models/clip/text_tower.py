@@ -46,10 +46,9 @@ class Packing(NamedTuple):
 
 
 class Layout(nn.Module):
-    """The packing of all tails, and of any run of classes. Buffers only; nothing is saved."""
+    """The packing of tails of `length` tokens each, EOS included, at least 1. Nothing is saved."""
 
     def __init__(self, length: Int[Tensor, " C"]) -> None:
-        """Lay out tails of `length` tokens each, EOS included, at least 1."""
         super().__init__()
         self.lengths: list[int] = length.tolist()
         size = max(self.lengths)
@@ -61,10 +60,7 @@ class Layout(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
-        """Runs of classes with at most `max_rows` tokens each (or one class).
-
-        Yields which of the packed tokens a run has, and its own packing.
-        """
+        """Runs of at most `max_rows` tokens (or one class): which tokens, and their own packing."""
         first = row = 0
         while first < len(self.lengths):
             last, end = first + 1, row + self.lengths[first]
@@ -180,10 +176,7 @@ class TextEncoder(nn.Module):
     def forward(
         self, prompts: Prompts, before_block: BeforeBlock | None = None
     ) -> Float[Tensor, "G C D"]:
-        """Text features as CLIP gives them: not unit length, in the tower's dtype.
-
-        `before_block` (see `models.clip.blocks.BeforeBlock`) gets the prefix alone.
-        """
+        """CLIP's text features, not unit length; `before_block` gets the prefix alone."""
         keys_values = self.read_prefix(prompts.prefix, before_block)
         learns = torch.is_grad_enabled() and (
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
@@ -201,15 +194,11 @@ class TextEncoder(nn.Module):
         return torch.cat(parts, dim=1)
 
     def prompts_at_a_time(self, prompts: Prompts) -> int:
-        """Prompts that are encoded at a time while learning; 0 for all.
-
-        `chunk`, or all unless the backward pass would keep more than half of the free memory. That
-        is decided once, so that all steps of a run are alike.
-        """
+        """Prompts at a time while learning, 0 for all: `chunk`, or what half the memory holds."""
         if self.chunk:
             return self.chunk
         classes, groups = len(prompts.layout.lengths), prompts.prefix.shape[0]
-        if (classes, groups) not in self._fitting:
+        if (classes, groups) not in self._fitting:  # once, so that all steps of a run are alike
             room = free_memory(prompts.tail.device) / 2
             size = self.bytes_of_a_prompt(prompts)
             fits = classes * groups * size <= room
@@ -278,17 +267,10 @@ class TextEncoder(nn.Module):
 
 
 def attend_tails(
-    attn: nn.MultiheadAttention,
-    x: Float[Tensor, "G R W"],
-    prefix: KeysValues,
-    packing: Packing,
-    *,
-    end_only: bool,
+    attn: nn.MultiheadAttention, x: Float[Tensor, "G R W"], prefix: KeysValues,
+    packing: Packing, *, end_only: bool,
 ) -> Float[Tensor, "G Q W"]:
-    """Attention of packed tails: each token attends to the prefix and its own tail up to itself.
-
-    `x` comes from the block's first LayerNorm; `end_only` computes the EOS of each tail alone.
-    """
+    """Each token attends to the prefix and its own tail up to itself; `end_only`: the EOS alone."""
     size = packing.valid.shape[1]
     if end_only:
         k, v = (pad(part, packing) for part in project(attn, x, slice(1, 3)))

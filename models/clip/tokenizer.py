@@ -29,11 +29,8 @@ class Tokenizer:
     """
 
     def __init__(
-        self,
-        encode: Callable[[list[str], int], Tensor],
-        words: Callable[[str], list[int]],
-        context_length: int,
-        end: int | None = None,
+        self, encode: Callable[[list[str], int], Tensor], words: Callable[[str], list[int]],
+        context_length: int, end: int | None = None,
     ) -> None:
         """Wrap a tokenizer.
 

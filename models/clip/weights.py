@@ -75,10 +75,7 @@ def _read_torchscript(path: Path, trust: bool) -> Any:
 
 
 def open_published(path: Path) -> nn.Module:
-    """The model in a file of OpenAI's, whose digest the caller has checked.
-
-    Raises ValueError if it is damaged, or another model.
-    """
+    """The model in a file of OpenAI's, its digest checked before; ValueError if damaged."""
     if zipfile.is_zipfile(path):
         require_whole(path, packed=True)
     try:
@@ -153,10 +150,7 @@ def put_weights(model: nn.Module, table: Table, path: Path, name: str) -> nn.Mod
 
 
 def misfits(own: Mapping[str, Any], there: Mapping[str, Any], shaped: Container[str]) -> list[str]:
-    """How the table `there` of a file differs from a model's `own`, a phrase each.
-
-    Shapes must agree for the names in `shaped`.
-    """
+    """How a file's table differs from a model's, a phrase each; shapes, of the names `shaped`."""
     wrong = [
         f"{name} is {differ[0]} there and {differ[1]} here"
         for name in own

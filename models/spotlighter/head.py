@@ -51,11 +51,7 @@ class SpotlighterHead(nn.Module):
     def __init__(
         self, class_names: list[str], anchors: Float[Tensor, "C D"], options: HeadOptions
     ) -> None:
-        """A head with an empty bank; `anchors` are text0, features of "a photo of a {}.".
-
-        Raises:
-            ValueError: the options contradict themselves; all problems are named.
-        """
+        """An empty bank; `anchors` are text0, of "a photo of a {}."; ValueError for bad options."""
         super().__init__()
         if problems := options.problems():
             raise ValueError("TRAINER.SPOTLIGHTER: " + "; ".join(problems))
@@ -83,9 +79,8 @@ class SpotlighterHead(nn.Module):
     ) -> TextSide:
         """Move the prototypes of every class towards its text, in the whitened spaces.
 
-        Args:
-            text: unit length; where it depends on the image, the anchors stand in for it.
-            classes: positions of the classes of `text` among the head's; None for all.
+        Where `text` (unit length) depends on the image, the anchors stand in for it. `classes` are
+        the positions of its classes among the head's; None for all.
         """
         memory, options = self.memory, self.options
         bank = memory.read(
@@ -96,15 +91,10 @@ class SpotlighterHead(nn.Module):
         towards = (text if text.dim() == 2 else self.anchors) - memory.anchors.mean(0)
         of_cls = memory.cls_space.whiten_direction(towards)
         of_patches = memory.patch_space.whiten_direction(towards)
-        bank = bank._replace(
-            global_prototypes=memory.cls_space(bank.global_prototypes),
-            prototypes=memory.patch_space(bank.prototypes),
-        )
+        cls, patches = memory.cls_space(bank.global_prototypes), memory.patch_space(bank.prototypes)
+        bank = bank._replace(global_prototypes=cls, prototypes=patches)
         prior = rank.slot_prior(bank.mass, self.mix[1])
-        rows = rank.map_text(
-            bank.global_prototypes, bank.prototypes, (of_cls, of_patches),
-            gain=self.text_gain, prior=prior,
-        )
+        rows = rank.map_text(cls, patches, (of_cls, of_patches), gain=self.text_gain, prior=prior)
         if self.full is not None:
             rows = self.full.add_to_text(rows, bank, (of_cls, of_patches))
         rows = TextRows(unit(rows.cls), unit(rows.slots), unit(rows.fused), prior)
@@ -143,20 +133,17 @@ class SpotlighterHead(nn.Module):
         activation = select.SELECTS[options.select](sample, self.mix[0] * semantic)
         selection = select.select_top(patches, activation, options.topk)
         if tokens.positions is not None:
-            indices = tokens.positions.gather(1, selection.indices)
-            selection = selection._replace(indices=indices)
+            selection = selection._replace(indices=tokens.positions.gather(1, selection.indices))
         return selection, sample, semantic
 
     def _semantic_wise(
         self, patches: Tensor, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B N"]:
-        """How much a patch looks like a kept one, plus how much it looks like a likely class.
-
-        The second part is weighted by the share of the candidates that have prototypes.
-        """
+        """How much a patch looks like a kept one, plus how much it looks like a likely class."""
         memory, bank = self.memory, side.bank
         any_class = standardise(patches @ memory.direction)
         likely = select.semantic_score(memory.patch_space(patches), bank.prototypes, candidates)
+        # The second part is weighted by the share of the candidates that have prototypes.
         known = memory.calibrated * select.mix_candidates(candidates, bank.active)
         return any_class + known.unsqueeze(1) * standardise(likely)
 

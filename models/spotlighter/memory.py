@@ -61,10 +61,7 @@ class PrototypeMemory(nn.Module):
 
     @torch.no_grad()
     def set_direction(self, statistics: LinearDiscriminant) -> None:
-        """Set the direction in which the patches that the last block attends to differ.
-
-        Until `calibrate` is called, it alone is the semantic-wise score.
-        """
+        """Set the direction of attended patches: the semantic-wise score until `calibrate`."""
         self.calibrated.fill_(False)
         self.direction.copy_(statistics.direction())
 
@@ -142,10 +139,7 @@ class PrototypeMemory(nn.Module):
         self, class_names: list[str], anchors: Float[Tensor, "C2 D"], *,
         new: str = "inherit", temperature: float = 0.3,
     ) -> Bank:
-        """The bank of any class list: own prototypes where a class was seen, else what `new` says.
-
-        `new` and `temperature` as in `bank_of_new_classes`.
-        """
+        """The bank of any class list: own prototypes, or those of `bank_of_new_classes`."""
         every = torch.ones_like(self.mass[:, 0])
         own = Bank(self.global_prototypes, self.prototypes, self.mass, every)
         if class_names == self.class_names:

@@ -5,8 +5,7 @@ a patch: by default, how much its class token attends to it. The *semantic-wise*
 a patch looks like the prototypes of the likely classes. The top K are kept, the others become one
 fused token.
 
-Pure functions. B images, C classes, N patches, K kept, M prototypes a class, D joint width,
-R candidate classes. Features are unit length.
+B images, C classes, N patches, K kept, M prototypes, D width, R candidates. Features: unit length.
 """
 
 from collections.abc import Callable
@@ -118,10 +117,7 @@ def select_top(
 def whole_map(
     score: Float[Tensor, "B N"], positions: Int[Tensor, "B N"] | None, num_patches: int
 ) -> Float[Tensor, "B N2"]:
-    """Scores of all N2 patches of the picture; nan where a pruned tower left no patch.
-
-    `positions` says where the scored patches come from; None where all are present.
-    """
+    """Scores of all N2 patches; nan where a pruned tower, by `positions`, left no patch."""
     if positions is None:
         return score
     empty = score.new_full((len(score), num_patches), torch.nan)
