@@ -40,10 +40,8 @@ from tools.data.sources import benchmarks, find_name
 from tools.shared.command_line import parser_of, reports_user_errors
 
 CHUNK = 1024  # pictures that are waited for at a time
-COLUMNS = (
-    *("data set", "split", "listed", "published", "found", "missing", "unreadable"),
-    *("classes", "empty", "first and last class"),
-)
+COLUMNS = ["data set", "split", "listed", "published", "found", "missing", "unreadable"]
+COLUMNS += ["classes", "empty", "first and last class"]
 
 
 class Subject(NamedTuple):
@@ -85,9 +83,8 @@ class Finding(NamedTuple):
         """Return the lines to print, with at most `most` entries."""
         lines = [f"{'note' if self.note else 'FAULT'}: {self.what}"]
         lines += [f"    {shown(entry)}" for entry in self.which[:most]]
-        if len(self.which) > most:
-            lines.append(f"    and {len(self.which) - most} more (--show)")
-        return "\n".join(lines)
+        more = len(self.which) - most
+        return "\n".join([*lines, f"    and {more} more (--show)"] if more > 0 else lines)
 
 
 def open_subject(name: str, root: Path) -> Subject:
@@ -99,11 +96,9 @@ def open_subject(name: str, root: Path) -> Subject:
     train = [] if dataset.test_only else dataset.train_x  # else they stand in for the test's
     parts = zip(SPLITS, (train, dataset.val, dataset.test), strict=True)
     splits = {split: items for split, items in parts if items}
-    origin = ""
-    if dataset.split_file:
-        origin = "made from the data set's own lists, and not kept"
-        if dataset.split_path.is_file():
-            origin = str(read_json(dataset.split_path).get(ORIGIN, ""))
+    origin = "made from the data set's own lists, and not kept" if dataset.split_file else ""
+    if dataset.split_file and dataset.split_path.is_file():
+        origin = str(read_json(dataset.split_path).get(ORIGIN, ""))
     if origin and isinstance(dataset, FolderBenchmark):
         dataset.read_raw()  # fills left_out, which the split file does not hold
     return Subject(name, dataset, splits, origin)
@@ -146,8 +141,7 @@ def check_pictures(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
         paths = dict.fromkeys(item.impath for item in items)
         if missing := [path for path in paths if path in pictures.missing]:
             yield Finding(f"{split}: {some(missing)} missing", missing)
-        broken = [pictures.unreadable[path] for path in paths if path in pictures.unreadable]
-        if broken:
+        if broken := [pictures.unreadable[path] for path in paths if path in pictures.unreadable]:
             yield Finding(f"{split}: {some(broken)} unreadable", broken)
 
 
@@ -165,8 +159,7 @@ def check_classes(subject: Subject, _: Pictures) -> Iterator[Finding]:
     if labels:
         which = [f"{label}: {', '.join(sorted(names))}" for label, names in sorted(labels.items())]
         yield Finding(f"{some(labels, 'label')} with more than one class name", which)
-    same = [name for name, count in Counter(class_names).items() if count > 1]
-    if same:
+    if same := [name for name, count in Counter(class_names).items() if count > 1]:
         what = f"{some(same, 'class name')} of several labels, which prompts cannot tell apart"
         yield Finding(what, same, note=True)
 
@@ -202,10 +195,8 @@ def check_counts(subject: Subject, _: Pictures) -> Iterator[Finding]:
 
 
 def check_duplicates(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
-    """Find pictures that are in two splits, by path and by content, and twice in one.
-
-    Files of equal content are no fault of a published split: published results have them, too.
-    """
+    """Find pictures that are in two splits, by path and by content, and twice in one."""
+    # Files of equal content are no fault of a published split: published results have them, too.
     published = subject.dataset.published is not None and not subject.origin
     for split, items in subject.splits.items():
         counts = Counter(item.impath for item in items)
@@ -216,12 +207,8 @@ def check_duplicates(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
         if both := sorted(first & second):
             yield Finding(f"{some(both)} both in {one} and in {other}", both)
         known = {pictures.digests[path]: path for path in first if path in pictures.digests}
-        pairs = [
-            f"{known[digest]} = {path}"
-            for path in sorted(second - first)
-            if (digest := pictures.digests.get(path)) in known
-        ]
-        if pairs:
+        digests = {path: pictures.digests.get(path) for path in sorted(second - first)}
+        if pairs := [f"{known[own]} = {path}" for path, own in digests.items() if own in known]:
             what = f"{some(pairs)} of {other} with the content of one of {one}"
             yield Finding(what, pairs, note=published)
 
@@ -230,21 +217,18 @@ def note_unused_and_turned(subject: Subject, pictures: Pictures) -> Iterator[Fin
     """Report unused files among the pictures, and pictures with an EXIF rotation flag."""
     for reason, paths in subject.dataset.left_out.items():
         if paths:
-            files = sum(not path.is_dir() for path in paths)
-            what = f"left out: {what_is_left(reason, paths)}"
-            yield Finding(what, list(map(str, paths)), note=True, unused=files)
+            files, what = sum(not path.is_dir() for path in paths), what_is_left(reason, paths)
+            yield Finding(f"left out: {what}", list(map(str, paths)), note=True, unused=files)
     if pictures.turned:
-        done = "which is ignored, as in CoOp; INPUT.EXIF upright follows it"
-        if subject.dataset.upright:
-            done = "which is followed; INPUT.EXIF stored ignores it"
+        ignored = "which is ignored, as in CoOp; INPUT.EXIF upright follows it"
+        followed = "which is followed; INPUT.EXIF stored ignores it"
+        done = followed if subject.dataset.upright else ignored
         what = f"{some(pictures.turned)} with an EXIF rotation flag, {done}"
         yield Finding(what, sorted(pictures.turned), note=True)
 
 
-CHECKS = (
-    *(check_pictures, check_classes, check_order, check_counts, check_duplicates),
-    note_unused_and_turned,
-)
+CHECKS = [check_pictures, check_classes, check_order, check_counts, check_duplicates]
+CHECKS += [note_unused_and_turned]
 
 
 def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
@@ -269,16 +253,13 @@ def choose(words: Sequence[str], root: Path) -> list[str]:
         return there
     if holds_classes(root):
         return [Folder.__name__]
-    raise ValueError(
-        f"None of {', '.join(known)} is in {root}; name the folder of all data sets with --root, "
-        "or see tools/prepare_data.py."
-    )
+    advice = "name the folder of all data sets with --root, or see tools/prepare_data.py."
+    raise ValueError(f"None of {', '.join(known)} is in {root}; {advice}")
 
 
 def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     """Check data sets and print table and findings."""
-    lines: list[list[str]] = []
-    findings: list[Finding] = []
+    lines, findings = [], []
     for name in names:
         try:
             subject = open_subject(name, args.root)

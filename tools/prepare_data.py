@@ -47,11 +47,6 @@ class Preparation(NamedTuple):
     mirror: str  # address of a folder with split files and class lists; "" for Google Drive
     keep: bool  # fetched archives, after unpacking
 
-    @property
-    def collected(self) -> str:
-        """The data set's archive in the collection, a zip of its whole folder."""
-        return sources.collected(self.dataset.dataset_dir)
-
     def run(self) -> list[Piece]:
         """Put every piece in its place; returns those to get by hand."""
         pieces, left = sources.read_sources()[self.name], []
@@ -59,8 +54,7 @@ class Preparation(NamedTuple):
             self.unpack_whole(pieces[0])
         for piece in pieces:
             state = self.get(piece)
-            if state.startswith("missing"):
-                left.append(piece)
+            left += [piece] if state.startswith("missing") else []
             print(f"{self.name}: {', '.join(piece.gives)}: {state}")
         has_split = self.dataset.split_file and (self.folder / self.dataset.split_file).is_file()
         return [piece for piece in left if not (piece.raw and has_split)]
@@ -71,14 +65,14 @@ class Preparation(NamedTuple):
 
     def find(self, file: str) -> Path | None:
         """Return where the user has a file; ImageNet's class list serves its variants."""
-        folders = [self.archives, self.folder]
-        if file == CLASS_LIST:
-            folders.append(self.folder.parent / "imagenet")
+        shared = [self.folder.parent / "imagenet"] if file == CLASS_LIST else []
+        folders = [self.archives, self.folder, *shared]
         return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
     def unpack_whole(self, piece: Piece) -> None:
         """Unpack the collection's archive if the user has it; Caltech's own has the same name."""
-        archive, start = self.find(self.collected), f"{self.folder.name}/{piece.gives[0]}/"
+        archive = self.find(sources.collected(self.dataset.dataset_dir))
+        start = f"{self.folder.name}/{piece.gives[0]}/"
         if archive is None or not zipfile.is_zipfile(archive):
             return
         with zipfile.ZipFile(archive) as opened:
@@ -132,7 +126,8 @@ class Preparation(NamedTuple):
             lines += [f"    dead: {address}" for address in piece.dead]
             lines += [f"    MD5 {piece.md5}"] if piece.md5 else []
         if any(COLLECTION in piece.where for piece in left):
-            lines.append(f"  or {self.collected}, all in one, from {COLLECTION}")
+            whole = sources.collected(self.dataset.dataset_dir)
+            lines.append(f"  or {whole}, all in one, from {COLLECTION}")
         return "\n".join(lines)
 
 
@@ -152,11 +147,8 @@ def settle(source: Path, target: Path) -> None:
 
 
 def put(piece: Piece, source: Path, folder: Path) -> None:
-    """Unpack an archive, or copy a file, into a data set's folder; existing parts stay.
-
-    It is unpacked beside its place and then moved, so that what has its name is complete.
-    """
-    with scratch_beside(folder) as scratch:
+    """Unpack an archive, or copy a file, into a data set's folder; existing parts stay."""
+    with scratch_beside(folder) as scratch:  # then moved: what has its name is complete
         if not piece.moves:
             settle(Path(shutil.copy(source, scratch)), folder / piece.file)
         elif piece.sorter:
@@ -184,8 +176,7 @@ def dig(path: Path, inside: str, source: Path) -> Path:
 
 def require_content(dataset: type[FewShotDataset], path: Path) -> None:
     """Refuse a split file or a class list with other content, as a server's error page."""
-    found: object = None
-    expected: object = None
+    found = expected = None
     try:
         if path.name == CLASS_LIST:
             found, expected = f"{len(read_class_names(path))} classes", f"{CLASSES} classes"
@@ -208,18 +199,14 @@ def sort_train(archive: Path, scratch: Path) -> Path:
         for member in outer:
             inner = outer.extractfile(member)
             if inner is None or not member.name.endswith(".tar"):
-                raise ValueError(
-                    f"{archive} holds {member.name!r}; expected a tar file a class, n01440764.tar."
-                )
+                expected = "expected a tar file a class, n01440764.tar"
+                raise ValueError(f"{archive} holds {member.name!r}; {expected}.")
             unpack(inner, folder / Path(member.name).stem, member.name)
     return folder
 
 
 def sort_val(archive: Path, scratch: Path) -> Path:
-    """Unpack ImageNet's validation pictures into class folders; returns the folder of those.
-
-    The development kit, which has the labels, must lie beside the archive.
-    """
+    """Unpack ImageNet's validation pictures into class folders, by the labels of the kit beside."""
     devkit = archive.with_name(f"{DEVKIT}.tar.gz")
     if not devkit.is_file():
         raise FileNotFoundError(f"{devkit} is missing; it says which class each picture has.")
@@ -234,9 +221,8 @@ def sort_val(archive: Path, scratch: Path) -> Path:
     truth = meta.with_name("ILSVRC2012_validation_ground_truth.txt")
     labels, pictures = read_text(truth).split(), find(scratch / "heap").pictures
     if len(pictures) != len(labels):
-        raise ValueError(
-            f"{archive} holds {len(pictures)} pictures, but {devkit} has labels for {len(labels)}."
-        )
+        held = f"{archive} holds {len(pictures)} pictures"
+        raise ValueError(f"{held}, but {devkit} has labels for {len(labels)}.")
     for picture, label in zip(pictures, labels, strict=True):
         place = scratch / "val" / look_up(wnids, label, truth)
         place.mkdir(parents=True, exist_ok=True)

@@ -66,9 +66,9 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
         raise ValueError(f"SHOTS must be a whole number, got {shots}")
     common = {"output": Path(args.output), "config": config, "root": args.root}
     common |= {"targets": args.targets, "opts": args.opts, "target_root": args.target_root}
-    place, numbers = (args.protocol, trainer, dataset, int(seed)), shots.split()
-    all_shots = map(int, numbers or SHOTS[args.protocol])
-    return join([plan(Cell(*place, shots=number, **common)) for number in all_shots])
+    place = (args.protocol, trainer, dataset, int(seed))
+    numbers = shots.split() or SHOTS[args.protocol]
+    return join([plan(Cell(*place, shots=int(number), **common)) for number in numbers])
 
 
 def carry_out(job: Job) -> int:
@@ -95,10 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = jobs_of(args)
         require_own(jobs, names.PROJECT)
     except (ValueError, OSError) as error:
+        message = f"error: {' '.join(str(error).split())}"
         if jobs is None and isinstance(error, ValueError):  # of the arguments
             message = f"{error}.\n\n{args.help}"
-        else:
-            message = f"error: {' '.join(str(error).split())}"
         print(f"{args.protocol}: {message}", file=sys.stderr)
         return 2
     for job in jobs:

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from models.clip.fetch import alone_with
 
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
-CHUNK = 2**20  # bytes
 MOST_MEMBERS = 5_000_000  # ImageNet has 1.3 million pictures
 MOST_TIMES = 200  # times the size of the archive; pictures hardly shrink
 ALWAYS_ALLOWED = 2**30  # bytes, of a small archive
@@ -72,13 +71,8 @@ def scratch_beside(target: Path) -> Iterator[Path]:
             yield Path(name)
 
 
-def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
-    """Unpack an archive; if it is refused or broken, nothing of it is left.
-
-    Args:
-        archive: a file, or an open one, such as an archive within an archive.
-        into: a folder; files in it that the archive also has are replaced.
-        name: what messages call an open file.
+def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:  # name: of an open file
+    """Unpack an archive, replacing files; of one that is refused or broken, nothing is left.
 
     Raises:
         ValueError: the file is no archive, or a broken one. A member is outside `into`, points
@@ -95,9 +89,8 @@ def unpack(archive: Path | IO[bytes], into: Path, name: str = "") -> None:
                 _write(entries, read, content, name)
                 _merge(content, into)
     except BROKEN as error:
-        raise ValueError(
-            f"{name} is no archive, or an incomplete one; remove it and fetch it anew."
-        ) from error
+        what = f"{name} is no archive, or an incomplete one; remove it and fetch it anew."
+        raise ValueError(what) from error
 
 
 @contextmanager
@@ -110,11 +103,10 @@ def _opened(archive: Path | IO[bytes]) -> Iterator[tuple[Iterator[Entry], Callab
         is_tar = tarfile.is_tarfile(file)
         file.seek(0)
         with tarfile.open(fileobj=file) if is_tar else zipfile.ZipFile(file) as opened:
-            yield (
-                (_of_tar(opened), opened.extractfile, size)
-                if is_tar
-                else (_of_zip(opened), opened.open, size)
-            )
+            if is_tar:
+                yield _of_tar(opened), opened.extractfile, size
+            else:
+                yield _of_zip(opened), opened.open, size
 
 
 def _checked(members: Iterator[Entry], name: str, size: int, into: Path) -> list[Entry]:
@@ -147,10 +139,8 @@ def _bounded(entries: Iterable[Entry], most: int) -> Iterator[Entry]:
         if number > MOST_MEMBERS:
             raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
         if total > most:
-            raise ValueError(
-                f"unpacked it would have more than {most:,} bytes, which is {MOST_TIMES} times its "
-                "size, or all that is free on the disk"
-            )
+            limit = f"{MOST_TIMES} times its size, or all that is free on the disk"
+            raise ValueError(f"unpacked it would have more than {most:,} bytes, which is {limit}")
         yield entry
 
 
@@ -177,10 +167,8 @@ def _of_zip(opened: zipfile.ZipFile) -> Iterator[Entry]:
         if info.flag_bits & 1:
             raise ValueError(f"{name!r} is encrypted; unpack it with its password by hand")
         if info.compress_type not in KNOWN_METHODS:
-            raise ValueError(
-                f"{name!r} is packed by method {info.compress_type}, which is not known here; "
-                "unpack it by hand"
-            )
+            packed = f"{name!r} is packed by method {info.compress_type}"
+            raise ValueError(f"{packed}, which is not known here; unpack it by hand")
         if stat.S_ISLNK(mode):
             if info.file_size > LONGEST_LINK:
                 raise ValueError(f"{name!r} is a link of {info.file_size:,} bytes")
@@ -214,10 +202,8 @@ def _followed(entry: Entry, entries: dict[str, Entry]) -> Entry:
         if end.kind == "link":
             end = entries.get(end.target, end)
     if end.kind != "file" and entry.kind == "link":
-        raise ValueError(
-            f"{entry.name!r} is a link to {entry.link[:LONGEST_NAME]!r}, which is no file of the "
-            "archive"
-        )
+        link = f"{entry.name!r} is a link to {entry.link[:LONGEST_NAME]!r}"
+        raise ValueError(f"{link}, which is no file of the archive")
     return entry if end is entry else entry._replace(size=end.size, target=end.path)
 
 
@@ -228,7 +214,7 @@ def _write(entries: list[Entry], read: Callable, folder: Path, name: str) -> Non
         (path if entry.kind == "folder" else path.parent).mkdir(parents=True, exist_ok=True)
         if entry.kind == "file":
             with read(entry.member) as content, path.open("wb") as file:
-                shutil.copyfileobj(content, file, CHUNK)
+                shutil.copyfileobj(content, file, 2**20)
     for entry in entries:
         if entry.kind == "link":
             shutil.copyfile(folder / entry.target, folder / entry.path)

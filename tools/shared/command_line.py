@@ -14,11 +14,8 @@ DIGITS = 19  # of a number that is too large for 64 bits
 
 
 def parser_of(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help is the docstring of a tool, with its paragraph "Usage:" at the end.
-
-    From here on any name can be printed.
-    """
-    make_streams_ready()
+    """A parser whose help is the docstring of a tool, with its paragraph "Usage:" at the end."""
+    make_streams_ready()  # from here on any name can be printed
     paragraphs = doc.strip().split("\n\n")
     [usage] = [paragraph for paragraph in paragraphs if paragraph.startswith("Usage:\n")]
     paragraphs.remove(usage)
@@ -43,10 +40,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """A tool's `main` that ends in one sentence and code 2 where the user can mend an error.
-
-    With --debug the error is raised. Where nobody reads on, as behind `| head`, the code is 0.
-    """
+    """A tool's `main` that ends in one sentence and code 2 where the user can mend an error."""
 
     @wraps(main)
     def run(*args: Sequence[str] | None) -> int:
@@ -54,7 +48,7 @@ def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:
             code = main(*args)
             sys.stdout.flush()
             return code
-        except BrokenPipeError:
+        except BrokenPipeError:  # nobody reads on, as behind `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except Exception as error:

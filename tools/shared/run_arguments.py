@@ -26,10 +26,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_class_list(path: Path | None) -> list[str] | None:
-    """The names of a file, one a line; None without a file.
-
-    Lines that all begin with an id, or with a folder and a tab, are read as a classnames.txt.
-    """
+    """The names of a file, one a line, also after an id or a folder and a tab; None without one."""
     if path is None:
         return None
     if not path.is_file():
@@ -40,8 +37,6 @@ def read_class_list(path: Path | None) -> list[str] | None:
     if all(STARTS_WITH_ID.match(name) for name in names):
         return list(read_class_names(path).values())
     if path.name == CLASS_LIST and any(" " in name for name in names):
-        raise ValueError(
-            f"{path}: a {CLASS_LIST} has lines of a folder and a name; set them apart by a tab, or "
-            "call the file otherwise if each line is a name (--classes)"
-        )
+        what = f"{path}: a {CLASS_LIST} has lines of a folder and a name; set them apart by a tab"
+        raise ValueError(f"{what}, or call the file otherwise if each line is a name (--classes)")
     return names

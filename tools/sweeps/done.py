@@ -9,7 +9,6 @@ from tools.sweeps import names
 from tools.sweeps.protocols import Job, learns_nothing
 
 AT_TEST = ("TEST.SPLIT", "MODEL.BACKBONE.WEIGHTS")  # keys that decide a result, not what is learned
-OF_TRAINING = ("OPTIM.", "TRAIN.", "DATALOADER.")
 
 
 def require_own(jobs: Sequence[Job], project: Path) -> None:
@@ -40,10 +39,8 @@ def differences(job: Job, project: Path) -> list[str]:
     own = names.digest_of(cfg.DATASET.NAME, project / cfg.DATASET.ROOT)
     if (digest := read_results(folder).get("data")) and own:
         there["data"], here["data"] = digest, own
-    pairs = {
-        key: [values.get(key, usual.get(key)) for values in (there, here)]
-        for key in sorted({*there, *here})
-    }
+    keys = sorted({*there, *here})
+    pairs = {key: [values.get(key, usual.get(key)) for values in (there, here)] for key in keys}
     return [f"{key} {one} there, {two} here" for key, (one, two) in pairs.items() if one != two]
 
 
@@ -54,5 +51,5 @@ def compared(cfg: Any) -> dict[str, Any]:
 
     values = flat(cfg)
     found = {key: values[key] for key in (*NAMED, *AT_TEST)} | changed_settings(cfg, nodes_of(cfg))
-    ignored = OF_TRAINING if learns_nothing(cfg.TRAINER.NAME) else ()
+    ignored = ("OPTIM.", "TRAIN.", "DATALOADER.") if learns_nothing(cfg.TRAINER.NAME) else ()
     return {key: value for key, value in found.items() if not key.startswith(ignored)}

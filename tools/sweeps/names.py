@@ -9,9 +9,7 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = Path("configs")  # below PROJECT
-DEFAULTS = PROJECT / CONFIGS / "trainers" / "defaults.yaml"
 OWN, OWN_STEM = "Folder", "folder"  # the user's own pictures, by DATASET.NAME and by yaml
-WITHOUT_ROW = {"tiny": "tiny_emoji", "vit_b16": "vit_b16"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -68,12 +66,12 @@ def digest_of(name: str, root: Path) -> str:
 @cache
 def default_rows() -> dict[str, dict[str, Any]]:
     """Return the rows of configs/trainers/defaults.yaml by trainer, in the order of the tables."""
-    return read_yaml(DEFAULTS)
+    return read_yaml(CONFIGS / "trainers" / "defaults.yaml")
 
 
 def default_config(protocol: str, trainer: str, dataset: str, shots: int) -> str:
     """Return the config that a trainer takes where none is named."""
-    row = default_rows().get(trainer, WITHOUT_ROW)
+    row = default_rows().get(trainer, {"tiny": "tiny_emoji", "vit_b16": "vit_b16"})
     if is_embedded(dataset):
         return row["tiny"]
     found = row.get("xd" if protocol == "dg" else protocol, row["vit_b16"])

@@ -70,11 +70,7 @@ class Cell:
         return dict(zip(self.opts[::2], self.opts[1::2], strict=False))
 
     def resolved(self) -> Cell:
-        """Return the cell with config and targets filled in.
-
-        Raises:
-            ValueError: a name that does not exist, or the protocol does not fit.
-        """
+        """Fill in config and targets; a ValueError for an unknown name, or a wrong protocol."""
         check_dataset(self.dataset)
         default = names.default_config(self.protocol, self.trainer, self.dataset, self.shots)
         cell = replace(self, config=self.config or default)
@@ -174,9 +170,8 @@ def plan(cell: Cell) -> list[Job]:
         context = _context_level(cell) if cell.trainer == "CoOp" else ""
         return [_job(cell, cell.output / data / cell.trainer / level / context / seed, "all")]
     train = _job(cell, cell.output / data / cell.trainer / level / seed, "all")
-    tests = cell.output / "evaluation" / cell.trainer / level
-    if cell.dataset != "imagenet":  # others lie one folder deeper, named by the source
-        tests = tests / data
+    source = "" if cell.dataset == "imagenet" else data  # other sources name one folder more
+    tests = cell.output / "evaluation" / cell.trainer / level / source
     root = cell.target_root or cell.root
     targets = [replace(cell, dataset=target, root=root) for target in cell.targets]
     return [train, *(_job(to, tests / _data_level(to) / seed, "all", train) for to in targets)]
@@ -212,18 +207,13 @@ def _job(cell: Cell, folder: Path, classes: str, trained: Job | None = None) -> 
         *("--output-dir", str(folder), *learned),
         *("DATASET.NUM_SHOTS", str(cell.shots), "DATASET.SUBSAMPLE_CLASSES", classes, *cell.opts),
     )
-    half = "" if classes == "all" else f" ({classes} classes)"
-    name = f"{cell.trainer}:{cell.config} on {cell.dataset}{half}"
-    name += f", {cell.shots} shots, seed {cell.seed}"
+    data = cell.dataset if classes == "all" else f"{cell.dataset} ({classes} classes)"
+    name = f"{cell.trainer}:{cell.config} on {data}, {cell.shots} shots, seed {cell.seed}"
     return Job(name, folder, words, (*cell.needs, *([trained.folder] if trained else [])))
 
 
 def join(plans: Sequence[Sequence[Job]]) -> list[Job]:
-    """Return all jobs, each folder once: protocols share trainings.
-
-    Raises:
-        ValueError: one folder is meant for two different jobs.
-    """
+    """Return all jobs, each folder once: protocols share trainings. A ValueError if jobs differ."""
     jobs: dict[Path, Job] = {}
     for job in chain.from_iterable(plans):
         if jobs.setdefault(job.folder, job).words != job.words:

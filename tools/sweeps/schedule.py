@@ -18,8 +18,7 @@ POLL = 0.3  # seconds between two looks at the logs
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")  # in a job's log
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it
-# Exit codes of a job that was killed, or whose machine goes down.
-KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
 
 
 class State(Enum):
@@ -81,8 +80,7 @@ class Schedule:
         self.jobs, self.retries, self.project = list(jobs), retries, project
         self.by_folder = {job.folder: job for job in self.jobs}
         self.reasons: dict[Job, str] = {}  # of failures
-        self.failures: Counter[Job] = Counter()
-        self.losses: Counter[Job] = Counter()
+        self.failures, self.losses = Counter(), Counter()
         self.states = {job: State.DONE_BEFORE for job in self.jobs if self.was_done(job)}
         self.bars = Bars(project, len(self.jobs), len(self.states))
 

@@ -17,13 +17,10 @@ from tools.sweeps import names
 from tools.sweeps.protocols import Job
 
 PATIENCE = 10  # seconds that a job has to end after it was asked to
-NO_RAY = (
-    "Ray is not installed: install it (pip install -r requirements-cluster.txt), or run without "
-    "it: --serial for one job after the other, --processes N for N at a time on this machine"
-)
+NO_RAY = """Ray is not installed: install it (pip install -r requirements-cluster.txt), or run \
+without it: --serial for one job after the other, --processes N for N at a time on this machine"""
 # Ray answers as a server of HTTP/2: a client's preface is followed by a frame of settings.
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
-SETTINGS = bytes([4])  # type of the frame
 
 
 class Ended(NamedTuple):
@@ -52,16 +49,11 @@ class Launch:
         folders = [str(self.project / folder) for folder in (job.folder, *job.needs)]
         Path(folders[0]).mkdir(parents=True, exist_ok=True)
         guarded = [sys.executable, processes.__file__, str(os.getpid()), *folders, "--"]
+        env = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
+        options = {"cwd": self.project, "env": env, "start_new_session": True}
         with (self.project / job.log).open("w") as log:
-            return subprocess.Popen(
-                [*guarded, *self.command(job)],
-                cwd=self.project,
-                env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen([*guarded, *self.command(job)], **options)
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -106,10 +98,7 @@ class RayWorkers:
     places = math.inf  # Ray queues jobs itself
 
     def __init__(self, launch: Launch, address: str | None, gpus: float | None) -> None:
-        """Join the cluster at `address`, as "auto"; None starts one on this machine.
-
-        A job takes `gpus`, or fractions; None: one for each process if the cluster has any.
-        """
+        """Join or start a cluster; a job takes `gpus`, or one for each process if there are any."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's own future default: a task without GPUs does not hide those of the machine.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -118,14 +107,10 @@ class RayWorkers:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(NO_RAY) from error
         require_listener(address or "")
+        options = {"address": address or "local", "include_dashboard": None if address else False}
+        options |= {"runtime_env": {"env_vars": {"PYTHONPATH": str(names.PROJECT)}}}
         try:
-            ray.init(
-                address=address or "local",
-                runtime_env={"env_vars": {"PYTHONPATH": str(names.PROJECT)}},
-                include_dashboard=None if address else False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Ray raises many kinds
             where = address or "this machine"
             raise ConnectionError(f"no Ray at {where}: {str(error).splitlines()[0]}") from error
@@ -179,9 +164,8 @@ def require_listener(address: str) -> None:
         with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "1":
                 connection.sendall(HELLO)
-                if connection.recv(4)[3:] != SETTINGS:
+                if connection.recv(4)[3:] != bytes([4]):  # type of a frame of settings
                     raise ConnectionError("something else answers there")
     except (OSError, OverflowError) as error:
-        raise ConnectionError(
-            f"no Ray at {address}: {error}; start it (docs/cluster.md), or leave --address out"
-        ) from error
+        advice = "start it (docs/cluster.md), or leave --address out"
+        raise ConnectionError(f"no Ray at {address}: {error}; {advice}") from error
