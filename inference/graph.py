@@ -22,17 +22,14 @@ from runs.logs import quiet
 
 BATCH = 3  # of the pictures that a graph is traced with; any other size runs as well
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-Graph = Callable[[Tensor], Tensor]
-"""A graph as its file holds it: pictures (B, 3, H, W) to logits (B, C)."""
+Graph = Callable[[Tensor], Tensor]  # as in its file: pictures (B, 3, H, W) to logits (B, C)
 
 
 class ExportForm(nn.Module):
     """The forward pass of an evaluation, for a batch of any size, which is not split into parts.
 
-    The model is float32, on the CPU, and must not be used for anything else afterwards.
-
-    Raises:
-        ValueError: it selects patches at random.
+    The model is float32, on the CPU, and must not be used for anything else afterwards. A
+    ValueError says that it selects patches at random.
     """
 
     def __init__(self, model: CLIPClassifier | SpotlightedCLIP) -> None:
@@ -80,10 +77,7 @@ class UsedTensors(TorchFunctionMode):
 
 @torch.no_grad()
 def trace(form: ExportForm, size: tuple[int, int]) -> ExportedProgram:
-    """The graph of a form for pictures of a size (H, W) and batches of any size.
-
-    Tensors that the form does not use are taken out of it.
-    """
+    """The graph of a form, without unused tensors, for pictures (H, W) and batches of any size."""
     image = torch.zeros(BATCH, 3, *size, device="cpu")
     form(image)  # the text side is kept from now on
     with UsedTensors() as used:
@@ -121,9 +115,8 @@ def write_onnx(program: ExportedProgram, output_names: list[str], path: Path) ->
 
     with quiet("torch.onnx", "onnxscript", level=logging.ERROR):
         found = torch.onnx.export(
-            program, (), dynamo=True, verbose=False,
-            input_names=["image"], output_names=output_names,
-            dynamic_shapes={"image": {0: "batch"}},
+            program, (), dynamo=True, verbose=False, output_names=output_names,
+            input_names=["image"], dynamic_shapes={"image": {0: "batch"}},
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
         )
     assert found is not None

@@ -20,10 +20,7 @@ from trainers.base import CLIPTrainer
 
 
 def open_run(model_dir: str | Path, root: str = "") -> CLIPTrainer:
-    """A trainer as the run left it, in evaluation mode, with its data set; the run's seed is set.
-
-    `root` is the folder of all data sets, if it moved.
-    """
+    """A trainer for evaluation, with its data set (`root`: if it moved); the run's seed is set."""
     cfg = config_of(model_dir, root)
     trainer = build(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), cfg)
     trainer.load_model(str(model_dir))

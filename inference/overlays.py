@@ -44,9 +44,8 @@ def draw_kept(
     axes.imshow(darken(np.asarray(pixels), kept, grid))
     for rank, (left, top, right, bottom) in enumerate(boxes(kept, len(pixels), grid), 1):
         width, height, colour = right - left, bottom - top, LEVEL_COLOURS[rank > level1]
-        frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, lw=1.6)
-        frame.set_edgecolor(colour)
-        axes.add_patch(frame)
+        place, size = (left - 0.5, top - 0.5), (width, height)
+        axes.add_patch(Rectangle(place, *size, fill=False, lw=1.6, edgecolor=colour))
         place = (left + 0.06 * width, top + 0.36 * height)
         label = axes.text(*place, str(rank), color=colour, fontsize=8, weight="bold")
         label.set_path_effects([withStroke(linewidth=2, foreground="black")])
@@ -86,8 +85,7 @@ class Overlays:
 
     def __init__(self, folder: Path, predictor: SpotlighterPredictor) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.predictor = folder, predictor
-        self.used: set[str] = set()
+        self.folder, self.predictor, self.used = folder, predictor, set[str]()
 
     def __call__(self, path: Path, picture: Image.Image, found: Prediction) -> Path:
         """Draw a picture; returns the file, named after it (`_2` if another has the name)."""
@@ -100,8 +98,7 @@ class Overlays:
         draw_row(row, self.predictor, picture, found)
         row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
         row[1].set_title("kept patches", fontsize=9)
-        ranks = ranks_by_colour(self.predictor, found)
-        text = f"{shown(path.name)}; kept patches by rank: {ranks}"
+        text = f"{shown(path.name)}; kept patches by rank: {ranks_by_colour(self.predictor, found)}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)
         save(figure, output, tight=(0, 0.05, 1, 1), dpi=130)
         return output

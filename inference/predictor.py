@@ -72,8 +72,7 @@ class SpotlighterPredictor:
         self.num_patches: int | None = None
         self.level1: int | None = None
         if isinstance(model, SpotlightedCLIP):
-            self.num_patches = model.base.visual.num_patches
-            self.level1 = model.head.options.level1
+            self.num_patches, self.level1 = model.base.visual.num_patches, model.head.options.level1
 
     @classmethod
     def from_run(
@@ -99,9 +98,8 @@ class SpotlighterPredictor:
         """
         from inference.open import open_without_data
 
-        return cls(
-            open_without_data(path, class_names, new=new, root=str(root), zero_shot=zero_shot)
-        )
+        trainer = open_without_data(path, class_names, new=new, root=str(root), zero_shot=zero_shot)
+        return cls(trainer)
 
     def predict(
         self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32
@@ -109,12 +107,9 @@ class SpotlighterPredictor:
         """Classify one picture or several, of any size; they are resized and cut as at test.
 
         A tensor (B, 3, H, W) is several. Tensors are rounded to 8 bits a channel, so that a picture
-        and its tensor give the same. `topk` is the number of entries of `Prediction.top`.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is no picture, a tensor has another shape or range, or scores are no
-                numbers.
+        and its tensor give the same. `topk` is the number of entries of `Prediction.top`. Raises a
+        FileNotFoundError for a missing file, a ValueError for a file that is no picture, a tensor
+        of another shape or range, or scores that are no numbers.
         """
         if topk < 1 or batch_size < 1:
             raise ValueError(f"topk and batch_size must be at least 1, got {topk} and {batch_size}")
@@ -140,7 +135,6 @@ class SpotlighterPredictor:
 
     @torch.no_grad()
     def _predictions(self, images: Sequence[Picture], topk: int) -> list[Prediction]:
-        """The predictions of one batch."""
         batch = self.prepare(images)
         with self._autocast():
             out = self.model.forward_all(batch) if self.num_patches else None

@@ -44,10 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
-    """Return the folder of a run on all classes of EmojiFood; train it if there is none.
-
-    `options` are KEY VALUE pairs for train.py, `root` the folder of all data sets.
-    """
+    """Return a run on all classes of EmojiFood, trained if there is none; options: KEY VALUE."""
     if last_checkpoint(PROJECT / folder) is not None:
         return PROJECT / folder
     print(f"Training Spotlighter on EmojiFood once, about a minute; it is kept in {folder} ...")
@@ -55,8 +52,7 @@ def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
         *(sys.executable, "train.py", "--root", root, "--seed", "1", "--trainer", "Spotlighter"),
         *("--dataset-config-file", "configs/datasets/emoji_food.yaml"),
         *("--config-file", "configs/trainers/Spotlighter/tiny_emoji.yaml"),
-        *("--output-dir", str(folder), "DATASET.NUM_SHOTS", "16", "TEST.NO_TEST", "True"),
-        *options,
+        *("--output-dir", str(folder), "DATASET.NUM_SHOTS", "16", "TEST.NO_TEST", "True"), *options,
     ]
     done = subprocess.run(
         command, cwd=PROJECT, check=False, stdout=subprocess.DEVNULL, preexec_fn=bound()

@@ -28,8 +28,6 @@ from tools.results.read import EFFORT
 from tools.results.rows import COLUMNS
 from tools.shared.command_line import parser_of, reports_user_errors
 
-FILE_WIDTH = 200  # characters
-
 
 def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
     """Return the table of a section as strings, with the published figures if asked for."""
@@ -74,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = {s.title: text_of(s, args.published) for s in rows.split_sections(seeds)}
     console = Console()
     if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
-        console = Console(width=FILE_WIDTH)
+        console = Console(width=200)
     for title, text in texts.items():
         console.print(fitting(text, title, console))
     if args.published:

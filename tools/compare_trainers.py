@@ -26,6 +26,7 @@ from tools.results.rows import POPULATION, harmonic_mean, load_runs
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
+Halves = dict[str, np.ndarray]  # by half
 SCORES = [*HALVES, "hm"]
 COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_parameters"]
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
@@ -91,9 +92,7 @@ def common(ours: pd.DataFrame, other: pd.DataFrame) -> tuple[list[str], list[int
     return sets, sorted(s for s in seeds if all((one, s) in cells for one in sets))
 
 
-def score(
-    correct: dict[str, np.ndarray], seeds: np.ndarray, drawn: dict[str, np.ndarray]
-) -> np.ndarray:
+def score(correct: Halves, seeds: np.ndarray, drawn: Halves) -> np.ndarray:
     """Return base, new and harmonic mean in percent over data sets, seeds and drawn pictures."""
     found = []  # (data sets, seeds)
     for half, hits in correct.items():

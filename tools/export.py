@@ -39,10 +39,7 @@ from trainers.base import CLIPTrainer
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with
-WRITERS = {
-    "torch": ("model.pt2", graph.write_program),
-    "onnx": ("model.onnx", graph.write_onnx),
-}
+WRITERS = {"torch": ("model.pt2", graph.write_program), "onnx": ("model.onnx", graph.write_onnx)}
 
 
 def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
@@ -55,26 +52,21 @@ def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> 
         )
     if trainer.state.loaded_epoch is not None:
         path = find_checkpoint(run, trainer.checkpoint_name)
-        digest = digest_of(path)
-        checkpoint = {"file": path.name, "sha256": digest, "epoch": trainer.state.loaded_epoch}
+        checkpoint = {"file": path.name, "sha256": digest_of(path)}
+        checkpoint |= {"epoch": trainer.state.loaded_epoch}
     normalised = "normalize" in settings.TRANSFORMS
     packages = {name: version(name) for name in PACKAGES if onnx}
     return {
-        "trainer": cfg.TRAINER.NAME,
-        "backbone": cfg.MODEL.BACKBONE.NAME,
+        **{"trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME},
         "class_names": trainer.class_names,
         "preparation": {
-            "mode": "RGB",
-            "resize_short_side": max(settings.SIZE),
-            "interpolation": settings.INTERPOLATION,
-            "center_crop": list(settings.SIZE),
+            **{"mode": "RGB", "resize_short_side": max(settings.SIZE)},
+            **{"interpolation": settings.INTERPOLATION, "center_crop": list(settings.SIZE)},
             "scale_to": [0.0, 1.0],
             "mean": list(settings.PIXEL_MEAN) if normalised else [0.0] * 3,
             "std": list(settings.PIXEL_STD) if normalised else [1.0] * 3,
         },
-        "input": "image",
-        "outputs": outputs,
-        "checkpoint": checkpoint,
+        **{"input": "image", "outputs": outputs, "checkpoint": checkpoint},
         "config": training_keys(cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
@@ -112,9 +104,8 @@ def export(args: argparse.Namespace) -> None:
     if "onnx" in chosen:
         graph.require_packages()
     report("opening the run")
-    trainer = open_without_data(
-        args.model_dir, read_class_list(args.classes), new=args.new, root=args.root, plain=True
-    )
+    names = read_class_list(args.classes)
+    trainer = open_without_data(args.model_dir, names, new=args.new, root=args.root, plain=True)
     tried = trials(trainer)
     form = ExportForm(trainer.model)
     described = describe(trainer, args.model_dir, form.output_names, "onnx" in chosen)

@@ -86,8 +86,7 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
         else:
             inside = find(path)
             if not inside.pictures:
-                kinds = ", ".join(SUFFIXES)
-                raise ValueError(f"the folder {path} holds no picture ({kinds})")
+                raise ValueError(f"the folder {path} holds no picture ({', '.join(SUFFIXES)})")
             found += inside.pictures
             if inside.others:
                 what = what_is_left("files of another kind", inside.others)
@@ -164,9 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
     args = parser.parse_args(argv)
     with quiet("dassl", "trainers", "runs"):
-        predictor = SpotlighterPredictor.from_run(
-            args.model_dir, read_class_list(args.classes), new=args.new, root=args.root
-        )
+        names, run = read_class_list(args.classes), args.model_dir
+        predictor = SpotlighterPredictor.from_run(run, names, new=args.new, root=args.root)
         if args.spotlight is not None and predictor.num_patches is None:
             raise ValueError(
                 f"{args.model_dir} is a run of a trainer that selects no patches; leave out "

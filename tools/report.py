@@ -19,25 +19,15 @@ import jinja2
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
-from tools.results import evidence, figures
+from tools.results import evidence, figures, rows
 from tools.results.figures import Picture
 from tools.results.read import CLASSES
-from tools.results.rows import (
-    AVERAGE,
-    Section,
-    load_runs,
-    pair_runs,
-    split_sections,
-    trainer_rank,
-    with_average,
-)
 from tools.results.tables import HEADINGS, NAMES, to_text, with_published, without_constants
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
 TEMPLATES = Path(__file__).parent / "results"
-MIN_RADAR = 3  # axes
-OVERLAYS = 3  # test pictures of a data set
-Runs = list[dict[str, Any]]  # of `load_runs`
+MIN_RADAR, OVERLAYS = 3, 3  # axes; test pictures of a data set
+Runs = list[dict[str, Any]]  # of `rows.load_runs`
 
 
 @dataclass
@@ -57,8 +47,7 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
     return environment.get_template("page.html").render(
-        title=title,
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes],
         runs=list(zip(found, evidence.short_configs(found), strict=True)),
         revisions=sorted({str(run["record"].get("git")) for run in found}),
@@ -67,10 +56,10 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     )
 
 
-def section_part(section: Section) -> Part:
+def section_part(section: rows.Section) -> Part:
     """Return table, bars, curves and radar of a protocol."""
     scores = [name for name in CLASSES if name in section.scores]
-    shown = summary = with_average(section)
+    shown = summary = rows.with_average(section)
     if "hm" in section.scores:
         scores, shown = [*scores, "hm_mean"], with_published(summary)
     part = Part(section.title)
@@ -80,15 +69,15 @@ def section_part(section: Section) -> Part:
     pairs = zip(text.to_numpy(), order.to_numpy(), strict=True)
     part.rows = [list(zip(*pair, strict=True)) for pair in pairs]
     labelled = summary.assign(label=labels(summary))
-    for dataset, rows in sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != AVERAGE):
+    groups = sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != rows.AVERAGE)
+    for dataset, group in groups:
         if summary["shots"].nunique() > 1:
-            text = f"{dataset}: accuracy over training pictures a class"
-            part.pictures.append(figures.as_picture(figures.shot_curves, rows, text=text))
+            over, drawn = "over training pictures a class", (figures.shot_curves, group)
         else:
-            text = f"{dataset}: accuracy by trainer"
-            part.pictures.append(figures.as_picture(figures.bars, rows, scores, text=text))
+            over, drawn = "by trainer", (figures.bars, group, scores)
+        part.pictures.append(figures.as_picture(*drawn, text=f"{dataset}: accuracy {over}"))
     most_shots = labelled["shots"] == labelled["shots"].max()
-    single = labelled[(labelled["dataset"] != AVERAGE) & most_shots]
+    single = labelled[(labelled["dataset"] != rows.AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
         text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
         part.pictures.append(figures.as_picture(figures.radar, single, scores[-1], text=text))
@@ -139,7 +128,7 @@ def curve_part(found: Runs) -> Part:
         seed, shots = min(run["seed"] for run in runs), max(run["shots"] for run in runs)
         chosen = [run for run in runs if (run["seed"], run["shots"]) == (seed, shots)]
         curves = {}
-        for run in sorted(chosen, key=lambda run: trainer_rank(run["trainer"])):
+        for run in sorted(chosen, key=lambda run: rows.trainer_rank(run["trainer"])):
             curve = evidence.training_curve(Path(run["path"]), run["record"].get("epoch", 0))
             if curve is not None:
                 how = ", ".join(filter(None, (run["config"], run["settings"])))
@@ -193,12 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--root", default="", help="folder of all data sets, if it was moved")
     add("--overlays", type=whole(0), default=2, help="data sets whose kept patches are drawn (2)")
     args = parser.parse_args(arguments)
-    runs = load_runs(args.results)
+    runs = rows.load_runs(args.results)
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)
         return 1
     found = [run for run in runs if "record" in run]
-    parts = [section_part(section) for section in split_sections(pair_runs(runs))]
+    parts = [section_part(section) for section in rows.split_sections(rows.pair_runs(runs))]
     parts += [confusion_part(found), curve_part(found)]
     parts.append(overlay_part(found, args.root, args.overlays))
     output = args.output or args.results / "report.html"

@@ -38,17 +38,13 @@ def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Return paths and class names of test pictures, of `number` classes that spread evenly."""
-    chosen = one_a_class(trainer.dm.dataset.test, number)
-    return [(item.impath, item.classname) for item in chosen]
+    return [(item.impath, item.classname) for item in one_a_class(trainer.dm.dataset.test, number)]
 
 
 def draw(
     trainer: CLIPTrainer, chosen: Sequence[tuple[str, str]], to: Path | IO[bytes], **options: Any
 ) -> list[str]:
-    """Write one figure, a row a picture; returns the predicted class names.
-
-    `chosen` are paths and class names ("" where it is not known), `options` are those of `save`.
-    """
+    """Write a row for each path and class ("": unknown) in `chosen`; returns the predicted names."""
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]
     found = predictor.predict(pictures, topk=1)

@@ -16,8 +16,7 @@ MODELS = 8  # kept in memory: the run's and zero-shot CLIP, of four class lists
 TOP = 5  # classes that are shown
 CLASSES = 1000  # most that may be named; a run with more may name as many as it has
 CHARACTERS = 200  # longest class name
-Shares = dict[str, float]
-"""Probabilities of the likeliest classes, best first."""
+Shares = dict[str, float]  # probabilities of the likeliest classes, best first
 
 
 class Answer(NamedTuple):
@@ -40,9 +39,7 @@ class Answerer:
         """Classify a picture among the class names in `text` (see `read_names`; empty: the run's).
 
         `new` says how class names that were not in training are treated; as the run says if empty.
-
-        Raises:
-            ValueError, OSError: no picture, one that cannot be read, or names that cannot be used.
+        A ValueError or an OSError says what is wrong with the picture or the names.
         """
         if picture is None:
             raise ValueError("there is no picture yet: upload one")

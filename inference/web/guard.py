@@ -100,10 +100,9 @@ def bounded(receive: Receive, most: int) -> Receive:
 
 
 def upload_in(folder: Path, path: str) -> Path:
-    """The file of an upload.
+    """The file of an upload; a ValueError if it is outside the uploads, or no longer there.
 
-    A ValueError says that it is not in the folder of the uploads or no longer there; the message is
-    the same for both, so nobody learns which files there are elsewhere.
+    The message is the same for both, so nobody learns which files there are elsewhere.
     """
     with suppress(OSError, ValueError):  # as a name with a NUL
         found = Path(path).resolve()

@@ -28,17 +28,13 @@ EVERY, KEPT = 60, 1800  # seconds: between two removals of uploads; after the la
 WAITING = 16  # predictions that may wait for their turn
 AS_TRAINED = "as the run says"
 PORTS = 20  # that are tried, from --port on
-LAST_PORT = 65535
 TEMPORARY = "GRADIO_TEMP_DIR"
 PREFIX = "spotlighter_page_"  # of folders for uploads
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A folder for the uploads and answers of this process, removed at the end.
-
-    Folders that killed pages have left are removed at the start.
-    """
+    """A folder for uploads and answers, removed at the end; those of killed pages go first."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), locked(left):
             if time.time() - left.stat().st_mtime > EVERY:  # a new page may not have locked it yet
@@ -84,8 +80,7 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
 def toast(error: Exception, picture: str | None) -> gr.Error:
     """An error as a sentence on the page, without the folder of an upload."""
     text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
-    text = html.escape(text, quote=False)  # the page takes it for HTML
-    return gr.Error(text, duration=None, print_exception=False)
+    return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)
 
 
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
@@ -136,7 +131,7 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
 
 def free_port(host: str, first: int) -> int:
     """The first free port from `first` on, any free one for 0; Gradio's own search is fixed."""
-    last = min(first + PORTS - 1, LAST_PORT)
+    last = min(first + PORTS - 1, 65535)
     for port in range(first, last + 1) if first else (0,):
         with suppress(OSError), closing(socket.socket()) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -152,8 +147,7 @@ def launch(page: gr.Blocks, folder: Path, host: str, port: int, open_browser: bo
         _, address, _ = page.launch(
             server_name=host, server_port=port, inbrowser=open_browser, share=False, quiet=True,
             prevent_thread_lock=True, max_file_size=UPLOAD, show_error=False,
-            enable_monitoring=False, footer_links=[],
-            app_kwargs={"middleware": middleware(folder)},
+            enable_monitoring=False, footer_links=[], app_kwargs={"middleware": middleware(folder)},
             theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
         )
     except ValueError as error:  # Gradio's: localhost is not accessible

@@ -4,8 +4,7 @@ import re
 
 import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of cells that a spreadsheet would run."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of cells that a spreadsheet would run
 MARKUP = re.compile(r"[\\|`*]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
 
 

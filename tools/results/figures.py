@@ -20,10 +20,8 @@ TWENTY = plt.get_cmap("tab20").colors
 STYLE = {
     "font.size": 9,
     "axes.prop_cycle": cycler(color=[*TWENTY[::2], *TWENTY[1::2]]),  # the strong ones first
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
+    **{"axes.spines.top": False, "axes.spines.right": False},
+    **{"axes.grid": True, "grid.alpha": 0.3},
     "svg.hashsalt": "report",  # equal results give equal bytes
     "svg.fonttype": "none",  # letters, not their outlines: a fifth of the size
 }
@@ -46,8 +44,7 @@ def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Pi
     """Return the figure that a function draws of its arguments, with the caption `text`."""
     buffer = io.BytesIO()
     with plt.rc_context(STYLE):
-        options = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
-        save(draw(*arguments), buffer, **options)
+        save(draw(*arguments), buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
@@ -60,8 +57,7 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     axes = values.plot.barh(figsize=size, width=0.8, xerr=errors, legend=False, **style)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("accuracy, percent; mean and standard deviation over seeds")
-    axes.set_ylabel("")
+    axes.set(xlabel="accuracy, percent; mean and standard deviation over seeds", ylabel="")
     if len(scores) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return axes.figure
@@ -76,8 +72,7 @@ def shot_curves(summary: pd.DataFrame) -> Figure:
         places, errors = points["shots"].map(shots.index), points["all_std"].fillna(0)
         axes.errorbar(places, points["all"], errors, marker="o", capsize=3, label=label)
     axes.set_xticks(range(len(shots)), shots)
-    axes.set_xlabel("training pictures a class")
-    axes.set_ylabel("accuracy, percent")
+    axes.set(xlabel="training pictures a class", ylabel="accuracy, percent")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -109,8 +104,7 @@ def confusion_matrix(shares: pd.DataFrame) -> Figure:
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(shares.columns)), shares.columns, rotation=45, ha="right")
     axes.set_yticks(range(len(shares)), shares.index)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -122,8 +116,7 @@ def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     for axes, (column, name) in zip(both, names, strict=True):
         for label, curve in curves.items():
             axes.plot(curve["epoch"], curve[column], label=label)
-        axes.set_ylabel(name)
-        axes.set_xlabel("epoch")
+        axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.05)}
     figure.legend(*both[0].get_legend_handles_labels(), **below, ncols=3, frameon=False)

@@ -41,10 +41,8 @@ LAYOUTS = [
 HALVES = {"train_base": "base", "base2new": "base", "test_base": "base", "test_new": "new"}
 OF_HALVES = re.compile(r"/(base2n|(train|test|eval)_(base|new|novel)(?![a-z]))", re.I)
 IN_FOLDERS = {  # settings that a folder names
-    "n_ctx": "TRAINER.COOP.N_CTX",
-    "csc": "TRAINER.COOP.CSC",
-    "place": "TRAINER.COOP.CLASS_TOKEN_POSITION",
-    "weight": "TRAINER.COOP.W",
+    **{"n_ctx": "TRAINER.COOP.N_CTX", "csc": "TRAINER.COOP.CSC"},
+    **{"place": "TRAINER.COOP.CLASS_TOKEN_POSITION", "weight": "TRAINER.COOP.W"},
 }
 
 
@@ -110,8 +108,7 @@ def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:
 def read_logs(folder: Path) -> list[dict[str, Any]]:
     """Read the newest finished log of a run; its folder says what was run.
 
-    PromptKD tests both halves in its training: its validation pictures are those of the base
-    classes, its test pictures those of the new ones.
+    PromptKD tests both halves: its validation pictures are of base classes, its test of new ones.
     """
     if (folder / "config.yaml").exists():  # this project leaves results.json, too
         raise ValueError("the run did not finish")

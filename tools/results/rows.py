@@ -15,8 +15,7 @@ from tools.results.read import CLASSES, EFFORT, GROUP, KEY, NO_KEYS, read_runs
 from tools.sweeps.names import default_rows
 
 SCORES = [*CLASSES, "hm"]  # percent
-COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed"]
-COLUMNS += [*SCORES, *EFFORT]
+COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed", *SCORES, *EFFORT]
 AVERAGE = "average"
 # Standard deviations over seeds: of a sample (n - 1) in tables and the page; of a population (n) in
 # compare_trainers.py, and in parse_test_res.py as in CoOp's.
@@ -66,10 +65,8 @@ def name_settings(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 for i, value in zip(members, column, strict=True):
                     words[i][key] = value
     texts = [", ".join(map(" ".join, pairs.items())) for pairs in words]
-    return [
-        run | {"settings": own if isinstance(own, str) else text}
-        for run, own, text in zip(runs, known, texts, strict=True)
-    ]
+    rows = zip(runs, known, texts, strict=True)
+    return [run | {"settings": own if isinstance(own, str) else text} for run, own, text in rows]
 
 
 def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> dict[str, list[str]]:
@@ -84,10 +81,8 @@ def differing(known: list[dict[str, Any]], only: Sequence[str] | None) -> dict[s
         if len(set(column)) > 1:
             columns[key] = column
     short = [key.rpartition(".")[2] for key in columns]
-    return {
-        last if short.count(last) == 1 else key: column
-        for last, (key, column) in zip(short, columns.items(), strict=True)
-    }
+    pairs = zip(short, columns.items(), strict=True)
+    return {last if short.count(last) == 1 else key: column for last, (key, column) in pairs}
 
 
 def in_words(settings: dict[str, Any], key: str) -> str:
@@ -136,10 +131,8 @@ def split_sections(rows: pd.DataFrame) -> list[Section]:
     """Return rows by protocol, in the order of the literature, without empty protocols."""
     own = rows["source"] == rows["dataset"]
     pairs = own & rows[["base", "new"]].notna().any(axis=1)
-    found = [
-        Section("Base to new", ("base", "new", "hm"), rows[pairs]),
-        Section("All classes", ("all",), rows[own & rows["all"].notna()]),
-    ]
+    found = [Section("Base to new", ("base", "new", "hm"), rows[pairs])]
+    found.append(Section("All classes", ("all",), rows[own & rows["all"].notna()]))
     names = zip(rows["source"].str.lower(), rows["dataset"].str.lower(), strict=True)
     is_longer = [name.startswith(source) for source, name in names]  # as ImageNetV2
     shift = ~own & pd.Series(is_longer, rows.index, dtype=bool)
