@@ -44,7 +44,7 @@ def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
 def draw(
     trainer: CLIPTrainer, chosen: Sequence[tuple[str, str]], to: Path | IO[bytes], **options: Any
 ) -> list[str]:
-    """Write a row for each path and class ("": unknown) in `chosen`; returns the predicted names."""
+    """Write a row for each path and class ("": unknown) in `chosen`; return the predicted names."""
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]
     found = predictor.predict(pictures, topk=1)
