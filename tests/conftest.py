@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from models.clip.load import VOCABULARY, import_clip
+from models.clip.openai import VOCABULARY, import_clip
 from tests.browser import browser  # noqa: F401  (a fixture)
 from tests.server import server  # noqa: F401  (a fixture)
 from tests.toy import TOY_OPTIONS, write_toy

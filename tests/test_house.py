@@ -1,11 +1,13 @@
 """Rules of the house that a search can check."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 PROJECT = Path(__file__).parents[1]
@@ -146,3 +148,11 @@ def test_lists_of_users_are_read_in_one_place(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    """Imports for type checkers and those within functions are counted."""
+    packages = ("lab", "tools", "inference", "trainers", "runs", "models", "datasets")
+    graph = grimp.build_graph(*packages)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # an error names the circle

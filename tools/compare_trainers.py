@@ -7,7 +7,7 @@ Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh l
 Differences are taken on the same test pictures, data sets and seeds; runs on other pictures are
 refused. Runs of other settings are trainers of their own. Intervals hold 95 % of a bootstrap over
 seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed,
-then averaged. Standard deviations are those of a population (n).
+then averaged. Standard deviations are those of a sample of seeds (n - 1).
 """
 
 import sys
@@ -22,7 +22,7 @@ from scipy.stats import bootstrap
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
 from tools.results.cells import csv_frame, markdown_table
 from tools.results.read import KEY, read_predictions
-from tools.results.rows import POPULATION, harmonic_mean, load_runs
+from tools.results.rows import SAMPLE, harmonic_mean, load_runs
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
@@ -139,9 +139,10 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     table = trainers[["dataset", "seed"]].nunique()
     table.columns = ["data sets", "seeds"]
     by_seed = rows.groupby(["trainer", "seed"])[SCORES].mean().groupby("trainer", sort=False)
-    mean, deviation = by_seed.mean(), by_seed.std(ddof=POPULATION)
+    mean, deviation = by_seed.mean(), by_seed.std(ddof=SAMPLE)
     for name in SCORES:
-        table[name] = mean[name].map("{:.2f}".format) + deviation[name].map(" ± {:.2f}".format)
+        spread = deviation[name].map(" ± {:.2f}".format).where(deviation[name].notna(), "")
+        table[name] = mean[name].map("{:.2f}".format) + spread
     table["learned parameters"] = trainers["learned_parameters"].max().map("{:,.0f}".format)
     return table.reset_index()
 

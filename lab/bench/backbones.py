@@ -10,7 +10,8 @@ import torch
 import yaml
 from torch import nn
 
-from models.clip.load import VOCABULARY, available_backbones, import_clip, load_clip
+from models.clip.load import available_backbones, load_clip
+from models.clip.openai import VOCABULARY, import_clip
 from models.clip.prune import schedule_problems
 
 PROJECT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 """A loss, and its terms by name, weights included: they sum to the loss."""

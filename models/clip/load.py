@@ -1,24 +1,19 @@
 """Load CLIP: the embedded one, OpenAI's, or through `models.clip.open_clip` one of open_clip's."""
 
-import warnings
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import nn
 
 from models.clip.fetch import digest_of, fetch
+from models.clip.openai import VOCABULARY, import_clip
+from models.clip.weights import open_published, put_weights, read_weights
 
 TINY = "tiny-emoji"
 TINY_CLIP = Path(__file__).parents[2] / "assets" / "tiny_clip.pt"
 TINY_DIGEST = "85ab834541d52c775a9ff65c2ae7c0d19e0625b4254af9a30b8ecf0b7e038f91"  # its SHA-256
 CACHE = Path("~/.cache/clip")  # where OpenAI's package keeps weights
-VOCABULARY = 49408  # byte-pair tokens of CLIP
 OPEN_CLIP = "open_clip:"  # what the names of open_clip's models begin with here
-INSTALL_HINT = (
-    "install it with: pip install clip-anytorch 'setuptools<81' packaging "
-    "(or: pip install git+https://github.com/openai/CLIP.git)"
-)
 # (image size, vision layers, vision width, patch, joint width, text width, text layers)
 _SHAPES = {
     TINY: (64, 4, 128, 8, 128, 128, 4),
@@ -32,23 +27,6 @@ _SHAPES = {
     "ViT-L/14": (224, 24, 1024, 14, 768, 768, 12),
     "ViT-L/14@336px": (336, 24, 1024, 14, 768, 768, 12),
 }
-
-
-def import_clip() -> ModuleType:
-    """OpenAI's `clip` package, or ModuleNotFoundError if it is missing, broken or another one."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pkg_resources announces its own end
-            import clip
-    except (ImportError, AttributeError) as error:
-        raise ModuleNotFoundError(
-            f"OpenAI's package 'clip' cannot be imported ({error}); {INSTALL_HINT}"
-        ) from error
-    if not hasattr(clip, "tokenize") or not hasattr(clip, "load"):
-        raise ModuleNotFoundError(
-            f"the package 'clip' at {clip.__file__} is not OpenAI's; {INSTALL_HINT}"
-        )
-    return clip
 
 
 def available_backbones() -> list[str]:
@@ -70,7 +48,7 @@ def load_clip(
     `clip` or open_clip is missing.
     """
     if name.startswith(OPEN_CLIP):
-        from models.clip.open_clip import load_open_clip
+        from models.clip.open_clip import load_open_clip  # the package is optional
 
         spec = name.removeprefix(OPEN_CLIP)
         return load_open_clip(spec, pretrained=pretrained, trust=trust, weights=weights)
@@ -84,8 +62,6 @@ def load_clip(
         )
     if not weights and not pretrained:
         return random_clip(known)
-    from models.clip.weights import open_published, put_weights, read_weights
-
     if weights:
         path = Path(weights).expanduser()
         table = read_weights(path, trust=trust)
@@ -112,8 +88,6 @@ def load_tiny_clip(path: Path = TINY_CLIP, digest: str = TINY_DIGEST) -> nn.Modu
             f"{path} is not the embedded CLIP of this project, or is damaged: its SHA-256 is "
             "another; restore it from the repository, or load a file of your own with --weights"
         )
-    from models.clip.weights import put_weights, read_weights
-
     table = read_weights(path)
     import_clip()
     from clip.model import build_model

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 
 logger = logging.getLogger(__name__)
 

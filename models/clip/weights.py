@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.clip.fetch import digest_of, require_checksum
-from models.clip.load import VOCABULARY, import_clip
+from models.clip.openai import VOCABULARY, import_clip
 from models.clip.plain_files import is_dense, not_finite, read_plain, require_whole
 
 Table = dict[str, Tensor]

@@ -10,7 +10,7 @@ from dassl.data.transforms import build_transform
 from PIL import Image
 
 import train
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 from runs.config import build_config
 from runs.data import CachedDataset
 

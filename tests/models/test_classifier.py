@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.classifier import ZeroShotCLIP
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 from models.prompts import PromptLearner
 from tests.conftest import assert_close
 from trainers.coop import CoOpModel

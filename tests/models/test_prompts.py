@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 from models.prompts import PromptLearner
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lab.published import PublishedCoOp
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 from tests.conftest import assert_close, make_clip
 from tests.tuners import WORDS, make_tuner, shake
 

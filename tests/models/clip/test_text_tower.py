@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from models.clip import text_tower as text_encoder
-from models.clip.load import import_clip
+from models.clip.openai import import_clip
 from models.clip.text_tower import Layout, TextEncoder, common_prefix, split_prompts
 from models.clip.tokenizer import clip_tokenizer, normalise_name
 from tests.conftest import assert_close

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.clip.fetch import digest_of
-from models.clip.load import TINY_CLIP, import_clip, load_clip, random_clip
+from models.clip.load import TINY_CLIP, load_clip, random_clip
+from models.clip.openai import import_clip
 from models.clip.weights import put_weights, read_weights
 from tests.conftest import make_clip
 
