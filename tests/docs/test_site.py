@@ -65,8 +65,9 @@ def test_the_api_is_in_the_site(site):
     for trainer in TRAINERS:
         assert f'id="{trainer.__module__}.{trainer.__name__}"' in trainers
     models = (site / "api" / "models.html").read_text()
-    for path in (PROJECT / "models").glob("[!_]*.py"):
-        assert f'id="models.{path.stem}"' in models, path.stem
+    for path in (PROJECT / "models").rglob("[!_]*.py"):
+        name = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
+        assert f'id="{name}"' in models, name
     engine = words(site / "api" / "engine.html")
     for name in ("get_cfg_default", "build_trainer", "TrainerX", "DataManager", "set_random_seed"):
         assert name in engine

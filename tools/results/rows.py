@@ -17,8 +17,8 @@ from tools.sweeps.names import default_rows
 SCORES = [*CLASSES, "hm"]  # percent
 COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed", *SCORES, *EFFORT]
 AVERAGE = "average"
-# Standard deviations over seeds are those of a sample (n - 1); parse_test_res.py alone prints that of
-# a population (n), as CoOp's script does.
+# Standard deviations over seeds are those of a sample (n - 1); parse_test_res.py alone prints that
+# of a population (n), as CoOp's script does.
 SAMPLE, POPULATION = 1, 0
 # Runs that agree in these columns are told apart by these settings; None: by all others.
 GROUPS: dict[tuple[str, ...], tuple[str, ...] | None] = {
