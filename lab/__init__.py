@@ -1,1 +1,1 @@
-"""lab."""
+"""Research instruments: published formulations, benchmark, pretraining, ablation, search."""

@@ -1,1 +1,1 @@
-"""runs."""
+"""What surrounds any method: config, data, checkpoints, evaluation, records, several processes."""

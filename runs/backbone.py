@@ -17,7 +17,7 @@ ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with 
 
 
 def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
-    """The class names; ValueError for those empty, or not for `clip`'s tokenizer (OpenAI's)."""
+    """The class names; ValueError if one is empty, or `clip`'s tokenizer cannot write it."""
     names = list(names)
     tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)
     faults = [(label, problem_of_name(name, tokenizer)) for label, name in enumerate(names)]

@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,6 +234,11 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"
+    for node, settings in nodes.items():
+        own_keys = {field.name.upper() for field in fields(settings)}
+        for key in changed:
+            if key.startswith(f"TRAINER.{node}.") and key.split(".")[2] not in own_keys:
+                found[key] = f"{key} (another trainer reads it)"
     read = {"NAME", *nodes} | ({"MODAL"} if "PROMPTKD" in nodes else set())
     own = {key.split(".")[1] for key in changed if key.startswith("TRAINER.")}
     others = [f"TRAINER.{node} (another trainer reads it)" for node in sorted(own - read)]

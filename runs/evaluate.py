@@ -77,7 +77,10 @@ def figures(results: dict[str, float]) -> dict[str, float]:
 
 
 def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
-    """val, or test without validation pictures, but refuse TEST.SPLIT val at the end (None)."""
+    """The split to evaluate; test stands in for val where there are no validation pictures.
+
+    Not in the final evaluation (`split` None): there TEST.SPLIT val is then a ValueError.
+    """
     if split is None and cfg.TEST.SPLIT == "val" and val_loader is None:
         raise ValueError(
             f"{cfg.DATASET.NAME} has no validation pictures (TEST.SPLIT val); TEST.SPLIT test "

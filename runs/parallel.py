@@ -174,7 +174,7 @@ def stepper(model: nn.Module) -> Callable[[Tensor, Tensor], Step]:
 
 
 def gathered(step: Step) -> Step:
-    """A step with the evidence and the labels of all processes, for `update_memory`."""
+    """The step with the `memory_inputs` and the labels of all processes, for `update_memory`."""
     if processes() == 1:
         return step
     target = step.target._replace(label=_gather_rows(step.target.label))

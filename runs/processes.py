@@ -25,14 +25,14 @@ def is_done(folder: Path, needs: Iterable[Path]) -> bool:
     """Whether a run left results, made with the weights that the runs it needs have learned."""
     # By digests of the learned weights, which results hold: times of files differ with the clocks.
     try:
-        own, *others = (read_results(path) for path in (folder, *needs))
+        own, *others = (content_of_results(path) for path in (folder, *needs))
     except FileNotFoundError:
         return False
     made_with = (own.get("learned"), str(own.get("teacher")).rpartition(", ")[2])
     return all(other.get("learned") in made_with for other in others)
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def content_of_results(folder: Path) -> dict[str, Any]:
     """The content of results.json, which must be there; a damaged one is "learned: unknown"."""
     try:
         found = json.loads((folder / "results.json").read_text("utf-8", "replace"))

@@ -227,7 +227,7 @@ def require_fit(own: dict[str, Any], there: dict[str, Any], what: str) -> None:
 
 
 def scale_of(scaler: Any, saved: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The scale of the loss and the steps since it changed; how it changes is the run's."""
+    """The checkpoint's scale of the loss and counter; the rest of the scaler is the run's."""
     own, there = scaler.state_dict(), saved.get("scaler") or {}
     state = own | {k: v for k, v in there.items() if k in COUNTERS and k in own}
     if any(type(v) is not type(own[k]) or not 0 <= v < float("inf") for k, v in state.items()):

@@ -88,7 +88,8 @@ class WandbWriter:
     """A SummaryWriter (`local`, if any) that also sends a row for each batch that has numbers.
 
     Up to `ROWS` wait for the end of their epoch. What was sent is written down, so a run that goes
-    on sends nothing twice. (`sync_tensorboard=True` would.)
+    on sends nothing twice. `sync_tensorboard=True` is not used: an epoch's values would get rows of
+    their own.
     """
 
     def __init__(self, cfg: CfgNode, label: str, batches: int, done: int, local: Any) -> None:

@@ -1,1 +1,1 @@
-"""tools."""
+"""Commands; their helpers are in the folders below."""

@@ -45,9 +45,9 @@ trainer_names = TRAINER_REGISTRY.registered_names
 class CLIPTrainer(TrainerX):
     """Trains what a method builds; `model.learned` is registered and saved."""
 
-    node: str  # of TRAINER, that has the method's keys
+    node: str  # name of the config node TRAINER.<node>
     settings_class: type[Settings]  # these keys, their defaults and checks
-    checkpoint_name = "prompt_learner"  # folder in the run's
+    checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
     takes_head = False  # whether a Spotlighter head can stand on its tuner
     settings: Any

@@ -114,7 +114,7 @@ Pruner = TokenPruner | Recorder
 
 
 def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[Tensor, "B N"]:
-    """The patches that the last block selects: a share of them, at least one."""
+    """Mask of the patches that the class token attends to most: a share of them, at least one."""
     num_selected = max(1, round(share * attention.shape[1]))
     top = attention.topk(num_selected, dim=-1).indices
     return torch.zeros_like(attention, dtype=torch.bool).scatter(1, top, True)

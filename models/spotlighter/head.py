@@ -139,7 +139,7 @@ class SpotlighterHead(nn.Module):
     def _semantic_wise(
         self, patches: Tensor, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B N"]:
-        """How much a patch looks like a kept one, plus how much it looks like a likely class."""
+        """How much a patch looks like attended ones, plus how much it looks like a likely class."""
         memory, bank = self.memory, side.bank
         any_class = standardise(patches @ memory.direction)
         likely = select.semantic_score(memory.patch_space(patches), bank.prototypes, candidates)

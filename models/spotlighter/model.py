@@ -73,7 +73,7 @@ class SpotlightedCLIP(TrainedModel):
         return self.logits_from_tokens(self.base.encode_image(image, self.patch_path))
 
     def logits_from_tokens(self, tokens: VisualTokens) -> SpotlightedOutput:
-        """The same, from unit-length tokens of the image tower."""
+        """Logits and all that they come from, given unit-length tokens of the image tower."""
         side = self.text_side(tokens.cls)
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):

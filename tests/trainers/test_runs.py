@@ -397,3 +397,11 @@ def test_words_are_shared_by_all_classes(run, tmp_path):
 def test_a_batch_of_one_is_refused_where_a_batch_is_normalised(fails, trainer, options, why):
     options = {"TRAINER__SPOTLIGHTER__BASE": "PromptKD", "DATASET__NUM_SHOTS": 1} | options
     assert why in fails(trainer, **options)
+
+
+def test_a_key_beside_the_own_ones_that_another_trainer_reads_is_named(run, tmp_path):
+    run("CoOp", OPTIM__MAX_EPOCH=1, TRAINER__COOP__W=3)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "TRAINER.COOP.W (another trainer reads it)" in log
+    run("KgCoOp", "kg", OPTIM__MAX_EPOCH=1, TRAINER__COOP__W=3)
+    assert "TRAINER.COOP.W" not in (tmp_path / "kg" / "log.txt").read_text().split("Loading")[-1]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runs.processes import read_results
+from runs.processes import content_of_results
 from tools.sweeps import names
 from tools.sweeps.protocols import Job, learns_nothing
 
@@ -37,7 +37,7 @@ def differences(job: Job, project: Path) -> list[str]:
     cfg, usual = build_config(args), default_settings()
     there, here = compared(read_run_config(folder)), compared(cfg)
     own = names.digest_of(cfg.DATASET.NAME, project / cfg.DATASET.ROOT)
-    if (digest := read_results(folder).get("data")) and own:
+    if (digest := content_of_results(folder).get("data")) and own:
         there["data"], here["data"] = digest, own
     keys = sorted({*there, *here})
     pairs = {key: [values.get(key, usual.get(key)) for values in (there, here)] for key in keys}
