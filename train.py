@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> None:
     """Train or evaluate, as the only run in the output folder."""
     import trainers  # noqa: F401  (registers the trainers, with their keys)
     from runs.config import build_config
-    from runs.parallel import in_main, process_group
+    from runs.parallel import on_rank0_only, process_group
 
     args.cfg = cfg = build_config(args)  # kept for `next_steps`
-    with process_group(cfg.USE_CUDA), in_main(lock_folder(cfg.OUTPUT_DIR)):
+    with process_group(cfg.USE_CUDA), on_rank0_only(lock_folder(cfg.OUTPUT_DIR)):
         run_config(cfg, args)
 
 
@@ -45,16 +45,16 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     import datasets  # noqa: F401  (registers the data sets)
     from runs.config import default_config
     from runs.config_rules import flat, without_effect
-    from runs.parallel import is_main
+    from runs.parallel import is_rank0
     from runs.record import dataset_of
 
     logger = logging.getLogger("trainers")
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     torch.use_deterministic_algorithms(args.deterministic)
-    if is_main():
+    if is_rank0():
         setup_logger(cfg.OUTPUT_DIR)
-    log_to_stdout(logging.INFO if is_main() else logging.ERROR)
+    log_to_stdout(logging.INFO if is_rank0() else logging.ERROR)
     logger.info("** Config **\n%s\n%s", cfg, collect_env_info())
     trainer = build_trainer(cfg)
     if hasattr(trainer, "settings_read"):  # of a trainer that is not built on ours it is unknown
@@ -103,7 +103,7 @@ def report(error: Exception, args: argparse.Namespace) -> int:
         return 1
     if shortage(error) and (left := next_steps(args)):  # by now the run's files are closed
         said = f"{said}; {left}"
-    if not getattr(error, "said_by_main", False):  # of several processes, one prints
+    if not getattr(error, "reported_by_rank0", False):  # of several processes, one prints
         to_stderr(f"error: {said}")
     return 2
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 ROOM = 4096  # tokens, more than any name has; longer ones are cut anyway, with a warning
 
 
-def checked(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
+def check_class_names(names: Iterable[str], clip: nn.Module | None = None) -> list[str]:
     """The class names; ValueError if one is empty, or `clip`'s tokenizer cannot write it."""
     names = list(names)
     tokenizer = clip_tokenizer() if clip is None else tokenizer_of(clip)

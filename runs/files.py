@@ -34,8 +34,8 @@ os.register_at_fork(after_in_child=_release_in_child)
 def lock_folder(directory: str | Path) -> Iterator[None]:
     """Make a folder, remove unfinished files in it, and lock it for the block.
 
-    The file `.lock`, which names the process, and the folder are locked: files can be removed. A
-    BlockingIOError names the run that has locked them.
+    The file `.lock`, which names the process, and the folder are locked (filelock locks a file
+    alone): someone may delete the file. A BlockingIOError names the run that has locked them.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)

@@ -184,8 +184,8 @@ def check(
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
     keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))
     wrong = _differing(keys, there, here)
-    deciding = here["config"] if to_train else prediction_keys(state)
-    settings = _differing(deciding, there.get("config", {}), here["config"])
+    compared = here["config"] if to_train else prediction_keys(state)
+    settings = _differing(compared, there.get("config", {}), here["config"])
     if to_train and there.get("version", here["version"]) != here["version"]:
         was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}
         logger.warning("%s was written with %s: last digits may differ now", path, was)

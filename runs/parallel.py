@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Rank0Error(ValueError):
     """An error of rank 0, raised in the other processes; rank 0 reports it."""
 
-    said_by_main = True
+    reported_by_rank0 = True
 
 
 def processes() -> int:
@@ -46,7 +46,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def is_main() -> bool:
+def is_rank0() -> bool:
     """Whether this process writes files and logs."""
     return rank() == 0
 
@@ -76,7 +76,7 @@ def process_group(use_cuda: bool) -> Iterator[None]:
 def on_rank0(work: Callable[[], T]) -> T:
     """Call a function on rank 0; all processes get its result, or a Rank0Error."""
     found: Any = None
-    if is_main():
+    if is_rank0():
         try:
             found = work()
         except Exception as error:
@@ -91,7 +91,7 @@ def _share(found: Any, error: str | None = None) -> Any:
         return found
     shared = [found, error]
     dist.broadcast_object_list(shared)
-    if shared[1] is not None and not is_main():
+    if shared[1] is not None and not is_rank0():
         raise Rank0Error(shared[1])
     return shared[0]
 
@@ -104,7 +104,7 @@ def rank0_first(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def in_main(context: AbstractContextManager[Any]) -> Iterator[None]:
+def on_rank0_only(context: AbstractContextManager[Any]) -> Iterator[None]:
     """Enter a context on rank 0; the others go on once it has, or raise Rank0Error."""
     with ExitStack() as stack:
         on_rank0(lambda: stack.enter_context(context) and None)

@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
     """Take what was logged after some epochs out of TensorBoard's files; empty ones are removed.
 
-    Dassl counts tags under `train/` in batches, all others in epochs.
+    Dassl counts tags under `train/` in batches, all others in epochs. (`purge_step` knows one
+    count, and hides points in TensorBoard alone.)
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -23,7 +23,7 @@ from yacs.config import CfgNode
 from models.classifier import CLIPClassifier
 from runs import checkpoint, data, evaluate, health, identity, parallel, record, resume, watch
 from runs.average import EpochAverage
-from runs.backbone import checked, load_backbone
+from runs.backbone import check_class_names, load_backbone
 from runs.precision import Precision
 from runs.state import RunState
 from trainers.published import RENAMED, read_for_run
@@ -149,7 +149,7 @@ class CLIPTrainer(TrainerX):
         names = tuner.model_classes(run)
         logger.info("Loading CLIP (backbone: %s)", cfg.MODEL.BACKBONE.NAME)
         clip = load_backbone(cfg.MODEL, cfg.INPUT)
-        self.class_names = state.class_names = checked(dataset.classnames, clip)
+        self.class_names = state.class_names = check_class_names(dataset.classnames, clip)
         state.dataset = dataset
         state.label = str(getattr(dataset, "label", cfg.DATASET.NAME))
         state.weights, state.settings = identity.digest(clip), self.settings_read()
@@ -211,7 +211,7 @@ class CLIPTrainer(TrainerX):
 
     def init_writer(self, log_dir: Any) -> None:
         """Open the logs of `runs.watch` on rank 0."""
-        if not parallel.is_main():
+        if not parallel.is_rank0():
             return
         done, batches = self.start_epoch, len(self.train_loader_x)
         watch.remove_later_events(Path(log_dir), done, batches)

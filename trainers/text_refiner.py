@@ -160,7 +160,8 @@ class TextRefiner(CLIPTrainer):
         run: BuildContext,
     ) -> TextRefinerModel:
         """CLIP with CoOp's prompts and the memory."""
-        joint, context = clip.text_projection.shape[1], read_settings(run.cfg, "COOP", CoOpSettings)
+        joint = clip.text_projection.shape[1]
+        context = read_settings(run.cfg, CoOp.node, CoOpSettings)
         memory = LocalMemory(joint, size=settings.MEMORY_SIZE, alpha=settings.ALPHA)
         prompts = coop_prompts(clip, class_names, context)
         prompts.local, prompts.memory = PointwiseMap(joint), memory

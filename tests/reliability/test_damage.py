@@ -16,7 +16,7 @@ from datasets.splits import read_split
 from models.clip.fetch import digest_of
 from models.clip.load import TINY_CLIP
 from models.clip.weights import read_weights
-from runs.backbone import checked
+from runs.backbone import check_class_names
 from runs.checkpoint import read_checkpoint
 from tests.conftest import make_clip
 from tests.models.clip.test_weights import script
@@ -233,7 +233,7 @@ def pictures(path):
     items = [item for split in splits[:3] for item in split]
     if not all(Path(item.impath).is_file() for item in items):
         raise ValueError("a picture is missing")
-    return checked(splits.names()), [(item.impath, item.label) for item in items]
+    return check_class_names(splits.names()), [(item.impath, item.label) for item in items]
 
 
 FLIPPED = [

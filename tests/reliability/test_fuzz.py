@@ -18,7 +18,7 @@ from datasets.splits import read_split
 from models.clip.tokenizer import clip_tokenizer, normalise_name
 from models.prompts import POSITIONS, PromptLearner
 from runs import resume as resuming
-from runs.backbone import checked
+from runs.backbone import check_class_names
 from runs.config import build_config
 from runs.config_rules import flat
 from tests.conftest import make_clip
@@ -156,7 +156,7 @@ def embedding():
 def test_any_class_names(embedding, names, position, n_ctx):
     """Refused, or each prompt holds its name's tokens, in their order, up to one end."""
     with sentence("no prompt can be made for class"):
-        checked(names)
+        check_class_names(names)
         learner = PromptLearner(names, embedding, n_ctx=n_ctx, class_token_position=position)
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         for row, name in zip(learner.whole(), map(normalise_name, names), strict=True):
@@ -168,7 +168,7 @@ def test_any_class_names(embedding, names, position, n_ctx):
 
 def test_names_that_say_nothing_are_refused_together(witness):
     with pytest.raises(ValueError, match="no prompt can be made") as met:
-        checked(["bee", "", "_ ", "cat <|endoftext|> dog", "\ud800"])
+        check_class_names(["bee", "", "_ ", "cat <|endoftext|> dog", "\ud800"])
     found = str(met.value)
     for label in (1, 2, 3, 4):
         assert f"class {label} (" in found
@@ -176,7 +176,7 @@ def test_names_that_say_nothing_are_refused_together(witness):
 
 
 def test_names_that_classes_share_are_named(caplog, witness):
-    assert checked(["sea_lion", "bee", "sea lion"]) == ["sea_lion", "bee", "sea lion"]
+    assert check_class_names(["sea_lion", "bee", "sea lion"]) == ["sea_lion", "bee", "sea lion"]
     (found,) = [record.message for record in caplog.records]
     assert found.endswith("cannot be told apart: sea lion")
     witness("input", "class names: two classes share one", f"warning: {found}")
