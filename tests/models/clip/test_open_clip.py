@@ -371,12 +371,12 @@ def test_a_context_of_words_starts_from_them(tmp_path):
 
 
 def test_a_class_name_with_a_mark_of_the_backbones_own_is_refused(tmp_path):
-    from runs.backbone import checked
+    from runs.backbone import check_class_names
 
     ours, _, _ = foreign(tmp_path / "m", start=True)
     with pytest.raises(ValueError, match=r"made for class 1 \('dog </s> cat' holds a mark"):
-        checked(["dog", "dog </s> cat", "oak tree"], ours)
-    assert checked(["dog </s> cat"]) == ["dog </s> cat"]  # no mark of OpenAI's
+        check_class_names(["dog", "dog </s> cat", "oak tree"], ours)
+    assert check_class_names(["dog </s> cat"]) == ["dog </s> cat"]  # no mark of OpenAI's
 
 
 def test_a_tokenizer_that_ends_sentences_elsewhere_is_refused(tmp_path):
