@@ -4,18 +4,14 @@ Nothing is downloaded: the first use of a data set draws its pictures from OpenM
 4.0) and writes them below DATASET.ROOT, with a split file, masks and a stamp.
 """
 
-import errno
 import hashlib
 import json
-import logging
 import multiprocessing
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import product
@@ -24,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from dassl.data.datasets import DATASET_REGISTRY
-from filelock import FileLock
 from jaxtyping import UInt8
 from PIL import Image
 from rich.console import Console
@@ -43,14 +38,12 @@ from datasets.emoji_pictures import (
 from datasets.folder import holds_classes
 from datasets.pictures import shown
 from datasets.splits import read_json
-
-logger = logging.getLogger(__name__)
+from models.clip.fetch import alone_with
 
 GENERATOR = 1  # raise it when the same arguments give other pictures
 IMAGE_DIR = "images"
 MASK_FILE = "masks.npz"
 STAMP_FILE = "generator.json"
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system
 
 
 def ensure_dataset(
@@ -75,7 +68,7 @@ def ensure_dataset(
         return
     _require_place(folder, split_file)
     prefix = f".{folder.name}.unfinished-"
-    with _locked(folder):
+    with alone_with(folder):
         for left in folder.parent.glob(f"{prefix}*"):  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
@@ -108,27 +101,6 @@ def _require_place(folder: Path, split_file: str) -> None:
             f"{root} is a folder of pictures, and {folder.name} would be drawn into it; choose a "
             "folder of data sets as --root (and your pictures as --target-root of scripts/xd.sh)."
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time draw a data set; warn where the file system has no locks."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
-        logger.warning(
-            "%s gives no locks: see to it that no other process writes there", folder.parent
-        )
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
 
 
 def _write(
