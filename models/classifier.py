@@ -37,6 +37,7 @@ class Step(NamedTuple):
     target: Target
     losses: dict[str, Float[Tensor, ""]]  # their sum is minimised
     memory_inputs: tuple[Tensor, ...] = ()  # without gradient, for `TrainedModel.update_memory`
+    text: Any = None  # text features (*B, C, D), where a loss may follow from them
 
 
 class TrainedModel(nn.Module):
@@ -217,7 +218,8 @@ class CLIPClassifier(TrainedModel):
         logits = self.classify(cls, text)
         target = self.target(image, label)
         losses = {self.criterion_name: self.criterion(logits, target)}
-        return Step(logits, target, losses | self.regularisers(image, cls, text, logits))
+        losses |= self.regularisers(image, cls, text, logits)
+        return Step(logits, target, losses, text=text)
 
     def clear_cache(self, *_: object) -> None:
         """Drop the text features that were kept for an evaluation."""

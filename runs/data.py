@@ -157,9 +157,14 @@ def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
             yield batch
 
 
-def training_pictures(cfg: CfgNode, state: RunState) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every training picture once, and its label, with transforms and batch size of the test."""
-    pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=False))
+def training_pictures(
+    cfg: CfgNode, state: RunState, *, augmented: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every training picture once, and its label, in order; in batches of the test's size.
+
+    Transforms are the test's, or the training's if `augmented`.
+    """
+    pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=augmented))
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):

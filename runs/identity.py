@@ -182,6 +182,13 @@ def check(
     ValueError names all that differs, and why it matters. Published ones have no identity and pass.
     """
     there, here = saved.get("identity") or {}, identity(cfg, state, to_train=to_train)
+    if any(name in saved["state_dict"] for name in state.outdated):
+        revision = there.get("version", {}).get("git", "unknown")
+        raise ValueError(
+            f"the checkpoint {path} was written by an earlier version of {cfg.TRAINER.NAME} "
+            f"(revision {revision}), which this one cannot read; evaluate it with that revision "
+            "(git checkout), or train anew"
+        )
     keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))
     wrong = _differing(keys, there, here)
     compared = here["config"] if to_train else prediction_keys(state)

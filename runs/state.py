@@ -22,6 +22,7 @@ class RunState:
     weights: str = ""  # digest of the backbone
     settings: dict[str, Any] = field(default_factory=dict)  # by config node that is read
     compatibility: dict[str, Any] = field(default_factory=dict)  # what else a checkpoint must share
+    outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     transductive: bool = False  # trains on unlabelled pictures of new classes, too
     final_model: str = "last_step"  # TEST.FINAL_MODEL, as far as there are pictures to choose by
 

@@ -18,7 +18,8 @@ from yacs.config import CfgNode
 
 from datasets.pictures import open_picture
 from datasets.splits import read_json
-from models.spotlighter.head import LEVELS, SpotlighterHead
+from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.options import LEVELS
 from runs.config_rules import flat
 from runs.data import upright
 from runs.draw import draw, one_a_class, to_pixels
@@ -172,7 +173,7 @@ def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
 
 
 def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
-    """The learned scalars of a head by name, as gate and level/global."""
+    """The scalars of a head by name, as base and level/global."""
     ranks = [f"rank_{rank}" for rank in range(1, head.options.topk + 1)]
     parts = {
         "level": LEVELS, "mix": ("image", "text"), "text_gain": ("global", "level_1", "level_2"),
@@ -183,7 +184,7 @@ def head_scalars(head: SpotlighterHead) -> dict[str, Tensor]:
         for part, names in parts.items()
         for name, value in zip(names, getattr(head, part), strict=True)
     }
-    return {"gate": head.gate, **named}
+    return {"base": head.base, **named}
 
 
 @torch.no_grad()

@@ -50,6 +50,7 @@ class CLIPTrainer(TrainerX):
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
     takes_head = False  # whether a Spotlighter head can stand on its tuner
+    outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     settings: Any
 
     # What a method declares
@@ -157,6 +158,7 @@ class CLIPTrainer(TrainerX):
         self.model = self.wrap(tuned).to(self.device)
         state.precision = Precision(self.settings.PREC, self.model, self.device)
         state.learned, state.compatibility = self.model.learned, self.compatibility()
+        state.outdated = self.outdated
         if state.learned is not None:
             self.build_optimiser(tuner.epoch_weights(settings, cfg.OPTIM.MAX_EPOCH))
 

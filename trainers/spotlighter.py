@@ -4,22 +4,37 @@ A head on another trainer's prompt tuner (`BASE`). The method is in models/spotl
 docs/method.md. Source: arXiv 2509.00905 (EMNLP Findings 2025).
 """
 
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from dassl.utils import set_random_seed
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.clip.prune import LinearDiscriminant, most_attended
 from models.clip.tokenizer import normalise_name
+from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
+from runs import parallel, rng
 from runs.data import training_pictures
+from runs.record import changed
 from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
 from trainers.settings import BuildContext, Settings, read_settings
 from trainers.templates import DEFAULT
+
+logger = logging.getLogger(__name__)
+
+LEAST_CROP = 0.9  # share of a picture that an augmented view in the bank holds at least
+MOST_WRITTEN = 80  # views of a class's pictures in the bank, beside the pictures themselves
+MOST_BYTES = 2 * 2**30  # features of training pictures that are kept while the head is fitted
 
 
 def bases() -> dict[str, type[CLIPTrainer]]:
@@ -35,19 +50,16 @@ class SpotlighterSettings(Settings, HeadOptions):
 
     PREC: str = "fp32"
     BASE: str = "CoOp"
-    BALANCE: float = 50.0  # divides the losses of the levels
     DISTILL: float = 20.0  # weighs the distance of text features to "a photo of a {}."
-    LR_MULT: float = 0.1  # learning rate of the head's scalars over that of the context
-    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        "MOMENTUM", "BALANCE", "DISTILL", "LEVELS", "LR_MULT",
-    )
+    VIEWS: int = 4  # augmented views of each training picture in the bank, beside itself
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("DISTILL", "VIEWS", "LEVELS")
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = Settings.problems(self) + HeadOptions.problems(self)
         if self.BASE not in bases():
             found.append(f"BASE must be one of {', '.join(bases())}, got {self.BASE!r}")
-        return found + self.at_least(0, "BALANCE", "DISTILL", "LR_MULT")
+        return found + self.at_least(0, "DISTILL", "VIEWS")
 
 
 @register
@@ -56,6 +68,7 @@ class Spotlighter(CLIPTrainer):
 
     node = "SPOTLIGHTER"
     settings_class = SpotlighterSettings
+    outdated = ("head.gate",)  # of heads that were not fitted
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check this trainer's keys and its base's."""
@@ -79,50 +92,75 @@ class Spotlighter(CLIPTrainer):
         class_names = self.tuner[0].model_classes(run)
         sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
         head = SpotlighterHead(class_names, tuner.text.encode(sentences), settings)
-        return SpotlightedCLIP(tuner, head, balance=settings.BALANCE, distill=settings.DISTILL)
+        return SpotlightedCLIP(tuner, head, distill=settings.DISTILL)
 
     def compatibility(self) -> dict[str, Any]:
         """The base must be the same, too."""
         return super().compatibility() | {"base": self.settings.BASE}
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Give the head's scalars their own learning rate, and no decay, which pulls them to 0."""
-        scalars = list(self.model.head.parameters(recurse=False))
-        chosen = {id(p) for p in scalars}
-        rest = [p for p in self.model.learned.parameters() if id(p) not in chosen]
-        rate = self.cfg.OPTIM.LR * self.settings.LR_MULT
-        return [{"params": rest}, {"params": scalars, "lr": rate, "weight_decay": 0.0}]
-
-    def before_training(self) -> None:
-        """Fill the bank from the training images, unless a checkpoint has filled it."""
-        if not self.model.head.memory.calibrated:
-            self.calibrate()
-
-    @torch.no_grad()
-    def calibrate(self) -> None:
-        """Fill the bank in two passes over the training images, prepared as at test.
-
-        The first learns in which direction the patches that the last block attends to differ. The
-        second writes the kept patches.
-        """
-        self.set_model_mode("eval")
-        model, memory = self.model, self.model.head.memory
-        statistics = LinearDiscriminant()
-        for image, _ in training_pictures(self.cfg, self.state):
-            tokens = model.base.encode_image(image, model.patch_path)
-            statistics.add(model.head.patches(tokens), most_attended(tokens.cls_attention))
-        memory.set_direction(statistics)
-        batches = []
-        for image, label in training_pictures(self.cfg, self.state):
-            label = model.base.target(image, label).label
-            batches.append((*model.forward_all(image).memory_inputs(), label))
-        memory.calibrate(*(torch.cat(column) for column in zip(*batches, strict=True)))
+    def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
+        """Load learned weights; a head that is not fitted yet is a ValueError."""
+        super().load_model(directory, epoch)
+        if directory and self.settings.GATE and not self.model.head.memory.filled:
+            raise ValueError(
+                f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved before "
+                "the head was filled and fitted, which is done after the last epoch; finish the run "
+                "by its own command, or evaluate its base alone (TRAINER.SPOTLIGHTER.GATE False)"
+            )
 
     def end_of_epoch(self) -> None:
-        """Order the slots by evidence before anything is saved."""
-        self.model.head.memory.sort_by_mass()
+        """Fit the head if this epoch's weights may be evaluated later."""
+        frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
+        is_kept = frequency > 0 and done % frequency == 0
+        if done < self.max_epoch and (is_kept or self.state.final_model == "best_val"):
+            self.fit_head()
 
     def end_of_training(self) -> None:
-        """Fill the bank anew if the base has changed the image features."""
-        if self.model.base.learns_images:
-            self.calibrate()
+        """Fit the head."""
+        self.fit_head()
+
+    @torch.no_grad()
+    def fit_head(self) -> None:
+        """Fill the bank from the training pictures, and fit the head's weights.
+
+        The random states afterwards are those before. Augmented views are mild, whatever the
+        training has: a bank of small crops holds what test pictures do not look like.
+        """
+        cfg, began = self.cfg, time.perf_counter()
+        states = rng.capture()
+        set_random_seed(max(0, cfg.SEED))
+        self.set_model_mode("eval")
+        least = max(LEAST_CROP, cfg.INPUT.RRCROP_SCALE[0])
+        mild = changed(cfg, {"INPUT.RRCROP_SCALE": (least, cfg.INPUT.RRCROP_SCALE[1])})
+        shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
+        number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
+        views = [partial(self.tokens, mild, augmented=True)] * number
+        fill_and_fit(self.model, kept_if_small(partial(self.tokens, cfg)), views)
+        parallel.broadcast(self.model.learned)
+        rng.restore(states)
+        head = self.model.head
+        weights = [head.base.item(), *head.level.tolist()]
+        logger.info(
+            "Head fitted in %.1f s; weights of base, global level, level 1, level 2 and both: %s",
+            time.perf_counter() - began, ", ".join(f"{weight:.3g}" for weight in weights),
+        )
+
+    def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
+        """Features and labels of the training pictures, in batches."""
+        base, state = self.model.base, self.state
+        for image, label in training_pictures(cfg, state, augmented=augmented):
+            with state.precision.autocast():
+                tokens = base.encode_image(image, self.model.patch_path)
+                label = base.target(image, label).label
+            yield tokens, label
+
+
+def kept_if_small(pictures: Pictures) -> Pictures:
+    """Features that are computed once if they fit into `MOST_BYTES`, else each time."""
+    found, size = [], 0
+    for tokens, label in pictures():
+        found.append((tokens, label))
+        size += sum(column.nbytes for column in tokens if column is not None)
+        if size > MOST_BYTES:
+            return pictures
+    return lambda: found

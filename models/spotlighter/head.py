@@ -1,4 +1,4 @@
-"""The head: from the tokens of an image to the logits that it adds. docs/method.md, section 5.
+"""The head: from the tokens of an image to the logits of a base and a bank. docs/method.md, section 5.
 
 Select patches, rank them, compare them with the prototypes of each class, weigh the levels.
 B images, C classes, N patches, K kept, M prototypes, D joint width.
@@ -8,20 +8,25 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from models.clip.blocks import as_parameter, gather_tokens, unit
+from models.clip.blocks import as_parameter, freeze, gather_tokens, unit
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import standardise
 from models.spotlighter import rank, select
-from models.spotlighter.memory import Bank, PrototypeMemory
-from models.spotlighter.options import HeadOptions
+from models.spotlighter.memory import KINDS, Bank, PrototypeMemory
+from models.spotlighter.options import LEVELS, HeadOptions
 from models.spotlighter.rank import TextRows
 from models.spotlighter.select import Candidates, ScoreInput, Selection
 
-HEAD_WIDTH = 64  # channels of one attention head, as in CLIP
-LEVELS = ("global", "1", "2", "both")
+
+class Weights(NamedTuple):
+    """How the base's logits and the levels are weighed, class by class."""
+
+    candidates: Float[Tensor, "2 C"]  # of base and global level, where they name likely classes
+    parts: Float[Tensor, "5 C"]  # of the base and of each of `LEVELS`
+    offset: Float[Tensor, " C"]  # of classes without pictures, beside others that have some
 
 
 class TextSide(NamedTuple):
@@ -30,13 +35,16 @@ class TextSide(NamedTuple):
     text: Float[Tensor, "*T D"]  # the base's text features
     rows: TextRows
     bank: Bank  # of the same classes; its prototypes in the whitened spaces, unit length
+    memory: PrototypeMemory
+    known: Bool[Tensor, " C"]  # whether the class has prototypes, of its own or inherited
+    weights: Weights
 
 
 class HeadOutput(NamedTuple):
-    """The head's logits for a batch, and the selection they come from."""
+    """The logits of a batch, and the selection they come from."""
 
-    level_logits: dict[str, Float[Tensor, "B C"]]  # z of each of `LEVELS` that has patches
-    added: Float[Tensor, "B C"]  # gate * sum_l v_l z_l, added to the base's logits
+    logits: Float[Tensor, "B C"]  # w_b z_b + sum_l v_l z_l
+    parts: Float[Tensor, "5 B C"]  # z_b, the base's logits, and z of each of `LEVELS`
     selection: Selection
     sample_wise: Float[Tensor, "B N"]
     semantic_wise: Float[Tensor, "B N"]
@@ -45,127 +53,171 @@ class HeadOutput(NamedTuple):
 class SpotlighterHead(nn.Module):
     """The head, its 21 scalars (at the defaults) and its memory.
 
-    Learned in `HEAD: lite`: mix 2, image_gain K, text_gain 3, pair K + 1, level 4, gate 1.
+    mix 2, image_gain K, text_gain 3, pair K + 1, level 4, base 1. `fit.fit_head` fits base and
+    level; the others keep their starts. No gradient reaches any of them.
     """
 
     def __init__(
         self, class_names: list[str], anchors: Float[Tensor, "C D"], options: HeadOptions
     ) -> None:
-        """An empty bank; `anchors` are text0, of "a photo of a {}."; ValueError for bad options."""
+        """An empty bank; `anchors` are text0, of "a photo of a {}."; ValueError for bad options.
+
+        Until it is fitted, the logits are the base's.
+        """
         super().__init__()
         if problems := options.problems():
             raise ValueError("TRAINER.SPOTLIGHTER: " + "; ".join(problems))
         self.options = options
         self.class_names = list(class_names)
         self.register_buffer("anchors", anchors, persistent=False)
-        self.memory = PrototypeMemory(
-            class_names, anchors, num_prototypes=options.prototypes, momentum=options.momentum
-        )
-        keep, width = options.topk, anchors.shape[1]
+        self.memory = PrototypeMemory(class_names, anchors, num_prototypes=options.prototypes)
         self.mix = as_parameter([1.0, 1.0])  # image, text
-        self.image_gain = as_parameter([0.5] * keep)
+        self.image_gain = as_parameter([0.5] * options.topk)
         self.text_gain = as_parameter([options.alpha] * 3)
-        self.pair = as_parameter([0.0] * (keep + 1))
-        self.level = as_parameter(list(options.levels))
-        self.gate = as_parameter(1.0)
-        self.full = FullHead(width) if options.head == "full" else None
-        self.adapter: nn.Module | None = None
-        if options.tokens == "adapter":
-            first, last = nn.Linear(width, width), zero_linear(width, width)
-            self.adapter = nn.Sequential(first, nn.ReLU(), last)
+        self.pair = as_parameter([0.0] * (options.topk + 1))
+        self.base = as_parameter(1.0)
+        self.level = as_parameter([0.0] * len(LEVELS))
+        alone = torch.tensor([1.0, *[0.0] * len(LEVELS)])
+        self.register_buffer("candidates", alone[:2].clone())
+        # Of classes without pictures, a row for each of `KINDS`.
+        self.register_buffer("new_candidates", alone[:2].repeat(len(KINDS), 1))
+        self.register_buffer("new_parts", alone.repeat(len(KINDS), 1))
+        self.register_buffer("new_offset", torch.zeros(len(KINDS)))
+        self.register_buffer("new_kind", torch.tensor(0))  # what NEW: auto stands for
+        freeze(self)
 
     def text_side(
         self, text: Float[Tensor, "*T D"], classes: Int[Tensor, " C"] | None = None
     ) -> TextSide:
-        """Move the prototypes of every class towards its text, in the whitened spaces.
-
-        Where `text` (unit length) depends on the image, the anchors stand in for it. `classes` are
-        the positions of its classes among the head's; None for all.
-        """
-        memory, options = self.memory, self.options
-        bank = memory.read(
-            self.class_names, self.anchors, new=options.new, temperature=options.tau_inherit
-        )
+        """The text side of the head's classes, or of those at the positions `classes`."""
+        names, anchors = self.class_names, self.anchors
         if classes is not None:
-            bank = Bank(*(entry[classes] for entry in bank))
-        towards = (text if text.dim() == 2 else self.anchors) - memory.anchors.mean(0)
+            names, anchors = [names[c] for c in classes.tolist()], anchors[classes]
+        return self.side_of(self.memory, names, anchors, text, self.options.new)
+
+    def side_of(
+        self, memory: PrototypeMemory, class_names: list[str], anchors: Float[Tensor, "C D"],
+        text: Float[Tensor, "*T D"], new: str,
+    ) -> TextSide:
+        """Move the prototypes of every class towards its text, in the whitened spaces of a memory.
+
+        Where `text` (unit length) depends on the image, the anchors stand in for it. `new` is one
+        of `NEW_CLASSES`.
+        """
+        kind = KINDS.index(new) if new in KINDS else int(self.new_kind)
+        bank = memory.read(
+            class_names, anchors, new=KINDS[kind], temperature=self.options.tau_inherit
+        )
+        weights = self.weights(bank.seen, kind, off=new == "off")
+        towards = (text if text.dim() == 2 else anchors) - memory.anchors.mean(0)
         of_cls = memory.cls_space.whiten_direction(towards)
         of_patches = memory.patch_space.whiten_direction(towards)
         cls, patches = memory.cls_space(bank.global_prototypes), memory.patch_space(bank.prototypes)
         bank = bank._replace(global_prototypes=cls, prototypes=patches)
         prior = rank.slot_prior(bank.mass, self.mix[1])
         rows = rank.map_text(cls, patches, (of_cls, of_patches), gain=self.text_gain, prior=prior)
-        if self.full is not None:
-            rows = self.full.add_to_text(rows, bank, (of_cls, of_patches))
         rows = TextRows(unit(rows.cls), unit(rows.slots), unit(rows.fused), prior)
-        return TextSide(text, rows, bank)
+        known = memory.filled & (bank.seen | (new != "off"))
+        return TextSide(text, rows, bank, memory, known, weights)
+
+    def weights(self, seen: Bool[Tensor, " C"], kind: int, *, off: bool) -> Weights:
+        """The weights of each class: of one with pictures, or without, its prototypes of a kind."""
+        alone = torch.zeros_like(self.new_parts[0])
+        alone[0] = 1
+        candidates, parts = self.new_candidates[kind], self.new_parts[kind]
+        if off:
+            candidates, parts = alone[:2], alone
+        own = torch.cat([self.base.view(1), self.level])
+        is_mixed = bool(seen.any()) and not bool(seen.all())
+        offset = self.new_offset[kind] if is_mixed and not off else torch.zeros_like(self.base)
+        return Weights(
+            torch.where(seen, self.candidates[:, None], candidates[:, None]),
+            torch.where(seen, own[:, None], parts[:, None]),
+            torch.where(seen, torch.zeros_like(offset), offset),
+        )
 
     def forward(
         self, tokens: VisualTokens, side: TextSide, base_logits: Float[Tensor, "B C"]
     ) -> HeadOutput:
         """Select patches, and turn them into logits; `tokens` are unit length."""
-        options, active = self.options, side.bank.active
-        of_cls = self.memory.cls_space(tokens.cls)
-        z = {"global": options.sharpness * of_cls @ side.rows.cls.T}
-        of_class_token = base_logits + self.gate * self.level[0] * z["global"] * active
-        candidates = select.candidate_classes(of_class_token, options.candidates)
+        z_global = side.memory.cls_space(tokens.cls) @ side.rows.cls.T
+        of_base, of_global = side.weights.candidates
+        of_class_token = of_base * base_logits + of_global * z_global
+        candidates = select.candidate_classes(of_class_token, self.options.candidates)
         selection, sample, semantic = self.select_patches(tokens, candidates, side)
-        z |= self.patch_logits(self.image_rows(selection, candidates, side), selection, side.rows)
-        mixed = sum(v * z[name] for name, v in zip(LEVELS, self.level, strict=True) if name in z)
-        return HeadOutput(z, self.gate * mixed * active, selection, sample, semantic)
-
-    def patches(self, tokens: VisualTokens) -> Float[Tensor, "B N D"]:
-        """The patches that are scored and kept: unit length, adapted where TOKENS says so."""
-        if self.adapter is None:
-            return tokens.patches  # type: ignore[return-value]  # they were asked for
-        return unit(tokens.patches + self.adapter(tokens.patches))
+        z = self.patch_logits(self.image_rows(selection, candidates, side), selection, side.rows)
+        empty = torch.zeros_like(z_global)
+        levels = [z_global, *(z.get(name, empty) for name in LEVELS[1:])]
+        parts = torch.stack([base_logits, *levels])
+        # In this order: with the weights 1, 0, 0, 0, 0 it is the base's logits to the bit.
+        logits = side.weights.offset + side.weights.parts[0] * base_logits
+        for weight, level in zip(side.weights.parts[1:], levels, strict=True):
+            logits = logits + weight * level
+        return HeadOutput(logits, parts, selection, sample, semantic)
 
     def select_patches(
         self, tokens: VisualTokens, candidates: Candidates, side: TextSide
     ) -> tuple[Selection, Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """The top K patches, the sample-wise and the semantic-wise score of all."""
-        options, patches = self.options, self.patches(tokens)
+        patches: Any = tokens.patches  # were asked for, as the attention
         text = side.text if side.text.dim() == 2 else self.anchors
-        attention: Any = tokens.cls_attention  # was asked for, with the patches
-        inputs = ScoreInput(patches, attention, text, candidates)
-        sample = standardise(select.SCORES[options.score](inputs))
+        inputs = ScoreInput(patches, tokens.cls_attention, text, candidates)
+        sample = standardise(select.SCORES[self.options.score](inputs))
         semantic = standardise(self._semantic_wise(patches, candidates, side))
-        activation = select.SELECTS[options.select](sample, self.mix[0] * semantic)
-        selection = select.select_top(patches, activation, options.topk)
+        return self.keep(tokens, sample, semantic), sample, semantic
+
+    def keep(
+        self, tokens: VisualTokens, sample: Float[Tensor, "B N"], semantic: Float[Tensor, "B N"]
+    ) -> Selection:
+        """The top K patches by two standardised scores."""
+        patches: Any = tokens.patches
+        activation = select.SELECTS[self.options.select](sample, self.mix[0] * semantic)
+        selection = select.select_top(patches, activation, self.options.topk)
         if tokens.positions is not None:
             selection = selection._replace(indices=tokens.positions.gather(1, selection.indices))
-        return selection, sample, semantic
+        return selection
+
+    def keep_for_bank(
+        self, tokens: VisualTokens, direction: Float[Tensor, " D"],
+        base_logits: Float[Tensor, "B C"], text: Float[Tensor, "C D"],
+    ) -> Selection:
+        """The top K patches of training pictures, before there are prototypes."""
+        patches: Any = tokens.patches
+        likely = select.candidate_classes(base_logits, self.options.candidates)
+        inputs = ScoreInput(patches, tokens.cls_attention, text, likely)
+        sample = standardise(select.SCORES[self.options.score](inputs))
+        return self.keep(tokens, sample, standardise(patches @ direction))
 
     def _semantic_wise(
         self, patches: Tensor, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B N"]:
         """How much a patch looks like attended ones, plus how much it looks like a likely class."""
-        memory, bank = self.memory, side.bank
+        memory, bank = side.memory, side.bank
         any_class = standardise(patches @ memory.direction)
         likely = select.semantic_score(memory.patch_space(patches), bank.prototypes, candidates)
         # The second part is weighted by the share of the candidates that have prototypes.
-        known = memory.calibrated * select.mix_candidates(candidates, bank.active)
+        known = select.mix_candidates(candidates, side.known.to(patches.dtype))
         return any_class + known.unsqueeze(1) * standardise(likely)
 
     def image_rows(
         self, selection: Selection, candidates: Candidates, side: TextSide
     ) -> Float[Tensor, "B K1 D"]:
         """R_I of ranks 1..K and of the fused token; unit length, in the space of patches."""
-        kept = self.memory.patch_space(selection.tokens)
+        space = side.memory.patch_space
+        kept = space(selection.tokens)
         queries = unit(select.mix_candidates(candidates, side.bank.prototypes))
         queries = gather_tokens(queries, rank.match_one_to_one(kept @ queries.transpose(1, 2)))
         rows = []
         for part in rank.levels(self.options.topk, self.options.level1):
             x, q, gain = kept[:, part], queries[:, part], self.image_gain[part]
-            row = rank.map_image(x, q, gain=gain, temperature=self.options.tau_attn)
-            rows.append(row if self.full is None else row + self.full.image(x, q))
-        fused = self.memory.patch_space(selection.fused)
+            rows.append(rank.map_image(x, q, gain=gain, temperature=self.options.tau_attn))
+        fused = space(selection.fused)
         return unit(torch.cat([*rows, fused.unsqueeze(1)], dim=1))
 
     def patch_logits(
         self, image: Float[Tensor, "B K1 D"], selection: Selection, rows: TextRows
     ) -> dict[str, Float[Tensor, "B C"]]:
-        """Logits z of level 1, level 2 and both, in the order of `LEVELS`."""
+        """z of level 1, of level 2 (unless it is empty) and of both."""
         options, weight = self.options, selection.weight
         weight = torch.cat([weight, weight.mean(-1, keepdim=True)], dim=-1)  # (B, K + 1)
         weight = F.softplus(self.pair) * weight
@@ -174,52 +226,6 @@ class SpotlighterHead(nn.Module):
         for name, part, slots in zip(("1", "2"), parts, rows.slots, strict=False):
             fit = rank.slot_similarity(image[:, part], slots, rows.prior, options.tau_proto)
             fits.append(fit)
-            z[name] = options.sharpness * rank.weigh_pairs(fit, weight[:, part])
+            z[name] = rank.weigh_pairs(fit, weight[:, part])
         every = torch.cat([*fits, image[:, -1:] @ rows.fused.T], dim=1)  # (B, K + 1, C)
-        return z | {"both": options.sharpness * rank.weigh_pairs(every, weight)}
-
-
-def zero_linear(width_in: int, width_out: int) -> nn.Linear:
-    """A linear layer that gives zero until it is trained."""
-    layer = nn.Linear(width_in, width_out)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class FullHead(nn.Module):
-    """`HEAD: full`: learned layers that add to the image rows and to the text rows.
-
-    Image side: cross-attention from prototypes to patches, then one transformer layer.
-    Text side: a linear layer on [prototype; text]. Both add zero until they are trained.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        heads = max(1, width // HEAD_WIDTH)
-        self.cross = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True
-        )
-        self.image_out = zero_linear(width, width)
-        self.text_out = zero_linear(2 * width, width)
-
-    def image(
-        self, kept: Float[Tensor, "B K D"], query: Float[Tensor, "B K D"]
-    ) -> Float[Tensor, "B K D"]:
-        """What to add to the kept patches of one level."""
-        attended, _ = self.cross(query, kept, kept, need_weights=False)
-        return self.image_out(self.layer(kept + attended))
-
-    def add_to_text(self, rows: TextRows, bank: Bank, text: tuple[Tensor, Tensor]) -> TextRows:
-        """Text rows with what the layers add to them; bank and text in the whitened spaces."""
-        of_cls, of_patches = text
-
-        def added(prototypes: Tensor, beside: Tensor) -> Tensor:
-            return self.text_out(torch.cat([prototypes, beside.expand_as(prototypes)], dim=-1))
-
-        return rows._replace(
-            cls=rows.cls + added(bank.global_prototypes, of_cls),
-            slots=rows.slots + added(bank.prototypes, of_patches.unsqueeze(1)),
-            fused=rows.fused + added(bank.prototypes.mean(1), of_patches),
-        )
+        return z | {"both": rank.weigh_pairs(every, weight)}

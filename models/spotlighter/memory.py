@@ -6,19 +6,20 @@ tokens and of patches, and the direction in which attended patches differ from t
 it is buffers: saved, loaded, moved with the module. C classes seen, M prototypes, D joint width.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, gather_tokens, unit
-from models.clip.prune import LinearDiscriminant
 from models.clip.tokenizer import normalise_name
-from models.spotlighter.rank import match_one_to_one
 from models.spotlighter.whiten import Whitening
 
-NEW_CLASSES = ("inherit", "text", "off")
+KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
+NEW_CLASSES = ("auto", *KINDS, "off")
 ROUNDS = 8  # of k-means
 
 
@@ -28,55 +29,58 @@ class Bank(NamedTuple):
     global_prototypes: Float[Tensor, "C D"]
     prototypes: Float[Tensor, "C M D"]
     mass: Float[Tensor, "C M"]  # sum of the token weights that went into each patch prototype
-    active: Float[Tensor, " C"]  # 1, or 0 for classes to which the head must add nothing
+    seen: Bool[Tensor, " C"]  # whether the class had training pictures
+
+
+class Written(NamedTuple):
+    """What a bank is filled from: features of training pictures. Unit length, no gradient."""
+
+    cls: Float[Tensor, "B D"]
+    kept: Float[Tensor, "B K D"]  # the patches that are kept
+    weight: Float[Tensor, "B K"]  # softmax of their activations
+    label: Int[Tensor, " B"]
+
+    def of(self, chosen: Bool[Tensor, " B"]) -> Written:
+        """Some of the pictures."""
+        return Written(*(column[chosen] for column in self))
 
 
 class PrototypeMemory(nn.Module):
     """Prototypes of the classes seen in training. Others inherit from them.
 
-    `calibrate` and `update` write, in training only; `read` never does.
+    `fill` writes, after training; `read` never does.
     """
 
     def __init__(
-        self, class_names: list[str], anchors: Float[Tensor, "C D"], *,
-        num_prototypes: int = 5, momentum: float = 1.0,
+        self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int = 16
     ) -> None:
-        """An empty bank: every prototype is its class's anchor (text0), without evidence.
-
-        `momentum` is the share of the old prototype that an update keeps at most, in 0..1.
-        """
+        """An empty bank: every prototype is its class's anchor (text0), without evidence."""
         super().__init__()
         classes, width = anchors.shape
         self.class_names = list(class_names)
-        self.momentum = momentum
         self.register_buffer("anchors", anchors.clone())
         self.register_buffer("global_prototypes", anchors.clone())
         self.register_buffer("global_mass", anchors.new_zeros(classes))
         self.register_buffer("prototypes", anchors.unsqueeze(1).repeat(1, num_prototypes, 1))
         self.register_buffer("mass", anchors.new_zeros(classes, num_prototypes))
         self.register_buffer("direction", anchors.new_zeros(width))
-        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.bool))
         self.cls_space = Whitening(width)
         self.patch_space = Whitening(width)
 
     @torch.no_grad()
-    def set_direction(self, statistics: LinearDiscriminant) -> None:
-        """Set the direction of attended patches: the semantic-wise score until `calibrate`."""
-        self.calibrated.fill_(False)
-        self.direction.copy_(statistics.direction())
+    def fill(self, written: Written, direction: Float[Tensor, " D"]) -> None:
+        """Fill the bank anew from the features of all training pictures, several views of each.
 
-    @torch.no_grad()
-    def calibrate(
-        self, cls: Float[Tensor, "B D"], kept: Float[Tensor, "B K D"],
-        weight: Float[Tensor, "B K"], label: Int[Tensor, " B"],
-    ) -> None:
-        """Fill the bank anew from the features of all training images, without augmentation.
-
-        Global prototypes become class means, patch prototypes the clusters of each class's kept
-        patches; both whitened spaces are fitted.
+        Global prototypes become class means, patch prototypes the means of the clusters of each
+        class's kept patches, by their weights; both whitened spaces are fitted. `direction` is that
+        in which attended patches differ from the others.
         """
-        cls, kept = at_least_float32(cls), at_least_float32(kept)
+        cls, kept = at_least_float32(written.cls), at_least_float32(written.kept)
+        weight, label = at_least_float32(written.weight), written.label
+        weight = weight / weight.amax(-1, keepdim=True)
         num_slots = self.mass.shape[1]
+        self.direction.copy_(direction)
         self.cls_space.fit(cls, label)
         self.patch_space.fit(kept.flatten(0, 1), label.repeat_interleave(kept.shape[1]))
         self.global_prototypes.copy_(self.anchors)
@@ -87,66 +91,29 @@ class PrototypeMemory(nn.Module):
             rows = (label == c).nonzero().squeeze(1)
             self.global_prototypes[c] = cls[rows].mean(0)
             self.global_mass[c] = len(rows)
-            patches = kept[rows].flatten(0, 1)
+            patches, share = kept[rows].flatten(0, 1), weight[rows].flatten()
             slot = cluster(self.patch_space(patches), num_slots)
-            self._write_patches(patches, at_least_float32(weight[rows]), c * num_slots + slot)
-        self.sort_by_mass()
-        self.calibrated.fill_(True)
-
-    @torch.no_grad()
-    def update(
-        self, cls: Float[Tensor, "B D"], kept: Float[Tensor, "B K D"],
-        weight: Float[Tensor, "B K"], label: Int[Tensor, " B"],
-    ) -> None:
-        """Write one training batch: unit-length features, and softmax weights of the patches."""
-        ones = torch.ones_like(label, dtype=cls.dtype)
-        self._blend(self.global_prototypes, self.global_mass, at_least_float32(cls), ones, label)
-        slots = self.patch_space(self.prototypes[label])  # (B, M, D)
-        kept, weight = at_least_float32(kept), at_least_float32(weight)
-        match = match_one_to_one(self.patch_space(kept) @ slots.transpose(1, 2))
-        row = label.unsqueeze(1) * self.mass.shape[1] + match  # (B, K), into C * M rows
-        self._write_patches(kept.flatten(0, 1), weight, row.flatten())
-
-    def _write_patches(self, x: Tensor, weight: Tensor, row: Tensor) -> None:
-        """Blend patches (B * K, D) of weights (B, K) into rows of the C * M slots."""
-        weight = weight / weight.amax(-1, keepdim=True)
-        slots, mass = self.prototypes.view(-1, x.shape[1]), self.mass.view(-1)
-        self._blend(slots, mass, x, weight.flatten(), row)
-
-    def _blend(self, old: Tensor, mass: Tensor, x: Tensor, weight: Tensor, row: Tensor) -> None:
-        """Blend the weighted mean of the tokens of each row into that row, in place.
-
-        The rate is max(1 - momentum, W / (mass + W)): the first write replaces, later ones average.
-        """
-        total = torch.zeros_like(old).index_add_(0, row, weight.unsqueeze(1) * x)  # sum w x
-        added = torch.zeros_like(mass).index_add_(0, row, weight)  # W = sum w
-        written = added > 0
-        mean = total / torch.where(written, added, 1.0).unsqueeze(1)
-        rate = (added / torch.where(written, mass + added, 1.0)).clamp_min(1 - self.momentum)
-        rate = rate.unsqueeze(1)
-        old.copy_(torch.where(written.unsqueeze(1), (1 - rate) * old + rate * mean, old))
-        mass.add_(added)
-
-    @torch.no_grad()
-    def sort_by_mass(self) -> None:
-        """Order the slots of every class by evidence, most first, ties as they stand."""
-        order = self.mass.argsort(dim=1, descending=True, stable=True)
+            total = torch.zeros_like(self.prototypes[c]).index_add_(0, slot, share[:, None] * patches)
+            self.mass[c] = torch.zeros_like(self.mass[c]).index_add_(0, slot, share)
+            used = self.mass[c] > 0
+            self.prototypes[c, used] = total[used] / self.mass[c, used].unsqueeze(1)
+        order = self.mass.argsort(dim=1, descending=True, stable=True)  # most evidence first
         self.prototypes.copy_(gather_tokens(self.prototypes, order))
         self.mass.copy_(self.mass.gather(1, order))
+        self.filled.fill_(True)
 
     @torch.no_grad()
     def read(
         self, class_names: list[str], anchors: Float[Tensor, "C2 D"], *,
         new: str = "inherit", temperature: float = 0.3,
     ) -> Bank:
-        """The bank of any class list: own prototypes, or those of `bank_of_new_classes`."""
-        every = torch.ones_like(self.mass[:, 0])
-        own = Bank(self.global_prototypes, self.prototypes, self.mass, every)
-        if class_names == self.class_names:
-            return own
-        other = bank_of_new_classes(own, self.anchors, anchors, new, temperature)
+        """The bank of any class list; `new`, of `KINDS`, says what classes without pictures get."""
+        own = Bank(self.global_prototypes, self.prototypes, self.mass, self.global_mass > 0)
         index = torch.tensor(match_names(class_names, self.class_names), device=anchors.device)
-        seen = index >= 0
+        seen = (index >= 0) & own.seen[index]
+        if seen.all():
+            return Bank(*(entry[index] for entry in own))
+        other = bank_of_new_classes(own, self.anchors, anchors, new, temperature)
 
         def pick(mine: Tensor, unseen: Tensor) -> Tensor:
             return torch.where(seen.view(-1, *[1] * (unseen.dim() - 1)), mine[index], unseen)
@@ -209,18 +176,19 @@ def bank_of_new_classes(
     bank: Bank, seen_anchors: Float[Tensor, "C D"], anchors: Float[Tensor, "C2 D"],
     new: str, temperature: float,
 ) -> Bank:
-    """The bank of classes that training did not see.
+    """The bank of classes that have no training pictures.
 
     With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
     P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
     (P[c, m] - anchor[c]); the global prototype and the mass likewise. A high temperature gives all
-    the same mean offset. With "text" the prototypes are the anchors; "off": the head adds nothing.
+    the same mean offset. With "text" the prototypes are the anchors.
     """
-    active = torch.full_like(anchors[:, 0], float(new != "off"))
-    if new != "inherit":
+    seen = torch.zeros_like(anchors[:, 0], dtype=torch.bool)
+    if new == "text" or not bank.seen.any():
         slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
-        return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), active)
-    weight = (anchors @ seen_anchors.T / temperature).softmax(-1)  # (C2, C)
+        return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), seen)
+    likeness = anchors @ seen_anchors.T / temperature  # (C2, C)
+    weight = likeness.masked_fill(~bank.seen, -torch.inf).softmax(-1)
     global_offset = weight @ (bank.global_prototypes - seen_anchors)
     offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
-    return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, active)
+    return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, seen)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier, Step, Target, TrainedModel
+from models.classifier import CLIPClassifier, Step, TrainedModel
 from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens, require_vit
 from models.spotlighter.head import HeadOutput, SpotlighterHead, TextSide
@@ -21,23 +21,18 @@ class SpotlightedOutput(NamedTuple):
     side: TextSide
     head: HeadOutput
 
-    def memory_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the bank is written from: class tokens, kept patches, their weights; no gradient."""
-        kept = self.head.selection
-        return self.tokens.cls.detach(), kept.tokens.detach(), kept.weight.detach()
-
 
 class SpotlightedCLIP(TrainedModel):
-    """Base logits plus what the head adds: one formula, the same in training and at test.
+    """A prompt tuner whose logits are weighed against those of a bank.
 
-    With the gate at 0 the logits are the base's, bit for bit.
+    The tuner is trained by its own loss; then the head is filled and fitted (`fit_head`). With GATE
+    off the logits are the tuner's, bit for bit.
     """
 
     def __init__(
-        self, base: CLIPClassifier, head: SpotlighterHead, *,
-        balance: float = 50.0, distill: float = 20.0,
+        self, base: CLIPClassifier, head: SpotlighterHead, *, distill: float = 20.0
     ) -> None:
-        """Put the head on a prompt tuner of the same classes; for the weights see `losses`."""
+        """Put the head on a prompt tuner of the same classes; for the weight see `step`."""
         super().__init__()
         require_vit(base.visual.visual)
         left = base.visual.num_patches if base.pruner is None else base.pruner.keep[-1]
@@ -46,9 +41,8 @@ class SpotlightedCLIP(TrainedModel):
                 f"TRAINER.SPOTLIGHTER.TOPK must lie in 1..{left} for this backbone and "
                 f"MODEL.PRUNE.KEEP, got {head.options.topk}"
             )
-        self.base, self.head = base, head
-        self.balance, self.distill = balance, distill
-        self.patch_path = "value" if head.options.tokens == "value" else "raw"
+        self.base, self.head, self.distill = base, head, distill
+        self.patch_path = head.options.tokens
         self.learn(nn.ModuleDict({"base": base.learned, "head": head}))
         self._side: TextSide | None = None
 
@@ -78,40 +72,23 @@ class SpotlightedCLIP(TrainedModel):
         base_logits = self.base.classify(tokens.cls, side.text)
         with full_precision(tokens.cls):
             out = self.head(tokens, side, base_logits)
-        return SpotlightedOutput(base_logits + out.added, base_logits, tokens, side, out)
+        logits = out.logits if self.head.options.gate else base_logits
+        return SpotlightedOutput(logits, base_logits, tokens, side, out)
 
     def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
         """Logits of normalised pictures at the tower's resolution."""
         return self.forward_all(image).logits
 
-    def losses(self, out: SpotlightedOutput, target: Target) -> dict[str, Float[Tensor, ""]]:
-        """The head's losses, weighted: their sum is minimised.
-
-        The base's criterion measures how predictions fit the target: cross-entropy, or with a
-        teacher the divergence. `balance` divides that of the levels, `distill` weighs the distance
-        of text features to the anchors; 0 switches a term off.
-        """
-        base, z, text = self.base, out.head.level_logits, out.side.text
-        losses = {base.criterion_name: base.criterion(out.logits, target)}
-        if self.balance:
-            levels = [base.criterion(z[name], target) for name in ("1", "2", "both") if name in z]
-            losses["levels"] = sum(levels) / self.balance  # type: ignore[assignment]  # never empty
-        if self.distill:
-            anchors = self.head.anchors.expand_as(text)
-            losses["distill"] = self.distill * F.l1_loss(text, anchors)
-        return losses
-
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
-        """The forward pass of one training step, with the losses of the head and of the base."""
-        out, base = self.forward_all(image), self.base
-        target = base.target(image, label)
-        losses = self.losses(out, target)
-        losses |= base.regularisers(image, out.tokens.cls, out.side.text, out.base_logits)
-        return Step(out.logits, target, losses, out.memory_inputs())
+        """The base's training step, and the distance of its text features to the anchors.
 
-    def update_memory(self, step: Step) -> None:
-        """Write the batch to the bank."""
-        self.head.memory.update(*step.memory_inputs, step.target.label)
+        `distill` weighs the distance; 0 switches it off.
+        """
+        step = self.base.step(image, label)
+        if not self.distill:
+            return step
+        drift = F.l1_loss(step.text, self.head.anchors.expand_as(step.text))
+        return step._replace(losses=step.losses | {"distill": self.distill * drift})
 
     def identity(self) -> dict[str, str]:
         """What the base needs."""

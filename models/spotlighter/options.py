@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from models.spotlighter.memory import NEW_CLASSES
 from models.spotlighter.select import SCORES, SELECTS
 
+LEVELS = ("global", "1", "2", "both")
 CHOICES: dict[str, Collection[str]] = {
-    "head": ("lite", "full"),
     "select": SELECTS,
     "score": SCORES,
-    "tokens": ("value", "raw", "adapter"),
+    "tokens": ("value", "raw"),
     "new": NEW_CLASSES,
 }
 
@@ -24,21 +24,19 @@ class HeadOptions:
 
     topk: int = 5  # K, patches that are kept
     level1: int = 3  # of them in level 1
-    prototypes: int = 5  # M, a class
-    momentum: float = 1.0
+    prototypes: int = 16  # M, a class
     alpha: float = 0.2  # start of the text gains
     candidates: int = 5  # R, likely classes that stand in for the label
     tau_proto: float = 0.1
     tau_attn: float = 0.1
     tau_inherit: float = 0.3
-    head: str = "lite"
-    sharpness: float = 30.0  # logits of the levels per unit of similarity
-    levels: tuple[float, ...] = (1.0, 1 / 3, 1 / 3, 1 / 3)  # starts: global, 1, 2, both
     # Sample-wise: does this image depend on the patch? Semantic-wise: does it look like a class?
     select: str = "both"
     score: str = "attention"  # the sample-wise score
     tokens: str = "value"
-    new: str = "inherit"
+    levels: tuple[str, ...] = LEVELS  # those whose weights are fitted; the others' stay 0
+    new: str = "auto"  # what classes without training pictures get
+    gate: bool = True  # False: the logits of the base
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
@@ -53,11 +51,9 @@ class HeadOptions:
                 found.append(f"{key.upper()} must be at least 1, got {values[key]}")
         if self.prototypes < self.topk:
             found.append(f"PROTOTYPES must not be below TOPK, got {self.prototypes} < {self.topk}")
-        if not 0 <= self.momentum <= 1:
-            found.append(f"MOMENTUM must lie in 0..1, got {self.momentum}")
-        if len(self.levels) != 4:
-            found.append(f"LEVELS must be four numbers (global, 1, 2, both), got {self.levels}")
-        for key in ("sharpness", "tau_proto", "tau_attn", "tau_inherit"):
+        if unknown := sorted(set(map(str, self.levels)) - set(LEVELS)):
+            found.append(f"LEVELS must name some of {', '.join(LEVELS)}, got {', '.join(unknown)}")
+        for key in ("tau_proto", "tau_attn", "tau_inherit"):
             if values[key] <= 0:
                 found.append(f"{key.upper()} must be above 0, got {values[key]}")
         return found

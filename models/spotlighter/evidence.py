@@ -1,0 +1,280 @@
+"""Fill the bank, and fit the weights to pictures that a bank has not seen. docs/method.md, 2 and 6.
+
+Three kinds of pictures are held out: shots of every class, classes, and both. For each a bank is
+filled without them, and judges them. Features are computed once for all of these banks.
+N pictures, C classes, K kept patches, D joint width, P parts of the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from models.clip.blocks import full_precision
+from models.clip.image_tower import VisualTokens
+from models.clip.prune import LinearDiscriminant, most_attended
+from models.spotlighter.fit import (
+    Fit,
+    Judged,
+    deal_classes,
+    deal_shots,
+    fit_offset,
+    fit_weights,
+    turn_in_class,
+)
+from models.spotlighter.head import TextSide
+from models.spotlighter.memory import KINDS, PrototypeMemory, Written
+from models.spotlighter.model import SpotlightedCLIP
+from models.spotlighter.options import LEVELS
+
+ROUNDS = 4  # random partitions of the classes into halves that are held out
+LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
+MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, the bank from all
+AT_A_TIME = 32
+# With one shot nothing can be held out: weights in units of each part's spread. With them the
+# likelihood was above zero-shot CLIP's on each of three embedded sets.
+ONE_SHOT = {"global": 0.5, "both": 0.25}
+
+# Every training picture once, always in this order: unit-length features and labels of batches.
+Pictures = Callable[[], Iterable[tuple[VisualTokens, Int[Tensor, " B"]]]]
+
+
+class HeldOut(NamedTuple):
+    """A bank that has not seen some pictures, and how it judges them."""
+
+    memory: PrototypeMemory
+    judges: Bool[Tensor, " N"]  # among the pictures of the evidence
+    classes: Int[Tensor, " C2"]  # those that compete, among the classes of the evidence
+
+
+@torch.no_grad()
+def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pictures]) -> None:
+    """Fill the bank of a model from its training pictures and augmented views, and fit its weights.
+
+    `views` have the pictures in the same order. The model must be in evaluation mode.
+    """
+    statistics, labels = LinearDiscriminant(), []
+    for tokens, label in pictures():
+        attention: Any = tokens.cls_attention
+        statistics.add(tokens.patches, most_attended(attention))
+        labels.append(label)
+    direction, label = statistics.direction(), torch.cat(labels)
+    written = [write(model, one, label, direction) for one in (pictures, *views)]
+    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
+    model.head.memory.fill(every, direction)
+    Evidence(model, pictures, written, direction).fit()
+
+
+def write(
+    model: SpotlightedCLIP, pictures: Pictures, label: Int[Tensor, " N"],
+    direction: Float[Tensor, " D"],
+) -> Written:
+    """What one view of all pictures gives to a bank."""
+    head, base, found = model.head, model.base, []
+    for tokens, _ in pictures():
+        text = head.anchors if base.text_depends_on_image else base.encode_text(tokens.cls)
+        with full_precision(tokens.cls):
+            kept = head.keep_for_bank(tokens, direction, base.classify(tokens.cls, text), text)
+        found.append((tokens.cls, kept.tokens, kept.weight))
+    return Written(*(torch.cat(column) for column in zip(*found, strict=True)), label)
+
+
+class Evidence:
+    """Some training pictures and their classes, judged by banks that have not seen them."""
+
+    def __init__(
+        self, model: SpotlightedCLIP, pictures: Pictures, written: list[Written],
+        direction: Float[Tensor, " D"],
+    ) -> None:
+        self.model, self.head, self.pictures = model, model.head, pictures
+        self.direction = direction
+        self.label, self.classes = choose(written[0].label)
+        chosen = self.label >= 0
+        self.written = [one.of(chosen)._replace(label=self.label[chosen]) for one in written]
+        places = self.classes.tolist()
+        self.names = [self.head.class_names[c] for c in places]
+        self.anchors = self.head.anchors[self.classes]
+        base = model.base
+        self.text = None if base.text_depends_on_image else base.encode_text(self.anchors)
+        self.base_logits = torch.cat(
+            [self.base_of(part) for part in written[0].cls[chosen].split(AT_A_TIME)]
+        )
+        self.labels = self.label[chosen]
+
+    def base_of(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
+        """The base's logits of the classes of the evidence."""
+        text = self.model.base.encode_text(cls) if self.text is None else self.text
+        return self.model.base.classify(cls, text[..., self.classes, :])
+
+    def fit(self) -> None:
+        """Fit the weights of classes with pictures, of those without, and the offset of these."""
+        head = self.head
+        fold = deal_shots(self.labels)
+        every = torch.arange(len(self.classes), device=fold.device)
+        shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
+        groups = deal_classes(len(every), ROUNDS, seed=0)
+        groups = groups if len(every) >= LEAST_CLASSES else []
+        new, mixed = [], []
+        for number, group in enumerate(groups):
+            group = group.to(fold.device)
+            away = torch.isin(self.labels, group)
+            beside = fold == number % max(1, len(shots)) if shots else away
+            held = self.hold_out(away | beside, every[~torch.isin(every, group)])
+            new.append(held._replace(judges=away, classes=group))
+            mixed.append(held._replace(judges=away | beside, classes=every))
+        self.fit_candidates(shots, new)
+        self.fit_parts(shots, new)
+        if shots:
+            self.fit_offsets(mixed)
+
+    def hold_out(self, out: Bool[Tensor, " N"], classes: Int[Tensor, " C2"]) -> HeldOut:
+        """A bank of some classes, filled without some pictures, which it will judge."""
+        names = [self.names[c] for c in classes.tolist()]
+        slots = self.head.options.prototypes
+        memory = PrototypeMemory(names, self.anchors[classes], num_prototypes=slots)
+        memory = memory.to(self.anchors.device)
+        position = torch.full_like(self.classes, -1)
+        position[classes] = torch.arange(len(classes), device=classes.device)
+        parts = [one._replace(label=position[one.label]).of(~out) for one in self.written]
+        memory.fill(Written(*(torch.cat(x) for x in zip(*parts, strict=True))), self.direction)
+        return HeldOut(memory, out, classes)
+
+    def side(self, held: HeldOut, new: str = "inherit") -> TextSide:
+        """The text side of the classes that compete before a bank."""
+        names = [self.names[c] for c in held.classes.tolist()]
+        anchors = self.anchors[held.classes]
+        text = anchors if self.text is None else self.text[self.classes[held.classes]]
+        return self.head.side_of(held.memory, names, anchors, text, new)
+
+    def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
+        """Fit base and global level alone: they name the likely classes."""
+        head = self.head
+        head.candidates.copy_(torch.tensor([1.0, 0.0]))
+        head.new_candidates.copy_(head.candidates.expand_as(head.new_candidates))
+        if shots:
+            found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
+        else:
+            found = self.one_shot(("global",))
+        head.candidates.copy_(found.weights[:2])
+        for row, kind in enumerate(KINDS if new else ()):
+            found = self.fit_of([self.of_class_token(held, self.side(held, kind)) for held in new])
+            head.new_candidates[row] = found.weights[:2].to(head.new_candidates)
+
+    def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
+        """Base and global level of the pictures that a bank judges."""
+        rows = held.judges
+        z_global = held.memory.cls_space(self.written[0].cls[rows]) @ side.rows.cls.T
+        base = self.base_logits[rows][:, held.classes]
+        return Judged(torch.stack([base, z_global], -1), self.places(held)[self.labels[rows]])
+
+    def places(self, held: HeldOut) -> Int[Tensor, " C"]:
+        """The place of each class among those that compete; -1 for none."""
+        position = torch.full_like(self.classes, -1)
+        position[held.classes] = torch.arange(len(held.classes), device=position.device)
+        return position
+
+    def fit_parts(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
+        """Fit base and all levels; of the two kinds of prototypes `auto` takes the likelier."""
+        head = self.head
+        sides = [(held, self.side(held)) for held in shots]
+        sides += [(held, self.side(held, kind)) for kind in KINDS for held in new]
+        judged = self.judge(sides)
+        found = self.fit_of(judged[: len(shots)]) if shots else self.one_shot(LEVELS)
+        head.base.copy_(found.weights[0])
+        head.level.copy_(found.weights[1:])
+        losses = []
+        for row in range(len(KINDS) if new else 0):
+            first = len(shots) + row * len(new)
+            found = self.fit_of(judged[first : first + len(new)])
+            weights = found.weights.to(head.new_parts)
+            if not weights[1:].any():  # nothing helps: the base's logits, as they are
+                weights = torch.eye(len(weights)).to(weights)[0]
+            head.new_parts[row] = weights
+            losses.append(found.nll)
+        if losses:
+            head.new_kind.fill_(losses.index(min(losses)))
+
+    def fit_offsets(self, mixed: list[HeldOut]) -> None:
+        """Fit what classes without pictures get beside others that have some."""
+        head = self.head
+        head.new_offset.zero_()
+        for row, kind in enumerate(KINDS if mixed else ()):
+            sides = [(held, self.side(held, kind)) for held in mixed]
+            logits, is_new, label = [], [], []
+            for (_, side), one in zip(sides, self.judge(sides), strict=True):
+                weight = side.weights.parts.T.unsqueeze(0)  # (1, C, P)
+                logits.append((one.parts * weight).sum(-1))
+                is_new.append((~side.bank.seen).to(one.parts).expand_as(logits[-1]))
+                label.append(one.label)
+            offset = fit_offset(torch.cat(logits), torch.cat(is_new), torch.cat(label))
+            head.new_offset[row] = offset
+
+    def judge(self, sides: list[tuple[HeldOut, TextSide]]) -> list[Judged]:
+        """The parts of the logits of the pictures that each bank judges, in one pass over all."""
+        found: list[list[Tensor]] = [[] for _ in sides]
+        first = place = 0
+        for tokens, _ in self.pictures():
+            chosen = self.label[first : first + len(tokens.cls)] >= 0
+            first += len(chosen)
+            tokens = rows_of(tokens, chosen)
+            here = slice(place, place + len(tokens.cls))
+            place = here.stop
+            for (held, side), parts in zip(sides, found, strict=True):
+                rows = held.judges[here]
+                if not rows.any():
+                    continue
+                base = self.base_logits[here][rows][:, held.classes]
+                with full_precision(base):
+                    out = self.head(rows_of(tokens, rows), side, base)
+                parts.append(out.parts.permute(1, 2, 0))
+        return [
+            Judged(torch.cat(parts), self.places(held)[self.labels[held.judges]])
+            for (held, _), parts in zip(sides, found, strict=True)
+        ]
+
+    def fit_of(self, judged: list[Judged]) -> Fit:
+        """The weights of base and levels; those that are not among LEVELS get 0."""
+        allowed = {"base", *map(str, self.head.options.levels)}
+        names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
+        columns = [place for place, name in enumerate(names) if name in allowed]
+        fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged])
+        weights = torch.zeros(len(names), dtype=fit.weights.dtype)
+        weights[columns] = fit.weights
+        return Fit(weights.to(self.anchors.device), fit.nll)
+
+    def one_shot(self, levels: Sequence[str]) -> Fit:
+        """Weights without evidence: the base as it is, and some of the levels' spread."""
+        every = torch.ones_like(self.labels, dtype=torch.bool)
+        classes = torch.arange(len(self.classes), device=every.device)
+        held = HeldOut(self.hold_out(~every, classes).memory, every, classes)
+        side = self.side(held)
+        judged = self.of_class_token(held, side) if len(levels) == 1 else self.judge([(held, side)])[0]
+        centred = judged.parts - judged.parts.mean(1, keepdim=True)
+        spread = centred.square().mean((0, 1)).sqrt().clamp_min(torch.finfo(centred.dtype).tiny)
+        weights = torch.zeros(1 + len(levels), dtype=spread.dtype, device=spread.device)
+        weights[0] = 1
+        for place, name in enumerate(levels, 1):
+            if name in map(str, self.head.options.levels):
+                weights[place] = ONE_SHOT.get(name, 0.0) / spread[place]
+        return Fit(weights, float("nan"))
+
+
+def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C"]]:
+    """Which pictures are evidence: their classes among the chosen ones, else -1; and these classes.
+
+    Up to `MOST_SHOTS` pictures a class; of more than `MOST_CLASSES` classes every second, third ...
+    """
+    present = label.unique()
+    classes = present[:: -(-len(present) // MOST_CLASSES)]
+    position = torch.full((int(label.max()) + 1,), -1, device=label.device)
+    position[classes] = torch.arange(len(classes), device=label.device)
+    return torch.where(turn_in_class(label) < MOST_SHOTS, position[label], -1), classes
+
+
+def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:
+    """Some rows of a batch."""
+    return VisualTokens(*(None if column is None else column[rows] for column in tokens))

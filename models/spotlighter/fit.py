@@ -1,0 +1,133 @@
+"""The weights of the parts of the logits, fitted to pictures that a bank has not seen.
+
+A conditional logit: the logits are a weighted sum of parts, the weights are not negative, and the
+likelihood of the right classes is maximised. The problem is convex, and it has no learning rate and
+no scale: each part is divided by its own spread first.
+docs/method.md, section 6. B pictures, C classes, P parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.optimize import bisect, minimize
+from torch import Tensor
+
+FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
+RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
+TINY = 1e-12  # of a part that says nothing
+
+
+class Judged(NamedTuple):
+    """Pictures that a bank has not seen: what each part says of each class, and the true class."""
+
+    parts: Float[Tensor, "B C P"]
+    label: Int[Tensor, " B"]
+
+
+class Fit(NamedTuple):
+    """Weights, and how well they do."""
+
+    weights: Float[Tensor, " P"]  # float64, on the CPU
+    nll: float  # nats a picture
+
+
+def deal_shots(label: Int[Tensor, " N"], folds: int = FOLDS) -> Int[Tensor, " N"]:
+    """The fold of each picture: the pictures of a class take turns.
+
+    Returns:
+        Folds from 0; at most `folds`, and no more than the largest class has pictures. -1 for the
+        only picture of its class: without it there would be nothing to judge it by.
+    """
+    alone = torch.bincount(label)[label] == 1
+    return torch.where(alone, -1, turn_in_class(label) % folds)
+
+
+def turn_in_class(label: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """How many pictures of its class stand before each picture."""
+    counts, order = torch.bincount(label), label.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    places = torch.arange(len(label), device=label.device)
+    return torch.empty_like(label).index_put_((order,), places - first[label[order]])
+
+
+def deal_classes(num_classes: int, rounds: int, seed: int) -> list[Int[Tensor, " G"]]:
+    """Groups of classes to hold out: in each round a random half of the classes, and the others."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(rounds):
+        order = torch.randperm(num_classes, generator=generator)
+        found += [order[: num_classes // 2].sort().values, order[num_classes // 2 :].sort().values]
+    return found
+
+
+def fit_weights(judged: Sequence[Judged], ridge: float = RIDGE) -> Fit:
+    """The weights w >= 0 under which the true classes are likeliest.
+
+    Minimises the mean over pictures of -log softmax(sum_p w_p parts_p)[label], plus `ridge` times
+    the sum of (w_p spread_p)^2. spread_p is the root mean square of part p, centred over the
+    classes; so a part that is multiplied by 8 gets an eighth of the weight.
+
+    Args:
+        judged: one entry for each list of classes.
+        ridge: 0 or more.
+    """
+    centred = [
+        (one.parts.double() - one.parts.double().mean(1, keepdim=True)).cpu().numpy()
+        for one in judged
+    ]
+    spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0)) + TINY
+    scaled = [x / spread for x in centred]
+    labels = [one.label.cpu().numpy() for one in judged]
+    number = sum(map(len, labels))
+
+    def objective(weight: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """The loss and its gradient."""
+        loss, gradient = float(ridge * weight @ weight), 2 * ridge * weight
+        for x, label in zip(scaled, labels, strict=True):
+            logits, rows = x @ weight, np.arange(len(label))  # (B, C)
+            logits = logits - logits.max(1, keepdims=True)
+            share = np.exp(logits)
+            total = share.sum(1, keepdims=True)
+            loss += float((np.log(total[:, 0]) - logits[rows, label]).sum()) / number
+            likely = np.einsum("bc,bcp->p", share / total, x)
+            gradient = gradient + (likely - x[rows, label].sum(0)) / number
+        return loss, gradient
+
+    start = np.zeros(len(spread))
+    start[0] = spread[0]  # the first part alone, as it is
+    bounds = [(0.0, None)] * len(spread)
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    nll = float(found.fun) - ridge * float(found.x @ found.x)
+    return Fit(torch.from_numpy(found.x / spread), nll)
+
+
+def fit_offset(
+    logits: Float[Tensor, "B C"], is_new: Float[Tensor, "B C"], label: Int[Tensor, " B"]
+) -> float:
+    """What to add to the logits of classes without pictures, where others in the list have some.
+
+    Args:
+        logits: with weights that are fitted already.
+        is_new: 1 for a class that the bank of this picture has not seen, else 0.
+        label: the true classes.
+    """
+    logits, is_new = logits.double(), is_new.double()
+    shown = is_new.gather(1, label.unsqueeze(1)).mean()  # share of pictures of new classes
+
+    def slope(offset: float) -> float:
+        """Of the mean negative log-likelihood, which is convex."""
+        share = (logits + offset * is_new).softmax(1)
+        return float((share * is_new).sum(1).mean() - shown)
+
+    low, high = -1.0, 1.0
+    while slope(low) > 0 and low > -1e3:
+        low *= 2
+    while slope(high) < 0 and high < 1e3:
+        high *= 2
+    return float(bisect(slope, low, high)) if slope(low) < 0 < slope(high) else 0.0
