@@ -40,9 +40,10 @@ class Client:
         assert found.status_code == 200, found.text
         return found.json()[0]
 
-    def ask(self, picture, names="red fox, owl", new="as the run says"):
+    def ask(self, picture, names="red fox, owl", new="as the run says", threshold=0):
         """Event and data of an answer."""
-        asked = self.http.post(f"{API}/call/predict", json={"data": [picture, names, new]})
+        question = {"data": [picture, names, new, threshold]}
+        asked = self.http.post(f"{API}/call/predict", json=question)
         if asked.status_code != 200:
             return str(asked.status_code), asked.text
         text = self.http.get(f"{API}/call/predict/{asked.json()['event_id']}").text
@@ -184,6 +185,17 @@ def test_no_other_question_is_taken(client):
     for way in ("run/predict", "component_server", "process_recording", "stream/x", "vibe-edit"):
         assert client.http.post(f"{API}/{way}", json={"data": []}).status_code == 404, way
     assert "not in the list of choices" in client.said(file(client.upload(png())), new="anything")
+
+
+def test_the_threshold_is_a_probability(client):
+    picture = file(client.upload(png()))
+    event, data = client.ask(picture, threshold=1)
+    assert event == "complete", data
+    assert data[3].startswith("Spotlighter is unsure: ")
+    assert client.ask(picture)[1][3] == ""
+    for wrong in (-1, 1.5, "x", None, []):
+        assert client.ask(picture, threshold=wrong)[0] != "complete", wrong
+    assert client.ask(picture)[0] == "complete"
 
 
 def test_many_at_once_are_answered_or_told_so(client):
