@@ -101,7 +101,7 @@ class Spotlighter(CLIPTrainer):
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
         """Load learned weights; a head that is not fitted yet is a ValueError."""
         super().load_model(directory, epoch)
-        if directory and self.settings.GATE and not self.model.head.memory.filled:
+        if directory and self.settings.gate and not self.model.head.memory.filled:
             raise ValueError(
                 f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved before "
                 "the head was filled and fitted, which is done after the last epoch; finish the run "
