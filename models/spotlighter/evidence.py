@@ -116,7 +116,6 @@ class Evidence:
 
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
-        head = self.head
         fold = deal_shots(self.labels)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
@@ -126,10 +125,11 @@ class Evidence:
         for number, group in enumerate(groups):
             group = group.to(fold.device)
             away = torch.isin(self.labels, group)
-            beside = fold == number % max(1, len(shots)) if shots else away
+            beside = fold == number % len(shots) if shots else torch.zeros_like(away)
             held = self.hold_out(away | beside, every[~torch.isin(every, group)])
             new.append(held._replace(judges=away, classes=group))
-            mixed.append(held._replace(judges=away | beside, classes=every))
+            # The same share of the pictures of every class: the offset is not one of numbers.
+            mixed.append(held._replace(judges=beside, classes=every))
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if shots:
