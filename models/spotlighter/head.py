@@ -1,10 +1,10 @@
-"""The head: from the tokens of an image to the logits of a base and a bank. docs/method.md, section 5.
+"""The head: from the tokens of an image to logits of base and bank. docs/method.md, section 5.
 
 Select patches, rank them, compare them with the prototypes of each class, weigh the levels.
 B images, C classes, N patches, K kept, M prototypes, D joint width.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -159,9 +159,9 @@ class SpotlighterHead(nn.Module):
         self, tokens: VisualTokens, candidates: Candidates, side: TextSide
     ) -> tuple[Selection, Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """The top K patches, the sample-wise and the semantic-wise score of all."""
-        patches: Any = tokens.patches  # were asked for, as the attention
+        patches, attention = asked_for(tokens)
         text = side.text if side.text.dim() == 2 else self.anchors
-        inputs = ScoreInput(patches, tokens.cls_attention, text, candidates)
+        inputs = ScoreInput(patches, attention, text, candidates)
         sample = standardise(select.SCORES[self.options.score](inputs))
         semantic = standardise(self._semantic_wise(patches, candidates, side))
         return self.keep(tokens, sample, semantic), sample, semantic
@@ -170,7 +170,7 @@ class SpotlighterHead(nn.Module):
         self, tokens: VisualTokens, sample: Float[Tensor, "B N"], semantic: Float[Tensor, "B N"]
     ) -> Selection:
         """The top K patches by two standardised scores."""
-        patches: Any = tokens.patches
+        patches, _ = asked_for(tokens)
         activation = select.SELECTS[self.options.select](sample, self.mix[0] * semantic)
         selection = select.select_top(patches, activation, self.options.topk)
         if tokens.positions is not None:
@@ -182,9 +182,9 @@ class SpotlighterHead(nn.Module):
         base_logits: Float[Tensor, "B C"], text: Float[Tensor, "C D"],
     ) -> Selection:
         """The top K patches of training pictures, before there are prototypes."""
-        patches: Any = tokens.patches
+        patches, attention = asked_for(tokens)
         likely = select.candidate_classes(base_logits, self.options.candidates)
-        inputs = ScoreInput(patches, tokens.cls_attention, text, likely)
+        inputs = ScoreInput(patches, attention, text, likely)
         sample = standardise(select.SCORES[self.options.score](inputs))
         return self.keep(tokens, sample, standardise(patches @ direction))
 
@@ -217,7 +217,7 @@ class SpotlighterHead(nn.Module):
     def patch_logits(
         self, image: Float[Tensor, "B K1 D"], selection: Selection, rows: TextRows
     ) -> dict[str, Float[Tensor, "B C"]]:
-        """z of level 1, of level 2 (unless it is empty) and of both."""
+        """The logits z of level 1, of level 2 (unless it is empty) and of both."""
         options, weight = self.options, selection.weight
         weight = torch.cat([weight, weight.mean(-1, keepdim=True)], dim=-1)  # (B, K + 1)
         weight = F.softplus(self.pair) * weight
@@ -229,3 +229,11 @@ class SpotlighterHead(nn.Module):
             z[name] = rank.weigh_pairs(fit, weight[:, part])
         every = torch.cat([*fits, image[:, -1:] @ rows.fused.T], dim=1)  # (B, K + 1, C)
         return z | {"both": rank.weigh_pairs(every, weight)}
+
+
+def asked_for(tokens: VisualTokens) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N"]]:
+    """Patches and attention of tokens for which a patch path was asked."""
+    patches, attention = tokens.patches, tokens.cls_attention
+    assert patches is not None
+    assert attention is not None
+    return patches, attention

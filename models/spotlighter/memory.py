@@ -93,8 +93,9 @@ class PrototypeMemory(nn.Module):
             self.global_mass[c] = len(rows)
             patches, share = kept[rows].flatten(0, 1), weight[rows].flatten()
             slot = cluster(self.patch_space(patches), num_slots)
-            total = torch.zeros_like(self.prototypes[c]).index_add_(0, slot, share[:, None] * patches)
-            self.mass[c] = torch.zeros_like(self.mass[c]).index_add_(0, slot, share)
+            total = torch.zeros_like(self.prototypes[c])
+            total.index_add_(0, slot, share.unsqueeze(1) * patches)
+            self.mass[c].index_add_(0, slot, share)
             used = self.mass[c] > 0
             self.prototypes[c, used] = total[used] / self.mass[c, used].unsqueeze(1)
         order = self.mass.argsort(dim=1, descending=True, stable=True)  # most evidence first
