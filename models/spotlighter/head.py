@@ -122,18 +122,17 @@ class SpotlighterHead(nn.Module):
 
     def weights(self, seen: Bool[Tensor, " C"], kind: int, *, off: bool) -> Weights:
         """The weights of each class: of one with pictures, or without, its prototypes of a kind."""
-        alone = torch.zeros_like(self.new_parts[0])
-        alone[0] = 1
         candidates, parts = self.new_candidates[kind], self.new_parts[kind]
-        if off:
-            candidates, parts = alone[:2], alone
+        offset = self.new_offset[kind]
+        if off:  # the base alone
+            parts = torch.eye(len(parts)).to(parts)[0]
+            candidates, offset = parts[:2], torch.zeros_like(offset)
         own = torch.cat([self.base.view(1), self.level])
-        is_mixed = bool(seen.any()) and not bool(seen.all())
-        offset = self.new_offset[kind] if is_mixed and not off else torch.zeros_like(self.base)
+        is_mixed = seen.any() & ~seen.all()
         return Weights(
             torch.where(seen, self.candidates[:, None], candidates[:, None]),
             torch.where(seen, own[:, None], parts[:, None]),
-            torch.where(seen, torch.zeros_like(offset), offset),
+            torch.where(is_mixed & ~seen, offset, 0.0),
         )
 
     def forward(
