@@ -251,6 +251,8 @@ class Evidence:
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged], pull)
         weights = torch.zeros(len(names), dtype=fit.weights.dtype)
         weights[columns] = fit.weights
+        if not weights.any():  # nothing is likelier than chance: the base is left as it is
+            weights[0] = 1
         return Fit(weights.to(self.anchors.device), fit.nll)
 
     def one_shot(self, levels: Sequence[str]) -> Fit:
