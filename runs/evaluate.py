@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 
 from datasets.splits import select_labels
 from runs import health, identity, parallel
+from runs.calibration import Calibration
 from runs.data import prefetch, readable, to_device, upright
 from runs.record import changed, write_config, write_predictions, write_results
 from runs.state import RunState
@@ -30,12 +31,24 @@ class Evaluation(NamedTuple):
 
     results: dict[str, float]  # of the evaluator, by name
     pairs: Pairs  # in the order of the split
+    calibration: Calibration  # of the probabilities
     rate: float  # images/s of the model alone, without reading; the median over batches
 
 
 def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
     """The label and the predicted label of each picture."""
     return list(zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True))
+
+
+def calibrate(calibration: Calibration, output: Float[Tensor, "B C"], label: Tensor) -> None:
+    """Count the probabilities of a batch."""
+    calibration.add(output.cpu().double().numpy(), label.cpu().numpy())
+
+
+def log_figures(calibration: Calibration) -> None:
+    """Log nll and ece in the form of the evaluator's lines, which stand above them."""
+    found = calibration.figures()
+    logger.info("* nll: %.4f\n* ece: %.2f%%", found["nll"], found["ece"])
 
 
 class Half:
@@ -47,6 +60,7 @@ class Half:
         self.class_names = [class_names[label] for label in self.labels]
         self.evaluator = build_evaluator(cfg, lab2cname=dict(enumerate(self.class_names)))
         self.pairs: Pairs = []  # in this half's numbers
+        self.calibration = Calibration()
 
     def process(self, output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> None:
         """Take in the logits of all classes and the labels of a batch."""
@@ -57,6 +71,7 @@ class Half:
         output, label = output[mine][:, own], position[label[mine]]
         self.evaluator.process(output, label)
         self.pairs += pairs_of(output, label)
+        calibrate(self.calibration, output, label)
 
     def write(self, cfg: CfgNode, state: RunState, record: dict[str, Any]) -> None:
         """Log the results, and write them to a folder of their own in the run's."""
@@ -64,11 +79,12 @@ class Half:
             return
         logger.info("Evaluate on the *test* set, %s classes among themselves", self.classes)
         results, folder = self.evaluator.evaluate(), Path(cfg.OUTPUT_DIR) / self.classes
+        log_figures(self.calibration)
         keys = {"DATASET.SUBSAMPLE_CLASSES": self.classes, "DATASET.LABEL": state.label}
         write_config(changed(cfg, keys), folder)
         write_predictions(folder, self.pairs)
         own = {"classes": self.classes, "class_names": self.class_names, "n": len(self.pairs)}
-        write_results(folder, record | own | figures(results))
+        write_results(folder, record | own | figures(results) | self.calibration.record())
 
 
 def figures(results: dict[str, float]) -> dict[str, float]:
@@ -100,6 +116,7 @@ def evaluate(
     evaluator.reset()
     rates: list[float] = []
     pairs: Pairs = []
+    calibration = Calibration()
     # no bar where stderr is not a terminal
     for batch in tqdm(prefetch(loader), total=len(loader), disable=None):
         batch = readable(cfg, state, batch, split)
@@ -116,6 +133,7 @@ def evaluate(
         for one in (evaluator, *halves):
             one.process(output, label)
         pairs += pairs_of(output, label)
+        calibrate(calibration, output, label)
     if not rates:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
     if count := len(state.turned.get(split, ())):
@@ -124,7 +142,9 @@ def evaluate(
             "%d pictures of %s have an EXIF rotation flag: %s (INPUT.EXIF %s)",
             *(count, split, done, cfg.INPUT.EXIF),
         )
-    return Evaluation(evaluator.evaluate(), pairs, round(median(rates), 1))
+    results = evaluator.evaluate()
+    log_figures(calibration)
+    return Evaluation(results, pairs, calibration, round(median(rates), 1))
 
 
 def write(
@@ -135,7 +155,7 @@ def write(
     record = describe(cfg, state, model, reports_halves=bool(halves))
     exif = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
     record |= {"split": split, "n": len(found.pairs), "exif": exif}
-    record |= figures(found.results) | {"images_per_s": found.rate}
+    record |= figures(found.results) | found.calibration.record() | {"images_per_s": found.rate}
     write_predictions(cfg.OUTPUT_DIR, found.pairs)
     for half in halves:
         half.write(cfg, state, record)

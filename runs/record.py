@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
+NUMBERS = re.compile(r"\[\n(?:[\s\d.,eE+-]|null)*\]")  # in JSON with line breaks, a list of them
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
 
 
@@ -101,5 +103,6 @@ def write_results(directory: str | Path, results: dict[str, Any]) -> Path:
         "versions": versions(), "git": git_revision(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    text = NUMBERS.sub(lambda found: " ".join(found[0].split()), json.dumps(record, indent=2))
+    write_text(path, text + "\n")
     return path

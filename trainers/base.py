@@ -334,7 +334,7 @@ class CLIPTrainer(TrainerX):
             halves = [evaluate.Half(cfg, name, self.class_names) for name in record.HALVES]
         loader = self.val_loader if split == "val" else self.test_loader
         found = evaluate.evaluate(cfg, state, self.model, loader, self.evaluator, split, halves)
-        for name, value in found.results.items():
+        for name, value in (found.results | found.calibration.figures()).items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
         if asked is None:
             evaluate.write(cfg, state, self.model, found, split, halves)

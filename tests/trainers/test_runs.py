@@ -47,12 +47,21 @@ def test_every_trainer_leaves_results_config_and_log(run, tmp_path, trainer):
     assert {key: found[key] for key in expected} == expected
     assert 0 <= found["accuracy"] <= 100
     assert found["images_per_s"] > 0
+    assert found["nll"] > 0
+    n, confidence, right = (found["reliability"][key] for key in ("n", "confidence", "accuracy"))
+    filled = [row for row in zip(n, confidence, right, strict=True) if row[0]]
+    assert (len(n), sum(n)) == (15, 15)
+    hits = sum(count * share for count, _, share in filled)
+    assert hits / 15 == pytest.approx(found["accuracy"], abs=1e-3)
+    gap = sum(count * abs(top - share) for count, top, share in filled)
+    assert gap / 15 == pytest.approx(found["ece"], abs=1e-3)
     assert set(found["versions"]) >= {"python", "torch", "dassl"}
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert config.startswith("# git: ")
     assert "SUBSAMPLE_CLASSES: base" in config
     log = (tmp_path / "run" / "log.txt").read_text()
     assert f"* accuracy: {found['accuracy']:.1f}%" in log
+    assert f"\n* nll: {found['nll']:.4f}\n* ece: {found['ece']:.2f}%\n" in log
     assert ("Finish training" in log) == bool(learned)
 
 

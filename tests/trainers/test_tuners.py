@@ -276,6 +276,9 @@ def test_the_published_base_to_new_command_reports_both_halves(run, tmp_path):
         found, alone = results(tmp_path / "both" / half), results(tmp_path / half)
         for key in ("classes", "class_names", "accuracy", "macro_f1", "n", "shots", "seed"):
             assert found[key] == alone[key], key
+        assert found["reliability"]["n"] == alone["reliability"]["n"]
+        for key in ("nll", "ece"):  # the batches were others, so float32 rounded otherwise
+            assert found[key] == pytest.approx(alone[key], rel=1e-4), key
         assert "unlabelled pictures of new classes" in found["transductive"]
     log = (tmp_path / "both" / "log.txt").read_text()
     assert log.index("base classes among themselves") < log.index("new classes among themselves")

@@ -1,0 +1,68 @@
+"""How good probabilities are: negative log-likelihood and calibration, in float64.
+
+Sources: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, sections 2 and 3.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+BINS = 15  # of equal width over 0..1; a bin holds its upper end, not its lower one
+Reliability = dict[str, list[Any]]  # n, confidence and accuracy of each bin
+
+
+def bin_sums(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """By bin: number of pictures, sum of top probabilities, number of right ones (3, BINS)."""
+    ends = np.linspace(0, 1, BINS + 1)[1:-1]
+    place = np.digitize(confidence, ends, right=True)
+    weights = (None, np.asarray(confidence, float), np.asarray(right, float))
+    return np.stack([np.bincount(place, weights=w, minlength=BINS) for w in weights]).astype(float)
+
+
+def ece(sums: np.ndarray) -> float:
+    """The expected calibration error in percent, of `bin_sums` of one picture or more."""
+    n, confidence, right = sums
+    return float(100 * np.abs(confidence - right).sum() / n.sum())
+
+
+def reliability(sums: np.ndarray) -> Reliability:
+    """A reliability diagram for results.json: percent, None where a bin is empty."""
+    n, *parts = sums
+    found: Reliability = {"n": [int(count) for count in n]}
+    for name, part in zip(("confidence", "accuracy"), parts, strict=True):
+        found[name] = [round(100 * p / k, 4) if k else None for p, k in zip(part, n, strict=True)]
+    return found
+
+
+def pooled(diagrams: Sequence[Reliability]) -> Reliability:
+    """The diagram of all pictures of some diagrams of `reliability`."""
+    sums = np.zeros((3, BINS))
+    for diagram in diagrams:
+        n = np.array(diagram["n"], float)
+        parts = (np.array(diagram[name], float) for name in ("confidence", "accuracy"))
+        sums += [n, *(np.where(n > 0, n * part / 100, 0) for part in parts)]
+    return reliability(sums)
+
+
+class Calibration:
+    """Sums over pictures, of which their figures are made."""
+
+    def __init__(self) -> None:
+        self.loss, self.sums = 0.0, np.zeros((3, BINS))
+
+    def add(self, logits: np.ndarray, label: np.ndarray) -> None:
+        """Take in the logits (B, C) and the labels (B,) of a batch; B may be 0."""
+        log_p = log_softmax(np.asarray(logits, float), axis=1)
+        self.loss -= float(log_p[np.arange(len(label)), label].sum())
+        right = np.argmax(logits, axis=1) == label
+        self.sums += bin_sums(np.exp(log_p.max(axis=1)), right)
+
+    def figures(self) -> dict[str, float]:
+        """`nll`, the mean over the pictures in nats, and `ece` in percent."""
+        return {"nll": self.loss / float(self.sums[0].sum()), "ece": ece(self.sums)}
+
+    def record(self) -> dict[str, Any]:
+        """What of it goes into results.json."""
+        return self.figures() | {"reliability": reliability(self.sums)}
