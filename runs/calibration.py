@@ -47,14 +47,14 @@ def pooled(diagrams: Sequence[Reliability]) -> Reliability:
 
 
 class Calibration:
-    """Sums over pictures, of which their figures are made."""
+    """Sums over pictures, of which their figures are made; logits are divided by `temperature`."""
 
-    def __init__(self) -> None:
-        self.loss, self.sums = 0.0, np.zeros((3, BINS))
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
     def add(self, logits: np.ndarray, label: np.ndarray) -> None:
         """Take in the logits (B, C) and the labels (B,) of a batch; B may be 0."""
-        log_p = log_softmax(np.asarray(logits, float), axis=1)
+        log_p = log_softmax(np.asarray(logits, float) / self.temperature, axis=1)
         self.loss -= float(log_p[np.arange(len(label)), label].sum())
         right = np.argmax(logits, axis=1) == label
         self.sums += bin_sums(np.exp(log_p.max(axis=1)), right)

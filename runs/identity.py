@@ -237,5 +237,5 @@ def _differing(keys: Container[str], there: dict[str, Any], here: dict[str, Any]
 
 
 def short(value: Any) -> str:
-    """A value for a sentence; a long list by its beginning."""
-    return some(list(map(str, value))) if isinstance(value, list) else str(value)
+    """A value for a sentence; a long list by its beginning, an empty text as ""."""
+    return some(list(map(str, value))) if isinstance(value, list) else str(value) or '""'

@@ -49,6 +49,14 @@ def test_figures_are_those_of_a_slow_loop(batches):
         assert diagram[name] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_temperature_divides_the_logits(batches):
+    logits, label = batches[-1]
+    found, divided = Calibration(2.5), Calibration()
+    found.add(logits, label)
+    divided.add(logits / 2.5, label)
+    assert found.record() == divided.record()
+
+
 def test_known_figures():
     """Two classes alike: log 2 nats; sure and right: no error; sure and wrong: all of it."""
     found = Calibration()
