@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
 
 BINS = 15  # of equal width over 0..1; a bin holds its upper end, not its lower one
+COLDEST, WARMEST = 0.01, 100.0  # temperatures that are tried
 Reliability = dict[str, list[Any]]  # n, confidence and accuracy of each bin
 
 
@@ -66,3 +68,22 @@ class Calibration:
     def record(self) -> dict[str, Any]:
         """What of it goes into results.json."""
         return self.figures() | {"reliability": reliability(self.sums)}
+
+
+def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
+    """The temperature in COLDEST..WARMEST of least nll, of logits (B, C) and labels (B,).
+
+    The loss is convex in 1 / T, and its slope is the mean of sum_c p_c z_c - z_label. The ends are
+    for logits of which each label has the largest, and for those that say nothing of the labels.
+    """
+    z = np.asarray(logits, float)
+    z = z - z[np.arange(len(label)), label][:, None]
+
+    def slope(inverse: float) -> float:
+        return float((softmax(inverse * z, axis=1) * z).sum(axis=1).mean())
+
+    if slope(1 / COLDEST) <= 0:
+        return COLDEST
+    if slope(1 / WARMEST) >= 0:
+        return WARMEST
+    return 1 / float(brentq(slope, 1 / WARMEST, 1 / COLDEST))

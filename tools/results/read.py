@@ -22,6 +22,7 @@ NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
+FOLDS = "folds"  # in a run's folder: the runs that tools/fit_temperature.py leaves
 NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final"}
 
 CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
@@ -47,9 +48,12 @@ IN_FOLDERS = {  # settings that a folder names
 
 
 def read_runs(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
+    """Yield every run below a folder; what cannot be read is reported in one line and skipped.
+
+    Runs below a folder FOLDS in it are left out: they are not tested on the test pictures.
+    """
     folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
-    for folder in sorted(folders):
+    for folder in sorted(x for x in folders if FOLDS not in x.relative_to(root).parts):
         path = folder / "results.json"
         try:
             yield from [read_results(path)] if path.exists() else read_logs(folder)
