@@ -45,6 +45,8 @@ class Prediction(NamedTuple):
     dropped the patch."""
     semantic_wise: Float[Tensor, " N"] | None = None
     """Relevance of each patch to the class names; likewise."""
+    unsure: bool = False
+    """Whether the probability lies below the threshold that was asked for."""
 
 
 class SpotlighterPredictor:
@@ -103,22 +105,26 @@ class SpotlighterPredictor:
         return cls(trainer)
 
     def predict(
-        self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32
+        self, images: Picture | Sequence[Picture], *, topk: int = 5, batch_size: int = 32,
+        threshold: float = 0.0,
     ) -> list[Prediction]:
         """Classify one picture or several, of any size; they are resized and cut as at test.
 
         A tensor (B, 3, H, W) is several. Tensors are rounded to 8 bits a channel, so that a picture
-        and its tensor give the same. `topk` is the number of entries of `Prediction.top`. Raises a
+        and its tensor give the same. `topk` is the number of entries of `Prediction.top`. A top
+        probability below `threshold`, in 0..1, makes a prediction `unsure`. Raises a
         FileNotFoundError for a missing file, a ValueError for a file that is no picture, a tensor
-        of another shape or range, or scores that are no numbers.
+        of another shape or range, a threshold outside 0..1, or scores that are no numbers.
         """
         if topk < 1 or batch_size < 1:
             raise ValueError(f"topk and batch_size must be at least 1, got {topk} and {batch_size}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a probability and must lie in 0..1, got {threshold}")
         several = one_by_one(images)
         found: list[Prediction] = []
         for first in range(0, len(several), batch_size):
             found += self._predictions(several[first : first + batch_size], topk)
-        return found
+        return [one._replace(unsure=one.probability < threshold) for one in found]
 
     def open(self, image: Picture) -> Image.Image:
         """One picture in RGB; raises what `predict` raises."""

@@ -39,11 +39,19 @@ def reliability(sums: np.ndarray) -> Reliability:
 
 
 def pooled(diagrams: Sequence[Reliability]) -> Reliability:
-    """The diagram of all pictures of some diagrams of `reliability`."""
+    """The diagram of all pictures of some diagrams of `reliability`.
+
+    Raises ValueError for what is no such diagram.
+    """
     sums = np.zeros((3, BINS))
     for diagram in diagrams:
-        n = np.array(diagram["n"], float)
-        parts = (np.array(diagram[name], float) for name in ("confidence", "accuracy"))
+        try:
+            rows = np.array([diagram[name] for name in ("n", "confidence", "accuracy")], float)
+        except (KeyError, TypeError, ValueError):
+            rows = np.empty(0)
+        if rows.shape != sums.shape or not (np.isfinite(rows) | (rows[0] == 0)).all():
+            raise ValueError(f"no n, confidence and accuracy of {BINS} bins: {diagram!r:.60}")
+        n, *parts = rows
         sums += [n, *(np.where(n > 0, n * part / 100, 0) for part in parts)]
     return reliability(sums)
 

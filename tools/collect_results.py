@@ -24,7 +24,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/collect_results.py`
 from tools.results import rows, tables
 from tools.results.cells import csv_frame
-from tools.results.read import EFFORT
+from tools.results.read import CALIBRATION, EFFORT, MEASURES
 from tools.results.rows import COLUMNS
 from tools.shared.command_line import parser_of, reports_user_errors
 
@@ -43,12 +43,31 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def fitting(text: pd.DataFrame, title: str, console: Console) -> Table:
-    """Return a table that is not cut: without speed and size where the terminal is too narrow."""
-    table = tables.to_rich(text, title)
-    if Measurement.get(console, console.options, table).minimum <= console.width:
-        return table
-    return tables.to_rich(text.drop(columns=EFFORT), title)
+def fitting(text: pd.DataFrame, title: str, console: Console) -> list[Table]:
+    """Return tables that are not cut, the whole one if it fits.
+
+    Else nll and ece have a table of their own, or two; a narrow terminal has no speed and size.
+    """
+    options = console.options.update_width(1000)
+
+    def first_fitting(choices: list[list[Table]]) -> list[Table]:
+        for choice in choices:
+            widths = [Measurement.get(console, options, table).maximum for table in choice]
+            if max(widths) <= console.width:
+                break
+        return choice
+
+    beside = [name for name in CALIBRATION if name in text]
+    rest, whole = text.drop(columns=beside), tables.to_rich(text, title)
+    shrunk = [tables.to_rich(t, title, narrow=True) for t in (rest, rest.drop(columns=EFFORT))]
+    first = first_fitting([[whole], [tables.to_rich(rest, title)], *([table] for table in shrunk)])
+    if first == [whole] or not beside:
+        return first
+    words, heading = text.loc[:, :"seeds"], f"{title}: probabilities"
+    of_measure = [[name for name in beside if name.startswith(measure)] for measure in MEASURES]
+    splits = ([beside], [names for names in of_measure if names])
+    parts = [[tables.to_rich(words.join(text[n]), heading) for n in names] for names in splits]
+    return first + first_fitting(parts)
 
 
 @reports_user_errors
@@ -74,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
         console = Console(width=200)
     for title, text in texts.items():
-        console.print(fitting(text, title, console))
+        console.print(*fitting(text, title, console))
     if args.published:
         console.print(tables.published_table())
     for path, form in ((args.markdown, tables.to_markdown), (args.latex, tables.to_latex)):

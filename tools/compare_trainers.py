@@ -7,7 +7,9 @@ Reads results.json and predictions.csv of base-to-new runs (scripts/compare.sh l
 Differences are taken on the same test pictures, data sets and seeds; runs on other pictures are
 refused. Runs of other settings are trainers of their own. Intervals hold 95 % of a bootstrap over
 seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed,
-then averaged. Standard deviations are those of a sample of seeds (n - 1).
+then averaged. Standard deviations are those of a sample of seeds (n - 1). A second table has the
+negative log-likelihood (nll, nats a picture) and the calibration error (ece, percent) of the
+probabilities; a trainer's cells are empty where one of its runs lacks them.
 """
 
 import sys
@@ -21,19 +23,21 @@ from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
 from tools.results.cells import csv_frame, markdown_table
-from tools.results.read import KEY, read_predictions
+from tools.results.read import KEY, MEASURES, read_predictions
 from tools.results.rows import SAMPLE, harmonic_mean, load_runs
+from tools.results.tables import with_deviation
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
 Halves = dict[str, np.ndarray]  # by half
 SCORES = [*HALVES, "hm"]
 COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_parameters"]
+CALIBRATION = [f"{measure}_{half}" for measure in MEASURES for half in HALVES]
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
 
 def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) -> dict[str, Any]:
-    """Return COLUMNS, path and git of both halves of a run, and what is known of its pictures.
+    """Return what is known of both halves of a run: COLUMNS, CALIBRATION, path, git, its pictures.
 
     `right`: by half, whether each picture was recognised. `tested`: digest of the data (None if
     unknown) and labels of both halves.
@@ -50,6 +54,7 @@ def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) ->
         "trainer": ", ".join(filter(None, (name, base["settings"], shots))),
         **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
+        **{f"{name}_{half['classes']}": half[name] for name in MEASURES for half in (base, new)},
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
         "git": str(base["record"].get("git")),
         "right": dict(zip(HALVES, right, strict=True)),
@@ -68,7 +73,8 @@ def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
     pairs = [read_pair(base[key], new[key], with_shots=several) for key in base if key in new]
     if not pairs:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    rows = pd.DataFrame(pairs).set_index(["dataset", "seed"], drop=False).rename_axis([None, None])
+    rows = pd.DataFrame(pairs).astype(dict.fromkeys(CALIBRATION, float))
+    rows = rows.set_index(["dataset", "seed"], drop=False).rename_axis([None, None])
     again = rows[rows.duplicated(["trainer", "dataset", "seed"])]
     if len(again):
         words = "two runs of {trainer} on {dataset}, seed {seed}, as {path}"
@@ -138,13 +144,24 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     trainers = rows.groupby("trainer", sort=False)
     table = trainers[["dataset", "seed"]].nunique()
     table.columns = ["data sets", "seeds"]
-    by_seed = rows.groupby(["trainer", "seed"])[SCORES].mean().groupby("trainer", sort=False)
-    mean, deviation = by_seed.mean(), by_seed.std(ddof=SAMPLE)
-    for name in SCORES:
-        spread = deviation[name].map(" ± {:.2f}".format).where(deviation[name].notna(), "")
-        table[name] = mean[name].map("{:.2f}".format) + spread
+    table = table.join(seed_means(rows, SCORES))
     table["learned parameters"] = trainers["learned_parameters"].max().map("{:,.0f}".format)
     return table.reset_index()
+
+
+def seed_means(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return means over data sets and seeds as text, with the deviation of the seeds' means.
+
+    A cell is empty where a run of the trainer lacks the figure.
+    """
+    by_seed = rows.groupby(["trainer", "seed"])[names].mean().groupby("trainer", sort=False)
+    summary = by_seed.mean().join(by_seed.std(ddof=SAMPLE).add_suffix("_std"))
+    lacking = rows[names].isna().groupby(rows["trainer"]).any()
+    table = pd.DataFrame(index=summary.index)
+    for name in names:
+        cells = with_deviation(summary, name, digits=3 if name.startswith("nll") else 2)
+        table[name.replace("_", " ")] = cells.mask(lacking[name], "")
+    return table
 
 
 @reports_user_errors
@@ -165,9 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in trainers.items()]
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        written = rows[[*COLUMNS, "git"]].round(dict.fromkeys(SCORES, 2))
+        digits = dict.fromkeys(SCORES, 2) | dict.fromkeys(CALIBRATION, 4)
+        written = rows[[*COLUMNS, "git", *CALIBRATION]].round(digits)
         csv_frame(written).to_csv(args.csv, index=False)
     print(markdown_table(means(rows)), "\n")
+    if rows[CALIBRATION].notna().any(axis=None):
+        print(markdown_table(seed_means(rows, CALIBRATION).reset_index()), "\n")
     print(f"{args.of} minus the others, difference and 95 % interval:\n")
     print(markdown_table(pd.DataFrame(against)))
     baselines = [name for name in trainers if name in ("ZeroshotCLIP", "CoOp")]

@@ -9,6 +9,7 @@ Usage:
         --spotlight holiday_spotlight --format jsonl --output holiday.jsonl
     find . -name '*.png' | python tools/predict.py --model-dir output/my_run --images - \
         --classes names.txt --new inherit
+    python tools/predict.py --model-dir output/my_run --images holiday/ --threshold 0.5
 """
 
 import argparse
@@ -32,32 +33,42 @@ from runs.data import prefetch
 from runs.errors import sentence
 from runs.logs import quiet
 from tools.results.cells import csv_cell
-from tools.shared.command_line import parser_of, reports_user_errors, whole
+from tools.shared.command_line import parser_of, probability, reports_user_errors, whole
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
 Write = Callable[[Path, Prediction, Path | None], None]  # picture, what was found, overlay
 
 
-def csv_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write:
+def csv_writer(
+    out: TextIO, topk: int, predictor: SpotlighterPredictor, *, marks_unsure: bool = False
+) -> Write:
     """Columns: path, class, probability, class_2, probability_2, ..., kept_patches, spotlight.
 
-    Kept patches have spaces between; a cell that a spreadsheet would run gets an apostrophe.
+    `marks_unsure` adds a last one, "unsure" where a prediction is that. Kept patches have spaces
+    between; a cell that a spreadsheet would run gets an apostrophe.
     """
     writer = csv.writer(out, lineterminator="\n")
     ranks = range(2, 1 + min(topk, len(predictor.class_names)))
     more = [f"{column}_{rank}" for rank in ranks for column in ("class", "probability")]
-    writer.writerow(["path", "class", "probability", *more, "kept_patches", "spotlight"])
+    last = ["unsure"] * marks_unsure
+    writer.writerow(["path", "class", "probability", *more, "kept_patches", "spotlight", *last])
 
     def write(path: Path, found: Prediction, overlay: Path | None) -> None:
         cells = [cell for name, p in found.top for cell in (name, f"{p:.6f}")]
         kept = " ".join(map(str, found.keep_indices or ()))
-        writer.writerow(map(csv_cell, (str(path), *cells, kept, str(overlay or ""))))
+        marks = ["unsure" if found.unsure else ""] * marks_unsure
+        writer.writerow(map(csv_cell, (str(path), *cells, kept, str(overlay or ""), *marks)))
 
     return write
 
 
-def json_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Write:
-    """An object a line: path, class, probability, top, and kept_patches, spotlight if there are."""
+def json_writer(
+    out: TextIO, topk: int, predictor: SpotlighterPredictor, *, marks_unsure: bool = False
+) -> Write:
+    """An object a line: path, class, probability, top, and kept_patches, spotlight if there are.
+
+    `marks_unsure` adds unsure, true or false.
+    """
 
     def write(path: Path, found: Prediction, overlay: Path | None) -> None:
         top = [{"class": name, "probability": round(p, 6)} for name, p in found.top]
@@ -66,6 +77,8 @@ def json_writer(out: TextIO, topk: int, predictor: SpotlighterPredictor) -> Writ
             row["kept_patches"] = found.keep_indices
         if overlay is not None:
             row["spotlight"] = str(overlay)
+        if marks_unsure:
+            row["unsure"] = found.unsure
         out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     return write
@@ -110,9 +123,23 @@ def read_batches(
         yield pictures, problems
 
 
+def print_counts(console: Console, counts: Counter[str], threshold: float | None) -> None:
+    """Say how many pictures were turned, are unsure, and were skipped."""
+    done, skipped = counts["read"], counts["skipped"]
+    if count := counts["upright"] + counts["stored"]:
+        how = "turned upright" if counts["upright"] else "read as stored (INPUT.EXIF stored)"
+        console.print(f"predict: pictures with an EXIF rotation flag: {count}, {how}")
+    if threshold is not None:
+        below = f"their top probability is below {threshold:g}"
+        console.print(f"predict: {counts['unsure']} of {done} pictures are unsure: {below}")
+    if skipped:
+        console.print(f"predict: {skipped} of {done + skipped} files were skipped")
+
+
 def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> int:
     """Classify all pictures and write the rows; returns how many could be read."""
-    paths, done, turned = find_pictures(args.images), 0, Counter[str]()
+    paths, done, counts = find_pictures(args.images), 0, Counter[str]()
+    options = {"topk": args.topk, "batch_size": args.batch_size, "threshold": args.threshold or 0.0}
     console = Console(stderr=True, soft_wrap=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
     with ExitStack() as stack:
@@ -120,9 +147,10 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
         if args.output is not None:
             args.output.parent.mkdir(parents=True, exist_ok=True)
             # Bytes of a file's name that are no UTF-8 are escaped.
-            options = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
-            out = stack.enter_context(args.output.open("w", **options))
-        write = WRITERS[args.format](out, args.topk, predictor)
+            form = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+            out = stack.enter_context(args.output.open("w", **form))
+        mark = args.threshold is not None
+        write = WRITERS[args.format](out, args.topk, predictor, marks_unsure=mark)
         if args.spotlight is not None:
             from inference.overlays import Overlays
 
@@ -133,18 +161,16 @@ def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> in
             for problem in problems:
                 console.print(f"predict: skipped: {problem}", markup=False, highlight=False)
             pictures = [picture for _, picture in read]
-            found = predictor.predict(pictures, topk=args.topk, batch_size=args.batch_size)
+            found = predictor.predict(pictures, **options)
             for (path, picture), one in zip(read, found, strict=True):
                 write(path, one, None if draw is None else draw(path, picture, one))
-                turned[picture.info.get(TURNED, "")] += 1
+                counts[picture.info.get(TURNED, "")] += 1
+                counts["unsure"] += one.unsure
             out.flush()
             done += len(read)
             bar.advance(task, len(read) + len(problems))
-    if count := turned["upright"] + turned["stored"]:
-        how = "turned upright" if turned["upright"] else "read as stored (INPUT.EXIF stored)"
-        console.print(f"predict: pictures with an EXIF rotation flag: {count}, {how}")
-    if done < len(paths):
-        console.print(f"predict: {len(paths) - done} of {len(paths)} files were skipped")
+    counts.update(read=done, skipped=len(paths) - done)
+    print_counts(console, counts, args.threshold)
     return done
 
 
@@ -159,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--topk", type=whole(1), default=1, help="classes to print per picture (default 1)")
     add("--batch-size", type=whole(1), default=32, help="pictures at a time (default 32)")
     add("--format", choices=WRITERS, default="csv", help="form of the rows (default csv)")
+    unsure = "mark a picture as unsure whose top probability, in 0..1, is below P"
+    add("--threshold", type=probability, metavar="P", help=unsure)
     add("--output", type=Path, metavar="FILE", help="where the rows go (default stdout)")
     add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
     args = parser.parse_args(argv)

@@ -3,8 +3,9 @@
 Usage:
     python tools/report.py output/base2new --output page.html --title "Base to new"
 
-Tables that can be sorted, bars, few-shot curves, radar, confusion of the worst classes, training
-curves, kept patches, and config, versions and revision of every run. The page needs no network.
+Tables that can be sorted, bars, few-shot curves, radar, reliability diagrams, confusion of the
+worst classes, training curves, kept patches, and config, versions and revision of every run. The
+page needs no network.
 """
 
 import io
@@ -19,6 +20,7 @@ import jinja2
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/report.py`
+from runs.calibration import pooled
 from tools.results import evidence, figures, rows
 from tools.results.figures import Picture
 from tools.results.read import CLASSES
@@ -121,6 +123,41 @@ def confusion_part(found: Runs) -> Part:
     return part
 
 
+def reliability_part(found: Runs) -> Part:
+    """For each data set show how sure each trainer is, and how often right, at its most shots."""
+    part = Part("Reliability diagrams")
+    own = [run for run in found if run["source"] == run["dataset"]]
+    own = [run for run in own if run["record"].get("reliability") is not None]
+    if not own:
+        return part
+    frame = pd.DataFrame(own).assign(label=labels)
+    frame = frame[frame["shots"] == frame.groupby(["dataset", "label"])["shots"].transform("max")]
+    for dataset, runs in frame.groupby("dataset"):
+        for kind in (["base", "new"], ["all"]):
+            try:
+                panels = panels_of(runs, kind)
+            except ValueError as error:
+                part.notes.append(f"{dataset}: {error}")
+                continue
+            if panels:
+                text = f"{dataset}: accuracy by confidence, {' and '.join(kind)} classes"
+                part.pictures.append(figures.as_picture(figures.reliability, panels, text=text))
+    return part
+
+
+def panels_of(runs: pd.DataFrame, kind: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return by label and classes the diagram of all seeds' pictures, and the mean ece."""
+    panels: dict[str, dict[str, Any]] = {}
+    ordered = runs.sort_values("trainer", key=lambda names: names.map(rows.trainer_rank))
+    for label in ordered["label"].unique():
+        for classes in kind:
+            group = runs[(runs["label"] == label) & (runs["classes"] == classes)]
+            if len(group):
+                diagram = pooled([record["reliability"] for record in group["record"]])
+                panels.setdefault(label, {})[classes] = (diagram, float(group["ece"].mean()))
+    return panels
+
+
 def curve_part(found: Runs) -> Part:
     """Show training curves for each data set, of the first seed and the most shots."""
     part = Part("Training curves")
@@ -188,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     found = [run for run in runs if "record" in run]
     parts = [section_part(section) for section in rows.split_sections(rows.pair_runs(runs))]
-    parts += [confusion_part(found), curve_part(found)]
+    parts += [reliability_part(found), confusion_part(found), curve_part(found)]
     parts.append(overlay_part(found, args.root, args.overlays))
     output = args.output or args.results / "report.html"
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,8 @@ class Answer(NamedTuple):
     zero_shot: Shares
     looked_at: Image.Image | None
     """The picture, both maps and the kept patches; None where the run selects no patches."""
+    unsure: str = ""
+    """A sentence for each whose top probability lies below the threshold."""
 
 
 class Answerer:
@@ -35,11 +37,14 @@ class Answerer:
         self.open = lru_cache(MODELS)(partial(SpotlighterPredictor.from_run, model_dir, root=root))
         self.class_names = self.open(None, new="").class_names
 
-    def answer(self, picture: str | Image.Image | None, text: str, new: str = "") -> Answer:
+    def answer(
+        self, picture: str | Image.Image | None, text: str, new: str = "", threshold: float = 0.0
+    ) -> Answer:
         """Classify a picture among the class names in `text` (see `read_names`; empty: the run's).
 
         `new` says how class names that were not in training are treated; as the run says if empty.
-        A ValueError or an OSError says what is wrong with the picture or the names.
+        A top probability below `threshold`, in 0..1, is called unsure. A ValueError or an OSError
+        says what is wrong with the picture, the names or the threshold.
         """
         if picture is None:
             raise ValueError("there is no picture yet: upload one")
@@ -49,9 +54,16 @@ class Answerer:
         tuned = self.open(None if names in ([], own) else tuple(names), new=new)
         plain = self.open(tuple(tuned.class_names), zero_shot=True)
         image = tuned.open(picture)
-        found, other = tuned.predict(image, topk=TOP)[0], plain.predict(image, topk=TOP)[0]
+        (found,), (other,) = (
+            one.predict(image, topk=TOP, threshold=threshold) for one in (tuned, plain)
+        )
+        sentences = [
+            f"{name} is unsure: {one.probability:.0%} is below {threshold:.0%}."
+            for name, one in (("Spotlighter", found), ("Zero-shot CLIP", other))
+            if one.unsure
+        ]
         drawn = None if found.keep_indices is None else draw(tuned, image, found)
-        return Answer(dict(found.top), dict(other.top), drawn)
+        return Answer(dict(found.top), dict(other.top), drawn, " ".join(sentences))
 
 
 def read_names(text: str, most: int = CLASSES) -> list[str]:

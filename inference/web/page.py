@@ -86,12 +86,12 @@ def toast(error: Exception, picture: str | None) -> gr.Error:
 def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
     """The page; it takes pictures from `folder` alone, and answers mistakes with a sentence."""
 
-    def predict(picture: str | None, names: str, new: str) -> Answer:
+    def predict(picture: str | None, names: str, new: str, threshold: float) -> Answer:
         try:
             if picture is not None:
                 path = upload_in(folder, picture)
                 os.utime(path)  # it is in use, so it is kept
-            return answerer.answer(picture, names, "" if new == AS_TRAINED else new)
+            return answerer.answer(picture, names, "" if new == AS_TRAINED else new, threshold)
         except (ValueError, OSError, MemoryError) as error:
             raise toast(error, picture) from error
 
@@ -113,17 +113,22 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                     label="Class names that were not in training",
                     info="inherit: similar classes' prototypes; text: text only; off: prompts only",
                 )
+                threshold = gr.Slider(
+                    0, 1, value=0, step=0.05, label="Unsure below",
+                    info="A top probability below this is called unsure.",
+                )
                 button = gr.Button("Predict", variant="primary")
             with gr.Column(scale=2):
                 with gr.Row():
                     tuned = gr.Label(label="Spotlighter", num_top_classes=TOP)
                     plain = gr.Label(label="Zero-shot CLIP", num_top_classes=TOP)
+                unsure = gr.Markdown()
                 drawn = gr.Image(
                     label="Maps and kept patches", show_label=False, interactive=False, buttons=[]
                 )
         if examples:
             gr.Examples([[path] for path in examples], [picture], label="Test pictures")
-        asked, answered = [picture, names, new], [tuned, plain, drawn]
+        asked, answered = [picture, names, new, threshold], [tuned, plain, drawn, unsure]
         gr.on([button.click, names.submit], predict, asked, answered, api_name="predict")
     page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=1)
     return page

@@ -43,6 +43,21 @@ def test_every_trainer_predicts_what_its_own_evaluation_said(trained, toy_root, 
         assert (one.keep_indices is None) == (trainer != "Spotlighter")
 
 
+def test_a_top_probability_below_the_threshold_is_unsure(trained, toy_root):
+    predictor, some = from_run(trained("CoOp")), pictures(toy_root)[::5]
+    plain = predictor.predict(some)
+    assert not any(one.unsure for one in plain)
+    exact = plain[0].probability
+    found = predictor.predict(some, threshold=exact)
+    assert [one.unsure for one in found] == [one.probability < exact for one in plain]
+    assert not found[0].unsure, "at the threshold it is sure"
+    assert [one.top for one in found] == [one.top for one in plain]
+    assert all(one.unsure for one in predictor.predict(some, threshold=1))
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=rf"must lie in 0\.\.1, got {wrong}"):
+            predictor.predict(some, threshold=wrong)
+
+
 def test_logits_are_those_of_the_run(trained, toy_root):
     from inference.open import open_run
 

@@ -2,17 +2,25 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from runs.calibration import bin_sums, reliability
 from runs.record import write_predictions
 from tests.tools.test_collect_results import record
 
 CLASSES = [f"class {i}" for i in range(12)]
 DATASETS = ("EuroSAT", "EmojiFood", "EmojiFaces")
 
+TOP = np.linspace(0.2, 0.99, 100)  # confidences
+DIAGRAM = reliability(bin_sums(TOP, np.arange(100) % 7 < 7 * TOP**1.5))
+
 
 def write_run(root, **changes):
     run = record(**changes) | {
+        "nll": 1.25,
+        "ece": 7.5,
+        "reliability": DIAGRAM,
         "versions": {"python": "3.11", "torch": "2.14"},
         "git": "abc123",
         "date": "2026-01-02",

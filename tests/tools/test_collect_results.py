@@ -329,6 +329,7 @@ def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert printed.count(" ± ") == 6  # base, new and mean of HMs
     assert "…" not in printed
+    assert {line[0] + line[-1] for line in printed.splitlines() if "│" in line} == {"││"}
     assert "images/s" not in printed
     monkeypatch.delenv("COLUMNS")
     main([str(tree)])
@@ -408,3 +409,69 @@ def test_the_published_average_stands_beside_one_over_the_same_data_sets():
     averages = text[text.dataset == "average"]
     assert list(averages.trainer[:2]) == ["ZeroshotCLIP, published", "CoOp"]
     assert "PromptKD w/ Spotlighter, published" in set(averages.trainer)
+
+
+def with_probabilities(**changes):
+    """Runs of three seeds on both halves, as `record` makes them."""
+    return [
+        record(seed=seed, classes=classes, nll=nll + seed / 10, ece=ece + seed, **changes)
+        for seed in (1, 2, 3)
+        for classes, nll, ece in (("base", 0.5, 2.0), ("new", 1.5, 10.0))
+    ]
+
+
+def test_nll_and_ece_have_mean_and_deviation_as_accuracy_has():
+    runs = with_probabilities() + with_probabilities(dataset="Other")
+    rows = pair_runs(runs)
+    assert list(rows.columns[-6:]) == [
+        *("nll_all", "nll_base", "nll_new", "ece_all", "ece_base", "ece_new")
+    ]
+    assert list(rows.nll_new) == pytest.approx(2 * [1.6, 1.7, 1.8])
+    text = text_of(split_sections(rows)[0], published=True)
+    assert list(text.columns[-4:]) == ["nll_base", "nll_new", "ece_base", "ece_new"]
+    assert list(text.iloc[0, -4:]) == [
+        *("0.700 ± 0.100", "1.700 ± 0.100", "4.00 ± 1.00", "12.00 ± 1.00")
+    ]
+    average = text[text.dataset == "average"].iloc[0]
+    assert (average.nll_base, average.ece_new) == ("0.700", "12.00")
+
+
+def test_results_without_nll_and_ece_stay_readable():
+    """Their cells are empty, in the average, too; there is no column where no run has any."""
+    old = record(trainer="MaPLe"), record(trainer="MaPLe", classes="new")
+    text = text_of(split_sections(pair_runs([*with_probabilities(), *old]))[0], published=False)
+    assert list(text[text.trainer == "MaPLe"].iloc[0, -4:]) == 4 * [""]
+    runs = [run for name in "ab" for run in with_probabilities(dataset=name)]
+    for name, more in (("a", {"nll": 1.0}), ("b", {})):
+        runs += [one | {"dataset": name, "source": name} | more for one in old]
+    text = text_of(split_sections(pair_runs(runs))[0], published=False)
+    maple = text[(text.trainer == "MaPLe") & (text.dataset == "average")].iloc[0]
+    assert (maple.base, maple.nll_base) == ("60.00", "")
+    assert "nll_base" not in to_text(summarise(pair_runs(old)))
+
+
+def test_the_classes_of_another_protocol_lend_no_nll():
+    runs = [*with_probabilities(), record(classes="all", nll=9.0)]
+    base, every = (text_of(part, published=False) for part in split_sections(pair_runs(runs)))
+    assert [name for name in base if name.startswith("nll")] == ["nll_base", "nll_new"]
+    assert list(every.nll_all) == ["9.000"]
+
+
+def test_nll_and_ece_have_tables_of_their_own_in_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    for i, run in enumerate(with_probabilities(trainer="Spotlighter", dataset="EmojiAnimals")):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "results.json").write_text(json.dumps(run))
+    tables = {}
+    for width in (80, 110, 250):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main([str(tmp_path), "--csv", str(tmp_path / "t.csv")]) == 0
+        printed = capsys.readouterr().out
+        tables[width] = printed.count("┏")
+        assert max(map(len, printed.splitlines())) <= width
+        assert {line[0] + line[-1] for line in printed.splitlines() if "│" in line} == {"││"}
+        for cell in ("0.700 ± 0.100", "1.700 ± 0.100", "4.00 ± 1.00", "12.00 ± 1.00"):
+            assert cell in printed
+    assert tables == {80: 3, 110: 2, 250: 1}
+    assert "Spotlighter" in printed
+    row = next(csv.DictReader((tmp_path / "t.csv").open()))
+    assert (row["nll_base"], row["nll_all"], row["ece_new"]) == ("0.6000", "", "11.0000")

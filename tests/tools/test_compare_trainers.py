@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools.compare_trainers import COLUMNS, common, compare, main, read_trainers
+from tools.compare_trainers import CALIBRATION, COLUMNS, common, compare, main, read_trainers
 
 PICTURES = 200
 
@@ -48,9 +48,32 @@ def test_differences_and_rows_are_those_of_the_runs(root, tmp_path, capsys):
     assert "-2.00" in text.splitlines()[-1]
     rows = pd.read_csv(out)
     assert len(rows) == 8
-    assert list(rows.columns) == [*COLUMNS, "git"]
+    assert list(rows.columns) == [*COLUMNS, "git", *CALIBRATION]
     one = rows[(rows.trainer == "CoOp") & (rows.dataset == "A") & (rows.seed == 1)].iloc[0]
     assert one.hm == pytest.approx(2 * 55 * 52 / (55 + 52), abs=0.01)
+
+
+def test_nll_and_ece_have_a_table_of_their_own(root, tmp_path, capsys):
+    """Mean over data sets and seeds; no table without them, no cell where a run lacks them."""
+    assert main([str(root), "--resamples", "5"]) == 0
+    assert "nll" not in capsys.readouterr().out
+    for path in root.rglob("results.json"):
+        found = json.loads(path.read_text())
+        if found["trainer"] == "CoOp" and found["seed"] == 2:
+            continue
+        found["nll"] = found["seed"] + (found["classes"] == "new") + 4 * (found["dataset"] == "A")
+        path.write_text(json.dumps(found | {"ece": 5}))
+    assert main([str(root), "--csv", str(tmp_path / "rows.csv"), "--resamples", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if "nll base" in line)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[start : start + 4]]
+    assert cells[0] == ["trainer", "nll base", "nll new", "ece base", "ece new"]
+    assert ["CoOp", "", "", "", ""] in cells
+    assert ["Spotlighter", "3.500 ± 0.707", "4.500 ± 0.707", *2 * ["5.00 ± 0.00"]] in cells
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    one = rows[(rows.trainer == "CoOp") & (rows.dataset == "A") & (rows.seed == 1)].iloc[0]
+    assert (one.nll_base, one.nll_new, one.ece_new) == (5, 6, 5)
+    assert rows[(rows.trainer == "CoOp") & (rows.seed == 2)][CALIBRATION].isna().all(axis=None)
 
 
 def test_intervals_hold_the_difference_and_shrink_to_it_without_spread(root):

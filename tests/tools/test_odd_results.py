@@ -27,7 +27,7 @@ ODD_NAMES = ["[red]x[/red]", "[/nope]", "a|b", "$x_$ and $y", "50%_&#{}~^\\", "<
     max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(st.sampled_from(sorted(record())), JSON)
+@given(st.sampled_from([*sorted(record()), "nll", "ece"]), JSON)
 def test_any_value_of_any_field(tmp_path, capsys, field, value):
     """In the tables or skipped with a sentence; figures are finite and none is beyond 100 %."""
     path = tmp_path / "run" / "results.json"
@@ -38,12 +38,16 @@ def test_any_value_of_any_field(tmp_path, capsys, field, value):
     assert code == 0 or said.startswith(f"skipped {path}: ")
     for run in read_runs(tmp_path):
         assert 0 <= run["accuracy"] <= 100
-        assert all(run[name] is None or math.isfinite(run[name]) for name in collect_results.EFFORT)
+        for name in (*collect_results.EFFORT, *collect_results.MEASURES):
+            assert run[name] is None or math.isfinite(run[name])
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("accuracy", True), ("accuracy", float("nan")), ("accuracy", 100.5), ("trainer", "a\nb")],
+    [
+        *(("accuracy", True), ("accuracy", float("nan")), ("accuracy", 100.5)),
+        *(("nll", -0.1), ("nll", float("inf")), ("nll", "1"), ("ece", 100.5), ("trainer", "a\nb")),
+    ],
 )
 def test_what_is_no_result_is_skipped(tmp_path, capsys, field, value):
     write_result(tmp_path, seed=2)

@@ -77,6 +77,37 @@ def test_json_lines_hold_the_same(call, images, tmp_path):
         assert found["probability"] == pytest.approx(float(row["probability"]))
 
 
+def test_a_picture_below_the_threshold_is_unsure(call, images):
+    """It is named in a column more; class and probabilities stay."""
+    flags = ("--images", images / "test_0_0.png", images / "test_1_0.png", images / "test_2_0.png")
+    _, plain, _ = call(*flags, "--topk", 2, trainer="CoOp")
+    found = rows(plain)
+    assert "unsure" not in found[0]
+    tops = sorted(float(row["probability"]) for row in found)
+    threshold = (tops[0] + tops[1]) / 2
+    assert tops[0] < threshold < tops[1]
+    _, marked, err = call(*flags, "--topk", 2, "--threshold", threshold, trainer="CoOp")
+    assert marked.splitlines()[0] == f"{plain.splitlines()[0]},unsure"
+    low = [float(row["probability"]) < threshold for row in found]
+    assert [row.pop("unsure") for row in rows(marked)] == ["unsure" if x else "" for x in low]
+    assert [{k: v for k, v in row.items() if k != "unsure"} for row in rows(marked)] == found
+    said = f"predict: 1 of 3 pictures are unsure: their top probability is below {threshold:g}\n"
+    assert err == said
+    _, lines, _ = call(*flags, "--threshold", threshold, "--format", "jsonl", trainer="CoOp")
+    assert [json.loads(line)["unsure"] for line in lines.splitlines()] == low
+    _, none, err = call(*flags, "--threshold", 0, trainer="CoOp")
+    assert {row["unsure"] for row in rows(none)} == {""}
+    assert "0 of 3 pictures are unsure" in err
+
+
+@pytest.mark.parametrize("word", ["-0.1", "1.01", "nan", "half"])
+def test_a_threshold_that_is_no_probability_is_refused(call, capsys, word):
+    with pytest.raises(SystemExit) as stop:
+        call("--images", "a.png", f"--threshold={word}")
+    assert stop.value.code == 2
+    assert f"--threshold: must be a number from 0 to 1, got {word}" in capsys.readouterr().err
+
+
 def test_folders_with_folders_and_stdin_are_read(call, images, tmp_path, monkeypatch):
     for name in ("b.png", "a/c.PNG", "a/notes.txt"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +313,7 @@ def test_help_ends_with_an_example(capsys):
     with pytest.raises(SystemExit):
         predict.main(["--help"])
     shown = capsys.readouterr().out
-    assert re.search(r"\nexamples:\n.*--classes names.txt --new inherit\n+$", shown, re.S)
+    assert re.search(r"\nexamples:\n.*--images holiday/ --threshold 0.5\n+$", shown, re.S)
 
 
 def test_whoever_reads_the_rows_may_have_enough(trained, images):

@@ -1,11 +1,15 @@
 """The page, read by a browser where there is one."""
 
+import json
 import re
 
+import pandas as pd
 import pytest
 
+from tests.tools.conftest import DIAGRAM, write_run
 from tools import report
 from tools.report import spotlights
+from tools.results import figures
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,7 @@ def test_the_page_has_every_part(html):
         "Base to new",
         "All classes",
         "Cross-dataset, trained on EmojiFood",
+        "Reliability diagrams",
         "Confusion of the worst classes",
         "Training curves",
         "Runs",
@@ -43,10 +48,53 @@ def test_the_page_has_every_part(html):
         "average: accuracy by trainer",
         "mean of HMs over data sets",
         "EmojiFood: accuracy over training pictures a class",
+        "EmojiFood: accuracy by confidence, base and new classes",
+        "EmojiFood: accuracy by confidence, all classes",
         "EuroSAT, base classes: CoOp (tiny_emoji, 16 shots), percent of each true class",
         "EmojiFaces, base classes: seed 1, 16 shots, means over the batches of an epoch",
     ):
         assert expected in captions
+
+
+def test_nll_and_ece_are_in_the_table(html):
+    first = html.split("<table", 2)[1]
+    headings = re.findall(r'<button type="button">(.*?)</button>', first)
+    assert headings[-4:] == ["nll base", "nll new", "ece base", "ece new"]
+    assert '<td data-order="1.25" class="number">1.250 ± 0.000</td>' in first
+
+
+def test_a_reliability_diagram_has_a_panel_for_each_trainer(tree):
+    """The pictures of both seeds together; a trainer's most shots; base and new in one panel."""
+    runs = report.rows.load_runs(tree)
+    own = [run for run in runs if run["dataset"] == "EmojiFood"]
+    for run in own:
+        run["record"]["reliability"] = dict(DIAGRAM, n=[run["shots"] + n for n in DIAGRAM["n"]])
+        run["record"]["reliability"] |= {"confidence": 15 * [50.0], "accuracy": 15 * [40.0]}
+    panels = report.panels_of(pd.DataFrame(own).assign(label="CoOp"), ["base", "new"])
+    assert list(panels) == ["CoOp"]
+    by_trainer = report.panels_of(pd.DataFrame(own).assign(label=report.labels), ["all"])
+    assert list(by_trainer) == ["ZeroshotCLIP", "CoOp", "MaPLe"]
+    assert list(panels["CoOp"]) == ["base", "new"]
+    diagram, ece = panels["CoOp"]["base"]
+    assert diagram["n"] == [6 * (16 + n) for n in DIAGRAM["n"]]  # three trainers, two seeds
+    assert ece == 7.5
+    figure = figures.reliability({name: panels["CoOp"] for name in "abcd"})
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{name}\nece base 7.5, new 7.5" for name in "abcd"
+    ]
+    lines = figure.axes[0].lines[1:]
+    assert [line.get_label() for line in lines] == ["base", "new"]
+    assert lines[0].get_xydata().tolist() == 15 * [[50.0, 40.0]]
+
+
+@pytest.mark.parametrize("wrong", [3, {"n": [1]}, DIAGRAM | {"accuracy": 15 * ["x"]}])
+def test_a_diagram_that_is_none_is_named(tmp_path, wrong):
+    folder = write_run(tmp_path)
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reliability": wrong}))
+    assert report.main([str(tmp_path)]) == 0
+    html = (tmp_path / "report.html").read_text()
+    assert "EmojiFood: no n, confidence and accuracy of 15 bins: " in html
 
 
 def test_missing_is_missing_and_published_is_labelled(html):

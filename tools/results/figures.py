@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,10 +12,12 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from runs.calibration import BINS, Reliability
 from runs.figure_style import plt, save
 from tools.results.tables import HEADINGS
 
 WIDTH = 6.2  # inches
+PANELS = 3  # of a row of reliability diagrams
 SMALL = 5  # percent; smaller shares are not written into a confusion matrix
 TWENTY = plt.get_cmap("tab20").colors
 STYLE = {
@@ -90,6 +93,41 @@ def radar(summary: pd.DataFrame, score: str) -> Figure:
     low, high = table.min(axis=None), table.max(axis=None)
     axes.set_ylim(max(0.0, low - 0.3 * (high - low + 1)), high)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
+    return figure
+
+
+def reliability(panels: dict[str, dict[str, tuple[Reliability, float]]]) -> Figure:
+    """A panel for each label: accuracy over confidence of its classes, whose ece is named.
+
+    Shaded: the share of the pictures in each bin. On the diagonal, confidence is accuracy.
+    """
+    columns = min(PANELS, len(panels))
+    rows = -(-len(panels) // columns)
+    shape = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    size = (WIDTH, 0.7 + rows * WIDTH / PANELS)
+    figure, grid = plt.subplots(rows, columns, figsize=size, **shape)
+    for axes, (label, curves) in zip(grid.flat, panels.items(), strict=False):
+        axes.plot([0, 100], [0, 100], color="grey", linewidth=0.8, linestyle="--")
+        for classes, (diagram, _) in curves.items():
+            bins, colour = pd.DataFrame(diagram), SCORE_COLOURS[classes]
+            shares = 100 * bins["n"] / bins["n"].sum()
+            axes.stairs(shares, np.linspace(0, 100, BINS + 1), fill=True, color=colour, alpha=0.25)
+            points = bins[bins["n"] > 0].astype(float)
+            style = {"color": colour, "marker": ".", "linewidth": 1.2, "label": classes}
+            axes.plot(points["confidence"], points["accuracy"], **style)
+        scores = ", ".join(f"{classes} {ece:.1f}" for classes, (_, ece) in curves.items())
+        axes.set_title("\n".join([*textwrap.wrap(label, 26), f"ece {scores}"]), fontsize=8)
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    lines = {line.get_label(): line for axes in grid.flat for line in axes.lines[1:]}
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=2, frameon=False)
+    for i in range(len(panels) - columns, grid.size):
+        if i < len(panels):
+            grid.flat[i].tick_params(labelbottom=True)  # nothing stands below it
+        else:
+            grid.flat[i].remove()
+    figure.supxlabel("confidence (top probability), percent", fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy; share of pictures", fontsize=8)
     return figure
 
 

@@ -20,6 +20,8 @@ CLASSES = ["all", "base", "new"]
 WORDS = ("trainer", "dataset", "config", "classes", "source")
 NUMBERS = ("shots", "seed", "accuracy")
 EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
+MEASURES = ["nll", "ece"]  # of the probabilities; logs and older results.json do not have them
+CALIBRATION = [f"{measure}_{classes}" for measure in MEASURES for classes in CLASSES]
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
 FOLDS = "folds"  # in a run's folder: the runs that tools/fit_temperature.py leaves
@@ -69,10 +71,11 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     given = content if isinstance(content, dict) else {}
-    run = {key: given.get(key) for key in (*WORDS, *NUMBERS, *EFFORT)}
+    optional = (*EFFORT, *MEASURES)
+    run = {key: given.get(key) for key in (*WORDS, *NUMBERS, *optional)}
     run["source"] = given.get("source") or given.get("dataset")
     for field, value in run.items():
-        if not (is_valid(field, value) or (value is None and field in EFFORT)):
+        if not (is_valid(field, value) or (value is None and field in optional)):
             raise ValueError(f"{field} is {value!r:.60}")
     if run["learned_parameters"] and given.get("epoch") == 0:
         raise ValueError("nothing was trained (epoch 0), although its trainer learns")
@@ -94,7 +97,9 @@ def is_valid(field: str, value: Any) -> bool:
         return isinstance(value, str) and value.isprintable()
     if isinstance(value, bool) or not isinstance(value, int if field in WHOLE else (int, float)):
         return False
-    return 0 <= value <= 100 if field == "accuracy" else abs(value) < 2**53
+    if field in ("accuracy", "ece"):
+        return 0 <= value <= 100
+    return (0 if field == "nll" else -(2**53)) <= value < 2**53
 
 
 def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:

@@ -11,11 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tools.results.read import CLASSES, EFFORT, GROUP, KEY, NO_KEYS, read_runs
+from tools.results.read import (
+    CALIBRATION,
+    CLASSES,
+    EFFORT,
+    GROUP,
+    KEY,
+    MEASURES,
+    NO_KEYS,
+    read_runs,
+)
 from tools.sweeps.names import default_rows
 
 SCORES = [*CLASSES, "hm"]  # percent
 COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed", *SCORES, *EFFORT]
+COLUMNS += CALIBRATION
 AVERAGE = "average"
 # Standard deviations over seeds are those of a sample (n - 1); parse_test_res.py alone prints that
 # of a population (n), as CoOp's script does.
@@ -116,11 +126,17 @@ def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Return one row for all that KEY names, with COLUMNS; images_per_s is the mean of its runs."""
-    columns = [*KEY, "classes", "accuracy", *EFFORT]
-    frame = pd.DataFrame(name_settings(runs)).reindex(columns=columns)
-    frame = frame.astype(dict.fromkeys(["accuracy", *EFFORT], float))
-    rows = frame.pivot(index=KEY, columns="classes", values="accuracy").reindex(columns=CLASSES)
+    numbers = ["accuracy", *MEASURES, *EFFORT]
+    frame = pd.DataFrame(name_settings(runs)).reindex(columns=[*KEY, "classes", *numbers])
+    frame = frame.astype(dict.fromkeys(numbers, float))
+    by_classes = {
+        name: frame.pivot(index=KEY, columns="classes", values=name).reindex(columns=CLASSES)
+        for name in ("accuracy", *MEASURES)
+    }
+    rows = by_classes.pop("accuracy")
     rows["hm"] = harmonic_mean(rows["base"], rows["new"])
+    for name, part in by_classes.items():
+        rows = rows.join(part.add_prefix(f"{name}_"))
     groups = frame.groupby(KEY)
     rows["images_per_s"] = groups["images_per_s"].mean()
     rows["learned_parameters"] = groups["learned_parameters"].max().astype("Int64")
@@ -148,10 +164,11 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     One seed has no deviation; a seed without a score is left out of that score's mean.
     """
     groups = rows.groupby(GROUP)
-    summary = groups[[*CLASSES, *EFFORT]].mean()
+    summary = groups[[*CLASSES, *EFFORT, *CALIBRATION]].mean()
     summary["hm"] = harmonic_mean(summary["base"], summary["new"])
     summary["hm_mean"] = groups["hm"].mean()
-    for name, column in zip([*CLASSES, "hm_mean"], SCORES, strict=True):
+    columns = [*SCORES, *CALIBRATION]
+    for name, column in zip([*CLASSES, "hm_mean", *CALIBRATION], columns, strict=True):
         summary[f"{name}_std"] = groups[column].std(ddof=SAMPLE)
     summary["seeds"] = groups.size()
     return summary.reset_index()
@@ -159,7 +176,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
 
 def average_datasets(summary: pd.DataFrame) -> pd.DataFrame:
     """Return means over the data sets, missing where a trainer lacks one of the table's."""
-    scores = [*CLASSES, "hm_mean"]
+    scores = [*CLASSES, "hm_mean", *CALIBRATION]
     groups = summary.groupby([name for name in GROUP if name not in ("source", "dataset")])
     average = groups[[*scores, *EFFORT]].mean()
     average[scores] = average[scores].where(groups[scores].count() == summary["dataset"].nunique())
@@ -170,7 +187,12 @@ def average_datasets(summary: pd.DataFrame) -> pd.DataFrame:
 
 def with_average(section: Section) -> pd.DataFrame:
     """Return the summary of a section, sorted; with averages where it has several data sets."""
-    others = [name for name in CLASSES if name not in section.scores]
+    others = [
+        name
+        for classes in CLASSES
+        if classes not in section.scores
+        for name in (classes, *(f"{measure}_{classes}" for measure in MEASURES))
+    ]
     summary = summarise(section.rows.assign(**dict.fromkeys(others, float("nan"))))
     if summary["dataset"].nunique() > 1:
         summary = pd.concat([summary, average_datasets(summary)])

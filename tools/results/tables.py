@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tools.results.cells import markdown_table, markdown_text
-from tools.results.read import CLASSES, EFFORT
+from tools.results.read import CALIBRATION, CLASSES, EFFORT
 from tools.results.rows import AVERAGE, order_rows
 
 HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
-HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT}
+HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT + CALIBRATION}
 MISSING = "missing"
 NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
 DEVIATION = "±: standard deviation of a sample of seeds (n - 1)"
@@ -49,7 +49,8 @@ def with_published(summary: pd.DataFrame) -> pd.DataFrame:
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what a run lacks is missing.
+    What the literature does not print is empty, what a run lacks is missing. nll and ece are empty
+    where results are of logs or of older versions, and no columns where all are.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
     if not text["settings"].any():
@@ -58,16 +59,25 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     tested = [name for name in CLASSES if summary[name].notna().any()]
     paired = ["base", "new", "hm", "hm_mean"] if {"base", "new"} & set(tested) else []
     for name in (["all"] if "all" in tested else []) + paired:
-        text[name] = summary[name].map("{:.2f}".format)
-        if f"{name}_std" in summary:
-            deviations = summary[f"{name}_std"].map(" ± {:.2f}".format, na_action="ignore")
-            text[name] += deviations.fillna("").astype(str)
-        text[name] = text[name].where(summary[name].notna(), MISSING)
+        text[name] = with_deviation(summary, name).where(summary[name].notna(), MISSING)
     for name in EFFORT:
         text[name] = summary[name].map(lambda n: MISSING if pd.isna(n) else f"{n:,.0f}")
+    for name in CALIBRATION:
+        if name in summary and summary[name].notna().any():
+            cells = with_deviation(summary, name, digits=3 if name.startswith("nll") else 2)
+            text[name] = cells.where(summary[name].notna(), "")
     unprinted = [name for name in ("hm_mean", *EFFORT) if name in text]
     text.loc[summary["config"] == ORIGIN, unprinted] = ""
     return text
+
+
+def with_deviation(summary: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
+    """Return a column of figures as strings, with its deviations where there are any."""
+    text = summary[name].map(f"{{:.{digits}f}}".format)
+    if f"{name}_std" not in summary:
+        return text
+    deviations = summary[f"{name}_std"].map(f" ± {{:.{digits}f}}".format, na_action="ignore")
+    return text + deviations.fillna("").astype(str)
 
 
 def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -79,8 +89,11 @@ def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return text.drop(columns=list(same)), caption
 
 
-def to_rich(text: pd.DataFrame, title: str) -> Table:
-    """Return a terminal table; its caption holds what is the same in all rows."""
+def to_rich(text: pd.DataFrame, title: str, *, narrow: bool = False) -> Table:
+    """Return a terminal table; its caption holds what is the same in all rows.
+
+    `narrow` breaks headings of figures between words.
+    """
     shown, caption = without_constants(text)
     if text.map(lambda cell: "±" in cell).any(axis=None):
         caption += f"\n{DEVIATION}"
@@ -90,8 +103,8 @@ def to_rich(text: pd.DataFrame, title: str) -> Table:
         if name in NAMES:
             table.add_column(heading, overflow="fold")
         else:  # figures are never cut, however narrow the terminal
-            cells = [*heading.split(), *shown[name]]
-            table.add_column(heading, justify="right", min_width=max(map(len, cells)))
+            cells = [*(heading.split() if narrow else [heading]), *shown[name]]
+            table.add_column(heading, justify="right", width=max(map(len, cells)))
     for row, end in zip(shown.itertuples(index=False), group_ends(text), strict=True):
         table.add_row(*map(escape, row), end_section=end)
     return table

@@ -1,4 +1,4 @@
-"""Command lines of the tools: a parser from a docstring, whole numbers, errors in one sentence."""
+"""Command lines of the tools: a parser from a docstring, numbers, errors in one sentence."""
 
 import argparse
 import os
@@ -37,6 +37,17 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def probability(word: str) -> float:
+    """Read a number from 0 to 1."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {word:.60}")
+    return number
 
 
 def reports_user_errors(main: Callable[..., int]) -> Callable[..., int]:

@@ -32,6 +32,22 @@ def test_the_answer_is_the_predictors(run, tmp_path, picture):
     assert answer.looked_at.width > 3 * answer.looked_at.height
 
 
+def test_an_answer_below_the_threshold_is_called_unsure(run, tmp_path, picture):
+    run("CoOp", OPTIM__MAX_EPOCH=1)
+    answerer = Answerer(str(tmp_path / "run"))
+    plain = answerer.answer(picture, "")
+    assert plain.unsure == ""
+    tops = [next(iter(shares.values())) for shares in plain[:2]]
+    answer = answerer.answer(picture, "", threshold=1.0)
+    assert answer.unsure == (
+        f"Spotlighter is unsure: {tops[0]:.0%} is below 100%. "
+        f"Zero-shot CLIP is unsure: {tops[1]:.0%} is below 100%."
+    )
+    assert answer[:2] == plain[:2]
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, got 2"):
+        answerer.answer(picture, "", threshold=2)
+
+
 def test_other_classes(run, tmp_path, picture):
     run("Spotlighter", OPTIM__MAX_EPOCH=1)
     answerer = Answerer(str(tmp_path / "run"))

@@ -40,9 +40,10 @@ class Client:
         assert found.status_code == 200, found.text
         return found.json()[0]
 
-    def ask(self, picture, names="red fox, owl", new="as the run says"):
+    def ask(self, picture, names="red fox, owl", new="as the run says", threshold=0):
         """Event and data of an answer."""
-        asked = self.http.post(f"{API}/call/predict", json={"data": [picture, names, new]})
+        question = {"data": [picture, names, new, threshold]}
+        asked = self.http.post(f"{API}/call/predict", json=question)
         if asked.status_code != 200:
             return str(asked.status_code), asked.text
         text = self.http.get(f"{API}/call/predict/{asked.json()['event_id']}").text
@@ -186,6 +187,17 @@ def test_no_other_question_is_taken(client):
     assert "not in the list of choices" in client.said(file(client.upload(png())), new="anything")
 
 
+def test_the_threshold_is_a_probability(client):
+    picture = file(client.upload(png()))
+    event, data = client.ask(picture, threshold=1)
+    assert event == "complete", data
+    assert data[3].startswith("Spotlighter is unsure: ")
+    assert client.ask(picture)[1][3] == ""
+    for wrong in (-1, 1.5, "x", None, []):
+        assert client.ask(picture, threshold=wrong)[0] != "complete", wrong
+    assert client.ask(picture)[0] == "complete"
+
+
 def test_many_at_once_are_answered_or_told_so(client):
     picture = file(client.upload(png()))
     with ThreadPoolExecutor(40) as pool:
@@ -219,7 +231,7 @@ def small(monkeypatch):
     class Nothing:
         class_names = ("a", "b")
 
-        def answer(self, picture, names, new):
+        def answer(self, picture, names, new, threshold):
             return Answer({"a": 1.0}, {"a": 1.0}, None)
 
     monkeypatch.setattr(page, "EVERY", 1)
