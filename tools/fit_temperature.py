@@ -120,7 +120,8 @@ def job(run: Path, cfg: CfgNode, place: str, keys: dict[str, str], *flags: str) 
 
 def fold_jobs(run: Path, cfg: CfgNode, folds: int) -> list[Job]:
     """Return the trainings without a fold, each of which tests that fold."""
-    plain = {"TEST.SPLIT": "test", "TEST.TEMPERATURE": "1.0", "TRAIN.WANDB": "off"}
+    plain = {"TEST.SPLIT": "test", "TEST.TEMPERATURE": "1.0", "TEST.TEMPERATURE_FITTED": "False"}
+    plain |= {"TRAIN.WANDB": "off"}
     parts = {k: {"DATASET.FOLD": f"{k}/{folds}"} for k in range(1, folds + 1)}
     return [job(run, cfg, f"{FOLDS}/{k}", plain | part) for k, part in parts.items()]
 

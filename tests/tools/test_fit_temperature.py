@@ -82,9 +82,10 @@ def test_a_run_is_evaluated_with_the_temperature_of_its_folds(run, call, tmp_pat
     assert f"temperature {temperature:.4f}" in again[1]
 
 
-def test_the_evaluated_folder_predicts_at_the_temperature(run, call, tmp_path, toy_root):
-    run("CoOp", OPTIM__MAX_EPOCH=1, **BASE)
-    call(tmp_path / "run", "--folds", 2)
+@pytest.mark.parametrize("trainer", ["CoOp", "PromptKD", "Spotlighter"])
+def test_the_evaluated_folder_predicts_at_the_temperature(run, call, tmp_path, toy_root, trainer):
+    run(trainer, OPTIM__MAX_EPOCH=1, **BASE)
+    assert call(tmp_path / "run", "--folds", 2)[0] == 0
     picture = toy_root / "toy/images/test_0_0.png"
     folder = tmp_path / "run" / "temperature" / "base"
     one, other = (

@@ -52,16 +52,24 @@ IN_FOLDERS = {  # settings that a folder names
 def read_runs(root: Path) -> Iterator[dict[str, Any]]:
     """Yield every run below a folder; what cannot be read is reported in one line and skipped.
 
-    Runs below a folder FOLDS in it are left out: they are not tested on the test pictures.
+    The folds of a run are left out: they are not tested on the test pictures.
     """
     folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
-    for folder in sorted(x for x in folders if FOLDS not in x.relative_to(root).parts):
+    for folder in sorted(folders):
+        if is_fold(folder, root):
+            continue
         path = folder / "results.json"
         try:
             yield from [read_results(path)] if path.exists() else read_logs(folder)
         except (OSError, ValueError, RecursionError) as error:
             path = path if path.exists() else folder / "log.txt"
             print(f"skipped {path}: {error}", file=sys.stderr)
+
+
+def is_fold(folder: Path, root: Path) -> bool:
+    """Whether a folder lies in FOLDS of a run below a folder."""
+    above = folder.relative_to(root).parents
+    return any(x.name == FOLDS and (root / x.parent / "config.yaml").is_file() for x in above)
 
 
 def read_results(path: Path) -> dict[str, Any]:
