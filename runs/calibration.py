@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 BINS = 15  # of equal width over 0..1; a bin holds its upper end, not its lower one
@@ -84,6 +83,8 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     The loss is convex in 1 / T, and its slope is the mean of sum_c p_c z_c - z_label. The ends are
     for logits of which each label has the largest, and for those that say nothing of the labels.
     """
+    from scipy.optimize import brentq  # half a second, which other runs do not pay
+
     z = np.asarray(logits, float)
     z = z - z[np.arange(len(label)), label][:, None]
 
