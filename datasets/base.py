@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
 from datasets.pictures import what_is_left
-from datasets.splits import Splits, read_split, subsample_classes, write_split
+from datasets.splits import Splits, deal, read_split, subsample_classes, write_split
 from datasets.subsets import cached_subset, digest
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class FewShotDataset(DatasetBase):
         splits = subsample_classes(splits, subset)
         selected = f"of the classes that DATASET.SUBSAMPLE_CLASSES {subset} selects"
         self._require_test(splits, f"{selected}, in {self.folder}")
+        if fold := cfg.DATASET.get("FOLD", ""):
+            splits = self._hold_out(splits, fold)
         self.test_only = self.test_only or not splits.train
         train = splits.train or splits.test  # the engine needs training items
         super().__init__(train_x=train, val=splits.val or None, test=splits.test)
@@ -95,6 +97,15 @@ class FewShotDataset(DatasetBase):
         for reason, paths in self.left_out.items():
             if paths:
                 logger.warning("%s: left out: %s", name, what_is_left(reason, paths))
+
+    def _hold_out(self, splits: Splits, fold: str) -> Splits:
+        """Return the splits with a fold of the training pictures in place of the test's."""
+        dealt = deal(splits, fold)
+        logger.info(
+            "Fold %s (DATASET.FOLD): %d training pictures are held out and tested, %d stay",
+            *(fold, len(dealt.test), len(dealt.train)),
+        )
+        return dealt
 
     def default_name(self) -> str:
         """Return the name of the data set where DATASET.LABEL gives none."""

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import random
+import re
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ ORIGIN = "origin"  # key of a split file that was made here; published files lac
 SPLIT_SEED = 1
 SHARES = (0.5, 0.2)  # of train and val where nothing is divided; the test gets the rest
 VAL_SHARE = 0.2  # of train where only a test is set apart
+FOLD = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3})")  # k/F
 
 
 class Item(Datum):
@@ -218,6 +220,34 @@ def hold_out(trainval: Iterable[Datum], test: list[Datum]) -> Splits:
         splits.val.extend(members[:count])
         splits.train.extend(members[count:])
     return splits
+
+
+def fold_of(text: str) -> tuple[int, int] | None:
+    """Return k and F of "k/F", the k-th of F folds (2 or more); None of any other text."""
+    match = FOLD.fullmatch(text)
+    k, folds = (int(match[1]), int(match[2])) if match else (0, 0)
+    return (k, folds) if k <= folds and folds > 1 else None
+
+
+def deal(splits: Splits, fold: str) -> Splits:
+    """Test fold "k/F" of the training items, and train on the others.
+
+    The j-th item of a class, from 0 and in their order, is dealt to fold 1 + j mod F. The only item
+    of a class stays in training. A ValueError says that the fold is empty.
+    """
+    k, folds = fold_of(fold) or (0, 0)
+    sizes = Counter(item.label for item in splits.train)
+    most = max(sizes.values(), default=0)
+    if most < max(2, k):
+        few = "two training pictures, one to train on and one to hold out"
+        why = few if most < 2 else f"more than {most} training pictures"
+        raise ValueError(f"fold {fold} (DATASET.FOLD) can hold nothing out: no class has {why}.")
+    found, dealt = Splits([], splits.val, [], splits.class_names), Counter[int]()
+    for item in splits.train:
+        is_held = sizes[item.label] > 1 and dealt[item.label] % folds == k - 1
+        (found.test if is_held else found.train).append(item)
+        dealt[item.label] += 1
+    return found
 
 
 def select_labels(labels: Iterable[int], subset: str) -> list[int]:

@@ -28,13 +28,15 @@ Graph = Callable[[Tensor], Tensor]  # as in its file: pictures (B, 3, H, W) to l
 class ExportForm(nn.Module):
     """The forward pass of an evaluation, for a batch of any size, which is not split into parts.
 
-    The model is float32, on the CPU, and must not be used for anything else afterwards. A
-    ValueError says that it selects patches at random.
+    The model is float32, on the CPU, and must not be used for anything else afterwards. Its logits
+    are divided by `temperature`. A ValueError says that it selects patches at random.
     """
 
-    def __init__(self, model: CLIPClassifier | SpotlightedCLIP) -> None:
+    def __init__(
+        self, model: CLIPClassifier | SpotlightedCLIP, temperature: float = 1.0
+    ) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model, self.temperature = model.eval(), temperature
         self.selects = isinstance(model, SpotlightedCLIP)
         model.tuner.text.in_parts = False
         self.output_names = ["logits", "kept_patches"] if self.selects else ["logits"]
@@ -53,9 +55,13 @@ class ExportForm(nn.Module):
             base = model.base
             tokens = base.encode_tower(image, model.patch_path, base.pruner).unit()
             out = model.logits_from_tokens(tokens)
-            return out.logits, out.head.selection.indices
+            return self.scaled(out.logits), out.head.selection.indices
         cls = model.encode_tower(image, None, model.pruner).unit().cls
-        return (model.classify(cls, model.text_features(cls)),)
+        return (self.scaled(model.classify(cls, model.text_features(cls))),)
+
+    def scaled(self, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        """Divide by the temperature; at 1 the graph has no such step."""
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 class UsedTensors(TorchFunctionMode):

@@ -40,7 +40,7 @@ def open_without_data(
         new: how class names that were not in training are treated: inherit, text or off; as the
             run's config says (TRAINER.SPOTLIGHTER.NEW) if empty.
         root: folder of all data sets; read only if the run does not say its class names.
-        zero_shot: CLIP itself, without what the run learned and without its pruning.
+        zero_shot: CLIP itself, without what the run learned, its pruning and its temperature.
         plain: float32 on the CPU, nothing compiled, whatever the config says.
 
     Raises:
@@ -57,6 +57,7 @@ def open_without_data(
     own = recorded_names(model_dir, cfg)
     if zero_shot:
         cfg.TRAINER.NAME, cfg.MODEL.PRUNE.AT, cfg.MODEL.PRUNE.KEEP = "ZeroshotCLIP", (), ()
+        cfg.TEST.TEMPERATURE = 1.0  # that of the run was fitted to other logits
     names = list(class_names) if class_names is not None else own or names_of_the_data(cfg)
     before = rng.capture()
     try:

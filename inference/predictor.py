@@ -70,6 +70,7 @@ class SpotlighterPredictor:
         self._read = partial(open_picture, upright=cfg.INPUT.EXIF != "stored")
         self._view: Any = build_transform(cfg, is_train=False, choices=())
         self._transform: Any = build_transform(cfg, is_train=False)
+        self._temperature = cfg.TEST.TEMPERATURE
         self._device, self._autocast = trainer.device, trainer.state.precision.autocast
         self.num_patches: int | None = None
         self.level1: int | None = None
@@ -150,7 +151,8 @@ class SpotlighterPredictor:
                 "the scores of a picture are infinite or not a number, so there is no prediction; "
                 "PREC fp32 or bf16 in the run's config.yaml helps where fp16 is too small"
             )
-        best = logits.float().softmax(-1).topk(min(topk, len(self.class_names)))
+        shares = (logits.float() / self._temperature).softmax(-1)
+        best = shares.topk(min(topk, len(self.class_names)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         tops = [[(self.class_names[c], p) for c, p in zip(*pair, strict=True)] for pair in pairs]
         if out is None:

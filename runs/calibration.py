@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 BINS = 15  # of equal width over 0..1; a bin holds its upper end, not its lower one
+COLDEST, WARMEST = 0.01, 100.0  # temperatures that are tried
 Reliability = dict[str, list[Any]]  # n, confidence and accuracy of each bin
 
 
@@ -55,14 +56,14 @@ def pooled(diagrams: Sequence[Reliability]) -> Reliability:
 
 
 class Calibration:
-    """Sums over pictures, of which their figures are made."""
+    """Sums over pictures, of which their figures are made; logits are divided by `temperature`."""
 
-    def __init__(self) -> None:
-        self.loss, self.sums = 0.0, np.zeros((3, BINS))
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
     def add(self, logits: np.ndarray, label: np.ndarray) -> None:
         """Take in the logits (B, C) and the labels (B,) of a batch; B may be 0."""
-        log_p = log_softmax(np.asarray(logits, float), axis=1)
+        log_p = log_softmax(np.asarray(logits, float) / self.temperature, axis=1)
         self.loss -= float(log_p[np.arange(len(label)), label].sum())
         right = np.argmax(logits, axis=1) == label
         self.sums += bin_sums(np.exp(log_p.max(axis=1)), right)
@@ -74,3 +75,24 @@ class Calibration:
     def record(self) -> dict[str, Any]:
         """What of it goes into results.json."""
         return self.figures() | {"reliability": reliability(self.sums)}
+
+
+def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
+    """The temperature in COLDEST..WARMEST of least nll, of logits (B, C) and labels (B,).
+
+    The loss is convex in 1 / T, and its slope is the mean of sum_c p_c z_c - z_label. The ends are
+    for logits of which each label has the largest, and for those that say nothing of the labels.
+    """
+    from scipy.optimize import brentq  # half a second, which other runs do not pay
+
+    z = np.asarray(logits, float)
+    z = z - z[np.arange(len(label)), label][:, None]
+
+    def slope(inverse: float) -> float:
+        return float((softmax(inverse * z, axis=1) * z).sum(axis=1).mean())
+
+    if slope(1 / COLDEST) <= 0:
+        return COLDEST
+    if slope(1 / WARMEST) >= 0:
+        return WARMEST
+    return 1 / float(brentq(slope, 1 / WARMEST, 1 / COLDEST))

@@ -53,6 +53,8 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.CONFIG_NAME = ""  # stem of the trainer's yaml; names a run in tables
     cfg.DATASET.SUBSAMPLE_CLASSES = "all"  # all | base | new
     cfg.DATASET.LABEL = ""  # name of the data in results and tables; see docs/datasets.md
+    # k/F: the k-th of F parts of the training pictures is held out, and tested; docs/protocols.md
+    cfg.DATASET.FOLD = ""
     cfg.INPUT.EXIF = "auto"  # auto | upright | stored: are pictures turned as their EXIF data say?
     cfg.DATALOADER.CACHE_MB = 1024  # memory for decoded training pictures, 0 for none
     cfg.DATALOADER.SKIP_UNREADABLE = False  # go on without missing and broken pictures, count them
@@ -60,6 +62,8 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
+    cfg.TEST.TEMPERATURE = 1.0  # divides the logits before probabilities are made of them
+    cfg.TEST.TEMPERATURE_FITTED = False  # set by tools/fit_temperature.py: tables say "fitted"
     cfg.OPTIM.SGD_DAMPNING = 0.0  # Dassl's default, an int, would not let it be 0.5
     cfg.MODEL.BACKBONE.WEIGHTS = ""  # file of the backbone's weights, instead of published ones
     cfg.MODEL.TRUST_WEIGHTS = False  # set by --trust-weights alone

@@ -19,6 +19,7 @@ from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 from datasets.base import FewShotDataset
+from datasets.splits import fold_of
 from runs.arguments import FLAG_OF
 
 MOST = 1_000_000  # largest count: of epochs, pictures in a batch, megabytes
@@ -96,6 +97,10 @@ SCALES = Rule(
     "2 numbers from 1e-06 to 1, the smaller one first",
 )
 ODD = Rule(lambda v: whole(1, 999).fits(v) and v % 2 == 1, "odd, from 1 to 999")
+A_FOLD = Rule(
+    lambda v: v == "" or (TEXT.fits(v) and fold_of(v) is not None),
+    'k/F, the k-th of F folds (2 to 9999), as 1/4, or ""',
+)
 EPOCHS = Rule(lambda v: numbers(None, whole(-1)).fits(v) and v, "epochs, as (30,) or (30, 60)")
 TRANSFORM_LIST = Rule(
     lambda v: isinstance(v, LIST) and all(name in TRANSFORMS for name in v),
@@ -105,11 +110,12 @@ TRANSFORM_LIST = Rule(
 _RULES: tuple[tuple[Rule, str], ...] = (
     (FLAG, "USE_CUDA VERBOSE DATALOADER.SKIP_UNREADABLE OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
     (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
-    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST"),
+    (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST TEST.TEMPERATURE_FITTED"),
     (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME"),
     (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
     (PATH_IN_UTF8, "OUTPUT_DIR"),
     (ONE_LINE, "DATASET.LABEL"),
+    (A_FOLD, "DATASET.FOLD"),
     (choice(["auto", "upright", "stored"]), "INPUT.EXIF"),
     (choice(INTERPOLATION_MODES), "INPUT.INTERPOLATION"),
     (TRANSFORM_LIST, "INPUT.TRANSFORMS"),
@@ -139,6 +145,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
     (number(0), "MODEL.PRUNE.MIX OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
     (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    (number(1e-6, 1e6), "TEST.TEMPERATURE"),
     (number(0, 0.5), "INPUT.COLORJITTER_H"),
     (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
     (number(0, 1), "INPUT.RGS_P INPUT.GB_P OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
@@ -258,6 +265,8 @@ def require_valid(cfg: CfgNode, defaults: Values) -> None:
         for key, default in defaults.items()
         if key not in unchecked and not (rule := rule_of(key, default)).fits(values[key])
     ]
+    if data_set is not None and not issubclass(data_set, FewShotDataset) and cfg.DATASET.FOLD:
+        wrong.append(f"DATASET.FOLD must be \"\": {cfg.DATASET.NAME} deals no pictures into folds")
     wrong = wrong or [*_contradictions(values), *_missing(values)]
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -281,6 +290,8 @@ def _contradictions(values: Values) -> list[str]:
         found.append(f"OPTIM.STEPSIZE must be {what} {beside}; multi_step takes several")
     if is_nesterov and not is_plain:
         found.append("OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0")
+    if values["DATASET.FOLD"] and values["TEST.SPLIT"] == "val":
+        found.append("DATASET.FOLD tests held-out training pictures; it needs TEST.SPLIT test")
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from dassl.evaluation import build_evaluator
 from jaxtyping import Float, Int
@@ -18,7 +19,7 @@ from datasets.splits import select_labels
 from runs import health, identity, parallel
 from runs.calibration import Calibration
 from runs.data import prefetch, readable, to_device, upright
-from runs.record import changed, write_config, write_predictions, write_results
+from runs.record import changed, write_config, write_logits, write_predictions, write_results
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Evaluation(NamedTuple):
     pairs: Pairs  # in the order of the split
     calibration: Calibration  # of the probabilities
     rate: float  # images/s of the model alone, without reading; the median over batches
+    logits: list[np.ndarray]  # of each batch, where a fold is tested; no temperature divides them
 
 
 def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
@@ -60,7 +62,7 @@ class Half:
         self.class_names = [class_names[label] for label in self.labels]
         self.evaluator = build_evaluator(cfg, lab2cname=dict(enumerate(self.class_names)))
         self.pairs: Pairs = []  # in this half's numbers
-        self.calibration = Calibration()
+        self.calibration = Calibration(cfg.TEST.TEMPERATURE)
 
     def process(self, output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> None:
         """Take in the logits of all classes and the labels of a batch."""
@@ -77,7 +79,8 @@ class Half:
         """Log the results, and write them to a folder of their own in the run's."""
         if not self.pairs:
             return
-        logger.info("Evaluate on the *test* set, %s classes among themselves", self.classes)
+        where = split_in_words(cfg, "test")
+        logger.info("Evaluate on the *%s* set, %s classes among themselves", where, self.classes)
         results, folder = self.evaluator.evaluate(), Path(cfg.OUTPUT_DIR) / self.classes
         log_figures(self.calibration)
         keys = {"DATASET.SUBSAMPLE_CLASSES": self.classes, "DATASET.LABEL": state.label}
@@ -106,6 +109,11 @@ def split_to_test(cfg: CfgNode, split: str | None, val_loader: Any) -> str:
     return "val" if wanted == "val" and val_loader is not None else "test"
 
 
+def split_in_words(cfg: CfgNode, split: str) -> str:
+    """A split as logs and results call it: "fold 1/4" where DATASET.FOLD stands in for test."""
+    return f"fold {cfg.DATASET.FOLD}" if split == "test" and cfg.DATASET.FOLD else split
+
+
 @torch.no_grad()
 def evaluate(
     cfg: CfgNode, state: RunState, model: nn.Module, loader: Any, evaluator: Any, split: str,
@@ -116,7 +124,8 @@ def evaluate(
     evaluator.reset()
     rates: list[float] = []
     pairs: Pairs = []
-    calibration = Calibration()
+    logits: list[np.ndarray] = []
+    calibration = Calibration(cfg.TEST.TEMPERATURE)
     # no bar where stderr is not a terminal
     for batch in tqdm(prefetch(loader), total=len(loader), disable=None):
         batch = readable(cfg, state, batch, split)
@@ -134,6 +143,8 @@ def evaluate(
             one.process(output, label)
         pairs += pairs_of(output, label)
         calibrate(calibration, output, label)
+        if cfg.DATASET.FOLD:
+            logits.append(output.float().cpu().numpy())
     if not rates:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
     if count := len(state.turned.get(split, ())):
@@ -144,19 +155,21 @@ def evaluate(
         )
     results = evaluator.evaluate()
     log_figures(calibration)
-    return Evaluation(results, pairs, calibration, round(median(rates), 1))
+    return Evaluation(results, pairs, calibration, round(median(rates), 1), logits)
 
 
 def write(
     cfg: CfgNode, state: RunState, model: Any, found: Evaluation, split: str, halves: Sequence[Half]
 ) -> None:
-    """Write predictions.csv, the results of the halves, and results.json last."""
-    turned = len(state.turned.get(split, ()))
+    """Write predictions.csv, logits.npy of a fold, results of the halves, and results.json last."""
+    turned, split = len(state.turned.get(split, ())), split_in_words(cfg, split)
     record = describe(cfg, state, model, reports_halves=bool(halves))
     exif = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
     record |= {"split": split, "n": len(found.pairs), "exif": exif}
     record |= figures(found.results) | found.calibration.record() | {"images_per_s": found.rate}
     write_predictions(cfg.OUTPUT_DIR, found.pairs)
+    if found.logits:
+        write_logits(cfg.OUTPUT_DIR, found.logits)
     for half in halves:
         half.write(cfg, state, record)
     logger.info("Results written to %s", write_results(cfg.OUTPUT_DIR, record))
@@ -176,8 +189,10 @@ def describe(cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool)
         "weights": state.weights, "settings": identity.settings(cfg, state),
         "learned_parameters": state.num_learned,
         "learned": None if state.learned is None else identity.digest(state.learned),
-        "processes": parallel.processes(),
+        "processes": parallel.processes(), "temperature": cfg.TEST.TEMPERATURE,
     }
+    if cfg.TEST.TEMPERATURE_FITTED:  # another number for each seed and data set, of one experiment
+        found["settings"]["TEST.TEMPERATURE"] = "fitted"
     if cfg.DATALOADER.SKIP_UNREADABLE:
         splits = ("train", "val", "test")
         found["unreadable"] = {split: len(state.unreadable.get(split, ())) for split in splits}

@@ -79,11 +79,16 @@ def _lock(folder: Path, file: TextIO, handle: int) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, even if the machine stops."""
     unfinished = path.with_name(f".{path.name}{UNFINISHED}{uuid.uuid4().hex}")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with unfinished.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -28,14 +28,17 @@ WITHOUT_EFFECT = (
     "OUTPUT_DIR", "RESUME", "VERBOSE", "CONFIG_NAME", "USE_CUDA", "DATASET.ROOT", "DATASET.LABEL",
     "TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.WANDB",
     "TEST.EVALUATOR", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT", "TEST.NO_TEST", "TEST.SPLIT",
+    "TEST.TEMPERATURE", "TEST.TEMPERATURE_FITTED",
     "DATALOADER.TEST.BATCH_SIZE", "DATALOADER.CACHE_MB", "MODEL.COMPILE",
     "MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH", "MODEL.BACKBONE.WEIGHTS",
 )
 # Keys beside the trainer's own settings that a prediction depends on.
 AT_TEST = (
     "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.EXIF", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD",
-    "MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX",
+    "MODEL.PRUNE.AT", "MODEL.PRUNE.KEEP", "MODEL.PRUNE.MIX", "DATASET.FOLD",
 )
+# Keys that change the probabilities alone, of any checkpoint.
+OF_PROBABILITIES = ("TEST.TEMPERATURE",)
 # Keys that are columns of their own in a table, or that its base and new columns differ in.
 NAMED = ("TRAINER.NAME", "SEED", "DATASET.NAME", "DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES")
 TEACHER = "TRAINER.PROMPTKD.TEACHER_DIR"
@@ -101,6 +104,12 @@ def training_keys(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
+def result_keys(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that decide a result, by full name; plain data."""
+    values = flat(cfg)
+    return training_keys(cfg) | {key: values[key] for key in OF_PROBABILITIES}
+
+
 def prediction_keys(state: RunState) -> set[str]:
     """The keys that a prediction of the trained model depends on."""
     read = state.settings.items()
@@ -119,7 +128,7 @@ def settings(cfg: CfgNode, state: RunState) -> dict[str, Any]:
         found.pop("TEST.FINAL_MODEL", None)  # asked for, but there is nothing to choose by
     if parallel.processes() > 1 and state.trained:
         found["processes"] = parallel.processes()
-    now = prediction_keys(state)
+    now = prediction_keys(state) | set(OF_PROBABILITIES)
     if state.learned is None:
         now |= {"MODEL.BACKBONE.NAME"}
     elif state.trained_settings is None:
@@ -130,14 +139,15 @@ def settings(cfg: CfgNode, state: RunState) -> dict[str, Any]:
 
 @cache
 def default_settings() -> dict[str, Any]:
-    """The training keys with their defaults."""
-    return training_keys(default_config())
+    """The keys that decide a result, with their defaults."""
+    return result_keys(default_config())
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:
-    """The `settings` of a run by its config.yaml; LookupError if its trainer is unknown."""
+    """What a run was trained with, by its config.yaml; LookupError if its trainer is unknown."""
     cfg = read_run_config(folder)
     found = changed_settings(cfg, nodes_of(cfg))
+    found = {key: value for key, value in found.items() if key not in OF_PROBABILITIES}
     if cfg.DATASET.NAME == "Folder" and not cfg.DATASET.LABEL:  # as before there were labels
         found["DATASET.ROOT"] = cfg.DATASET.ROOT
     return found
@@ -151,9 +161,9 @@ def nodes_of(cfg: CfgNode) -> set[str]:
 
 
 def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
-    """Training keys without a column that differ from the defaults; of TRAINER, in `nodes` only."""
+    """Keys of a result, without a column, that differ from the defaults; of TRAINER in `nodes`."""
     usual, found = default_settings(), {}
-    for key, value in training_keys(cfg).items():
+    for key, value in result_keys(cfg).items():
         is_read = key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes
         if usual.get(key) != value and key not in NAMED and is_read:
             # paths without the seed: seeds are repetitions of one experiment
@@ -234,5 +244,5 @@ def _differing(keys: Container[str], there: dict[str, Any], here: dict[str, Any]
 
 
 def short(value: Any) -> str:
-    """A value for a sentence; a long list by its beginning."""
-    return some(list(map(str, value))) if isinstance(value, list) else str(value)
+    """A value for a sentence; a long list by its beginning, an empty text as ""."""
+    return some(list(map(str, value))) if isinstance(value, list) else str(value) or '""'

@@ -1,5 +1,6 @@
 """Write results.json, predictions.csv and config.yaml, which tables are made of."""
 
+import io
 import json
 import platform
 import re
@@ -11,14 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from yacs.config import CfgNode
 
-from runs.files import sync, write_text
+from runs.files import sync, write_bytes, write_text
 
 PROJECT = Path(__file__).parent.parent
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
+LOGITS = "logits.npy"
 HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
 NUMBERS = re.compile(r"\[\n(?:[\s\d.,eE+-]|null)*\]")  # in JSON with line breaks, a list of them
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
@@ -68,7 +71,7 @@ def write_config(cfg: CfgNode, directory: str | Path) -> None:
 def begin(cfg: CfgNode, directory: str | Path) -> None:
     """Remove earlier results, then write the config: it never stands beside another's results."""
     for folder in map(Path(directory).joinpath, ("", *HALVES)):
-        for name in (RESULTS, PREDICTIONS):
+        for name in (RESULTS, PREDICTIONS, LOGITS):
             (folder / name).unlink(missing_ok=True)
     sync(Path(directory))  # a machine that stops now keeps this order
     write_config(cfg, directory)
@@ -79,6 +82,13 @@ def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> No
     path = Path(directory) / PREDICTIONS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
+
+
+def write_logits(directory: str | Path, logits: list[np.ndarray]) -> None:
+    """logits.npy: logits (pictures, classes) of all batches, in the order of predictions.csv."""
+    content = io.BytesIO()
+    np.save(content, np.concatenate(logits), allow_pickle=False)
+    write_bytes(Path(directory) / LOGITS, content.getvalue())
 
 
 def dataset_of(model_dir: str) -> str:

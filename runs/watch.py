@@ -202,7 +202,7 @@ def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
     batch = torch.stack(images)
     with state.precision.autocast():
         out = model.forward_all(batch.to(state.precision.device))
-    chances, best = out.logits.softmax(-1).max(-1)
+    chances, best = (out.logits / cfg.TEST.TEMPERATURE).softmax(-1).max(-1)
     captions = [
         f"{name}\nsaid: {state.class_names[i]} {chance:.0%}"
         for name, i, chance in zip(names, best.tolist(), chances.tolist(), strict=True)

@@ -67,16 +67,18 @@ def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> 
             "std": list(settings.PIXEL_STD) if normalised else [1.0] * 3,
         },
         **{"input": "image", "outputs": outputs, "checkpoint": checkpoint},
+        "temperature": cfg.TEST.TEMPERATURE,  # the logits are divided by it already
         "config": training_keys(cfg),
         "versions": versions() | packages | {"git": git_revision()},
     }
 
 
 def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
-    """Return random pictures in batches of several sizes, and the model's finite logits."""
+    """Return random pictures in batches of several sizes, and the finite logits of an export."""
     size, generator = trainer.cfg.INPUT.SIZE, torch.Generator().manual_seed(0)
     images = [torch.randn(batch, 3, *size, generator=generator) for batch in BATCHES]
-    tried = [(image, trainer.model(image)) for image in images]
+    temperature = trainer.cfg.TEST.TEMPERATURE
+    tried = [(image, trainer.model(image) / temperature) for image in images]
     if not all(torch.isfinite(logits).all() for _, logits in tried):
         raise ValueError(
             "the model's logits are infinite or not a number, so nothing is exported; its weights "
@@ -107,7 +109,7 @@ def export(args: argparse.Namespace) -> None:
     names = read_class_list(args.classes)
     trainer = open_without_data(args.model_dir, names, new=args.new, root=args.root, plain=True)
     tried = trials(trainer)
-    form = ExportForm(trainer.model)
+    form = ExportForm(trainer.model, trainer.cfg.TEST.TEMPERATURE)
     described = describe(trainer, args.model_dir, form.output_names, "onnx" in chosen)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "model.json").unlink(missing_ok=True)

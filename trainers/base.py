@@ -330,7 +330,7 @@ class CLIPTrainer(TrainerX):
     def _test(self, asked: str | None) -> float:
         cfg, state = self.cfg, self.state
         split = evaluate.split_to_test(cfg, asked, self.val_loader)
-        logger.info("Evaluate on the *%s* set", split)
+        logger.info("Evaluate on the *%s* set", evaluate.split_in_words(cfg, split))
         halves = []
         if asked is None and self.reports_halves(cfg):
             halves = [evaluate.Half(cfg, name, self.class_names) for name in record.HALVES]

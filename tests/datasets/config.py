@@ -13,8 +13,8 @@ class Config(dict):
     __getattr__ = dict.__getitem__
 
 
-def make_cfg(root, name="", *, shots=-1, seed=1, subset="all"):
-    dataset = Config(NAME=name, ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset)
+def make_cfg(root, name="", *, shots=-1, seed=1, subset="all", **others):
+    dataset = Config(NAME=name, ROOT=str(root), NUM_SHOTS=shots, SUBSAMPLE_CLASSES=subset, **others)
     return SimpleNamespace(DATASET=dataset, SEED=seed, VERBOSE=False)
 
 

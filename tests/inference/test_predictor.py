@@ -220,3 +220,17 @@ def test_opening_a_run_leaves_the_random_generators_as_they_were(trained):
     for state in (before, after):
         del state["python"]  # the checks of types draw from it
     assert before == after
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "Spotlighter"])
+def test_the_runs_temperature_divides_the_logits(trained, toy_root, trainer):
+    """Shares p of classes at temperature T go as p ** (1 / T); zero-shot CLIP has its own."""
+    paths = pictures(toy_root)
+    plain, warm = (trained(trainer, TEST__TEMPERATURE=t) for t in (1.0, 2.5))
+    both = (from_run(run).predict(paths) for run in (plain, warm))
+    for one, other in zip(*both, strict=True):
+        assert [name for name, _ in one.top] == [name for name, _ in other.top]
+        powers = np.array([p for _, p in one.top]) ** (1 / 2.5)
+        assert [p for _, p in other.top] == pytest.approx(powers / powers.sum(), abs=1e-5)
+    own = [from_run(run, zero_shot=True).predict(paths[0])[0].top for run in (plain, warm)]
+    assert own[0] == own[1]

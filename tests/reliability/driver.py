@@ -28,6 +28,7 @@ import torch._dynamo  # noqa: F401 - what runs import on their way is imported h
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
 import datasets  # noqa: F401
+import runs.calibration  # noqa: F401
 import tests.toy  # noqa: F401
 import train
 from models.clip.openai import import_clip

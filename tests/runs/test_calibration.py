@@ -3,8 +3,19 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
-from runs.calibration import BINS, Calibration, bin_sums, ece, pooled, reliability
+from runs.calibration import (
+    BINS,
+    COLDEST,
+    WARMEST,
+    Calibration,
+    bin_sums,
+    ece,
+    fit_temperature,
+    pooled,
+    reliability,
+)
 from runs.record import write_results
 
 
@@ -47,6 +58,14 @@ def test_figures_are_those_of_a_slow_loop(batches):
     for part, name in enumerate(("confidence", "accuracy")):
         expected = [100 * np.mean([pair[part] for pair in b]) if b else None for b in bins]
         assert diagram[name] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_temperature_divides_the_logits(batches):
+    logits, label = batches[-1]
+    found, divided = Calibration(2.5), Calibration()
+    found.add(logits, label)
+    divided.add(logits / 2.5, label)
+    assert found.record() == divided.record()
 
 
 def test_known_figures():
@@ -92,3 +111,28 @@ def test_results_hold_a_list_of_numbers_in_a_line(tmp_path):
     assert '"n": [ 1, 2 ],' in text
     assert '"x": [ null, -1.5e-07 ]' in text
     assert record.items() <= json.loads(text).items()
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 9.0])
+def test_the_fitted_temperature_has_the_least_loss(scale):
+    """Against a search for the least value of the loss, which is known to half of the digits."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(60, 5))
+    label = np.array([rng.choice(5, p=np.exp(z) / np.exp(z).sum()) for z in logits])
+    logits = scale * logits + rng.normal(size=(60, 1)) * 50
+
+    def loss(log_t):
+        losses = []
+        for z, true in zip((logits / math.exp(log_t)).tolist(), label, strict=True):
+            losses.append(math.log(math.fsum(math.exp(one - z[true]) for one in z)))
+        return math.fsum(losses)
+
+    best = minimize_scalar(loss, bounds=(-3, 4), method="bounded", options={"xatol": 1e-9})
+    assert math.log(fit_temperature(logits, label)) == pytest.approx(best.x, abs=1e-6)
+
+
+def test_a_temperature_without_end_stops_at_the_ends():
+    sure = 5 * np.eye(3)
+    assert fit_temperature(sure, np.arange(3)) == COLDEST
+    assert fit_temperature(sure, np.array([1, 2, 0])) == WARMEST
+    assert fit_temperature(np.zeros((3, 2)), np.array([0, 1, 0])) in (COLDEST, WARMEST)

@@ -203,6 +203,8 @@ def test_none_is_no_value(key):
         *[("TRAINER.COOP.CTX_INIT", "a photo of a {}."), ("TRAINER.MAPLE.CTX_INIT", "{}")],
         *[("TRAINER.COCOOP.CTX_INIT", " _ "), ("TRAINER.TF.ALPHA", "inf")],
         ("MODEL.INIT_WEIGHTS", "/nowhere"),
+        *[("DATASET.FOLD", fold) for fold in ("1", "0/4", "5/4", "1/1", "1/4/2", "-1/4", "01/4")],
+        *[("TEST.TEMPERATURE", t) for t in ("0", "-1", "inf", "nan", "warm")],
     ],
 )
 def test_a_value_that_a_key_cannot_have_is_refused(key, value):
@@ -221,6 +223,7 @@ def test_a_value_that_a_key_cannot_have_is_refused(key, value):
         ("--trainer CoOp --resume /nowhere", "--resume /nowhere holds no checkpoint"),
         ("--trainer ZeroshotCLIP --resume /nowhere", "RESUME is read in training alone"),
         ("--trainer CoOp --eval-only --model-dir x --resume y", "RESUME is read in training alone"),
+        ("DATASET.FOLD 1/4 TEST.SPLIT val", "DATASET.FOLD .* needs TEST.SPLIT test"),
         ("--head x", r"MODEL.HEAD.NAME \(--head\) must be"),
     ],
 )
@@ -243,6 +246,12 @@ def test_a_trainer_or_data_set_of_dassls_own_may_read_all_of_its_keys(monkeypatc
     monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Foreign", DatasetBase)
     key = {"trainer": "TRAINER.NAME", "dataset": "DATASET.NAME"}[kind]
     assert config("--source-domains", "a", "--head", "mlp", key, "Foreign").MODEL.HEAD.NAME == "mlp"
+
+
+def test_a_data_set_of_dassls_own_has_no_folds(monkeypatch):
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "Foreign", DatasetBase)
+    with pytest.raises(ValueError, match=r"^DATASET.FOLD must be \"\": Foreign deals no pictures"):
+        config("DATASET.NAME", "Foreign", "DATASET.FOLD", "1/4")
 
 
 def test_a_text_may_look_like_a_number(tmp_path):

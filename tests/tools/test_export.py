@@ -220,3 +220,15 @@ def test_every_trainer_in_onnxruntime(clip_model, resnet_clip, class_names, tmp_
     run = onnx_graph.write_onnx(program, form.output_names, tmp_path / "model.onnx")
     for image, logits in zip(images, wanted, strict=True):
         assert_near(run(image), logits)
+
+
+@pytest.mark.parametrize("trainer", ["CoOp", "Spotlighter"])
+def test_the_logits_of_a_graph_are_divided_by_the_runs_temperature(call, trained, trainer):
+    code, _, _, folder = call("--format", "torch", trainer=trainer, TEST__TEMPERATURE=2.5)
+    assert code == 0
+    assert json.loads((folder / "model.json").read_text())["temperature"] == 2.5
+    program = torch.export.load(folder / "model.pt2").module()
+    model = SpotlighterPredictor.from_run(trained(trainer, TEST__TEMPERATURE=2.5)).model
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert_near(program(image)[0], model(image) / 2.5)

@@ -37,6 +37,8 @@ def test_settings_that_differ_are_named_and_seeds_are_not_mixed(tmp_path):
         ({"data": "aaaaaaaaaaaa"}, "data aaaaaaaaaaaa"),
         ({"weights": "aaaaaaaaaaaa"}, "weights aaaaaaaaaaaa"),
         ({"split": "val"}, "split val"),
+        ({"split": "fold 1/4"}, "split fold 1/4"),
+        ({"settings": {"TEST.TEMPERATURE": "fitted"}}, "TEMPERATURE fitted"),
         ({"epoch": 5, "epoch_chosen_by": "load_epoch"}, "epoch 5"),
         ({"settings": {"processes": 2}}, "processes 2"),
         ({"settings": {"TRAINER.COOP.CTX_INIT": ""}}, "CTX_INIT ''"),

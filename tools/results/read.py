@@ -24,6 +24,7 @@ MEASURES = ["nll", "ece"]  # of the probabilities; logs and older results.json d
 CALIBRATION = [f"{measure}_{classes}" for measure in MEASURES for classes in CLASSES]
 WHOLE = ("shots", "seed", "learned_parameters")
 # Settings that are no keys of a config, with their defaults; None: unknown.
+FOLDS = "folds"  # in a run's folder: the runs that tools/fit_temperature.py leaves
 NO_KEYS = {"data": None, "weights": None, "split": "test", "epoch": "final"}
 
 CONTEXT = r"(?:(?:nctx(?P<n_ctx>\d+)_csc(?P<csc>\w+)_ctp(?P<place>\w+)|nctx[^/]+)/)?"
@@ -49,15 +50,26 @@ IN_FOLDERS = {  # settings that a folder names
 
 
 def read_runs(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield every run below a folder; what cannot be read is reported in one line and skipped."""
+    """Yield every run below a folder; what cannot be read is reported in one line and skipped.
+
+    The folds of a run are left out: they are not tested on the test pictures.
+    """
     folders = {path.parent for name in ("results.json", "log.txt") for path in root.rglob(name)}
     for folder in sorted(folders):
+        if is_fold(folder, root):
+            continue
         path = folder / "results.json"
         try:
             yield from [read_results(path)] if path.exists() else read_logs(folder)
         except (OSError, ValueError, RecursionError) as error:
             path = path if path.exists() else folder / "log.txt"
             print(f"skipped {path}: {error}", file=sys.stderr)
+
+
+def is_fold(folder: Path, root: Path) -> bool:
+    """Whether a folder lies in FOLDS of a run below a folder."""
+    above = folder.relative_to(root).parents
+    return any(x.name == FOLDS and (root / x.parent / "config.yaml").is_file() for x in above)
 
 
 def read_results(path: Path) -> dict[str, Any]:

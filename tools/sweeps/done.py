@@ -32,8 +32,9 @@ def differences(job: Job, project: Path) -> list[str]:
     from runs.identity import default_settings
 
     args = parse_args(list(job.words))
-    args.config_file = str(project / args.config_file)
-    args.dataset_config_file = str(project / args.dataset_config_file)
+    for name in ("config_file", "dataset_config_file"):
+        given = getattr(args, name)
+        setattr(args, name, given and str(project / given))
     cfg, usual = build_config(args), default_settings()
     there, here = compared(read_run_config(folder)), compared(cfg)
     own = names.digest_of(cfg.DATASET.NAME, project / cfg.DATASET.ROOT)
