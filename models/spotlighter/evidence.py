@@ -18,6 +18,7 @@ from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import LinearDiscriminant, most_attended
 from models.spotlighter.fit import (
+    RIDGE,
     Fit,
     Judged,
     deal_classes,
@@ -35,6 +36,9 @@ ROUNDS = 4  # random partitions of the classes into halves that are held out
 LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, the bank from all
 AT_A_TIME = 32
+# Of the levels' weights for classes without pictures; their base's is free. Few classes can be held
+# out, and they are as many independent trials: chosen by likelihood on further held-out classes.
+CAUTION = 0.1
 # With one shot nothing can be held out: weights in units of each part's spread. With them the
 # likelihood was above zero-shot CLIP's on each of three embedded sets.
 ONE_SHOT = {"global": 0.5, "both": 0.25}
@@ -112,7 +116,6 @@ class Evidence:
 
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
-        head = self.head
         fold = deal_shots(self.labels)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
@@ -122,10 +125,11 @@ class Evidence:
         for number, group in enumerate(groups):
             group = group.to(fold.device)
             away = torch.isin(self.labels, group)
-            beside = fold == number % max(1, len(shots)) if shots else away
+            beside = fold == number % len(shots) if shots else torch.zeros_like(away)
             held = self.hold_out(away | beside, every[~torch.isin(every, group)])
             new.append(held._replace(judges=away, classes=group))
-            mixed.append(held._replace(judges=away | beside, classes=every))
+            # The same share of the pictures of every class: the offset is not one of numbers.
+            mixed.append(held._replace(judges=beside, classes=every))
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if shots:
@@ -161,7 +165,8 @@ class Evidence:
             found = self.one_shot(("global",))
         head.candidates.copy_(found.weights[:2])
         for row, kind in enumerate(KINDS if new else ()):
-            found = self.fit_of([self.of_class_token(held, self.side(held, kind)) for held in new])
+            judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
+            found = self.fit_of(judged, ridge=CAUTION, of_base=0.0)
             head.new_candidates[row] = found.weights[:2].to(head.new_candidates)
 
     def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
@@ -189,7 +194,7 @@ class Evidence:
         losses = []
         for row in range(len(KINDS) if new else 0):
             first = len(shots) + row * len(new)
-            found = self.fit_of(judged[first : first + len(new)])
+            found = self.fit_of(judged[first : first + len(new)], ridge=CAUTION, of_base=0.0)
             weights = found.weights.to(head.new_parts)
             if not weights[1:].any():  # nothing helps: the base's logits, as they are
                 weights = torch.eye(len(weights)).to(weights)[0]
@@ -236,12 +241,13 @@ class Evidence:
             for (held, _), parts in zip(sides, found, strict=True)
         ]
 
-    def fit_of(self, judged: list[Judged]) -> Fit:
+    def fit_of(self, judged: list[Judged], ridge: float = RIDGE, of_base: float = RIDGE) -> Fit:
         """The weights of base and levels; those that are not among LEVELS get 0."""
         allowed = {"base", *map(str, self.head.options.levels)}
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
-        fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged])
+        pull = [ridge if column else of_base for column in columns]
+        fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged], pull)
         weights = torch.zeros(len(names), dtype=fit.weights.dtype)
         weights[columns] = fit.weights
         return Fit(weights.to(self.anchors.device), fit.nll)

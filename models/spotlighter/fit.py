@@ -66,16 +66,16 @@ def deal_classes(num_classes: int, rounds: int, seed: int) -> list[Int[Tensor, "
     return found
 
 
-def fit_weights(judged: Sequence[Judged], ridge: float = RIDGE) -> Fit:
+def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE) -> Fit:
     """The weights w >= 0 under which the true classes are likeliest.
 
-    Minimises the mean over pictures of -log softmax(sum_p w_p parts_p)[label], plus `ridge` times
-    the sum of (w_p spread_p)^2. spread_p is the root mean square of part p, centred over the
+    Minimises the mean over pictures of -log softmax(sum_p w_p parts_p)[label], plus the sum of
+    ridge_p (w_p spread_p)^2. spread_p is the root mean square of part p, centred over the
     classes; so a part that is multiplied by 8 gets an eighth of the weight.
 
     Args:
         judged: one entry for each list of classes.
-        ridge: 0 or more.
+        ridge: 0 or more; one for all parts, or one each.
     """
     centred = [
         (one.parts.double() - one.parts.double().mean(1, keepdim=True)).cpu().numpy()
@@ -84,11 +84,11 @@ def fit_weights(judged: Sequence[Judged], ridge: float = RIDGE) -> Fit:
     spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0)) + TINY
     scaled = [x / spread for x in centred]
     labels = [one.label.cpu().numpy() for one in judged]
-    number = sum(map(len, labels))
+    number, pull = sum(map(len, labels)), np.broadcast_to(np.asarray(ridge), spread.shape)
 
     def objective(weight: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """The loss and its gradient."""
-        loss, gradient = float(ridge * weight @ weight), 2 * ridge * weight
+        loss, gradient = float(pull @ weight**2), 2 * pull * weight
         for x, label in zip(scaled, labels, strict=True):
             logits, rows = x @ weight, np.arange(len(label))  # (B, C)
             logits = logits - logits.max(1, keepdims=True)
@@ -103,7 +103,7 @@ def fit_weights(judged: Sequence[Judged], ridge: float = RIDGE) -> Fit:
     start[0] = spread[0]  # the first part alone, as it is
     bounds = [(0.0, None)] * len(spread)
     found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    nll = float(found.fun) - ridge * float(found.x @ found.x)
+    nll = float(found.fun) - float(pull @ found.x**2)
     return Fit(torch.from_numpy(found.x / spread), nll)
 
 

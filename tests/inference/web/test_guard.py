@@ -231,7 +231,7 @@ def small(monkeypatch):
     class Nothing:
         class_names = ("a", "b")
 
-        def answer(self, picture, names, new):
+        def answer(self, picture, names, new, threshold):
             return Answer({"a": 1.0}, {"a": 1.0}, None)
 
     monkeypatch.setattr(page, "EVERY", 1)
