@@ -54,7 +54,7 @@ def test_equations_can_be_read(site):
     for equation in (
         "logits = v_b z_b + v_0 z_0 + v_1 z_1 + v_2 z_2 + v_12 z_12 + offset_c",
         "with S_jcm = <R_I[j], R_T[c, m]>",
-        "minimise over v >= 0: 1/n sum_i -log softmax(sum_p v_p z_p[i])[y_i] + RIDGE",
+        "minimise over v >= 0: 1/n sum_i -log softmax(sum_p v_p z_p[i])[y_i] + sum_p RIDGE_p",
     ):
         assert equation in said
 
