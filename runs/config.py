@@ -70,7 +70,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.MODEL.ALLOW_MISMATCH = False  # set by --allow-mismatch alone
     cfg.MODEL.COMPILE = ""  # backend of torch.compile for the image tower, as inductor
     cfg.MODEL.TEXT_CHUNK = 0  # prompts encoded at a time in training; 0: all, if memory allows
-    # Blocks of the image tower (from 0) that drop patches, and how many go on; see docs/method.md 7
+    # Blocks of the image tower (from 0) that drop patches, and how many go on; see docs/method.md 8
     cfg.MODEL.PRUNE = CfgNode({"AT": (), "KEEP": (), "MIX": 1.0})
     for name in TRAINER_REGISTRY.registered_names():
         if hasattr(trainer := TRAINER_REGISTRY.get(name), "extend_cfg"):

@@ -4,7 +4,7 @@ Between attention and MLP of chosen blocks only the class token, the most active
 token and learned prompts go on. Two scores rank the patches: the class token's attention in that
 block (sample-wise), and a linear discriminant between the patches that the last block attends to
 and the others (semantic-wise; closed form, no labels).
-B images, N patches, K kept, W tower width. docs/method.md, section 7.
+B images, N patches, K kept, W tower width. docs/method.md, section 8.
 """
 
 from __future__ import annotations

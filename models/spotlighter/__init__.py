@@ -5,7 +5,8 @@ The files in the order of docs/method.md, whose sections they implement:
 memory, whiten    prototypes, and the space in which features are compared (section 2)
 select            score every patch, keep the top K (section 3)
 rank              divide kept patches into two levels, compare them with prototypes (section 4)
-head              weigh ranks and levels: the logits that are added (section 5)
-model             a prompt tuner with the head on it, and the loss (section 6)
+head              weigh ranks and levels beside the base's logits (section 5)
+fit, evidence     fill the bank, fit the weights to pictures that it has not seen (section 6)
+model             a prompt tuner with the head on it, and the loss (section 7)
 options           the config keys of a head
 """

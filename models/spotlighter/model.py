@@ -1,4 +1,4 @@
-"""A prompt tuner with a Spotlighter head on it, and its loss. docs/method.md, sections 5 and 6."""
+"""A prompt tuner with a Spotlighter head on it, and its loss. docs/method.md, sections 5 and 7."""
 
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ class SpotlightedOutput(NamedTuple):
 class SpotlightedCLIP(TrainedModel):
     """A prompt tuner whose logits are weighed against those of a bank.
 
-    The tuner is trained by its own loss; then the head is filled and fitted (`fit_head`). With GATE
-    off the logits are the tuner's, bit for bit.
+    The tuner is trained by its own loss; then the head is fitted (`evidence.fill_and_fit`).
+    With GATE off the logits are the tuner's, bit for bit.
     """
 
     def __init__(

@@ -52,9 +52,9 @@ def test_no_page_asks_another_host(site):
 def test_equations_can_be_read(site):
     said = words(site / "method.html")
     for equation in (
-        "logits = s f.T + gate * sum_l v_l z_l",
+        "logits = v_b z_b + v_0 z_0 + v_1 z_1 + v_2 z_2 + v_12 z_12 + offset_c",
         "with S_jcm = <R_I[j], R_T[c, m]>",
-        "P <- (1 - r) P + r x",
+        "minimise over v >= 0: 1/n sum_i -log softmax(sum_p v_p z_p[i])[y_i] + sum_p RIDGE_p",
     ):
         assert equation in said
 
