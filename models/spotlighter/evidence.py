@@ -154,8 +154,8 @@ class Evidence:
     def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and global level alone: they name the likely classes."""
         head = self.head
-        head.candidates.copy_(torch.tensor([1.0, 0.0]))
-        head.new_candidates.copy_(head.candidates.expand_as(head.new_candidates))
+        for weights in (head.candidates, head.new_candidates):
+            weights.copy_(torch.eye(2, device=weights.device)[0])  # the base alone
         if shots:
             found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
         else:
@@ -193,7 +193,7 @@ class Evidence:
             found = self.fit_of(judged[first : first + len(new)])
             weights = found.weights.to(head.new_parts)
             if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.eye(len(weights)).to(weights)[0]
+                weights = torch.eye(len(weights), device=weights.device)[0]
             head.new_parts[row] = weights
             losses.append(found.nll)
         if losses:
@@ -243,9 +243,9 @@ class Evidence:
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged])
-        weights = torch.zeros(len(names), dtype=fit.weights.dtype)
+        weights = fit.weights.new_zeros(len(names))
         weights[columns] = fit.weights
-        return Fit(weights.to(self.anchors.device), fit.nll)
+        return Fit(weights.to(self.anchors), fit.nll)
 
     def one_shot(self, levels: Sequence[str]) -> Fit:
         """Weights without evidence: the base as it is, and some of the levels' spread."""
