@@ -71,6 +71,7 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
     every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
     model.head.memory.fill(every, direction)
     Evidence(model, pictures, written, direction).fit()
+    model.clear_cache()
 
 
 def write(
@@ -158,8 +159,8 @@ class Evidence:
     def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and global level alone: they name the likely classes."""
         head = self.head
-        head.candidates.copy_(torch.tensor([1.0, 0.0]))
-        head.new_candidates.copy_(head.candidates.expand_as(head.new_candidates))
+        for weights in (head.candidates, head.new_candidates):
+            weights.copy_(torch.eye(2, device=weights.device)[0])  # the base alone
         if shots:
             found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
         else:
@@ -198,7 +199,7 @@ class Evidence:
             found = self.fit_of(judged[first : first + len(new)], ridge=CAUTION, of_base=0.0)
             weights = found.weights.to(head.new_parts)
             if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.eye(len(weights)).to(weights)[0]
+                weights = torch.eye(len(weights), device=weights.device)[0]
             head.new_parts[row] = weights
             losses.append(found.nll)
         if losses:
@@ -249,11 +250,11 @@ class Evidence:
         columns = [place for place, name in enumerate(names) if name in allowed]
         pull = [ridge if column else of_base for column in columns]
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged], pull)
-        weights = torch.zeros(len(names), dtype=fit.weights.dtype)
+        weights = fit.weights.new_zeros(len(names))
         weights[columns] = fit.weights
         if not weights.any():  # nothing is likelier than chance: the base is left as it is
             weights[0] = 1
-        return Fit(weights.to(self.anchors.device), fit.nll)
+        return Fit(weights.to(self.anchors), fit.nll)
 
     def one_shot(self, levels: Sequence[str]) -> Fit:
         """Weights without evidence: the base as it is, and some of the levels' spread."""
