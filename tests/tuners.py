@@ -6,7 +6,9 @@ import torch
 from dassl.config import get_cfg_default
 
 from models.classifier import CLIPClassifier
+from models.clip.prune import LinearDiscriminant, most_attended
 from models.prompts import random_prompts
+from models.spotlighter.evidence import write
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
@@ -70,3 +72,26 @@ def shake(module, seed=3, size=0.1):
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+@torch.no_grad()
+def fill(model, images, label):
+    """Fill the bank of a model's head; its weights stay the base's alone."""
+    tokens, statistics = model.base.encode_image(images, model.patch_path), LinearDiscriminant()
+    statistics.add(tokens.patches, most_attended(tokens.cls_attention))
+    direction = statistics.direction()
+    written = write(model, lambda: [(tokens, label)], label, direction)
+    model.head.memory.fill(written, direction)
+
+
+@torch.no_grad()
+def shake_head(head, seed=3):
+    """Move every scalar of a head and all that is fitted away from its start, weights above 0."""
+    shake(head.requires_grad_(True), seed, size=0.2)
+    head.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    fitted = (head.base, head.level, head.candidates, head.new_candidates, head.new_parts)
+    for weights in fitted:
+        weights.copy_(0.5 + torch.rand(weights.shape, generator=generator))
+    head.new_offset.copy_(torch.tensor([0.3, -0.4]))
+    head.new_kind.fill_(1)

@@ -68,6 +68,7 @@ class Spotlighter(CLIPTrainer):
 
     node = "SPOTLIGHTER"
     settings_class = SpotlighterSettings
+    model: SpotlightedCLIP
     outdated = ("head.gate",)  # of heads that were not fitted
 
     def check_cfg(self, cfg: CfgNode) -> None:
@@ -103,9 +104,10 @@ class Spotlighter(CLIPTrainer):
         super().load_model(directory, epoch)
         if directory and self.settings.gate and not self.model.head.memory.filled:
             raise ValueError(
-                f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved before "
-                "the head was filled and fitted, which is done after the last epoch; finish the run "
-                "by its own command, or evaluate its base alone (TRAINER.SPOTLIGHTER.GATE False)"
+                f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved "
+                "before the head was filled and fitted, which is done after the last epoch; finish "
+                "the run by its own command, or evaluate its base alone "
+                "(TRAINER.SPOTLIGHTER.GATE False)"
             )
 
     def end_of_epoch(self) -> None:

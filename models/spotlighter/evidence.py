@@ -8,7 +8,7 @@ N pictures, C classes, K kept patches, D joint width, P parts of the logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,7 +26,7 @@ from models.spotlighter.fit import (
     fit_weights,
     turn_in_class,
 )
-from models.spotlighter.head import TextSide
+from models.spotlighter.head import TextSide, asked_for
 from models.spotlighter.memory import KINDS, PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
@@ -59,8 +59,8 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
     """
     statistics, labels = LinearDiscriminant(), []
     for tokens, label in pictures():
-        attention: Any = tokens.cls_attention
-        statistics.add(tokens.patches, most_attended(attention))
+        patches, attention = asked_for(tokens)
+        statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
     written = [write(model, one, label, direction) for one in (pictures, *views)]
@@ -75,12 +75,13 @@ def write(
 ) -> Written:
     """What one view of all pictures gives to a bank."""
     head, base, found = model.head, model.base, []
+    text = head.anchors if base.text_depends_on_image else base.encode_text(head.anchors)
     for tokens, _ in pictures():
-        text = head.anchors if base.text_depends_on_image else base.encode_text(tokens.cls)
         with full_precision(tokens.cls):
             kept = head.keep_for_bank(tokens, direction, base.classify(tokens.cls, text), text)
         found.append((tokens.cls, kept.tokens, kept.weight))
-    return Written(*(torch.cat(column) for column in zip(*found, strict=True)), label)
+    cls, kept, weight = map(torch.cat, zip(*found, strict=True))
+    return Written(cls, kept, weight, label)
 
 
 class Evidence:
@@ -112,7 +113,6 @@ class Evidence:
 
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
-        head = self.head
         fold = deal_shots(self.labels)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
@@ -252,8 +252,8 @@ class Evidence:
         classes = torch.arange(len(self.classes), device=every.device)
         held = HeldOut(self.hold_out(~every, classes).memory, every, classes)
         side = self.side(held)
-        judged = self.of_class_token(held, side) if len(levels) == 1 else self.judge([(held, side)])[0]
-        centred = judged.parts - judged.parts.mean(1, keepdim=True)
+        one = self.of_class_token(held, side) if len(levels) == 1 else self.judge([(held, side)])[0]
+        centred = one.parts - one.parts.mean(1, keepdim=True)
         spread = centred.square().mean((0, 1)).sqrt().clamp_min(torch.finfo(centred.dtype).tiny)
         weights = torch.zeros(1 + len(levels), dtype=spread.dtype, device=spread.device)
         weights[0] = 1
@@ -277,4 +277,4 @@ def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C
 
 def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:
     """Some rows of a batch."""
-    return VisualTokens(*(None if column is None else column[rows] for column in tokens))
+    return VisualTokens._make(None if column is None else column[rows] for column in tokens)

@@ -1,10 +1,10 @@
-"""The head: from the tokens of an image to the logits of a base and a bank. docs/method.md, section 5.
+"""The head: from the tokens of an image to logits of base and bank. docs/method.md, section 5.
 
 Select patches, rank them, compare them with the prototypes of each class, weigh the levels.
 B images, C classes, N patches, K kept, M prototypes, D joint width.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,18 +122,17 @@ class SpotlighterHead(nn.Module):
 
     def weights(self, seen: Bool[Tensor, " C"], kind: int, *, off: bool) -> Weights:
         """The weights of each class: of one with pictures, or without, its prototypes of a kind."""
-        alone = torch.zeros_like(self.new_parts[0])
-        alone[0] = 1
         candidates, parts = self.new_candidates[kind], self.new_parts[kind]
-        if off:
-            candidates, parts = alone[:2], alone
+        offset = self.new_offset[kind]
+        if off:  # the base alone
+            parts = torch.eye(len(parts)).to(parts)[0]
+            candidates, offset = parts[:2], torch.zeros_like(offset)
         own = torch.cat([self.base.view(1), self.level])
-        is_mixed = bool(seen.any()) and not bool(seen.all())
-        offset = self.new_offset[kind] if is_mixed and not off else torch.zeros_like(self.base)
+        is_mixed = seen.any() & ~seen.all()
         return Weights(
             torch.where(seen, self.candidates[:, None], candidates[:, None]),
             torch.where(seen, own[:, None], parts[:, None]),
-            torch.where(seen, torch.zeros_like(offset), offset),
+            torch.where(is_mixed & ~seen, offset, 0.0),
         )
 
     def forward(
@@ -159,9 +158,9 @@ class SpotlighterHead(nn.Module):
         self, tokens: VisualTokens, candidates: Candidates, side: TextSide
     ) -> tuple[Selection, Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """The top K patches, the sample-wise and the semantic-wise score of all."""
-        patches: Any = tokens.patches  # were asked for, as the attention
+        patches, attention = asked_for(tokens)
         text = side.text if side.text.dim() == 2 else self.anchors
-        inputs = ScoreInput(patches, tokens.cls_attention, text, candidates)
+        inputs = ScoreInput(patches, attention, text, candidates)
         sample = standardise(select.SCORES[self.options.score](inputs))
         semantic = standardise(self._semantic_wise(patches, candidates, side))
         return self.keep(tokens, sample, semantic), sample, semantic
@@ -170,7 +169,7 @@ class SpotlighterHead(nn.Module):
         self, tokens: VisualTokens, sample: Float[Tensor, "B N"], semantic: Float[Tensor, "B N"]
     ) -> Selection:
         """The top K patches by two standardised scores."""
-        patches: Any = tokens.patches
+        patches, _ = asked_for(tokens)
         activation = select.SELECTS[self.options.select](sample, self.mix[0] * semantic)
         selection = select.select_top(patches, activation, self.options.topk)
         if tokens.positions is not None:
@@ -182,9 +181,9 @@ class SpotlighterHead(nn.Module):
         base_logits: Float[Tensor, "B C"], text: Float[Tensor, "C D"],
     ) -> Selection:
         """The top K patches of training pictures, before there are prototypes."""
-        patches: Any = tokens.patches
+        patches, attention = asked_for(tokens)
         likely = select.candidate_classes(base_logits, self.options.candidates)
-        inputs = ScoreInput(patches, tokens.cls_attention, text, likely)
+        inputs = ScoreInput(patches, attention, text, likely)
         sample = standardise(select.SCORES[self.options.score](inputs))
         return self.keep(tokens, sample, standardise(patches @ direction))
 
@@ -217,7 +216,7 @@ class SpotlighterHead(nn.Module):
     def patch_logits(
         self, image: Float[Tensor, "B K1 D"], selection: Selection, rows: TextRows
     ) -> dict[str, Float[Tensor, "B C"]]:
-        """z of level 1, of level 2 (unless it is empty) and of both."""
+        """The logits z of level 1, of level 2 (unless it is empty) and of both."""
         options, weight = self.options, selection.weight
         weight = torch.cat([weight, weight.mean(-1, keepdim=True)], dim=-1)  # (B, K + 1)
         weight = F.softplus(self.pair) * weight
@@ -229,3 +228,11 @@ class SpotlighterHead(nn.Module):
             z[name] = rank.weigh_pairs(fit, weight[:, part])
         every = torch.cat([*fits, image[:, -1:] @ rows.fused.T], dim=1)  # (B, K + 1, C)
         return z | {"both": rank.weigh_pairs(every, weight)}
+
+
+def asked_for(tokens: VisualTokens) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N"]]:
+    """Patches and attention of tokens for which a patch path was asked."""
+    patches, attention = tokens.patches, tokens.cls_attention
+    assert patches is not None
+    assert attention is not None
+    return patches, attention

@@ -93,8 +93,9 @@ class PrototypeMemory(nn.Module):
             self.global_mass[c] = len(rows)
             patches, share = kept[rows].flatten(0, 1), weight[rows].flatten()
             slot = cluster(self.patch_space(patches), num_slots)
-            total = torch.zeros_like(self.prototypes[c]).index_add_(0, slot, share[:, None] * patches)
-            self.mass[c] = torch.zeros_like(self.mass[c]).index_add_(0, slot, share)
+            total = torch.zeros_like(self.prototypes[c])
+            total.index_add_(0, slot, share.unsqueeze(1) * patches)
+            self.mass[c].index_add_(0, slot, share)
             used = self.mass[c] > 0
             self.prototypes[c, used] = total[used] / self.mass[c, used].unsqueeze(1)
         order = self.mass.argsort(dim=1, descending=True, stable=True)  # most evidence first
@@ -111,8 +112,6 @@ class PrototypeMemory(nn.Module):
         own = Bank(self.global_prototypes, self.prototypes, self.mass, self.global_mass > 0)
         index = torch.tensor(match_names(class_names, self.class_names), device=anchors.device)
         seen = (index >= 0) & own.seen[index]
-        if seen.all():
-            return Bank(*(entry[index] for entry in own))
         other = bank_of_new_classes(own, self.anchors, anchors, new, temperature)
 
         def pick(mine: Tensor, unseen: Tensor) -> Tensor:
@@ -181,14 +180,14 @@ def bank_of_new_classes(
     With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
     P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
     (P[c, m] - anchor[c]); the global prototype and the mass likewise. A high temperature gives all
-    the same mean offset. With "text" the prototypes are the anchors.
+    the same mean offset. With "text", or where no class is seen, the prototypes are the anchors.
     """
     seen = torch.zeros_like(anchors[:, 0], dtype=torch.bool)
-    if new == "text" or not bank.seen.any():
+    if new == "text":
         slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
         return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), seen)
     likeness = anchors @ seen_anchors.T / temperature  # (C2, C)
-    weight = likeness.masked_fill(~bank.seen, -torch.inf).softmax(-1)
+    weight = likeness.masked_fill(~bank.seen, -torch.inf).softmax(-1).where(bank.seen, 0.0)
     global_offset = weight @ (bank.global_prototypes - seen_anchors)
     offset = torch.einsum("nc,cmd->nmd", weight, bank.prototypes - seen_anchors.unsqueeze(1))
     return Bank(anchors + global_offset, anchors.unsqueeze(1) + offset, weight @ bank.mass, seen)

@@ -19,7 +19,7 @@ NAMES = ["goldfish", "great white shark", "hen"]
     ("backbone", "size", "patches", "joint"),
     [("ViT-B/32", 224, 49, 512), ("ViT-B/16", 224, 196, 512), ("ViT-L/14@336px", 336, 576, 768)],
 )
-@pytest.mark.parametrize("options", [{}, {"head": "full", "tokens": "adapter"}])
+@pytest.mark.parametrize("options", [{"new": "inherit"}, {"new": "text", "tokens": "raw"}])
 def test_spotlighter_on_openais_vits(backbone, size, patches, joint, options):
     with torch.device("meta"):
         clip, images = random_clip(backbone), torch.empty(2, 3, size, size)
