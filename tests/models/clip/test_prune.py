@@ -97,10 +97,11 @@ def test_gradients_reach_prompts_through_a_pruned_tower(class_names, images):
 
 
 @pytest.mark.parametrize("base", tuners.BASES)
-def test_gate_zero_is_the_pruned_base_bit_for_bit(class_names, images, base):
-    model = tuners.make_spotlighted(base, make_clip(), class_names)
+def test_gate_false_is_the_pruned_base_bit_for_bit(class_names, images, base):
+    model = tuners.make_spotlighted(base, make_clip(), class_names, gate=False)
     model.base.prune(pruner((6,), width=64))
-    model.head.gate.data.zero_()
+    tuners.fill(model, images, torch.tensor([0, 1, 1, 5]))
+    tuners.shake_head(model.head)
     for mode in (True, False):
         model.train(mode)
         assert torch.equal(model(images), model.base(images))
