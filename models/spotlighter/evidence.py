@@ -153,7 +153,7 @@ class Evidence:
     def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and global level alone: they name the likely classes."""
         head = self.head
-        head.candidates.copy_(torch.tensor([1.0, 0.0]))
+        head.candidates.copy_(head.candidates.new_tensor([1.0, 0.0]))
         head.new_candidates.copy_(head.candidates.expand_as(head.new_candidates))
         if shots:
             found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
@@ -192,7 +192,8 @@ class Evidence:
             found = self.fit_of(judged[first : first + len(new)])
             weights = found.weights.to(head.new_parts)
             if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.eye(len(weights)).to(weights)[0]
+                weights = torch.zeros_like(weights)
+                weights[0] = 1
             head.new_parts[row] = weights
             losses.append(found.nll)
         if losses:

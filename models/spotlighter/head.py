@@ -125,7 +125,7 @@ class SpotlighterHead(nn.Module):
         candidates, parts = self.new_candidates[kind], self.new_parts[kind]
         offset = self.new_offset[kind]
         if off:  # the base alone
-            parts = torch.eye(len(parts)).to(parts)[0]
+            parts = torch.eye(len(parts), device=parts.device, dtype=parts.dtype)[0]
             candidates, offset = parts[:2], torch.zeros_like(offset)
         own = torch.cat([self.base.view(1), self.level])
         is_mixed = seen.any() & ~seen.all()
