@@ -92,8 +92,8 @@ WORDS = Rule(
     'words without { and }, as "a photo of a", or ""',
 )
 NAMES = Rule(
-    lambda v: isinstance(v, LIST) and all(type(name) in (str, int) for name in v),
-    "a list of names, as ('global', '1')",
+    lambda v: isinstance(v, LIST) and all(isinstance(name, str) for name in v),
+    "a list of names in quotes, as ('global', '1')",
 )
 SCALES = Rule(
     lambda v: numbers(2, number(1e-6, 1)).fits(v) and v[0] <= v[1],

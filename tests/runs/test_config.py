@@ -199,7 +199,7 @@ def test_none_is_no_value(key):
         *[("DATALOADER.NUM_WORKERS", "500"), ("DATALOADER.TEST.SAMPLER", "RandomSampler")],
         *[
             ("TRAINER.SPOTLIGHTER.LEVELS", "global"),
-            ("TRAINER.SPOTLIGHTER.LEVELS", "(1, 2, ())"),
+            ("TRAINER.SPOTLIGHTER.LEVELS", "('global', 1)"),
         ],
         *[("TRAINER.COOP.CTX_INIT", "a photo of a {}."), ("TRAINER.MAPLE.CTX_INIT", "{}")],
         *[("TRAINER.COCOOP.CTX_INIT", " _ "), ("TRAINER.TF.ALPHA", "inf")],

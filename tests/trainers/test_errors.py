@@ -64,7 +64,7 @@ def test_an_unknown_backbone_lists_those_that_exist(fails):
 
 
 def test_all_faults_of_the_settings_are_named(fails):
-    options = {"TOPK": 17, "BASE": "Coop", "LEVELS": "('global', 3)", "NEW": "none"}
+    options = {"TOPK": 17, "BASE": "Coop", "LEVELS": "('global', '3')", "NEW": "none"}
     found = fails("Spotlighter", **{f"TRAINER__SPOTLIGHTER__{k}": v for k, v in options.items()})
     assert "PROTOTYPES must not be below TOPK, got 16 < 17" in found
     assert "BASE must be one of CoCoOp, CoOp" in found
