@@ -67,6 +67,7 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
     every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
     model.head.memory.fill(every, direction)
     Evidence(model, pictures, written, direction).fit()
+    model.clear_cache()
 
 
 def write(

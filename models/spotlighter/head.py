@@ -53,8 +53,8 @@ class HeadOutput(NamedTuple):
 class SpotlighterHead(nn.Module):
     """The head, its 21 scalars (at the defaults) and its memory.
 
-    mix 2, image_gain K, text_gain 3, pair K + 1, level 4, base 1. `fit.fit_head` fits base and
-    level; the others keep their starts. No gradient reaches any of them.
+    mix 2, image_gain K, text_gain 3, pair K + 1, level 4, base 1. `evidence.fill_and_fit` fits
+    base and level; the others keep their starts. No gradient reaches any of them.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ class SpotlightedOutput(NamedTuple):
 class SpotlightedCLIP(TrainedModel):
     """A prompt tuner whose logits are weighed against those of a bank.
 
-    The tuner is trained by its own loss; then the head is filled and fitted (`fit_head`). With GATE
-    off the logits are the tuner's, bit for bit.
+    The tuner is trained by its own loss; then the head is filled and fitted
+    (`evidence.fill_and_fit`). With GATE False the logits are the tuner's, bit for bit.
     """
 
     def __init__(
@@ -89,6 +89,10 @@ class SpotlightedCLIP(TrainedModel):
             return step
         drift = F.l1_loss(step.text, self.head.anchors.expand_as(step.text))
         return step._replace(losses=step.losses | {"distill": self.distill * drift})
+
+    def update_memory(self, step: Step) -> None:
+        """What the base writes."""
+        self.base.update_memory(step)
 
     def identity(self) -> dict[str, str]:
         """What the base needs."""

@@ -13,7 +13,7 @@ from tests.models.spotlighter.test_matching import greedy_loop
 pytestmark = pytest.mark.usefixtures("float64")
 
 LABEL = torch.tensor([0, 1, 1, 5])
-ALONE = torch.tensor([1.0, 0, 0, 0, 0])  # the base
+ALONE = torch.tensor([1, 0, 0, 0, 0], dtype=torch.float64)  # the base
 NEW = ["fox", "hen"]
 
 
@@ -267,6 +267,15 @@ def test_distill_0_is_the_bases_step(model, images):
     step, alone = model.step(images, LABEL), model.base.step(images, LABEL)
     assert step.losses.keys() == alone.losses.keys() == {"ce"}
     assert torch.equal(step.losses["ce"], alone.losses["ce"])
+
+
+def test_a_base_with_a_memory_writes_to_it(clip_model, class_names, images):
+    """TextRefiner is none of Spotlighter's bases, as it gives no text features to a step."""
+    model = build(clip_model, class_names, "TextRefiner").train()
+    model.distill = 0.0
+    slots = model.base.learned.memory.slots.clone()
+    model.update_memory(model.step(images, LABEL))
+    assert not torch.equal(slots, model.base.learned.memory.slots)
 
 
 def test_evaluated_rows_of_a_longer_list_are_a_list_of_their_own(class_names, images):
