@@ -37,8 +37,8 @@ def open_without_data(
     Args:
         model_dir: the run's output folder.
         class_names: other classes than the run's own.
-        new: how class names that were not in training are treated: inherit, text or off; as the
-            run's config says (TRAINER.SPOTLIGHTER.NEW) if empty.
+        new: how class names that were not in training are treated: auto, inherit, text or off; as
+            the run's config says (TRAINER.SPOTLIGHTER.NEW) if empty.
         root: folder of all data sets; read only if the run does not say its class names.
         zero_shot: CLIP itself, without what the run learned, its pruning and its temperature.
         plain: float32 on the CPU, nothing compiled, whatever the config says.

@@ -88,8 +88,9 @@ class SpotlighterPredictor:
             path: the folder, with config.yaml and the checkpoint.
             class_names: any other classes than those of the run.
             new: how Spotlighter treats class names that were not in training: "inherit" reuses
-                prototypes of similar classes, "text" uses their text only, "off" the prompts only,
-                "" what the run's config says.
+                prototypes of similar classes, "text" uses their text only, "auto" whichever of
+                the two did better on held-out training classes, "off" the prompts only, "" what
+                the run's config says.
             root: folder of all data sets. Needed only for a run without a checkpoint (zero-shot
                 CLIP) whose results do not name its classes.
             zero_shot: CLIP as it was before the run, with its backbone and preprocessing.

@@ -26,35 +26,35 @@ from tools.shared.command_line import parser_of, reports_user_errors
 
 PROJECT = Path(__file__).parents[1]
 OUTPUT = Path("output/ablation")
-HEAD = "TRAINER.SPOTLIGHTER."
+NODE = "TRAINER.SPOTLIGHTER."
 VARIANTS = {
     "as configured": "",
     "selection: sample-wise alone": "SELECT sample",
     "selection: semantic-wise alone": "SELECT semantic",
     "selection: patches at random": "SELECT random",
     "selection: similarity as sample-wise score": "SCORE similarity",
-    "unseen classes: text": "NEW text",
     "unseen classes: inherit": "NEW inherit",
-    "scalars fixed at their starts": "LR_MULT 0.0",
+    "unseen classes: text": "NEW text",
+    "unseen classes: off": "NEW off",
     "one level": "LEVEL1 5",
-    "class tokens alone": "LEVELS (1.0,0.0,0.0,0.0)",
-    "HEAD full": "HEAD full",
+    "fitted without patch levels": "LEVELS ('global',)",
     "TOKENS raw": "TOKENS raw",
-    "TOKENS adapter": "TOKENS adapter",
     "TOPK 1": "TOPK 1",
     "TOPK 3": "TOPK 3",
-    "TOPK 9": "TOPK 9",
+    "TOPK 8": "TOPK 8",
     "TOPK 16": "TOPK 16",
     "PROTOTYPES 5": "PROTOTYPES 5",
-    "PROTOTYPES 9": "PROTOTYPES 9",
-    "bank as the released code keeps it: MOMENTUM 0.8": "MOMENTUM 0.8",
+    "PROTOTYPES 32": "PROTOTYPES 32",
+    "VIEWS 0": "VIEWS 0",
+    "VIEWS 1": "VIEWS 1",
+    "VIEWS 8": "VIEWS 8",
 }
 
 
 def options(variant: str) -> str:
     """The settings of a variant as train.py takes them."""
     key, _, value = VARIANTS[variant].partition(" ")
-    return f"{HEAD}{key} {value}" if key else ""
+    return f"{NODE}{key} {value}" if key else ""
 
 
 def folder(output: Path, variant: str) -> Path:

@@ -6,11 +6,10 @@ Usage:
 
 Each folder is a Spotlighter run on the base classes of an embedded data set, whose pictures have
 masks. The columns are percent of the kept patches of all test pictures, for each half of the
-classes: by chance (the object's share of the picture), by class-token attention alone, by
-Spotlighter before tuning (bank filled, scalars at their starts), and after it.
+classes: by chance (the object's share of the picture), by class-token attention alone, as training
+pictures are kept for the bank (no class has a say), and as Spotlighter keeps them.
 """
 
-import copy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,18 +25,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/object_hit
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji import load_masks
 from lab.validate import batches
-from models.spotlighter.model import SpotlightedOutput
+from models.spotlighter.model import SpotlightedCLIP, SpotlightedOutput
 from runs.config import read_run_config
 from runs.logs import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
 from trainers.base import CLIPTrainer
 
-Chooser = Callable[[SpotlightedOutput], Tensor]
+Chooser = Callable[[SpotlightedCLIP, SpotlightedOutput], Tensor]
 
 
-def build(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
-    """A trainer of a run's config on some half of the classes, nothing learned yet."""
+def open_half(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
+    """A run's trainer on some half of the classes."""
     cfg = read_run_config(model_dir)
     cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = root or cfg.DATASET.ROOT, classes
     cfg.freeze()
@@ -46,54 +45,58 @@ def build(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
     if trainer.model.head is None:
         name = trainer.cfg.TRAINER.NAME
         raise ValueError(f"{model_dir} is a run of {name}, which selects no patches")
+    trainer.load_model(str(model_dir))
     return trainer
 
 
-def kept(out: SpotlightedOutput) -> Tensor:
-    """Positions of the patches that Spotlighter keeps, (B, K)."""
-    return out.head.selection.indices
-
-
-def attended(out: SpotlightedOutput) -> Tensor:
-    """As many patches, by class-token attention alone."""
-    num_keep = out.head.selection.indices.shape[1]
-    top = out.tokens.cls_attention.topk(num_keep, dim=-1).indices
+def attended(model: SpotlightedCLIP, out: SpotlightedOutput) -> Tensor:
+    """Positions of the patches that the class token attends to most, as many as are kept."""
+    top = out.tokens.cls_attention.topk(model.head.options.topk, dim=-1).indices
     return top if out.tokens.positions is None else out.tokens.positions.gather(1, top)
 
 
+def of_the_bank(model: SpotlightedCLIP, out: SpotlightedOutput) -> Tensor:
+    """Those that would be kept for the bank."""
+    head, text = model.head, out.side.text
+    text = head.anchors if text.dim() == 3 else text
+    selection = head.keep_for_bank(out.tokens, head.memory.direction, out.base_logits, text)
+    return selection.indices
+
+
+def kept(model: SpotlightedCLIP, out: SpotlightedOutput) -> Tensor:
+    """Those that Spotlighter keeps."""
+    return out.head.selection.indices
+
+
+CHOOSERS: dict[str, Chooser] = {"attention": attended, "bank": of_the_bank, "kept": kept}
+
+
 @torch.no_grad()
-def precision(trainer: CLIPTrainer, **choosers: Chooser) -> dict[str, float]:
+def precision(trainer: CLIPTrainer) -> dict[str, float]:
     """Percent of chosen patches on the object, by chooser, and `chance`."""
     dataset = trainer.dm.dataset
     masks = load_masks(dataset.folder)
     images = dataset.folder / dataset.image_dir
     truth = np.stack([masks[str(Path(x.impath).relative_to(images))] for x in dataset.test])
     truth = torch.from_numpy(truth).float().to(trainer.device)
-    hits, first = dict.fromkeys(choosers, 0.0), 0
+    hits, first = dict.fromkeys(CHOOSERS, 0.0), 0
     for image, _ in batches(trainer, dataset.test):
         out, on_object = trainer.model.forward_all(image), truth[first : first + len(image)]
         first += len(image)
-        for name, choose in choosers.items():
-            hits[name] += on_object.gather(1, choose(out)).mean(1).sum().item()
+        for name, choose in CHOOSERS.items():
+            chosen = choose(trainer.model, out)
+            hits[name] += on_object.gather(1, chosen).mean(1).sum().item()
     found = {name: 100 * total / len(truth) for name, total in hits.items()}
     return {"chance": 100 * truth.mean().item()} | found
 
 
 def rows(model_dir: Path, root: str) -> list[dict[str, object]]:
     """A row for the base and one for the new classes of a run."""
-    found, start = [], None
-    for classes in ("base", "new"):
-        trainer = build(model_dir, root, classes)
-        learned = trainer.model.learned
-        if start is None:
-            trainer.calibrate()
-            start = copy.deepcopy(learned.state_dict())
-        learned.load_state_dict(start)
-        row = precision(trainer, attention=attended, before=kept)
-        trainer.load_model(str(model_dir))
-        row["after"] = precision(trainer, after=kept)["after"]
-        found.append({"data set": trainer.cfg.DATASET.NAME, "classes": classes} | row)
-    return found
+    trainers = {classes: open_half(model_dir, root, classes) for classes in ("base", "new")}
+    return [
+        {"data set": trainer.cfg.DATASET.NAME, "classes": classes} | precision(trainer)
+        for classes, trainer in trainers.items()
+    ]
 
 
 @reports_user_errors
@@ -106,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with quiet():
         found = [row for one in args.model_dirs for row in rows(one, args.root)]
     table = pd.DataFrame(found)
-    table["after / chance"] = table["after"] / table["chance"]
+    table["kept / chance"] = table["kept"] / table["chance"]
     means = table.groupby("classes").mean(numeric_only=True).reset_index()
     means.insert(0, "data set", "mean")
     print(markdown_table(pd.concat([table, means]), floatfmt=".1f"))

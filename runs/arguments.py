@@ -34,7 +34,7 @@ SWITCHES = {
 }
 # Flags of the published TextRefiner and Spotlighter that are config keys here.
 KEYS_INSTEAD = {
-    "--loss-factor": "TRAINER.TF.BALANCE (Spotlighter: TRAINER.SPOTLIGHTER.BALANCE)",
+    "--loss-factor": "TRAINER.TF.BALANCE (Spotlighter has no such loss)",
     "--distill-factor": "TRAINER.TF.DISTILL (Spotlighter: TRAINER.SPOTLIGHTER.DISTILL)",
     "--alpha": "TRAINER.TF.ALPHA (Spotlighter: TRAINER.SPOTLIGHTER.ALPHA)",
     "--memory-size": "TRAINER.TF.MEMORY_SIZE (Spotlighter: TRAINER.SPOTLIGHTER.PROTOTYPES a class)",

@@ -92,6 +92,10 @@ WORDS = Rule(
     lambda v: TEXT.fits(v) and not re.search(r"[{}]|<\||^[\s_]+$", v),
     'words without { and }, as "a photo of a", or ""',
 )
+NAMES = Rule(
+    lambda v: isinstance(v, LIST) and all(isinstance(name, str) for name in v),
+    "a list of names in quotes, as ('global', '1')",
+)
 SCALES = Rule(
     lambda v: numbers(2, number(1e-6, 1)).fits(v) and v[0] <= v[1],
     "2 numbers from 1e-06 to 1, the smaller one first",
@@ -217,6 +221,8 @@ def rule_of(key: str, default: Any) -> Rule:
         return WORDS
     if default and numbers(None, number()).fits(default):
         return numbers(len(default), number())
+    if default and isinstance(default, LIST):
+        return NAMES
     by_type = {bool: FLAG, int: whole(), float: number(), str: TEXT}
     return by_type.get(type(default), Rule(lambda v: v is not None, "a value, not None"))
 

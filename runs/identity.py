@@ -164,8 +164,7 @@ def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
     """Keys of a result, without a column, that differ from the defaults; of TRAINER in `nodes`."""
     usual, found = default_settings(), {}
     for key, value in result_keys(cfg).items():
-        is_read = key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes
-        if usual.get(key) != value and key not in NAMED and is_read:
+        if usual.get(key) != value and key not in NAMED and is_read(key, nodes):
             # paths without the seed: seeds are repetitions of one experiment
             is_text = isinstance(value, str)
             found[key] = re.sub(r"seed_?\d+", "seed*", value) if is_text else value
@@ -175,6 +174,11 @@ def changed_settings(cfg: CfgNode, nodes: set[str]) -> dict[str, Any]:
             taught, digits = read_run_config(folder), text_digest(settings_of_run(folder))
             found[TEACHER] = f"{taught.TRAINER.NAME}:{taught.CONFIG_NAME} {digits[:6]}"
     return found
+
+
+def is_read(key: str, nodes: Container[str]) -> bool:
+    """Whether a trainer that reads these nodes of TRAINER reads a key."""
+    return key.count(".") < 2 or not key.startswith("TRAINER.") or key.split(".")[1] in nodes
 
 
 def teacher_folder(cfg: CfgNode) -> Path:
@@ -201,7 +205,9 @@ def check(
         )
     keys = (*TOWERS, *state.compatibility, *_data_keys(there, here, to_train))
     wrong = _differing(keys, there, here)
-    compared = here["config"] if to_train else prediction_keys(state)
+    compared = prediction_keys(state)
+    if to_train:
+        compared = {key for key in here["config"] if is_read(key, state.settings)}
     settings = _differing(compared, there.get("config", {}), here["config"])
     if to_train and there.get("version", here["version"]) != here["version"]:
         was = {k: v for k, v in there["version"].items() if here["version"].get(k) != v}

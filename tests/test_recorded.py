@@ -1,6 +1,7 @@
 """Runs that an earlier revision left are evaluated and resumed as if it were still there.
 
-tests/recorded/ was written at revision 7a2f6e8, before modules moved to where they are now:
+A head that was not fitted is the exception: it is refused. tests/recorded/ was written at revision
+7a2f6e8, before modules moved to where they are now:
 
     WRITE_RECORDED=1 python -m pytest tests/test_recorded.py
 
@@ -27,11 +28,7 @@ COLOURS = {
     "ocean": (75, 85, 120),
     "sun": (110, 105, 75),
 }
-TRAINERS = {
-    "CoOp": "prompt_learner",
-    "MaPLe": "MultiModalPromptLearner",
-    "Spotlighter": "prompt_learner",
-}
+TRAINERS = {"CoOp": "prompt_learner", "MaPLe": "MultiModalPromptLearner"}
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +81,19 @@ def test_a_recorded_run_ends_as_it_did(root, tmp_path, trainer):
     shutil.copytree(recorded / name, tmp_path / "resumed" / name)
     (tmp_path / "resumed" / name / "checkpoint").write_text("model.pth.tar-1\n")
     assert run(trainer, root, tmp_path / "resumed") == expected["ended"]
+
+
+def test_a_head_that_was_not_fitted_is_refused(root, tmp_path):
+    recorded = FOLDER / "Spotlighter"
+    said = (
+        r"model\.pth\.tar-1 was written by an earlier version of Spotlighter \(revision \w+\), "
+        r"which this one cannot read; evaluate it with that revision \(git checkout\), or train "
+        r"anew$"
+    )
+    given = ("--eval-only", "--model-dir", str(recorded), "--load-epoch", "1")
+    with pytest.raises(ValueError, match=said):
+        run("Spotlighter", root, tmp_path / "evaluated", *given)
+    shutil.copytree(recorded / "prompt_learner", tmp_path / "resumed" / "prompt_learner")
+    (tmp_path / "resumed" / "prompt_learner" / "checkpoint").write_text("model.pth.tar-1\n")
+    with pytest.raises(ValueError, match=said):
+        run("Spotlighter", root, tmp_path / "resumed")

@@ -111,7 +111,8 @@ def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -
                 new = gr.Radio(
                     [AS_TRAINED, *NEW_CLASSES], value=AS_TRAINED,
                     label="Class names that were not in training",
-                    info="inherit: similar classes' prototypes; text: text only; off: prompts only",
+                    info="inherit: similar classes' prototypes; text: text only; auto: the better "
+                    "of the two on held-out training classes; off: prompts only",
                 )
                 threshold = gr.Slider(
                     0, 1, value=0, step=0.05, label="Unsure below",

@@ -16,6 +16,7 @@ from models.clip.blocks import unit
 from models.clip.prune import TokenPruner
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.memory import Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
 from runs.config import default_config
@@ -73,16 +74,16 @@ def build_tuner(name: str, clip: nn.Module, class_names: Sequence[str]) -> CLIPC
 
 
 def with_head(base: CLIPClassifier, class_names: Sequence[str]) -> SpotlightedCLIP:
-    """Spotlighter with a filled bank and an open gate; the bank's content is random."""
+    """Spotlighter with a filled bank and every part weighed; the bank's content is random."""
     anchors = base.text.encode([DEFAULT.format(normalise_name(name)) for name in class_names])
     options = HeadOptions()
     head = SpotlighterHead(list(class_names), anchors, options).to(anchors.device)
     kept = unit(torch.randn(len(anchors), options.topk, anchors.shape[1])).to(anchors)
     weight = torch.rand(kept.shape[:2]).to(anchors)
     label = torch.arange(len(anchors), device=anchors.device)
-    head.memory.calibrate(anchors, kept, weight, label)
+    head.memory.fill(Written(anchors, kept, weight, label), unit(kept.mean((0, 1))))
     with torch.no_grad():
-        head.gate.fill_(0.5)
+        head.level.fill_(0.5)
     return SpotlightedCLIP(base, head).to(anchors.device)
 
 

@@ -199,7 +199,8 @@ class Evidence:
             found = self.fit_of(judged[first : first + len(new)], ridge=CAUTION, of_base=0.0)
             weights = found.weights.to(head.new_parts)
             if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.eye(len(weights), device=weights.device)[0]
+                weights = torch.zeros_like(weights)
+                weights[0] = 1
             head.new_parts[row] = weights
             losses.append(found.nll)
         if losses:

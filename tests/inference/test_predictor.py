@@ -166,7 +166,7 @@ def test_a_class_specific_context_meets_no_other_classes(trained, toy_root):
 @pytest.mark.parametrize(
     ("folder", "kwargs", "sentence"),
     [
-        ("Spotlighter", {"new": "none"}, "must be one of inherit, text, off, got 'none'"),
+        ("Spotlighter", {"new": "none"}, "must be one of auto, inherit, text, off, got 'none'"),
         ("CoOp", {"new": "text"}, "a run of CoOp, which has no bank"),
         ("CoOp", {"class_names": ["cat", " "]}, "its name ' ' is empty"),
     ],

@@ -107,7 +107,8 @@ def test_other_data_and_what_only_training_reads_are_no_misfit(trained, run):
         "DATASET__SUBSAMPLE_CLASSES": "new",
         "DATASET__NUM_SHOTS": 1,
         "OPTIM__LR": 1,
-        "TRAINER__SPOTLIGHTER__BALANCE": 1,
+        "TRAINER__SPOTLIGHTER__DISTILL": 1,
+        "TRAINER__SPOTLIGHTER__VIEWS": 0,
         "TRAINER__SPOTLIGHTER__PREC": "bf16",
         "TRAINER__MAPLE__N_CTX": 3,
     }
@@ -122,6 +123,13 @@ def test_going_on_with_another_config(run, fails, tmp_path, witness):
     witness("identity", "another learning rate and length, to go on", found)
     run("CoOp", flags=("--allow-mismatch",), **OPTIONS)
     assert metrics(tmp_path / "run")[0]["epoch"] == 3
+
+
+def test_going_on_where_another_trainer_has_other_settings(run, tmp_path):
+    """As where a later version has other defaults."""
+    run("CoOp", **LAST)
+    run("CoOp", TRAINER__SPOTLIGHTER__PROTOTYPES=7, **LAST)
+    assert "Going on from" in last_log(tmp_path / "run")
 
 
 def test_another_version_is_said_and_no_obstacle(run, tmp_path, monkeypatch):

@@ -58,13 +58,14 @@ def test_defaults_of_the_method():
     expected = {
         "TOPK": 5,
         "LEVEL1": 3,
-        "PROTOTYPES": 5,
-        "MOMENTUM": 1.0,
+        "PROTOTYPES": 16,
         "ALPHA": 0.2,
-        "BALANCE": 50.0,
         "DISTILL": 20.0,
+        "VIEWS": 4,
         "CANDIDATES": 5,
-        "HEAD": "lite",
+        "LEVELS": ("global", "1", "2", "both"),
+        "NEW": "auto",
+        "GATE": True,
         "BASE": "CoOp",
     }
     assert {key: node[key] for key in expected} == expected
@@ -197,8 +198,8 @@ def test_none_is_no_value(key):
         *[("TRAIN.CHECKPOINT_FREQ", "-2"), ("SEED", str(2**32)), ("DATASET.NUM_SHOTS", "-3")],
         *[("DATALOADER.NUM_WORKERS", "500"), ("DATALOADER.TEST.SAMPLER", "RandomSampler")],
         *[
-            ("TRAINER.SPOTLIGHTER.LEVELS", "(1, 2, 3)"),
-            ("TRAINER.SPOTLIGHTER.LEVELS", "(1, 2, 3, ())"),
+            ("TRAINER.SPOTLIGHTER.LEVELS", "global"),
+            ("TRAINER.SPOTLIGHTER.LEVELS", "('global', 1)"),
         ],
         *[("TRAINER.COOP.CTX_INIT", "a photo of a {}."), ("TRAINER.MAPLE.CTX_INIT", "{}")],
         *[("TRAINER.COCOOP.CTX_INIT", " _ "), ("TRAINER.TF.ALPHA", "inf")],

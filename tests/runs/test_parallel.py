@@ -69,7 +69,8 @@ def test_two_processes_give_the_bank_and_weights_of_one_with_twice_the_batch(arg
     for name, value in one.items():
         if torch.is_tensor(value):
             assert_close(two[name], value)
-    assert one["head.memory.mass"].sum() > 24  # the bank was written in training, too
+    assert one["head.memory.filled"]
+    assert one["head.level"].any()
     results = [json.loads((tmp_path / f"of_{n}" / "results.json").read_text()) for n in (1, 2)]
     assert [found["processes"] for found in results] == [1, 2]
     assert results[0]["accuracy"] == results[1]["accuracy"]

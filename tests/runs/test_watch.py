@@ -42,15 +42,15 @@ def interrupt(monkeypatch, at):
 def test_the_head_is_in_the_logs_once_an_epoch(run, tmp_path):
     run("Spotlighter")
     found = points(tmp_path / "run")
-    for name in ("loss", "loss_ce", "loss_levels", "loss_distill", "acc", "lr"):
+    for name in ("loss", "loss_ce", "loss_distill", "acc", "lr"):
         assert steps(found, f"train/{name}") == list(range(2 * BATCHES))
     heads = {tag for tag, _, _ in found if tag.startswith("head/")}
     assert len(heads) == 21
-    assert {"head/gate", "head/level/global", "head/level/2", "head/pair/fused"} <= heads
+    assert {"head/base", "head/level/global", "head/level/2", "head/pair/fused"} <= heads
     assert all(steps(found, tag) == [0, 1] for tag in heads)
     state = content(tmp_path / "run", "model.pth.tar-2")["state_dict"]
     last = {tag: value for tag, step, value in found if step == 1}
-    assert last["head/gate"] == pytest.approx(float(state["head.gate"]))
+    assert last["head/base"] == pytest.approx(float(state["head.base"]))
     assert last["head/level/2"] == pytest.approx(float(state["head.level"][2]))
     pictures = [value for tag, _, value in found if tag == "kept_patches"]
     assert len(pictures) == 2
@@ -102,7 +102,7 @@ def test_pictures_that_cannot_be_read_are_left_out(run, monkeypatch, tmp_path):
     monkeypatch.setattr(watch, "one_a_class", unreadable)
     run("Spotlighter", OPTIM__MAX_EPOCH=1)
     assert steps(points(tmp_path / "run"), "kept_patches") == []
-    assert steps(points(tmp_path / "run"), "head/gate") == [0]
+    assert steps(points(tmp_path / "run"), "head/base") == [0]
 
 
 def test_a_full_disk_ends_the_logs_and_not_the_run(run, monkeypatch, tmp_path, capsys):
@@ -163,13 +163,13 @@ def test_wandb_has_a_row_a_batch_and_none_twice(run, tmp_path, monkeypatch, offl
     rows = wandb_rows(tmp_path / "run")
     assert [step for step, _ in rows] == list(range(4 * BATCHES))
     found = points(tmp_path / "run")
-    for tag in ("train/loss", "train/loss_levels"):
+    for tag in ("train/loss", "train/loss_distill"):
         told = [value for name, _, value in found if name == tag]
         assert [row[tag] for _, row in rows] == pytest.approx(told, rel=1e-6)
     ends = [row for step, row in rows if (step + 1) % BATCHES == 0]
     assert [row["epoch"] for row in ends] == [1, 2, 3, 4]
-    gates = [value for name, _, value in found if name == "head/gate"]
-    assert [row["head/gate"] for row in ends] == pytest.approx(gates, rel=1e-6)
+    bases = [value for name, _, value in found if name == "head/base"]
+    assert [row["head/base"] for row in ends] == pytest.approx(bases, rel=1e-6)
     assert all(row["kept_patches/width"] > 4 * 112 for row in ends)
     assert "test/accuracy" in ends[-1]
     assert len({path.name[-8:] for path in (tmp_path / "run" / "wandb").glob("offline-*")}) == 1

@@ -199,13 +199,13 @@ def test_mistakes_end_in_a_sentence(call, tmp_path, capsys):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", [*TUNERS, "RN", "on CoCoOp", "on MaPLe", "on PromptKD", "full"])
+@pytest.mark.parametrize("name", [*TUNERS, "RN", "on CoCoOp", "on MaPLe", "on PromptKD", "raw"])
 def test_every_trainer_in_onnxruntime(clip_model, resnet_clip, class_names, tmp_path, name):
     if name.startswith("on "):
         model = make_spotlighted(name.removeprefix("on "), clip_model, class_names)
         model.base.prune(TokenPruner(at=(0, 1), keep=(9, 6), width=64))
-    elif name == "full":
-        options = {"head": "full", "tokens": "adapter", "score": "similarity"}
+    elif name == "raw":
+        options = {"tokens": "raw", "score": "similarity"}
         model = make_spotlighted("CoOp", clip_model, class_names, **options)
     else:
         clip = resnet_clip if name == "RN" else clip_model

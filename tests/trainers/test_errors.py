@@ -64,9 +64,12 @@ def test_an_unknown_backbone_lists_those_that_exist(fails):
 
 
 def test_all_faults_of_the_settings_are_named(fails):
-    found = fails("Spotlighter", TRAINER__SPOTLIGHTER__TOPK=6, TRAINER__SPOTLIGHTER__BASE="Coop")
-    assert "PROTOTYPES must not be below TOPK, got 5 < 6" in found
+    options = {"TOPK": 17, "BASE": "Coop", "LEVELS": "('global', '3')", "NEW": "none"}
+    found = fails("Spotlighter", **{f"TRAINER__SPOTLIGHTER__{k}": v for k, v in options.items()})
+    assert "PROTOTYPES must not be below TOPK, got 16 < 17" in found
     assert "BASE must be one of CoCoOp, CoOp" in found
+    assert "LEVELS must name some of global, 1, 2, both, got 3" in found
+    assert "NEW must be one of auto, inherit, text, off, got 'none'" in found
 
 
 def test_class_specific_context_is_refused_by_spotlighter(fails):
@@ -101,8 +104,8 @@ def test_a_checkpoint_of_another_context_length(fails, trained):
 
 
 def test_a_checkpoint_of_another_head(fails, trained):
-    found = fails("Spotlighter", flags=trained("Spotlighter"), TRAINER__SPOTLIGHTER__HEAD="full")
-    assert "TRAINER.SPOTLIGHTER.HEAD lite, and this run has full" in found
+    found = fails("Spotlighter", flags=trained("Spotlighter"), TRAINER__SPOTLIGHTER__TOKENS="raw")
+    assert "TRAINER.SPOTLIGHTER.TOKENS value, and this run has raw" in found
 
 
 def test_a_class_specific_context_of_other_classes(fails, trained):

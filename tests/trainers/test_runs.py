@@ -178,8 +178,10 @@ def test_an_interrupted_run_goes_on_with_its_bank(run, tmp_path):
     run("Spotlighter", "part", OPTIM__MAX_EPOCH=2, TRAIN__CHECKPOINT_FREQ=1)
     resumed = checkpoint(tmp_path / "part", 2)
     mass = "head.memory.global_mass"
-    # 24 pictures were calibrated on, and each epoch adds 24 more.
-    assert [c["state_dict"][mass].sum().item() for c in (first, resumed)] == [48, 72]
+    # 24 pictures and four views of each, whatever the bank held before
+    assert [c["state_dict"][mass].sum().item() for c in (first, resumed)] == [120, 120]
+    for key, value in checkpoint(tmp_path / "whole", 2)["state_dict"].items():
+        assert not torch.is_tensor(value) or torch.equal(value, resumed["state_dict"][key]), key
     assert results(tmp_path / "part")["epoch"] == 2
 
 
@@ -200,9 +202,10 @@ def test_other_precisions_run_on_the_cpu(run, tmp_path, precision):
 @pytest.mark.parametrize(
     "options",
     [
-        {"TRAINER__SPOTLIGHTER__HEAD": "full", "TRAINER__SPOTLIGHTER__TOKENS": "adapter"},
+        {"TRAINER__SPOTLIGHTER__TOKENS": "raw", "TRAINER__SPOTLIGHTER__LEVELS": ()},
+        {"TRAINER__SPOTLIGHTER__LEVEL1": 5, "TRAINER__SPOTLIGHTER__GATE": False},
         {
-            "TRAINER__SPOTLIGHTER__BALANCE": 0,
+            "TRAINER__SPOTLIGHTER__VIEWS": 0,
             "TRAINER__SPOTLIGHTER__DISTILL": 0,
             "TRAINER__SPOTLIGHTER__ALPHA": 0,
             "TRAINER__SPOTLIGHTER__SCORE": "similarity",
@@ -231,12 +234,20 @@ def test_predictions_are_written_in_the_order_of_the_split(run, tmp_path):
     assert [label for label, _ in pairs] == sorted(label for label, _ in pairs)
 
 
-def test_scalars_have_a_rate_of_their_own_and_do_not_decay(run, tmp_path):
-    run("Spotlighter", OPTIM__WARMUP_EPOCH=1, TRAINER__SPOTLIGHTER__LR_MULT=10.0)
-    groups = checkpoint(tmp_path / "run", 2)["optimizer"]["param_groups"]
-    assert groups[1]["initial_lr"] == 10 * groups[0]["initial_lr"] == pytest.approx(0.2)
-    assert groups[1]["weight_decay"] == 0 < groups[0]["weight_decay"]
-    assert len(groups[1]["params"]) == 6
+def test_the_optimiser_moves_the_prompts_alone(run, tmp_path):
+    """Of the 21 scalars base and level are fitted, and the others keep their starts."""
+    run("Spotlighter")
+    saved = checkpoint(tmp_path / "run", 2)
+    (group,) = saved["optimizer"]["param_groups"]
+    assert len(group["params"]) == len(saved["optimizer"]["state"]) == 1
+    state = {key: value for key, value in saved["state_dict"].items() if torch.is_tensor(value)}
+    assert state["head.mix"].tolist() == [1, 1]
+    assert state["head.image_gain"].tolist() == [0.5] * 5
+    assert state["head.text_gain"].tolist() == pytest.approx([0.2] * 3)
+    assert state["head.pair"].tolist() == [0] * 6
+    fitted = torch.stack([state["head.base"], *state["head.level"]])
+    assert (fitted >= 0).all()
+    assert fitted.tolist() != [1, 0, 0, 0, 0]
 
 
 def test_coop_and_zero_shot_run_on_a_resnet(run, tmp_path, monkeypatch):

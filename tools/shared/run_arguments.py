@@ -16,8 +16,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     classes = """other classes, a name a line, or "n01440764 tench" as in ImageNet's classnames.txt
         (the run's own)"""
     new = """Spotlighter: how to treat class names that were not in training: inherit the prototypes
-        of similar classes, use their text only, or use the prompts only (off); default: as the
-        run's config says"""
+        of similar classes, use their text only, whichever did better on held-out training classes
+        (auto), or the prompts only (off); default: as the run's config says"""
     add = parser.add_argument
     add("--model-dir", required=True, metavar="RUN", help="output folder of a run of train.py")
     add("--classes", type=Path, metavar="FILE", help=classes)
