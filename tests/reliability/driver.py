@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 import datasets  # noqa: F401
 import tests.toy  # noqa: F401
 import train
+import trainers  # noqa: F401 - and scipy
 from models.clip.openai import import_clip
 from runs.record import git_revision, versions
 
