@@ -244,7 +244,7 @@ class Evidence:
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged])
-        weights = fit.weights.new_zeros(len(names))
+        weights = torch.zeros(len(names), dtype=fit.weights.dtype)
         weights[columns] = fit.weights
         return Fit(weights.to(self.anchors.device), fit.nll)
 
