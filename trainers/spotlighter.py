@@ -107,7 +107,7 @@ class Spotlighter(CLIPTrainer):
                 f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved "
                 "before the head was filled and fitted, which is done after the last epoch; finish "
                 "the run by its own command, or evaluate its base alone "
-                "(TRAINER.SPOTLIGHTER.GATE False)"
+                "(--allow-mismatch TRAINER.SPOTLIGHTER.GATE False)"
             )
 
     def end_of_epoch(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from inference.predictor import Prediction, SpotlighterPredictor
+from models.spotlighter.memory import KINDS
 from runs import rng as random_states
 from tests.toy import NAMES
 from trainers import TRAINERS
@@ -128,11 +129,14 @@ def test_what_new_classes_get_is_the_runs_choice_unless_another_is_asked_for(tra
     folder = trained("Spotlighter", TRAINER__SPOTLIGHTER__NEW="text")
     pixels = torch.nn.functional.interpolate(images, 64)
     logits = {}
-    for new in ("", "inherit", "text", "off"):
+    for new in ("", "auto", "inherit", "text", "off"):
         model = from_run(folder, ["bee", "ladder", "violin"], new=new).model
         with torch.no_grad():
+            model.head.new_parts.fill_(1)  # three classes are too few to hold some out
+            model.head.new_kind.fill_(KINDS.index("text"))
             logits[new], plain = model(pixels), model.base(pixels)
     assert torch.equal(logits[""], logits["text"])
+    assert torch.equal(logits["auto"], logits["text"])
     torch.testing.assert_close(logits["off"][:, 1:], plain[:, 1:])  # the prompts alone
     for one, other in (("text", "inherit"), ("text", "off"), ("inherit", "off")):
         assert (logits[one] - logits[other])[:, 1:].abs().amax(0).min() > 1e-3

@@ -31,6 +31,7 @@ import datasets  # noqa: F401
 import runs.calibration  # noqa: F401
 import tests.toy  # noqa: F401
 import train
+import trainers  # noqa: F401 - and scipy
 from models.clip.openai import import_clip
 from runs.record import git_revision, versions
 
