@@ -61,17 +61,24 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
 
     `views` have the pictures in the same order. The model must be in evaluation mode.
     """
+    written, direction = read(model, pictures, views)
+    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
+    model.head.memory.fill(every, direction)
+    Evidence(model, pictures, written, direction).fit()
+    model.clear_cache()
+
+
+def read(
+    model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pictures]
+) -> tuple[list[Written], Float[Tensor, " D"]]:
+    """What the pictures and each of their views give to a bank, and the direction d."""
     statistics, labels = LinearDiscriminant(), []
     for tokens, label in pictures():
         patches, attention = asked_for(tokens)
         statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
-    written = [write(model, one, label, direction) for one in (pictures, *views)]
-    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
-    model.head.memory.fill(every, direction)
-    Evidence(model, pictures, written, direction).fit()
-    model.clear_cache()
+    return [write(model, one, label, direction) for one in (pictures, *views)], direction
 
 
 def write(
@@ -166,10 +173,14 @@ class Evidence:
         else:
             found = self.one_shot(("global",))
         head.candidates.copy_(found.weights[:2])
-        for row, kind in enumerate(KINDS if new else ()):
-            judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
-            found = self.fit_of(judged, ridge=CAUTION, of_base=0.0)
-            head.new_candidates[row] = found.weights[:2].to(head.new_candidates)
+        for kind in KINDS if new else ():
+            self.fit_new_candidates(kind, new)
+
+    def fit_new_candidates(self, kind: str, new: list[HeldOut], ridge: float = CAUTION) -> None:
+        """The same for classes without pictures, whose prototypes are of one of `KINDS`."""
+        judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
+        found = self.fit_of(judged, ridge, of_base=0.0).weights[:2]
+        self.head.new_candidates[KINDS.index(kind)] = found.to(self.head.new_candidates)
 
     def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
         """Base and global level of the pictures that a bank judges."""
@@ -194,17 +205,21 @@ class Evidence:
         head.base.copy_(found.weights[0])
         head.level.copy_(found.weights[1:])
         losses = []
-        for row in range(len(KINDS) if new else 0):
+        for row, kind in enumerate(KINDS if new else ()):
             first = len(shots) + row * len(new)
-            found = self.fit_of(judged[first : first + len(new)], ridge=CAUTION, of_base=0.0)
-            weights = found.weights.to(head.new_parts)
-            if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.zeros_like(weights)
-                weights[0] = 1
-            head.new_parts[row] = weights
-            losses.append(found.nll)
+            losses.append(self.fit_new_parts(kind, judged[first : first + len(new)]))
         if losses:
             head.new_kind.fill_(losses.index(min(losses)))
+
+    def fit_new_parts(self, kind: str, judged: list[Judged], ridge: float = CAUTION) -> float:
+        """Fit base and all levels for classes without pictures; the nll of the fit."""
+        found, new_parts = self.fit_of(judged, ridge, of_base=0.0), self.head.new_parts
+        weights = found.weights.to(new_parts)
+        if not weights[1:].any():  # nothing helps: the base's logits, as they are
+            weights = torch.zeros_like(weights)
+            weights[0] = 1
+        new_parts[KINDS.index(kind)] = weights
+        return found.nll
 
     def fit_offsets(self, mixed: list[HeldOut]) -> None:
         """Fit what classes without pictures get beside others that have some."""
