@@ -5,11 +5,10 @@ Usage:
 
 `CAUTION` of models/spotlighter/evidence.py is such a ridge. Each third of the base classes is held
 out in turn. On the others the weights of classes without pictures are fitted as Spotlighter fits
-them, for each kind of prototypes and each ridge; `auto` takes the likelier kind. The third's
-training pictures (16 shots) are then judged among the third's names. Prompts are not trained. Test
-pictures and new classes are never read. The table has mean differences to the base's logits, in
-points of accuracy and in nats, and standard errors over data sets, seeds and thirds. `scaled` are
-the base's logits times a fitted weight. Rows that are in the file are not computed again.
+them, by kind of prototypes and ridge; `auto` takes the likelier kind. The third's training pictures
+are then judged among the third's names. Prompts are not trained; test pictures and new classes are
+never read. The table has mean differences to the base's logits, points of accuracy and nats, and
+standard errors over thirds. `scaled` are the base's logits times a fitted weight.
 """
 
 import argparse
@@ -28,8 +27,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/held_out_classes.py`
 from lab.validate import SHOTS, build_config
-from models.spotlighter.evidence import ROUNDS, Evidence, HeldOut, read
-from models.spotlighter.fit import Judged, deal_classes, deal_shots, fit_weights
+from models.spotlighter.evidence import Evidence, read
+from models.spotlighter.fit import Judged, deal_shots, fit_weights
 from models.spotlighter.memory import KINDS
 from runs.logs import quiet
 from tools.results.cells import markdown_table
@@ -41,11 +40,12 @@ THIRDS, LEAST_CLASSES = 3, 6
 TRIAL, SCORES = ["dataset", "seed", "third"], ["accuracy", "nll"]
 
 
+@torch.no_grad()
 def evidence_of(dataset: str, seed: int, root: str) -> Evidence:
     """The training pictures of the base classes, before any training."""
-    run = {"trainer": "Spotlighter", "config": "tiny_emoji", "shots": SHOTS, "opts": []}
+    where = {"trainer": "Spotlighter", "config": "tiny_emoji", "root": root, "seed": seed}
+    args = argparse.Namespace(**where, shots=SHOTS, opts=[])
     with tempfile.TemporaryDirectory() as output:
-        args = argparse.Namespace(**run, root=root, seed=seed)
         set_random_seed(seed)
         trainer = build_trainer(build_config(args, dataset, "base", output))
     classes = len(trainer.dm.dataset.classnames)
@@ -62,33 +62,20 @@ def deal_thirds(classes: int, seed: int) -> list[Tensor]:
     return [order[place::THIRDS].sort().values for place in range(THIRDS)]
 
 
-def banks_without(evidence: Evidence, third: Tensor) -> tuple[list[HeldOut], HeldOut]:
-    """Banks of halves of the other classes, as in `Evidence.fit`, and a bank of all of them."""
-    labels, every = evidence.labels, torch.arange(len(evidence.classes), device=third.device)
-    rest, of_third = every[~torch.isin(every, third)], torch.isin(labels, third)
-    fold, inner = deal_shots(labels), []
-    for number, places in enumerate(deal_classes(len(rest), ROUNDS, seed=0)):
-        group = rest[places.to(rest.device)]
-        away, beside = torch.isin(labels, group), fold == number % (int(fold.max()) + 1)
-        held = evidence.hold_out(of_third | away | beside, rest[~torch.isin(rest, group)])
-        inner.append(held._replace(judges=away, classes=group))
-    return inner, evidence.hold_out(of_third, rest)._replace(classes=third)
-
-
 def score(parts: Tensor, weights: Tensor, label: Tensor) -> dict[str, float]:
     """Percent right, and nats a picture."""
     logits = parts.double() @ weights.double()
-    right = (logits.argmax(1) == label).double().mean().item()
-    return {
-        "accuracy": round(100 * right, 3),
-        "nll": round(F.cross_entropy(logits, label).item(), 5),
-    }
+    right, nll = logits.argmax(1) == label, F.cross_entropy(logits, label)
+    return {"accuracy": round(100 * right.double().mean().item(), 3), "nll": round(nll.item(), 5)}
 
 
 @torch.no_grad()
 def measure(evidence: Evidence, third: Tensor) -> Iterator[dict[str, object]]:
     """A row for each kind and ridge, from the pictures of a third."""
-    inner, outer = banks_without(evidence, third)
+    every = torch.arange(len(evidence.classes), device=third.device)
+    rest, label = every[~torch.isin(every, third)], evidence.labels
+    inner, _ = evidence.hold_out_halves(rest, deal_shots(label))
+    outer = evidence.hold_out(torch.isin(label, third), rest)._replace(classes=third)
     judged = [evidence.of_class_token(one, evidence.side(one)) for one in (*inner, outer)]
     *judged, last = [Judged(one.parts[..., :1], one.label) for one in judged]
     yield {"kind": "base"} | score(last.parts, torch.ones(1).to(last.parts), last.label)
@@ -117,26 +104,22 @@ def differences(found: pd.DataFrame) -> pd.DataFrame:
 
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure what is missing; print the table."""
+    """Measure, write the rows, print the table."""
     parser = parser_of(__doc__)
     parser.add_argument("datasets", nargs="+", help="stems of configs/datasets")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="random seeds (1)")
     parser.add_argument("--root", default="data", help="folder of all data sets (data)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"CSV of the rows ({OUTPUT})")
     args = parser.parse_args(argv)
-    found = pd.read_csv(args.output) if args.output.exists() else pd.DataFrame(columns=TRIAL)
+    rows: list[dict[str, object]] = []
     for seed, dataset in itertools.product(args.seeds, args.datasets):
-        if ((found.dataset == dataset) & (found.seed == seed)).any():
-            continue
         with quiet():
             evidence = evidence_of(dataset, seed, args.root)
         for number, third in enumerate(deal_thirds(len(evidence.classes), seed)):
-            rows = measure(evidence, third.to(evidence.label.device))
             trial = dict(zip(TRIAL, (dataset, seed, number), strict=True))
-            found = pd.concat([found, pd.DataFrame([trial | row for row in rows])])
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        found.to_csv(args.output, index=False)
-    found = found[found.dataset.isin(args.datasets) & found.seed.isin(args.seeds)]
+            rows += [trial | row for row in measure(evidence, third.to(evidence.label.device))]
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    (found := pd.DataFrame(rows)).to_csv(args.output, index=False)
     print(markdown_table(differences(found), floatfmt=("", "", ".2f", ".2f", ".4f", ".4f")))
     accuracy, nll = found[found.kind == "base"][SCORES].mean()
     print(f"\n{len(found.groupby(TRIAL))} thirds; the base has {accuracy:.2f} %, {nll:.3f} nats")

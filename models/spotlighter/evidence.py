@@ -128,21 +128,32 @@ class Evidence:
         fold = deal_shots(self.labels)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
-        groups = deal_classes(len(every), ROUNDS, seed=0)
-        groups = groups if len(every) >= LEAST_CLASSES else []
-        new, mixed = [], []
-        for number, group in enumerate(groups):
-            group = group.to(fold.device)
-            away = torch.isin(self.labels, group)
-            beside = fold == number % len(shots) if shots else torch.zeros_like(away)
-            held = self.hold_out(away | beside, every[~torch.isin(every, group)])
-            new.append(held._replace(judges=away, classes=group))
-            # The same share of the pictures of every class: the offset is not one of numbers.
-            mixed.append(held._replace(judges=beside, classes=every))
+        enough = len(every) >= LEAST_CLASSES
+        new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if shots:
             self.fit_offsets(mixed)
+
+    def hold_out_halves(
+        self, among: Int[Tensor, " C2"], fold: Int[Tensor, " N"]
+    ) -> tuple[list[HeldOut], list[HeldOut]]:
+        """Banks of random halves of some classes, each without one fold of the shots.
+
+        Returns:
+            The banks with the other half of the classes to judge; and with the fold, among all.
+        """
+        outside, folds = ~torch.isin(self.labels, among), int(fold.max()) + 1
+        new, mixed = [], []
+        for number, places in enumerate(deal_classes(len(among), ROUNDS, seed=0)):
+            group = among[places.to(among.device)]
+            away = torch.isin(self.labels, group)
+            beside = ~outside & (fold == number % folds if folds else torch.zeros_like(away))
+            held = self.hold_out(outside | away | beside, among[~torch.isin(among, group)])
+            new.append(held._replace(judges=away, classes=group))
+            # The same share of the pictures of every class: the offset is not one of numbers.
+            mixed.append(held._replace(judges=beside, classes=among))
+        return new, mixed
 
     def hold_out(self, out: Bool[Tensor, " N"], classes: Int[Tensor, " C2"]) -> HeldOut:
         """A bank of some classes, filled without some pictures, which it will judge."""
