@@ -64,7 +64,7 @@ def deal_thirds(classes: int, seed: int) -> list[Tensor]:
 
 def score(parts: Tensor, weights: Tensor, label: Tensor) -> dict[str, float]:
     """Percent right, and nats a picture."""
-    logits = parts.double() @ weights.double()
+    logits = parts.double() @ weights.to(parts.device).double()
     right, nll = logits.argmax(1) == label, F.cross_entropy(logits, label)
     return {"accuracy": round(100 * right.double().mean().item(), 3), "nll": round(nll.item(), 5)}
 
@@ -78,9 +78,8 @@ def measure(evidence: Evidence, third: Tensor) -> Iterator[dict[str, object]]:
     outer = evidence.hold_out(torch.isin(label, third), rest)._replace(classes=third)
     judged = [evidence.of_class_token(one, evidence.side(one)) for one in (*inner, outer)]
     *judged, last = [Judged(one.parts[..., :1], one.label) for one in judged]
-    yield {"kind": "base"} | score(last.parts, torch.ones(1).to(last.parts), last.label)
-    scale = fit_weights(judged, 0.0).weights.to(last.parts)
-    yield {"kind": "scaled"} | score(last.parts, scale, last.label)
+    yield {"kind": "base"} | score(last.parts, torch.ones(1), last.label)
+    yield {"kind": "scaled"} | score(last.parts, fit_weights(judged, 0.0).weights, last.label)
     for ridge in RIDGES:
         found = []
         for row, kind in enumerate(KINDS):

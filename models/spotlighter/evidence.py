@@ -37,7 +37,7 @@ LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to 
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, the bank from all
 AT_A_TIME = 32
 # Of the levels' weights for classes without pictures; their base's is free. Few classes can be held
-# out, and they are as many independent trials: chosen by likelihood on further held-out classes.
+# out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
 CAUTION = 0.1
 # With one shot nothing can be held out: weights in units of each part's spread. With them the
 # likelihood was above zero-shot CLIP's on each of three embedded sets.
