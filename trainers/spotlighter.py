@@ -125,19 +125,12 @@ class Spotlighter(CLIPTrainer):
     def fit_head(self) -> None:
         """Fill the bank from the training pictures, and fit the head's weights.
 
-        The random states afterwards are those before. Augmented views are mild, whatever the
-        training has: a bank of small crops holds what test pictures do not look like.
+        The random states afterwards are those before.
         """
-        cfg, began = self.cfg, time.perf_counter()
-        states = rng.capture()
-        set_random_seed(max(0, cfg.SEED))
+        began, states = time.perf_counter(), rng.capture()
+        set_random_seed(max(0, self.cfg.SEED))
         self.set_model_mode("eval")
-        least = max(LEAST_CROP, cfg.INPUT.RRCROP_SCALE[0])
-        mild = changed(cfg, {"INPUT.RRCROP_SCALE": (least, cfg.INPUT.RRCROP_SCALE[1])})
-        shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
-        number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
-        views = [partial(self.tokens, mild, augmented=True)] * number
-        fill_and_fit(self.model, kept_if_small(partial(self.tokens, cfg)), views)
+        fill_and_fit(self.model, *self.pictures())
         parallel.broadcast(self.model.learned)
         rng.restore(states)
         head = self.model.head
@@ -146,6 +139,20 @@ class Spotlighter(CLIPTrainer):
             "Head fitted in %.1f s; weights of base, global level, level 1, level 2 and both: %s",
             time.perf_counter() - began, ", ".join(f"{weight:.3g}" for weight in weights),
         )
+
+    def pictures(self) -> tuple[Pictures, list[Pictures]]:
+        """The training pictures, and augmented views of them.
+
+        Views are mild, whatever the training has: a bank of small crops holds what test pictures
+        do not look like.
+        """
+        cfg = self.cfg
+        least = max(LEAST_CROP, cfg.INPUT.RRCROP_SCALE[0])
+        mild = changed(cfg, {"INPUT.RRCROP_SCALE": (least, cfg.INPUT.RRCROP_SCALE[1])})
+        shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
+        number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
+        views: list[Pictures] = [partial(self.tokens, mild, augmented=True)] * number
+        return kept_if_small(partial(self.tokens, cfg)), views
 
     def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
         """Features and labels of the training pictures, in batches."""

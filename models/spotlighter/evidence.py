@@ -37,7 +37,7 @@ LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to 
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, the bank from all
 AT_A_TIME = 32
 # Of the levels' weights for classes without pictures; their base's is free. Few classes can be held
-# out, and they are as many independent trials: chosen by likelihood on further held-out classes.
+# out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
 CAUTION = 0.1
 # With one shot nothing can be held out: weights in units of each part's spread. With them the
 # likelihood was above zero-shot CLIP's on each of three embedded sets.
@@ -61,17 +61,24 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
 
     `views` have the pictures in the same order. The model must be in evaluation mode.
     """
+    written, direction = read(model, pictures, views)
+    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
+    model.head.memory.fill(every, direction)
+    Evidence(model, pictures, written, direction).fit()
+    model.clear_cache()
+
+
+def read(
+    model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pictures]
+) -> tuple[list[Written], Float[Tensor, " D"]]:
+    """What the pictures and each of their views give to a bank, and the direction d."""
     statistics, labels = LinearDiscriminant(), []
     for tokens, label in pictures():
         patches, attention = asked_for(tokens)
         statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
-    written = [write(model, one, label, direction) for one in (pictures, *views)]
-    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
-    model.head.memory.fill(every, direction)
-    Evidence(model, pictures, written, direction).fit()
-    model.clear_cache()
+    return [write(model, one, label, direction) for one in (pictures, *views)], direction
 
 
 def write(
@@ -121,21 +128,32 @@ class Evidence:
         fold = deal_shots(self.labels)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
-        groups = deal_classes(len(every), ROUNDS, seed=0)
-        groups = groups if len(every) >= LEAST_CLASSES else []
-        new, mixed = [], []
-        for number, group in enumerate(groups):
-            group = group.to(fold.device)
-            away = torch.isin(self.labels, group)
-            beside = fold == number % len(shots) if shots else torch.zeros_like(away)
-            held = self.hold_out(away | beside, every[~torch.isin(every, group)])
-            new.append(held._replace(judges=away, classes=group))
-            # The same share of the pictures of every class: the offset is not one of numbers.
-            mixed.append(held._replace(judges=beside, classes=every))
+        enough = len(every) >= LEAST_CLASSES
+        new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if shots:
             self.fit_offsets(mixed)
+
+    def hold_out_halves(
+        self, among: Int[Tensor, " C2"], fold: Int[Tensor, " N"]
+    ) -> tuple[list[HeldOut], list[HeldOut]]:
+        """Banks of random halves of some classes, each without one fold of the shots.
+
+        Returns:
+            The banks with the other half of the classes to judge; and with the fold, among all.
+        """
+        outside, folds = ~torch.isin(self.labels, among), int(fold.max()) + 1
+        new, mixed = [], []
+        for number, places in enumerate(deal_classes(len(among), ROUNDS, seed=0)):
+            group = among[places.to(among.device)]
+            away = torch.isin(self.labels, group)
+            beside = ~outside & (fold == number % folds if folds else torch.zeros_like(away))
+            held = self.hold_out(outside | away | beside, among[~torch.isin(among, group)])
+            new.append(held._replace(judges=away, classes=group))
+            # The same share of the pictures of every class: the offset is not one of numbers.
+            mixed.append(held._replace(judges=beside, classes=among))
+        return new, mixed
 
     def hold_out(self, out: Bool[Tensor, " N"], classes: Int[Tensor, " C2"]) -> HeldOut:
         """A bank of some classes, filled without some pictures, which it will judge."""
@@ -166,10 +184,14 @@ class Evidence:
         else:
             found = self.one_shot(("global",))
         head.candidates.copy_(found.weights[:2])
-        for row, kind in enumerate(KINDS if new else ()):
-            judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
-            found = self.fit_of(judged, ridge=CAUTION, of_base=0.0)
-            head.new_candidates[row] = found.weights[:2].to(head.new_candidates)
+        for kind in KINDS if new else ():
+            self.fit_new_candidates(kind, new)
+
+    def fit_new_candidates(self, kind: str, new: list[HeldOut], ridge: float = CAUTION) -> None:
+        """The same for classes without pictures, whose prototypes are of one of `KINDS`."""
+        judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
+        found = self.fit_of(judged, ridge, of_base=0.0).weights[:2]
+        self.head.new_candidates[KINDS.index(kind)] = found.to(self.head.new_candidates)
 
     def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
         """Base and global level of the pictures that a bank judges."""
@@ -194,17 +216,21 @@ class Evidence:
         head.base.copy_(found.weights[0])
         head.level.copy_(found.weights[1:])
         losses = []
-        for row in range(len(KINDS) if new else 0):
+        for row, kind in enumerate(KINDS if new else ()):
             first = len(shots) + row * len(new)
-            found = self.fit_of(judged[first : first + len(new)], ridge=CAUTION, of_base=0.0)
-            weights = found.weights.to(head.new_parts)
-            if not weights[1:].any():  # nothing helps: the base's logits, as they are
-                weights = torch.zeros_like(weights)
-                weights[0] = 1
-            head.new_parts[row] = weights
-            losses.append(found.nll)
+            losses.append(self.fit_new_parts(kind, judged[first : first + len(new)]))
         if losses:
             head.new_kind.fill_(losses.index(min(losses)))
+
+    def fit_new_parts(self, kind: str, judged: list[Judged], ridge: float = CAUTION) -> float:
+        """Fit base and all levels for classes without pictures; the nll of the fit."""
+        found, new_parts = self.fit_of(judged, ridge, of_base=0.0), self.head.new_parts
+        weights = found.weights.to(new_parts)
+        if not weights[1:].any():  # nothing helps: the base's logits, as they are
+            weights = torch.zeros_like(weights)
+            weights[0] = 1
+        new_parts[KINDS.index(kind)] = weights
+        return found.nll
 
     def fit_offsets(self, mixed: list[HeldOut]) -> None:
         """Fit what classes without pictures get beside others that have some."""

@@ -26,7 +26,8 @@ def slow_loss(weight, groups, spread, ridge):
             logits = [sum(w * z for w, z in zip(weight, one, strict=True)) for one in picture]
             total += np.log(sum(np.exp(logits))) - logits[true]
             number += 1
-    return total / number + ridge * sum((w * s) ** 2 for w, s in zip(weight, spread, strict=True))
+    pull = zip(ridge, weight, spread, strict=True)
+    return total / number + sum(r * (w * s) ** 2 for r, w, s in pull)
 
 
 def slow_spread(groups):
@@ -38,18 +39,21 @@ def slow_spread(groups):
 
 
 @pytest.mark.parametrize("sizes", [(5,), (5, 3)])
-def test_weights_are_the_minimum_that_a_slow_loop_finds(sizes):
+@pytest.mark.parametrize("ridge", [1e-2, (0.0, 0.3, 0.1)])
+def test_weights_are_the_minimum_that_a_slow_loop_finds(sizes, ridge):
+    """One ridge for all parts, or one each."""
     groups = [judged(20, classes, seed=classes) for classes in sizes]
-    found, nll = fit_weights(groups, ridge=1e-2)
+    found, nll = fit_weights(groups, ridge)
+    each = ridge if isinstance(ridge, tuple) else [ridge] * 3
     spread = slow_spread(groups)
     bounds = [(0, None)] * 3
     slow = minimize(
-        slow_loss, np.ones(3), (groups, spread, 1e-2), "SLSQP", bounds=bounds, tol=1e-12
+        slow_loss, np.ones(3), (groups, spread, each), "SLSQP", bounds=bounds, tol=1e-12
     )
     assert found.numpy() == pytest.approx(slow.x, abs=2e-3)
-    least = slow_loss(found.tolist(), groups, spread, 1e-2)
+    least = slow_loss(found.tolist(), groups, spread, each)
     assert least <= slow.fun + 1e-7
-    assert nll == pytest.approx(slow_loss(found.tolist(), groups, spread, 0))
+    assert nll == pytest.approx(slow_loss(found.tolist(), groups, spread, [0] * 3))
 
 
 def test_a_part_that_misleads_gets_nothing_and_none_less_than_nothing():
