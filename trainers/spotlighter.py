@@ -111,9 +111,13 @@ class Spotlighter(CLIPTrainer):
             )
 
     def end_of_epoch(self) -> None:
-        """Fit the head if this epoch's weights may be evaluated later."""
+        """Fit the head if this epoch's weights may be evaluated later, else call it not fitted.
+
+        It may be of an earlier epoch: where a run goes on after it was fitted.
+        """
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
         is_kept = frequency > 0 and done % frequency == 0
+        self.model.head.memory.filled.fill_(False)
         if done < self.max_epoch and (is_kept or self.state.final_model == "best_val"):
             self.fit_head()
 
@@ -121,8 +125,13 @@ class Spotlighter(CLIPTrainer):
         """Fit the head."""
         self.fit_head()
 
-    @torch.no_grad()
     def fit_head(self) -> None:
+        """Fill the bank and fit the head's weights on rank 0; the others get what it found."""
+        parallel.on_rank0(self._fit_head)
+        parallel.broadcast(self.model.learned)
+
+    @torch.no_grad()
+    def _fit_head(self) -> None:
         """Fill the bank from the training pictures, and fit the head's weights.
 
         The random states afterwards are those before. Augmented views are mild, whatever the
@@ -132,13 +141,12 @@ class Spotlighter(CLIPTrainer):
         states = rng.capture()
         set_random_seed(max(0, cfg.SEED))
         self.set_model_mode("eval")
-        least = max(LEAST_CROP, cfg.INPUT.RRCROP_SCALE[0])
-        mild = changed(cfg, {"INPUT.RRCROP_SCALE": (least, cfg.INPUT.RRCROP_SCALE[1])})
+        crop = tuple(max(LEAST_CROP, share) for share in cfg.INPUT.RRCROP_SCALE)
+        mild = changed(cfg, {"INPUT.RRCROP_SCALE": crop})
         shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
         number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
         views = [partial(self.tokens, mild, augmented=True)] * number
         fill_and_fit(self.model, kept_if_small(partial(self.tokens, cfg)), views)
-        parallel.broadcast(self.model.learned)
         rng.restore(states)
         head = self.model.head
         weights = [head.base.item(), *head.level.tolist()]
