@@ -7,7 +7,7 @@ N pictures, C classes, K kept patches, D joint width, P parts of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -59,7 +59,8 @@ class HeldOut(NamedTuple):
 def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pictures]) -> None:
     """Fill the bank of a model from its training pictures and augmented views, and fit its weights.
 
-    `views` have the pictures in the same order. The model must be in evaluation mode.
+    `views` have the pictures in the same order. The model must be in evaluation mode. Raises a
+    ValueError if there are other pictures in a later pass than in the first.
     """
     statistics, labels = LinearDiscriminant(), []
     for tokens, label in pictures():
@@ -67,6 +68,7 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
         statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
+    pictures, *views = (counted(one, len(label)) for one in (pictures, *views))
     written = [write(model, one, label, direction) for one in (pictures, *views)]
     every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
     model.head.memory.fill(every, direction)
@@ -118,7 +120,10 @@ class Evidence:
 
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
+        self.forget()
         fold = deal_shots(self.labels)
+        if (fold >= 0).sum() < len(self.classes):  # too few to say anything: as with one shot
+            fold.fill_(-1)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
         groups = deal_classes(len(every), ROUNDS, seed=0)
@@ -136,6 +141,14 @@ class Evidence:
         self.fit_parts(shots, new)
         if shots:
             self.fit_offsets(mixed)
+
+    def forget(self) -> None:
+        """Set what is fitted to the base alone; what cannot be fitted stays so."""
+        head = self.head
+        for weights in (head.candidates, head.new_candidates, head.new_parts):
+            weights.copy_(torch.eye(weights.shape[-1], device=weights.device)[0])
+        head.new_offset.zero_()
+        head.new_kind.zero_()
 
     def hold_out(self, out: Bool[Tensor, " N"], classes: Int[Tensor, " C2"]) -> HeldOut:
         """A bank of some classes, filled without some pictures, which it will judge."""
@@ -159,8 +172,6 @@ class Evidence:
     def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and global level alone: they name the likely classes."""
         head = self.head
-        for weights in (head.candidates, head.new_candidates):
-            weights.copy_(torch.eye(2, device=weights.device)[0])  # the base alone
         if shots:
             found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
         else:
@@ -209,7 +220,6 @@ class Evidence:
     def fit_offsets(self, mixed: list[HeldOut]) -> None:
         """Fit what classes without pictures get beside others that have some."""
         head = self.head
-        head.new_offset.zero_()
         for row, kind in enumerate(KINDS if mixed else ()):
             sides = [(held, self.side(held, kind)) for held in mixed]
             logits, is_new, label = [], [], []
@@ -272,6 +282,26 @@ class Evidence:
             if name in map(str, self.head.options.levels):
                 weights[place] = ONE_SHOT.get(name, 0.0) / spread[place]
         return Fit(weights, float("nan"))
+
+
+def counted(pictures: Pictures, number: int) -> Pictures:
+    """The same pictures; a ValueError once they are more or fewer than that."""
+
+    def again() -> Iterator[tuple[VisualTokens, Int[Tensor, " B"]]]:
+        found = 0
+        for tokens, label in pictures():
+            found += len(label)
+            if found > number:
+                break
+            yield tokens, label
+        if found != number:
+            raise ValueError(
+                f"{number} training pictures could be read at first, and then "
+                f"{'more' if found > number else found}; pictures must not change while the head "
+                "is fitted. tools/check_data.py lists those that cannot be read"
+            )
+
+    return again
 
 
 def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C"]]:

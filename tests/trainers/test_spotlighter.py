@@ -8,7 +8,7 @@ from tests.tuners import TRAINER
 Spotlighter = TRAINER["Spotlighter"]
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """A run that is interrupted."""
 
 
@@ -26,10 +26,10 @@ def test_a_head_of_an_earlier_epoch_is_not_taken_for_a_fitted_one(
     assert before["head.memory.filled"]
 
     def stop(self):
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(Spotlighter, "end_of_training", stop)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run("Spotlighter", TRAIN__CHECKPOINT_FREQ=-1, **options)
     flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
     assert "epoch 2" in fails("Spotlighter", "eval", flags=flags, **options)

@@ -316,6 +316,54 @@ def test_one_shot_of_some_classes_leaves_the_evidence_to_the_others(judgements):
     assert_close(torch.cat([head.base.view(1), head.level]), fit_weights(shots).weights)
 
 
+def test_fewer_pictures_to_hold_out_than_classes_are_as_one_shot(judgements):
+    """Two classes have two pictures, the other four have one."""
+    case = make_case(shots=2)
+    is_left = (case.label < 2) | (evidence.turn_in_class(case.label) == 0)
+    case = case._replace(images=case.images[is_left], label=case.label[is_left])
+    head = case.fit().head
+    shots, new = by_group(judgements)
+    assert not shots
+    assert new["text"]
+    assert head.base == 1
+    assert_close(head.level[[1, 2]], torch.zeros(2))
+    assert (head.level[[0, 3]] > 0).all()
+    assert (head.new_offset == 0).all()
+
+
+def test_what_cannot_be_fitted_is_not_what_was_fitted_before():
+    """As where a run starts from what another one with more pictures has learned."""
+    case, first = make_case(), make_case(seed=1).fit().head.state_dict()
+    case.model.head.load_state_dict(first)
+    few = case.label < evidence.LEAST_CLASSES - 1
+    head = case._replace(images=case.images[few], label=case.label[few]).fit().head
+    assert (first["new_offset"] != 0).all()
+    assert not torch.equal(first["new_parts"], ALONE.expand(2, -1))
+    assert torch.equal(head.new_parts, ALONE.expand(2, -1))
+    assert torch.equal(head.new_candidates, ALONE[:2].expand(2, -1))
+    assert (head.new_offset == 0).all()
+    assert head.new_kind == 0
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+@pytest.mark.parametrize("size", [-1, 1])
+def test_pictures_that_come_or_go_are_refused(passes, size):
+    """The first view is read three times; a picture is lost, or found, after some of them."""
+    case, calls = make_case(), []
+    whole = list(case.pictures()())
+
+    def pictures():
+        calls.append(1)
+        tokens, label = whole[0]
+        rows = torch.ones(len(label), dtype=torch.bool)
+        rows[0] = (len(calls) > passes) == (size > 0)
+        yield evidence.rows_of(tokens, rows), label[rows]
+        yield from whole[1:]
+
+    with pytest.raises(ValueError, match=f"training pictures .* then {'more' if size > 0 else 23}"):
+        fill_and_fit(case.model, pictures, [case.pictures(noise=0.3)])
+
+
 def test_with_few_classes_new_ones_are_left_to_the_base():
     case = make_case(names=CLASS_NAMES[: evidence.LEAST_CLASSES - 1])
     model = case.fit()
