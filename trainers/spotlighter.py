@@ -22,7 +22,7 @@ from models.clip.tokenizer import normalise_name
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
-from models.spotlighter.options import HeadOptions
+from models.spotlighter.options import LEVELS, HeadOptions
 from runs import parallel, rng
 from runs.data import training_pictures
 from runs.record import changed
@@ -100,14 +100,24 @@ class Spotlighter(CLIPTrainer):
         return super().compatibility() | {"base": self.settings.BASE}
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load learned weights; a head that is not fitted yet is a ValueError."""
+        """Load learned weights; a head that is not fitted, or to other LEVELS, is a ValueError."""
         super().load_model(directory, epoch)
-        if directory and self.settings.gate and not self.model.head.memory.filled:
+        if not directory or not self.settings.gate:
+            return
+        head, asked = self.model.head, set(map(str, self.settings.levels))
+        weights = zip(LEVELS, head.level.tolist(), strict=True)
+        if others := [name for name, weight in weights if weight and name not in asked]:
+            raise ValueError(
+                f"the head in {directory} was fitted with weights of {', '.join(others)}, which "
+                "TRAINER.SPOTLIGHTER.LEVELS does not name; levels are chosen where a run is "
+                "trained: leave LEVELS out, or train anew"
+            )
+        if not head.memory.filled:
             raise ValueError(
                 f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved "
                 "before the head was filled and fitted, which is done after the last epoch; finish "
                 "the run by its own command, or evaluate its base alone "
-                "(TRAINER.SPOTLIGHTER.GATE False)"
+                "(TRAINER.SPOTLIGHTER.GATE False and --allow-mismatch)"
             )
 
     def end_of_epoch(self) -> None:
@@ -156,12 +166,15 @@ class Spotlighter(CLIPTrainer):
         )
 
     def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
-        """Features and labels of the training pictures, in batches."""
+        """Features and labels of the training pictures, in batches.
+
+        A teacher is asked for its labels of the pictures alone, not of augmented views.
+        """
         base, state = self.model.base, self.state
         for image, label in training_pictures(cfg, state, augmented=augmented):
             with state.precision.autocast():
                 tokens = base.encode_image(image, self.model.patch_path)
-                label = base.target(image, label).label
+                label = label if augmented else base.target(image, label).label
             yield tokens, label
 
 

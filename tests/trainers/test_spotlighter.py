@@ -1,11 +1,19 @@
 """The fit of a Spotlighter head in whole runs of train.py."""
 
+import json
+import re
+
 import pytest
 import torch
 
 from tests.tuners import TRAINER
+from trainers.promptkd import PromptKDModel
 
 Spotlighter = TRAINER["Spotlighter"]
+
+
+def evaluate(folder):
+    return ("--eval-only", "--model-dir", str(folder))
 
 
 class StoppedError(Exception):
@@ -31,9 +39,41 @@ def test_a_head_of_an_earlier_epoch_is_not_taken_for_a_fitted_one(
     monkeypatch.setattr(Spotlighter, "end_of_training", stop)
     with pytest.raises(StoppedError):
         run("Spotlighter", TRAIN__CHECKPOINT_FREQ=-1, **options)
-    flags = ("--eval-only", "--model-dir", str(tmp_path / "run"))
-    assert "epoch 2" in fails("Spotlighter", "eval", flags=flags, **options)
-    assert "before the head was filled" in fails("Spotlighter", "eval", flags=flags, **options)
+    found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "run"), **options)
+    assert "epoch 2" in found
+    assert "before the head was filled" in found
+    assert "(TRAINER.SPOTLIGHTER.GATE False and --allow-mismatch)" in found
+    flags = (*evaluate(tmp_path / "run"), "--allow-mismatch")
+    run("Spotlighter", "base", flags=flags, TRAINER__SPOTLIGHTER__GATE=False, **options)
+
+
+def test_levels_are_chosen_in_training(run, fails, tmp_path):
+    """Others at test would be without effect."""
+    run("Spotlighter", "whole", OPTIM__MAX_EPOCH=1)
+    options = {"OPTIM__MAX_EPOCH": 1, "TRAINER__SPOTLIGHTER__LEVELS": ("2",)}
+    found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "whole"), **options)
+    assert re.search(
+        r"fitted with weights of .*\b(global|both)\b.*, which .*LEVELS does not", found
+    )
+    run("Spotlighter", "second", **options)
+    run("Spotlighter", "again", flags=evaluate(tmp_path / "second"), **options)
+    run("Spotlighter", "any", flags=evaluate(tmp_path / "second"), OPTIM__MAX_EPOCH=1)
+    settings = json.loads((tmp_path / "any" / "results.json").read_text())["settings"]
+    assert settings["TRAINER.SPOTLIGHTER.LEVELS"] == ["2"]
+
+
+def test_a_teacher_labels_pictures_once(run, monkeypatch):
+    """Not each of their augmented views."""
+    fits, asked = [], []
+    fit, target = Spotlighter._fit_head, PromptKDModel.target
+    monkeypatch.setattr(Spotlighter, "_fit_head", lambda self: (fits.append(1), fit(self)))
+    monkeypatch.setattr(
+        PromptKDModel,
+        "target",
+        lambda self, image, label: (asked.extend(fits * len(label)), target(self, image, label))[1],
+    )
+    run("Spotlighter", OPTIM__MAX_EPOCH=1, TRAINER__SPOTLIGHTER__BASE="PromptKD")
+    assert len(asked) == 24
 
 
 @pytest.mark.parametrize("scale", [(0.08, 0.5), (0.2, 1.0), (0.95, 1.0)])
