@@ -153,10 +153,11 @@ class Spotlighter(CLIPTrainer):
         self.set_model_mode("eval")
         crop = tuple(max(LEAST_CROP, share) for share in cfg.INPUT.RRCROP_SCALE)
         mild = changed(cfg, {"INPUT.RRCROP_SCALE": crop})
-        shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
-        number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
+        shots = Counter(item.label for item in self.dm.dataset.train_x)
+        number = min(self.settings.VIEWS, MOST_WRITTEN // max(shots.values()))
         views = [partial(self.tokens, mild, augmented=True)] * number
-        fill_and_fit(self.model, kept_if_small(partial(self.tokens, cfg)), views)
+        pictures = kept_if_small(partial(self.tokens, cfg), shots.total())
+        fill_and_fit(self.model, pictures, views)
         rng.restore(states)
         head = self.model.head
         weights = [head.base.item(), *head.level.tolist()]
@@ -178,12 +179,12 @@ class Spotlighter(CLIPTrainer):
             yield tokens, label
 
 
-def kept_if_small(pictures: Pictures) -> Pictures:
-    """Features that are computed once if they fit into `MOST_BYTES`, else each time."""
-    found, size = [], 0
+def kept_if_small(pictures: Pictures, number: int) -> Pictures:
+    """Features of so many pictures, computed once if they fit into `MOST_BYTES`, else each time."""
+    found = []
     for tokens, label in pictures():
         found.append((tokens, label))
-        size += sum(column.nbytes for column in tokens if column is not None)
-        if size > MOST_BYTES:
+        size = sum(column.nbytes for column in tokens if column is not None)
+        if size / len(label) * number > MOST_BYTES:  # seen in the first batch
             return pictures
     return lambda: found

@@ -156,9 +156,8 @@ class Evidence:
         slots = self.head.options.prototypes
         memory = PrototypeMemory(names, self.anchors[classes], num_prototypes=slots)
         memory = memory.to(self.anchors.device)
-        position = torch.full_like(self.classes, -1)
-        position[classes] = torch.arange(len(classes), device=classes.device)
-        parts = [one._replace(label=position[one.label]).of(~out) for one in self.written]
+        place = places(classes, len(self.classes))
+        parts = [one._replace(label=place[one.label]).of(~out) for one in self.written]
         memory.fill(Written(*(torch.cat(x) for x in zip(*parts, strict=True))), self.direction)
         return HeldOut(memory, out, classes)
 
@@ -187,13 +186,11 @@ class Evidence:
         rows = held.judges
         z_global = held.memory.cls_space(self.written[0].cls[rows]) @ side.rows.cls.T
         base = self.base_logits[rows][:, held.classes]
-        return Judged(torch.stack([base, z_global], -1), self.places(held)[self.labels[rows]])
+        return Judged(torch.stack([base, z_global], -1), self.label_of(held))
 
-    def places(self, held: HeldOut) -> Int[Tensor, " C"]:
-        """The place of each class among those that compete; -1 for none."""
-        position = torch.full_like(self.classes, -1)
-        position[held.classes] = torch.arange(len(held.classes), device=position.device)
-        return position
+    def label_of(self, held: HeldOut) -> Int[Tensor, " B"]:
+        """The true classes of the pictures that a bank judges, among those that compete."""
+        return places(held.classes, len(self.classes))[self.labels[held.judges]]
 
     def fit_parts(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and all levels; of the two kinds of prototypes `auto` takes the likelier."""
@@ -250,7 +247,7 @@ class Evidence:
                     out = self.head(rows_of(tokens, rows), side, base)
                 parts.append(out.parts.permute(1, 2, 0))
         return [
-            Judged(torch.cat(parts), self.places(held)[self.labels[held.judges]])
+            Judged(torch.cat(parts), self.label_of(held))
             for (held, _), parts in zip(sides, found, strict=True)
         ]
 
@@ -311,9 +308,15 @@ def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C
     """
     present = label.unique()
     classes = present[:: -(-len(present) // MOST_CLASSES)]
-    position = torch.full((int(label.max()) + 1,), -1, device=label.device)
-    position[classes] = torch.arange(len(classes), device=label.device)
-    return torch.where(turn_in_class(label) < MOST_SHOTS, position[label], -1), classes
+    place = places(classes, int(label.max()) + 1)[label]
+    return torch.where(turn_in_class(label) < MOST_SHOTS, place, -1), classes
+
+
+def places(classes: Int[Tensor, " C2"], number: int) -> Int[Tensor, " C"]:
+    """The place of each of a number of classes among chosen ones; -1 for none."""
+    found = classes.new_full((number,), -1)
+    found[classes] = torch.arange(len(classes), device=classes.device)
+    return found
 
 
 def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:

@@ -6,7 +6,9 @@ import re
 import pytest
 import torch
 
+from models.clip.image_tower import VisualTokens
 from tests.tuners import TRAINER
+from trainers import spotlighter
 from trainers.promptkd import PromptKDModel
 
 Spotlighter = TRAINER["Spotlighter"]
@@ -60,6 +62,24 @@ def test_levels_are_chosen_in_training(run, fails, tmp_path):
     run("Spotlighter", "any", flags=evaluate(tmp_path / "second"), OPTIM__MAX_EPOCH=1)
     settings = json.loads((tmp_path / "any" / "results.json").read_text())["settings"]
     assert settings["TRAINER.SPOTLIGHTER.LEVELS"] == ["2"]
+
+
+@pytest.mark.parametrize(("most", "passes", "batches"), [(2000, 1, 3), (1999, 3, 7)])
+def test_features_are_kept_where_all_of_them_fit(monkeypatch, most, passes, batches):
+    """10 pictures of 200 bytes; one batch says that they do not fit."""
+    monkeypatch.setattr(spotlighter, "MOST_BYTES", most)
+    calls, given = [], []
+
+    def pictures():
+        calls.append(1)
+        for size in (4, 4, 2):
+            given.append(size)
+            yield VisualTokens(torch.zeros(size, 50)), torch.zeros(size, dtype=torch.long)
+
+    found = spotlighter.kept_if_small(pictures, 10)
+    for _ in range(2):
+        assert [len(label) for _, label in found()] == [4, 4, 2]
+    assert (len(calls), len(given)) == (passes, batches)
 
 
 def test_a_teacher_labels_pictures_once(run, monkeypatch):
