@@ -70,8 +70,7 @@ def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pic
     direction, label = statistics.direction(), torch.cat(labels)
     pictures, *views = (counted(one, len(label)) for one in (pictures, *views))
     written = [write(model, one, label, direction) for one in (pictures, *views)]
-    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
-    model.head.memory.fill(every, direction)
+    model.head.memory.fill(together(written), direction)
     Evidence(model, pictures, written, direction).fit()
     model.clear_cache()
 
@@ -91,6 +90,11 @@ def write(
     return Written(cls, kept, weight, label)
 
 
+def together(views: Sequence[Written]) -> Written:
+    """All views of the pictures, one behind the other."""
+    return Written(*(torch.cat(column) for column in zip(*views, strict=True)))
+
+
 class Evidence:
     """Some training pictures and their classes, judged by banks that have not seen them."""
 
@@ -100,18 +104,17 @@ class Evidence:
     ) -> None:
         self.model, self.head, self.pictures = model, model.head, pictures
         self.direction = direction
-        self.label, self.classes = choose(written[0].label)
-        chosen = self.label >= 0
-        self.written = [one.of(chosen)._replace(label=self.label[chosen]) for one in written]
-        places = self.classes.tolist()
-        self.names = [self.head.class_names[c] for c in places]
+        label, self.classes = choose(written[0].label)
+        self.chosen = label >= 0  # among all pictures
+        self.label = label[self.chosen]  # of these, their classes among `classes`
+        self.written = [one.of(self.chosen)._replace(label=self.label) for one in written]
+        self.names = [self.head.class_names[c] for c in self.classes.tolist()]
         self.anchors = self.head.anchors[self.classes]
         base = model.base
         self.text = None if base.text_depends_on_image else base.encode_text(self.anchors)
         self.base_logits = torch.cat(
-            [self.base_of(part) for part in written[0].cls[chosen].split(AT_A_TIME)]
+            [self.base_of(part) for part in self.written[0].cls.split(AT_A_TIME)]
         )
-        self.labels = self.label[chosen]
 
     def base_of(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
         """The base's logits of the classes of the evidence."""
@@ -121,7 +124,7 @@ class Evidence:
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
         self.forget()
-        fold = deal_shots(self.labels)
+        fold = deal_shots(self.label)
         if (fold >= 0).sum() < len(self.classes):  # too few to say anything: as with one shot
             fold.fill_(-1)
         every = torch.arange(len(self.classes), device=fold.device)
@@ -131,7 +134,7 @@ class Evidence:
         new, mixed = [], []
         for number, group in enumerate(groups):
             group = group.to(fold.device)
-            away = torch.isin(self.labels, group)
+            away = torch.isin(self.label, group)
             beside = fold == number % len(shots) if shots else torch.zeros_like(away)
             held = self.hold_out(away | beside, every[~torch.isin(every, group)])
             new.append(held._replace(judges=away, classes=group))
@@ -158,7 +161,7 @@ class Evidence:
         memory = memory.to(self.anchors.device)
         place = places(classes, len(self.classes))
         parts = [one._replace(label=place[one.label]).of(~out) for one in self.written]
-        memory.fill(Written(*(torch.cat(x) for x in zip(*parts, strict=True))), self.direction)
+        memory.fill(together(parts), self.direction)
         return HeldOut(memory, out, classes)
 
     def side(self, held: HeldOut, new: str = "inherit") -> TextSide:
@@ -190,7 +193,7 @@ class Evidence:
 
     def label_of(self, held: HeldOut) -> Int[Tensor, " B"]:
         """The true classes of the pictures that a bank judges, among those that compete."""
-        return places(held.classes, len(self.classes))[self.labels[held.judges]]
+        return places(held.classes, len(self.classes))[self.label[held.judges]]
 
     def fit_parts(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and all levels; of the two kinds of prototypes `auto` takes the likelier."""
@@ -233,7 +236,7 @@ class Evidence:
         found: list[list[Tensor]] = [[] for _ in sides]
         first = place = 0
         for tokens, _ in self.pictures():
-            chosen = self.label[first : first + len(tokens.cls)] >= 0
+            chosen = self.chosen[first : first + len(tokens.cls)]
             first += len(chosen)
             tokens = rows_of(tokens, chosen)
             here = slice(place, place + len(tokens.cls))
@@ -266,7 +269,7 @@ class Evidence:
 
     def one_shot(self, levels: Sequence[str]) -> Fit:
         """Weights without evidence: the base as it is, and some of the levels' spread."""
-        every = torch.ones_like(self.labels, dtype=torch.bool)
+        every = torch.ones_like(self.label, dtype=torch.bool)
         classes = torch.arange(len(self.classes), device=every.device)
         held = HeldOut(self.hold_out(~every, classes).memory, every, classes)
         side = self.side(held)

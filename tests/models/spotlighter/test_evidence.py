@@ -136,7 +136,7 @@ def test_parts_are_those_of_a_slow_pass_over_single_pictures(
     assert len(judgements) == 1 + len(KINDS)
     for number in torch.randperm(len(found), generator=random)[:8].tolist():
         own, held, kind, judged = found[number]
-        pictures = (own.label >= 0).nonzero().squeeze(1)[held.judges]
+        pictures = own.chosen.nonzero().squeeze(1)[held.judges]
         assert len(pictures) == len(judged.label)
         i = int(torch.randint(len(pictures), (), generator=random))
         assert_close(judged.parts[i], judge_slowly(case, own, held, kind, int(pictures[i])))
@@ -190,7 +190,7 @@ def test_every_picture_is_judged_once_with_every_class_and_in_each_round_as_new(
         assert len(held.classes) == len(CLASS_NAMES) == 2 * len(held.memory.class_names)
         shown = torch.tensor([name not in held.memory.class_names for name in own.names])
         assert shown.any()
-        of_class = torch.bincount(own.labels[held.judges])
+        of_class = torch.bincount(own.label[held.judges])
         assert (of_class == of_class[0]).all()  # as many of a new class as of a seen one
     assert (number[0] == 1).all()
     assert (number[1] == evidence.ROUNDS * len(KINDS)).all()
