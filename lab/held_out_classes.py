@@ -73,7 +73,7 @@ def score(parts: Tensor, weights: Tensor, label: Tensor) -> dict[str, float]:
 def measure(evidence: Evidence, third: Tensor) -> Iterator[dict[str, object]]:
     """A row for each kind and ridge, from the pictures of a third."""
     every = torch.arange(len(evidence.classes), device=third.device)
-    rest, label = every[~torch.isin(every, third)], evidence.labels
+    rest, label = every[~torch.isin(every, third)], evidence.label
     inner, _ = evidence.hold_out_halves(rest, deal_shots(label))
     outer = evidence.hold_out(torch.isin(label, third), rest)._replace(classes=third)
     judged = [evidence.of_class_token(one, evidence.side(one)) for one in (*inner, outer)]

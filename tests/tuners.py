@@ -93,5 +93,7 @@ def shake_head(head, seed=3):
     fitted = (head.base, head.level, head.candidates, head.new_candidates, head.new_parts)
     for weights in fitted:
         weights.copy_(0.5 + torch.rand(weights.shape, generator=generator))
-    head.new_offset.copy_(torch.tensor([0.3, -0.4]))
+    for weights in (head.new_candidates, head.new_parts):  # of NEW: off, never fitted
+        weights[-1] = torch.eye(weights.shape[1])[0]
+    head.new_offset.copy_(torch.tensor([0.3, -0.4, 0.6]))
     head.new_kind.fill_(1)

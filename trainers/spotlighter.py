@@ -22,7 +22,7 @@ from models.clip.tokenizer import normalise_name
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
-from models.spotlighter.options import HeadOptions
+from models.spotlighter.options import LEVELS, HeadOptions
 from runs import parallel, rng
 from runs.data import training_pictures
 from runs.record import changed
@@ -100,20 +100,35 @@ class Spotlighter(CLIPTrainer):
         return super().compatibility() | {"base": self.settings.BASE}
 
     def load_model(self, directory: str | Path, epoch: int | None = None) -> None:
-        """Load learned weights; a head that is not fitted yet is a ValueError."""
+        """Load learned weights; a head that is not fitted, or to other LEVELS, is a ValueError."""
         super().load_model(directory, epoch)
-        if directory and self.settings.gate and not self.model.head.memory.filled:
+        if not directory or not self.settings.gate:
+            return
+        head, asked = self.model.head, set(map(str, self.settings.levels))
+        weights = zip(LEVELS, head.level.tolist(), strict=True)
+        if others := [name for name, weight in weights if weight and name not in asked]:
+            raise ValueError(
+                f"the head in {directory} was fitted with weights of {', '.join(others)}, which "
+                "TRAINER.SPOTLIGHTER.LEVELS does not name; levels are chosen where a run is "
+                "trained: leave LEVELS out, or train anew"
+            )
+        if not head.memory.filled:
             raise ValueError(
                 f"the checkpoint of epoch {self.state.loaded_epoch} in {directory} was saved "
-                "before the head was filled and fitted, which is done after the last epoch; finish "
-                "the run by its own command, or evaluate its base alone "
-                "(--allow-mismatch TRAINER.SPOTLIGHTER.GATE False)"
+                "before the head was filled and fitted, which is done after the last epoch and "
+                "after those that TRAIN.CHECKPOINT_FREQ keeps; finish a run that was stopped by "
+                "its own command, or evaluate the base alone with train.py (--allow-mismatch "
+                "TRAINER.SPOTLIGHTER.GATE False)"
             )
 
     def end_of_epoch(self) -> None:
-        """Fit the head if this epoch's weights may be evaluated later."""
+        """Fit the head if this epoch's weights may be evaluated later, else call it not fitted.
+
+        It may be of an earlier epoch: where a run goes on after it was fitted.
+        """
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
         is_kept = frequency > 0 and done % frequency == 0
+        self.model.head.memory.filled.fill_(False)
         if done < self.max_epoch and (is_kept or self.state.final_model == "best_val"):
             self.fit_head()
 
@@ -121,8 +136,13 @@ class Spotlighter(CLIPTrainer):
         """Fit the head."""
         self.fit_head()
 
-    @torch.no_grad()
     def fit_head(self) -> None:
+        """Fill the bank and fit the head's weights on rank 0; the others get what it found."""
+        parallel.on_rank0(self._fit_head)
+        parallel.broadcast(self.model.learned)
+
+    @torch.no_grad()
+    def _fit_head(self) -> None:
         """Fill the bank from the training pictures, and fit the head's weights.
 
         The random states afterwards are those before.
@@ -131,7 +151,6 @@ class Spotlighter(CLIPTrainer):
         set_random_seed(max(0, self.cfg.SEED))
         self.set_model_mode("eval")
         fill_and_fit(self.model, *self.pictures())
-        parallel.broadcast(self.model.learned)
         rng.restore(states)
         head = self.model.head
         weights = [head.base.item(), *head.level.tolist()]
@@ -147,29 +166,32 @@ class Spotlighter(CLIPTrainer):
         do not look like.
         """
         cfg = self.cfg
-        least = max(LEAST_CROP, cfg.INPUT.RRCROP_SCALE[0])
-        mild = changed(cfg, {"INPUT.RRCROP_SCALE": (least, cfg.INPUT.RRCROP_SCALE[1])})
-        shots = max(Counter(item.label for item in self.dm.dataset.train_x).values())
-        number = min(self.settings.VIEWS, MOST_WRITTEN // shots)
+        crop = tuple(max(LEAST_CROP, share) for share in cfg.INPUT.RRCROP_SCALE)
+        mild = changed(cfg, {"INPUT.RRCROP_SCALE": crop})
+        shots = Counter(item.label for item in self.dm.dataset.train_x)
+        number = min(self.settings.VIEWS, MOST_WRITTEN // max(shots.values()))
         views: list[Pictures] = [partial(self.tokens, mild, augmented=True)] * number
-        return kept_if_small(partial(self.tokens, cfg)), views
+        return kept_if_small(partial(self.tokens, cfg), shots.total()), views
 
     def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
-        """Features and labels of the training pictures, in batches."""
+        """Features and labels of the training pictures, in batches.
+
+        A teacher is asked for its labels of the pictures alone, not of augmented views.
+        """
         base, state = self.model.base, self.state
         for image, label in training_pictures(cfg, state, augmented=augmented):
             with state.precision.autocast():
                 tokens = base.encode_image(image, self.model.patch_path)
-                label = base.target(image, label).label
+                label = label if augmented else base.target(image, label).label
             yield tokens, label
 
 
-def kept_if_small(pictures: Pictures) -> Pictures:
-    """Features that are computed once if they fit into `MOST_BYTES`, else each time."""
-    found, size = [], 0
+def kept_if_small(pictures: Pictures, number: int) -> Pictures:
+    """Features of so many pictures, computed once if they fit into `MOST_BYTES`, else each time."""
+    found = []
     for tokens, label in pictures():
         found.append((tokens, label))
-        size += sum(column.nbytes for column in tokens if column is not None)
-        if size > MOST_BYTES:
+        size = sum(column.nbytes for column in tokens if column is not None)
+        if size / len(label) * number > MOST_BYTES:  # seen in the first batch
             return pictures
     return lambda: found

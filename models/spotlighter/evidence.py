@@ -7,7 +7,7 @@ N pictures, C classes, K kept patches, D joint width, P parts of the logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from models.spotlighter.fit import (
     turn_in_class,
 )
 from models.spotlighter.head import TextSide, asked_for
-from models.spotlighter.memory import KINDS, PrototypeMemory, Written
+from models.spotlighter.memory import CHOICES, KINDS, PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 
@@ -59,11 +59,11 @@ class HeldOut(NamedTuple):
 def fill_and_fit(model: SpotlightedCLIP, pictures: Pictures, views: Sequence[Pictures]) -> None:
     """Fill the bank of a model from its training pictures and augmented views, and fit its weights.
 
-    `views` have the pictures in the same order. The model must be in evaluation mode.
+    `views` have the pictures in the same order. The model must be in evaluation mode. Raises a
+    ValueError if there are other pictures in a later pass than in the first.
     """
     written, direction = read(model, pictures, views)
-    every = Written(*(torch.cat(column) for column in zip(*written, strict=True)))
-    model.head.memory.fill(every, direction)
+    model.head.memory.fill(together(written), direction)
     Evidence(model, pictures, written, direction).fit()
     model.clear_cache()
 
@@ -78,7 +78,8 @@ def read(
         statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
-    return [write(model, one, label, direction) for one in (pictures, *views)], direction
+    passes = [counted(one, len(label)) for one in (pictures, *views)]
+    return [write(model, one, label, direction) for one in passes], direction
 
 
 def write(
@@ -96,6 +97,11 @@ def write(
     return Written(cls, kept, weight, label)
 
 
+def together(views: Sequence[Written]) -> Written:
+    """All views of the pictures, one behind the other."""
+    return Written(*(torch.cat(column) for column in zip(*views, strict=True)))
+
+
 class Evidence:
     """Some training pictures and their classes, judged by banks that have not seen them."""
 
@@ -103,20 +109,19 @@ class Evidence:
         self, model: SpotlightedCLIP, pictures: Pictures, written: list[Written],
         direction: Float[Tensor, " D"],
     ) -> None:
-        self.model, self.head, self.pictures = model, model.head, pictures
-        self.direction = direction
-        self.label, self.classes = choose(written[0].label)
-        chosen = self.label >= 0
-        self.written = [one.of(chosen)._replace(label=self.label[chosen]) for one in written]
-        places = self.classes.tolist()
-        self.names = [self.head.class_names[c] for c in places]
+        self.model, self.head, self.direction = model, model.head, direction
+        self.pictures = counted(pictures, len(written[0].label))
+        label, self.classes = choose(written[0].label)
+        self.chosen = label >= 0  # among all pictures
+        self.label = label[self.chosen]  # of these, their classes among `classes`
+        self.written = [one.of(self.chosen)._replace(label=self.label) for one in written]
+        self.names = [self.head.class_names[c] for c in self.classes.tolist()]
         self.anchors = self.head.anchors[self.classes]
         base = model.base
         self.text = None if base.text_depends_on_image else base.encode_text(self.anchors)
         self.base_logits = torch.cat(
-            [self.base_of(part) for part in written[0].cls[chosen].split(AT_A_TIME)]
+            [self.base_of(part) for part in self.written[0].cls.split(AT_A_TIME)]
         )
-        self.labels = self.label[chosen]
 
     def base_of(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B C"]:
         """The base's logits of the classes of the evidence."""
@@ -125,15 +130,18 @@ class Evidence:
 
     def fit(self) -> None:
         """Fit the weights of classes with pictures, of those without, and the offset of these."""
-        fold = deal_shots(self.labels)
+        self.forget()
+        fold = deal_shots(self.label)
+        if (fold >= 0).sum() < len(self.classes):  # too few to say anything: as with one shot
+            fold.fill_(-1)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
         enough = len(every) >= LEAST_CLASSES
         new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
-        if shots:
-            self.fit_offsets(mixed)
+        for kind in CHOICES if mixed else ():
+            self.fit_offset(kind, mixed)
 
     def hold_out_halves(
         self, among: Int[Tensor, " C2"], fold: Int[Tensor, " N"]
@@ -142,18 +150,27 @@ class Evidence:
 
         Returns:
             The banks with the other half of the classes to judge; and with the fold, among all.
+            With one shot there is no fold: they judge every picture, and have seen one half.
         """
-        outside, folds = ~torch.isin(self.labels, among), int(fold.max()) + 1
+        outside, folds = ~torch.isin(self.label, among), int(fold.max()) + 1
         new, mixed = [], []
         for number, places in enumerate(deal_classes(len(among), ROUNDS, seed=0)):
             group = among[places.to(among.device)]
-            away = torch.isin(self.labels, group)
+            away = torch.isin(self.label, group)
             beside = ~outside & (fold == number % folds if folds else torch.zeros_like(away))
             held = self.hold_out(outside | away | beside, among[~torch.isin(among, group)])
             new.append(held._replace(judges=away, classes=group))
-            # The same share of the pictures of every class: the offset is not one of numbers.
-            mixed.append(held._replace(judges=beside, classes=among))
+            # As many pictures of each class: the offset must not follow from their numbers.
+            mixed.append(held._replace(judges=beside if folds else ~outside, classes=among))
         return new, mixed
+
+    def forget(self) -> None:
+        """Set what is fitted to the base alone; what cannot be fitted stays so."""
+        head = self.head
+        for weights in (head.candidates, head.new_candidates, head.new_parts):
+            weights.copy_(torch.eye(weights.shape[-1], device=weights.device)[0])
+        head.new_offset.zero_()
+        head.new_kind.zero_()
 
     def hold_out(self, out: Bool[Tensor, " N"], classes: Int[Tensor, " C2"]) -> HeldOut:
         """A bank of some classes, filled without some pictures, which it will judge."""
@@ -161,10 +178,9 @@ class Evidence:
         slots = self.head.options.prototypes
         memory = PrototypeMemory(names, self.anchors[classes], num_prototypes=slots)
         memory = memory.to(self.anchors.device)
-        position = torch.full_like(self.classes, -1)
-        position[classes] = torch.arange(len(classes), device=classes.device)
-        parts = [one._replace(label=position[one.label]).of(~out) for one in self.written]
-        memory.fill(Written(*(torch.cat(x) for x in zip(*parts, strict=True))), self.direction)
+        place = places(classes, len(self.classes))
+        parts = [one._replace(label=place[one.label]).of(~out) for one in self.written]
+        memory.fill(together(parts), self.direction)
         return HeldOut(memory, out, classes)
 
     def side(self, held: HeldOut, new: str = "inherit") -> TextSide:
@@ -177,8 +193,6 @@ class Evidence:
     def fit_candidates(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and global level alone: they name the likely classes."""
         head = self.head
-        for weights in (head.candidates, head.new_candidates):
-            weights.copy_(torch.eye(2, device=weights.device)[0])  # the base alone
         if shots:
             found = self.fit_of([self.of_class_token(held, self.side(held)) for held in shots])
         else:
@@ -198,13 +212,11 @@ class Evidence:
         rows = held.judges
         z_global = held.memory.cls_space(self.written[0].cls[rows]) @ side.rows.cls.T
         base = self.base_logits[rows][:, held.classes]
-        return Judged(torch.stack([base, z_global], -1), self.places(held)[self.labels[rows]])
+        return Judged(torch.stack([base, z_global], -1), self.label_of(held))
 
-    def places(self, held: HeldOut) -> Int[Tensor, " C"]:
-        """The place of each class among those that compete; -1 for none."""
-        position = torch.full_like(self.classes, -1)
-        position[held.classes] = torch.arange(len(held.classes), device=position.device)
-        return position
+    def label_of(self, held: HeldOut) -> Int[Tensor, " B"]:
+        """The true classes of the pictures that a bank judges, among those that compete."""
+        return places(held.classes, len(self.classes))[self.label[held.judges]]
 
     def fit_parts(self, shots: list[HeldOut], new: list[HeldOut]) -> None:
         """Fit base and all levels; of the two kinds of prototypes `auto` takes the likelier."""
@@ -232,27 +244,24 @@ class Evidence:
         new_parts[KINDS.index(kind)] = weights
         return found.nll
 
-    def fit_offsets(self, mixed: list[HeldOut]) -> None:
+    def fit_offset(self, kind: str, mixed: list[HeldOut]) -> None:
         """Fit what classes without pictures get beside others that have some."""
-        head = self.head
-        head.new_offset.zero_()
-        for row, kind in enumerate(KINDS if mixed else ()):
-            sides = [(held, self.side(held, kind)) for held in mixed]
-            logits, is_new, label = [], [], []
-            for (_, side), one in zip(sides, self.judge(sides), strict=True):
-                weight = side.weights.parts.T.unsqueeze(0)  # (1, C, P)
-                logits.append((one.parts * weight).sum(-1))
-                is_new.append((~side.bank.seen).to(one.parts).expand_as(logits[-1]))
-                label.append(one.label)
-            offset = fit_offset(torch.cat(logits), torch.cat(is_new), torch.cat(label))
-            head.new_offset[row] = offset
+        sides = [(held, self.side(held, kind)) for held in mixed]
+        logits, is_new, label = [], [], []
+        for (_, side), one in zip(sides, self.judge(sides), strict=True):
+            weight = side.weights.parts.T.unsqueeze(0)  # (1, C, P)
+            logits.append((one.parts * weight).sum(-1))
+            is_new.append((~side.bank.seen).to(one.parts).expand_as(logits[-1]))
+            label.append(one.label)
+        offset = fit_offset(torch.cat(logits), torch.cat(is_new), torch.cat(label))
+        self.head.new_offset[CHOICES.index(kind)] = offset
 
     def judge(self, sides: list[tuple[HeldOut, TextSide]]) -> list[Judged]:
         """The parts of the logits of the pictures that each bank judges, in one pass over all."""
         found: list[list[Tensor]] = [[] for _ in sides]
         first = place = 0
         for tokens, _ in self.pictures():
-            chosen = self.label[first : first + len(tokens.cls)] >= 0
+            chosen = self.chosen[first : first + len(tokens.cls)]
             first += len(chosen)
             tokens = rows_of(tokens, chosen)
             here = slice(place, place + len(tokens.cls))
@@ -266,7 +275,7 @@ class Evidence:
                     out = self.head(rows_of(tokens, rows), side, base)
                 parts.append(out.parts.permute(1, 2, 0))
         return [
-            Judged(torch.cat(parts), self.places(held)[self.labels[held.judges]])
+            Judged(torch.cat(parts), self.label_of(held))
             for (held, _), parts in zip(sides, found, strict=True)
         ]
 
@@ -285,7 +294,7 @@ class Evidence:
 
     def one_shot(self, levels: Sequence[str]) -> Fit:
         """Weights without evidence: the base as it is, and some of the levels' spread."""
-        every = torch.ones_like(self.labels, dtype=torch.bool)
+        every = torch.ones_like(self.label, dtype=torch.bool)
         classes = torch.arange(len(self.classes), device=every.device)
         held = HeldOut(self.hold_out(~every, classes).memory, every, classes)
         side = self.side(held)
@@ -300,6 +309,26 @@ class Evidence:
         return Fit(weights, float("nan"))
 
 
+def counted(pictures: Pictures, number: int) -> Pictures:
+    """The same pictures; a ValueError once they are more or fewer than that."""
+
+    def again() -> Iterator[tuple[VisualTokens, Int[Tensor, " B"]]]:
+        found = 0
+        for tokens, label in pictures():
+            found += len(label)
+            if found > number:
+                break
+            yield tokens, label
+        if found != number:
+            raise ValueError(
+                f"{number} training pictures could be read at first, and then "
+                f"{'more' if found > number else found}; pictures must not change while the head "
+                "is fitted. tools/check_data.py lists those that cannot be read"
+            )
+
+    return again
+
+
 def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C"]]:
     """Which pictures are evidence: their classes among the chosen ones, else -1; and these classes.
 
@@ -307,9 +336,15 @@ def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C
     """
     present = label.unique()
     classes = present[:: -(-len(present) // MOST_CLASSES)]
-    position = torch.full((int(label.max()) + 1,), -1, device=label.device)
-    position[classes] = torch.arange(len(classes), device=label.device)
-    return torch.where(turn_in_class(label) < MOST_SHOTS, position[label], -1), classes
+    place = places(classes, int(label.max()) + 1)[label]
+    return torch.where(turn_in_class(label) < MOST_SHOTS, place, -1), classes
+
+
+def places(classes: Int[Tensor, " C2"], number: int) -> Int[Tensor, " C"]:
+    """The place of each of a number of classes among chosen ones; -1 for none."""
+    found = classes.new_full((number,), -1)
+    found[classes] = torch.arange(len(classes), device=classes.device)
+    return found
 
 
 def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:

@@ -15,7 +15,7 @@ from models.clip.blocks import as_parameter, freeze, gather_tokens, unit
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import standardise
 from models.spotlighter import rank, select
-from models.spotlighter.memory import KINDS, Bank, PrototypeMemory
+from models.spotlighter.memory import CHOICES, Bank, PrototypeMemory
 from models.spotlighter.options import LEVELS, HeadOptions
 from models.spotlighter.rank import TextRows
 from models.spotlighter.select import Candidates, ScoreInput, Selection
@@ -79,10 +79,10 @@ class SpotlighterHead(nn.Module):
         self.level = as_parameter([0.0] * len(LEVELS))
         alone = torch.tensor([1.0, *[0.0] * len(LEVELS)])
         self.register_buffer("candidates", alone[:2].clone())
-        # Of classes without pictures, a row for each of `KINDS`.
-        self.register_buffer("new_candidates", alone[:2].repeat(len(KINDS), 1))
-        self.register_buffer("new_parts", alone.repeat(len(KINDS), 1))
-        self.register_buffer("new_offset", torch.zeros(len(KINDS)))
+        # Of classes without pictures, a row for each of `CHOICES`; that of "off" stays as it is.
+        self.register_buffer("new_candidates", alone[:2].repeat(len(CHOICES), 1))
+        self.register_buffer("new_parts", alone.repeat(len(CHOICES), 1))
+        self.register_buffer("new_offset", torch.zeros(len(CHOICES)))
         self.register_buffer("new_kind", torch.tensor(0))  # what NEW: auto stands for
         freeze(self)
 
@@ -104,11 +104,11 @@ class SpotlighterHead(nn.Module):
         Where `text` (unit length) depends on the image, the anchors stand in for it. `new` is one
         of `NEW_CLASSES`.
         """
-        kind = KINDS.index(new) if new in KINDS else int(self.new_kind)
+        choice = CHOICES.index(new) if new in CHOICES else int(self.new_kind)
         bank = memory.read(
-            class_names, anchors, new=KINDS[kind], temperature=self.options.tau_inherit
+            class_names, anchors, new=CHOICES[choice], temperature=self.options.tau_inherit
         )
-        weights = self.weights(bank.seen, kind, off=new == "off")
+        weights = self.weights(bank.seen, choice)
         towards = (text if text.dim() == 2 else anchors) - memory.anchors.mean(0)
         of_cls = memory.cls_space.whiten_direction(towards)
         of_patches = memory.patch_space.whiten_direction(towards)
@@ -120,19 +120,15 @@ class SpotlighterHead(nn.Module):
         known = memory.filled & (bank.seen | (new != "off"))
         return TextSide(text, rows, bank, memory, known, weights)
 
-    def weights(self, seen: Bool[Tensor, " C"], kind: int, *, off: bool) -> Weights:
-        """The weights of each class: of one with pictures, or without, its prototypes of a kind."""
-        candidates, parts = self.new_candidates[kind], self.new_parts[kind]
-        offset = self.new_offset[kind]
-        if off:  # the base alone
-            parts = torch.eye(len(parts), dtype=parts.dtype, device=parts.device)[0]
-            candidates, offset = parts[:2], torch.zeros_like(offset)
+    def weights(self, seen: Bool[Tensor, " C"], choice: int) -> Weights:
+        """The weights of each class: of one with pictures, or without, by one of `CHOICES`."""
         own = torch.cat([self.base.view(1), self.level])
+        candidates, parts = self.new_candidates[choice], self.new_parts[choice]
         is_mixed = seen.any() & ~seen.all()
         return Weights(
             torch.where(seen, self.candidates[:, None], candidates[:, None]),
             torch.where(seen, own[:, None], parts[:, None]),
-            torch.where(is_mixed & ~seen, offset, 0.0),
+            torch.where(is_mixed & ~seen, self.new_offset[choice], 0.0),
         )
 
     def forward(

@@ -19,7 +19,8 @@ from models.clip.tokenizer import normalise_name
 from models.spotlighter.whiten import Whitening
 
 KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
-NEW_CLASSES = ("auto", *KINDS, "off")
+CHOICES = (*KINDS, "off")  # off: the base alone speaks of it
+NEW_CLASSES = ("auto", *CHOICES)
 ROUNDS = 8  # of k-means
 
 
@@ -180,10 +181,10 @@ def bank_of_new_classes(
     With "inherit" each anchor is moved by the offsets that seen classes learned from theirs:
     P[c', m] = anchor[c'] + sum_c softmax_c(<anchor[c'], anchor[c]> / temperature)
     (P[c, m] - anchor[c]); the global prototype and the mass likewise. A high temperature gives all
-    the same mean offset. With "text", or where no class is seen, the prototypes are the anchors.
+    the same mean offset. With "text" and "off" the prototypes are the anchors.
     """
     seen = torch.zeros_like(anchors[:, 0], dtype=torch.bool)
-    if new == "text":
+    if new != "inherit":
         slots = anchors.unsqueeze(1).expand(-1, bank.mass.shape[1], -1)
         return Bank(anchors, slots, torch.zeros_like(slots[..., 0]), seen)
     likeness = anchors @ seen_anchors.T / temperature  # (C2, C)

@@ -115,5 +115,5 @@ def test_only_training_pictures_of_base_classes_are_read(toy_root, tmp_path, mon
     monkeypatch.setattr(lab, "LEAST_CLASSES", 3)
     evidence = lab.evidence_of("toy", 1, str(toy_root))
     assert evidence.names == NAMES[:3]
-    assert evidence.labels.bincount().tolist() == [6, 6, 6]  # all that there are
+    assert evidence.label.bincount().tolist() == [6, 6, 6]  # all that there are
     assert len(evidence.written) == 1 + 4

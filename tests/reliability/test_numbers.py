@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
+import trainers.spotlighter
 from models.classifier import CLIPClassifier, Step
 from models.clip.load import TINY_CLIP
-from models.spotlighter.memory import PrototypeMemory
 from runs.precision import Precision
 from tests.reliability.runs import OPTIONS, content
 
@@ -76,14 +76,15 @@ def test_with_a_scaled_loss_too(fails, spoil, monkeypatch):
 
 
 def test_what_is_saved_is_looked_at_as_well(fails, tmp_path, monkeypatch, witness):
-    """Something in the bank that no loss has met yet."""
+    """Something in the bank that no loss has met."""
+    honest = trainers.spotlighter.fill_and_fit
 
-    def spoil(self):
-        if self.global_mass.sum() > 12:  # behind an epoch, not behind the first filling
-            self.mass[0, 0] = float("inf")
+    def spoil(model, *pictures):
+        honest(model, *pictures)
+        model.head.memory.mass[0, 0] = float("inf")
 
-    monkeypatch.setattr(PrototypeMemory, "sort_by_mass", spoil)
-    found = fails("Spotlighter", **OPTIONS)
+    monkeypatch.setattr(trainers.spotlighter, "fill_and_fit", spoil)
+    found = fails("Spotlighter", **OPTIONS | {"TRAIN__CHECKPOINT_FREQ": 1})
     assert "head.memory.mass (to be saved) is infinite or not a number in epoch 1/3 (" in found
     assert not (tmp_path / "run" / "prompt_learner").exists()
     witness("numbers", "an infinite number in the bank", found)

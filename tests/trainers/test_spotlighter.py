@@ -53,7 +53,7 @@ def test_a_head_that_is_not_fitted_yet_is_not_evaluated(stopped, run, fails, tmp
     found = fails("Spotlighter", "evaluated", flags=flags, OPTIM__MAX_EPOCH=3)
     assert "the checkpoint of epoch 1 in " in found
     assert "was saved before the head was filled and fitted" in found
-    assert "finish the run by its own command" in found
+    assert "finish a run that was stopped by its own command" in found
     assert not (tmp_path / "evaluated" / "results.json").exists()
     # as the sentence says
     assert "(--allow-mismatch TRAINER.SPOTLIGHTER.GATE False)" in found

@@ -1,0 +1,113 @@
+"""The fit of a Spotlighter head in whole runs of train.py."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from models.clip.image_tower import VisualTokens
+from tests.tuners import TRAINER
+from trainers import spotlighter
+from trainers.promptkd import PromptKDModel
+
+Spotlighter = TRAINER["Spotlighter"]
+
+
+def evaluate(folder):
+    return ("--eval-only", "--model-dir", str(folder))
+
+
+class StoppedError(Exception):
+    """A run that is interrupted."""
+
+
+def test_a_head_of_an_earlier_epoch_is_not_taken_for_a_fitted_one(
+    run, fails, tmp_path, monkeypatch
+):
+    """The first epoch's checkpoint has a head; the run goes on without one for the second."""
+    options = {"OPTIM__MAX_EPOCH": 3, "INPUT__TRANSFORMS": ("normalize",)}
+    run("Spotlighter", TRAIN__CHECKPOINT_FREQ=1, **options)
+    folder = tmp_path / "run" / "prompt_learner"
+    for epoch in (2, 3):
+        (folder / f"model.pth.tar-{epoch}").unlink()
+    (folder / "checkpoint").write_text("model.pth.tar-1\n")
+    before = torch.load(folder / "model.pth.tar-1", weights_only=True)["state_dict"]
+    assert before["head.memory.filled"]
+
+    def stop(self):
+        raise StoppedError
+
+    monkeypatch.setattr(Spotlighter, "end_of_training", stop)
+    with pytest.raises(StoppedError):
+        run("Spotlighter", TRAIN__CHECKPOINT_FREQ=-1, **options)
+    found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "run"), **options)
+    assert "epoch 2" in found
+    assert "before the head was filled" in found
+    assert "(--allow-mismatch TRAINER.SPOTLIGHTER.GATE False)" in found
+    flags = (*evaluate(tmp_path / "run"), "--allow-mismatch")
+    run("Spotlighter", "base", flags=flags, TRAINER__SPOTLIGHTER__GATE=False, **options)
+
+
+def test_levels_are_chosen_in_training(run, fails, tmp_path):
+    """Others at test would be without effect."""
+    run("Spotlighter", "whole", OPTIM__MAX_EPOCH=1)
+    options = {"OPTIM__MAX_EPOCH": 1, "TRAINER__SPOTLIGHTER__LEVELS": ("2",)}
+    found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "whole"), **options)
+    assert re.search(
+        r"fitted with weights of .*\b(global|both)\b.*, which .*LEVELS does not", found
+    )
+    run("Spotlighter", "second", **options)
+    run("Spotlighter", "again", flags=evaluate(tmp_path / "second"), **options)
+    run("Spotlighter", "any", flags=evaluate(tmp_path / "second"), OPTIM__MAX_EPOCH=1)
+    settings = json.loads((tmp_path / "any" / "results.json").read_text())["settings"]
+    assert settings["TRAINER.SPOTLIGHTER.LEVELS"] == ["2"]
+
+
+@pytest.mark.parametrize(("most", "passes", "batches"), [(2000, 1, 3), (1999, 3, 7)])
+def test_features_are_kept_where_all_of_them_fit(monkeypatch, most, passes, batches):
+    """10 pictures of 200 bytes; one batch says that they do not fit."""
+    monkeypatch.setattr(spotlighter, "MOST_BYTES", most)
+    calls, given = [], []
+
+    def pictures():
+        calls.append(1)
+        for size in (4, 4, 2):
+            given.append(size)
+            yield VisualTokens(torch.zeros(size, 50)), torch.zeros(size, dtype=torch.long)
+
+    found = spotlighter.kept_if_small(pictures, 10)
+    for _ in range(2):
+        assert [len(label) for _, label in found()] == [4, 4, 2]
+    assert (len(calls), len(given)) == (passes, batches)
+
+
+def test_a_teacher_labels_pictures_once(run, monkeypatch):
+    """Not each of their augmented views."""
+    fits, asked = [], []
+    fit, target = Spotlighter._fit_head, PromptKDModel.target
+    monkeypatch.setattr(Spotlighter, "_fit_head", lambda self: (fits.append(1), fit(self)))
+    monkeypatch.setattr(
+        PromptKDModel,
+        "target",
+        lambda self, image, label: (asked.extend(fits * len(label)), target(self, image, label))[1],
+    )
+    run("Spotlighter", OPTIM__MAX_EPOCH=1, TRAINER__SPOTLIGHTER__BASE="PromptKD")
+    assert len(asked) == 24
+
+
+@pytest.mark.parametrize("scale", [(0.08, 0.5), (0.2, 1.0), (0.95, 1.0)])
+def test_views_are_crops_of_most_of_a_picture(run, monkeypatch, scale):
+    """Whatever the training's crops are."""
+    found, original = [], Spotlighter.tokens
+
+    def tokens(self, cfg, *, augmented=False):
+        found.append((augmented, cfg.INPUT.RRCROP_SCALE))
+        return original(self, cfg, augmented=augmented)
+
+    monkeypatch.setattr(Spotlighter, "tokens", tokens)
+    transforms = ("random_resized_crop", "normalize")
+    run("Spotlighter", OPTIM__MAX_EPOCH=1, INPUT__TRANSFORMS=transforms, INPUT__RRCROP_SCALE=scale)
+    (low, high) = {share for augmented, share in found if augmented}.pop()
+    assert (low, high) == (max(0.9, scale[0]), max(0.9, scale[1]))
+    assert [augmented for augmented, _ in found] == [False, *[True] * 4]
