@@ -19,6 +19,11 @@ from runs.config_rules import flat, registered, require_valid, rule_of
 NO_CONFIG = (AttributeError, TypeError, AssertionError, RecursionError)  # of yacs
 UNREADABLE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of a literal of Python
 MAX_VALUES = 100_000  # of a yaml
+_FITTED = "the head of Spotlighter is fitted now, and has no such constant"
+REMOVED = {  # keys of earlier versions, and why there are none
+    f"TRAINER.SPOTLIGHTER.{key}": _FITTED
+    for key in ("SHARPNESS", "LR_MULT", "MOMENTUM", "BALANCE", "HEAD")
+}
 # Only a flag switches these checks off: no yaml of a stranger may.
 BY_FLAG_ONLY = ("MODEL.TRUST_WEIGHTS", "MODEL.ALLOW_MISMATCH")
 
@@ -181,6 +186,11 @@ def unknown_key(key: Any, known: dict[str, Any]) -> str:
     """A sentence for a key that no trainer and no data set reads."""
     if str(key).startswith("--"):
         return f"{key} must stand before the KEY VALUE pairs"
+    if str(key) in REMOVED:
+        return (
+            f"{key} is a key of earlier versions: {REMOVED[key]}. Leave it out; a run of such a "
+            "version is read by its own revision, which the first line of its config.yaml names"
+        )
     near = difflib.get_close_matches(key, list(known), n=3)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
     return f"unknown config key {key}{hint}"

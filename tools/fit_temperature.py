@@ -176,6 +176,9 @@ def fit(run: Path, cfg: CfgNode, args: argparse.Namespace) -> float:
     before, after = whole.figures(1.0), by_other_folds(parts).figures(1.0)
     print("on them, at temperature 1 and at that of the other folds:")
     print(f"nll {before[0]:.4f} -> {after[0]:.4f}, ece {before[1]:.2f} -> {after[1]:.2f} %")
+    if after[0] >= before[0]:
+        print("on held-out pictures it is no better than temperature 1, which stays")
+        return 1.0
     return temperature
 
 

@@ -21,6 +21,7 @@ from models.classifier import CLIPClassifier
 from models.clip.tokenizer import normalise_name
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
+from models.spotlighter.memory import CHOICES
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS, HeadOptions
 from runs import parallel, rng
@@ -153,10 +154,12 @@ class Spotlighter(CLIPTrainer):
         fill_and_fit(self.model, *self.pictures())
         rng.restore(states)
         head = self.model.head
-        weights = [head.base.item(), *head.level.tolist()]
+        kind, own = int(head.new_kind), [head.base.item(), *head.level.tolist()]
         logger.info(
-            "Head fitted in %.1f s; weights of base, global level, level 1, level 2 and both: %s",
-            time.perf_counter() - began, ", ".join(f"{weight:.3g}" for weight in weights),
+            "Head fitted in %.1f s; weights of base, global level, level 1, level 2 and both: %s; "
+            "of classes without pictures (NEW auto: %s): %s",
+            *(time.perf_counter() - began, in_short(own), CHOICES[kind]),
+            in_short(head.new_parts[kind].tolist()),
         )
 
     def pictures(self) -> tuple[Pictures, list[Pictures]]:
@@ -184,6 +187,11 @@ class Spotlighter(CLIPTrainer):
                 tokens = base.encode_image(image, self.model.patch_path)
                 label = label if augmented else base.target(image, label).label
             yield tokens, label
+
+
+def in_short(weights: list[float]) -> str:
+    """Weights to three digits."""
+    return ", ".join(f"{weight:.3g}" for weight in weights)
 
 
 def kept_if_small(pictures: Pictures, number: int) -> Pictures:

@@ -258,3 +258,11 @@ def test_a_data_set_of_dassls_own_has_no_folds(monkeypatch):
 def test_a_text_may_look_like_a_number(tmp_path):
     assert config("--output-dir", "2024", "DATASET.ROOT", "007").OUTPUT_DIR == "2024"
     assert config("MODEL.INIT_WEIGHTS", '""').MODEL.INIT_WEIGHTS == ""
+
+
+@pytest.mark.parametrize("key", ["SHARPNESS", "LR_MULT", "MOMENTUM", "BALANCE", "HEAD"])
+def test_a_key_that_is_gone_is_said_to_be(key):
+    args = train.parse_args(["--trainer", "Spotlighter", f"TRAINER.SPOTLIGHTER.{key}", "1"])
+    with pytest.raises(ValueError, match=f"{key} is a key of earlier versions") as found:
+        build_config(args)
+    assert "do you mean" not in str(found.value)

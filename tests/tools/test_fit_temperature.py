@@ -1,6 +1,7 @@
 """tools/fit_temperature.py: folds of a run, the temperature, and the run evaluated with it."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -122,8 +123,7 @@ def test_another_temperature_is_evaluated_anew(run, call, tmp_path):
     call(tmp_path / "run", "--folds", 2)
     shutil.rmtree(tmp_path / "run" / "folds")
     path = tmp_path / "run" / "temperature" / "base" / "config.yaml"
-    lines = [line for line in path.read_text().splitlines() if "TEMPERATURE: " not in line]
-    path.write_text("\n".join([*lines, ""]))
+    path.write_text(re.sub(r"(\bTEMPERATURE): .*", r"\1: 7.5", path.read_text()))
     assert call(tmp_path / "run", "--folds", 2)[3] == ["folds/1", "folds/2", "temperature/base"]
 
 
@@ -221,3 +221,20 @@ def test_on_drawn_pictures_with_the_embedded_clip(tmp_path, capsys):
     assert found["accuracy"] == plain["accuracy"]
     assert found["config"] == plain["config"] == "tiny_emoji"
     assert found["settings"] == plain["settings"] | {"TEST.TEMPERATURE": "fitted"}
+
+
+def test_a_temperature_that_does_not_help_on_held_out_pictures_is_not_taken(
+    run, call, tmp_path, monkeypatch
+):
+    """Each fold wants the opposite of what the other wants."""
+    run("CoOp", **BASE)
+    random = np.random.default_rng(0)
+    label = np.arange(200) % 4
+    sure = 9 * np.eye(4)[np.where(random.random(200) < 0.5, label, (label + 1) % 4)]
+    unsure = 0.1 * np.eye(4)[label]
+    parts = iter([tool.HeldOut(sure, label), tool.HeldOut(unsure, label)])
+    monkeypatch.setattr(tool, "held_out", lambda _: next(parts))
+    code, out, _, _ = call(tmp_path / "run", "--folds", 2)
+    assert code == 0
+    assert "no better than temperature 1, which stays" in out
+    assert results(tmp_path / "run" / "temperature" / "base")["temperature"] == 1
