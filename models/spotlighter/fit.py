@@ -20,6 +20,7 @@ from torch import Tensor
 
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
+CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
 TINY = 1e-12  # of a part that says nothing
 
 
@@ -99,10 +100,11 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
             gradient = gradient + (likely - x[rows, label].sum(0)) / number
         return loss, gradient
 
-    start = np.zeros(len(spread))
-    start[0] = spread[0]  # the first part alone, as it is
+    start = np.eye(len(spread))[0]  # the first part alone, of unit spread: no scale matters
     bounds = [(0.0, None)] * len(spread)
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=CLOSELY
+    )
     nll = float(found.fun) - float(pull @ found.x**2)
     return Fit(torch.from_numpy(found.x / spread), nll)
 

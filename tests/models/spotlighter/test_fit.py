@@ -131,3 +131,13 @@ def test_no_offset_where_only_one_side_was_shown():
     one = judged(10, 4)
     is_new = torch.zeros(10, 4)
     assert fit_offset(one.parts[..., 0], is_new, one.label) == 0
+
+
+@pytest.mark.parametrize("factor", [1e-3, 8.0, 100.0])
+def test_a_large_scale_stops_the_search_nowhere_else(factor):
+    """With a ridge of the levels alone, as for classes without pictures."""
+    one, ridge = judged(), [0.0, 0.1, 0.1]
+    scaled = Judged(one.parts * torch.tensor([factor, 1.0, 1.0]), one.label)
+    weight, other = fit_weights([one], ridge).weights, fit_weights([scaled], ridge).weights
+    back = other * torch.tensor([factor, 1.0, 1.0])
+    torch.testing.assert_close(back, weight, rtol=1e-5, atol=1e-6)
