@@ -140,4 +140,4 @@ def test_a_large_scale_stops_the_search_nowhere_else(factor):
     scaled = Judged(one.parts * torch.tensor([factor, 1.0, 1.0]), one.label)
     weight, other = fit_weights([one], ridge).weights, fit_weights([scaled], ridge).weights
     back = other * torch.tensor([factor, 1.0, 1.0])
-    torch.testing.assert_close(back, weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(back, weight, rtol=1e-9, atol=1e-12)
