@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import bisect, minimize
 from torch import Tensor
 
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
@@ -78,6 +77,8 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
         judged: one entry for each list of classes.
         ridge: 0 or more; one for all parts, or one each.
     """
+    from scipy.optimize import minimize  # here: a run without a fit does not pay for it
+
     centred = [
         (one.parts.double() - one.parts.double().mean(1, keepdim=True)).cpu().numpy()
         for one in judged
@@ -119,6 +120,8 @@ def fit_offset(
         is_new: 1 for a class that the bank of this picture has not seen, else 0.
         label: the true classes.
     """
+    from scipy.optimize import bisect
+
     logits, is_new = logits.double(), is_new.double()
     shown = is_new.gather(1, label.unsqueeze(1)).mean()  # share of pictures of new classes
 
