@@ -58,7 +58,8 @@ class HeldOut(NamedTuple):
         """Return nll and ece (percent) at a temperature."""
         found = Calibration(temperature)
         found.add(*self)
-        return found.figures()["nll"], found.figures()["ece"]
+        figures = found.figures()
+        return figures["nll"], figures["ece"]
 
 
 def joined(parts: Sequence[HeldOut]) -> HeldOut:
