@@ -105,7 +105,7 @@ class Spotlighter(CLIPTrainer):
         super().load_model(directory, epoch)
         if not directory or not self.settings.gate:
             return
-        head, asked = self.model.head, set(map(str, self.settings.levels))
+        head, asked = self.model.head, self.settings.levels
         weights = zip(LEVELS, head.level.tolist(), strict=True)
         if others := [name for name, weight in weights if weight and name not in asked]:
             raise ValueError(

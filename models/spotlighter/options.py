@@ -51,7 +51,7 @@ class HeadOptions:
                 found.append(f"{key.upper()} must be at least 1, got {values[key]}")
         if self.prototypes < self.topk:
             found.append(f"PROTOTYPES must not be below TOPK, got {self.prototypes} < {self.topk}")
-        if unknown := sorted(set(map(str, self.levels)) - set(LEVELS)):
+        if unknown := sorted(map(str, set(self.levels) - set(LEVELS))):
             found.append(f"LEVELS must name some of {', '.join(LEVELS)}, got {', '.join(unknown)}")
         for key in ("tau_proto", "tau_attn", "tau_inherit"):
             if values[key] <= 0:
