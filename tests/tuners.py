@@ -80,7 +80,9 @@ def fill(model, images, label):
     tokens, statistics = model.base.encode_image(images, model.patch_path), LinearDiscriminant()
     statistics.add(tokens.patches, most_attended(tokens.cls_attention))
     direction = statistics.direction()
-    written = write(model, lambda: [(tokens, label)], label, direction)
+    text = model.head.anchors
+    text = text if model.base.text_depends_on_image else model.base.encode_text(text)
+    written = write(model, lambda: [(tokens, label)], label, direction, text)
     model.head.memory.fill(written, direction)
 
 

@@ -78,17 +78,18 @@ def read(
         statistics.add(patches, most_attended(attention))
         labels.append(label)
     direction, label = statistics.direction(), torch.cat(labels)
+    base, anchors = model.base, model.head.anchors
+    text = anchors if base.text_depends_on_image else base.encode_text(anchors)
     passes = [counted(one, len(label)) for one in (pictures, *views)]
-    return [write(model, one, label, direction) for one in passes], direction
+    return [write(model, one, label, direction, text) for one in passes], direction
 
 
 def write(
     model: SpotlightedCLIP, pictures: Pictures, label: Int[Tensor, " N"],
-    direction: Float[Tensor, " D"],
+    direction: Float[Tensor, " D"], text: Float[Tensor, "C D"],
 ) -> Written:
     """What one view of all pictures gives to a bank."""
     head, base, found = model.head, model.base, []
-    text = head.anchors if base.text_depends_on_image else base.encode_text(head.anchors)
     for tokens, _ in pictures():
         with full_precision(tokens.cls):
             kept = head.keep_for_bank(tokens, direction, base.classify(tokens.cls, text), text)
@@ -239,8 +240,7 @@ class Evidence:
         found, new_parts = self.fit_of(judged, ridge, of_base=0.0), self.head.new_parts
         weights = found.weights.to(new_parts)
         if not weights[1:].any():  # nothing helps: the base's logits, as they are
-            weights = torch.zeros_like(weights)
-            weights[0] = 1
+            weights = new_parts[CHOICES.index("off")]
         new_parts[KINDS.index(kind)] = weights
         return found.nll
 
@@ -281,7 +281,7 @@ class Evidence:
 
     def fit_of(self, judged: list[Judged], ridge: float = RIDGE, of_base: float = RIDGE) -> Fit:
         """The weights of base and levels; those that are not among LEVELS get 0."""
-        allowed = {"base", *map(str, self.head.options.levels)}
+        allowed = {"base", *self.head.options.levels}
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
         pull = [ridge if column else of_base for column in columns]
@@ -304,7 +304,7 @@ class Evidence:
         weights = torch.zeros(1 + len(levels), dtype=spread.dtype, device=spread.device)
         weights[0] = 1
         for place, name in enumerate(levels, 1):
-            if name in map(str, self.head.options.levels):
+            if name in self.head.options.levels:
                 weights[place] = ONE_SHOT.get(name, 0.0) / spread[place]
         return Fit(weights, float("nan"))
 
