@@ -36,7 +36,7 @@ def save(
     figure: Figure, target: Path | IO[bytes], *,
     tight: tuple[float, float, float, float] | None = None, **options: object,
 ) -> None:
-    """Write a figure and close it; warn once of each character that no font has.
+    """Write a figure, warn once of each character that no font has; close it in any case.
 
     Bytes in a text that are not UTF-8 are escaped; an svg leaves the fonts to its readers. `tight`
     is left, bottom, right and top of the axes in 0..1, `options` are those of `Figure.savefig`.
@@ -44,12 +44,14 @@ def save(
     is_drawn = options.get("format") != "svg"
     for text in figure.findobj(Text) if is_drawn else ():
         text.set_text(text.get_text().encode("utf-8", "backslashreplace").decode())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
-        if tight is not None:
-            figure.tight_layout(rect=tight)
-        figure.savefig(target, **options)  # type: ignore[arg-type]
-    plt.close(figure)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
+            if tight is not None:
+                figure.tight_layout(rect=tight)
+            figure.savefig(target, **options)  # type: ignore[arg-type]
+    finally:
+        plt.close(figure)
     shown = {c for text in figure.findobj(Text) for c in text.get_text() if not c.isspace()}
     if is_drawn and (missing := sorted(shown - drawable() - warned_of)):
         warned_of.update(missing)

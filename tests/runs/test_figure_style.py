@@ -34,11 +34,19 @@ def drawn(name, kind="png"):
 
 @pytest.mark.parametrize("name", NAMES[:-1])
 def test_any_name_is_drawn(name):
+    before = plt.get_fignums()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pixels = np.asarray(Image.open(drawn(name)))
     assert pixels.std() > 0
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
+
+
+def test_a_figure_that_cannot_be_written_is_closed(tmp_path):
+    before = plt.get_fignums()
+    with pytest.raises(FileNotFoundError):
+        save(plt.figure(), tmp_path / "missing" / "a.png")
+    assert plt.get_fignums() == before
 
 
 def test_bytes_of_a_name_that_are_no_text_are_escaped():

@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from runs.figure_style import plt
 from tests.tools.conftest import DIAGRAM, write_run
 from tools import report
 from tools.report import spotlights
@@ -85,6 +86,7 @@ def test_a_reliability_diagram_has_a_panel_for_each_trainer(tree):
     lines = figure.axes[0].lines[1:]
     assert [line.get_label() for line in lines] == ["base", "new"]
     assert lines[0].get_xydata().tolist() == 15 * [[50.0, 40.0]]
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("wrong", [3, {"n": [1]}, DIAGRAM | {"accuracy": 15 * ["x"]}])
