@@ -76,6 +76,20 @@ def test_files_fit_their_length():
     assert [path.name for path in FILES if len(path.read_text().splitlines()) > 400] == []
 
 
+def test_registries_and_config_need_no_torch():
+    """A tool that asks which trainers there are, or its help, does not wait for torch."""
+    code = (
+        "import sys, dassl.config, dassl.data\n"
+        "from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset\n"
+        "from dassl.engine import TRAINER_REGISTRY, build_trainer\n"
+        "from dassl.utils import Registry, check_availability, read_json, setup_logger\n"
+        "assert not {'torch', 'torchvision'} & set(sys.modules)\n"
+        "from dassl.engine import TrainerX\n"
+        "assert 'torch' in sys.modules and TrainerX.__mro__[1].__name__ == 'TrainerBase'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_is_light_and_leaves_logging_alone(tmp_path):
     code = (
         "import logging, sys, dassl.engine, dassl.data, dassl.evaluation\n"

@@ -1,7 +1,6 @@
 """Modules and names of upstream that are not here: importing one fails with a clear message."""
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 PACKAGES = ("dassl.engine", "dassl.data.datasets")
@@ -16,7 +15,8 @@ NAMES = {
 }
 
 
-def _refusal(name: str) -> str:
+def refusal(name: str) -> str:
+    """Say that a name of upstream is not here, and where it is."""
     return (
         f"{name} is not in this engine, which leaves out domain adaptation, domain generalisation "
         "and semi-supervised learning; install upstream for it: "
@@ -30,21 +30,10 @@ class _Finder:
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
         if name in MODULES:
-            raise ModuleNotFoundError(_refusal(name), name=name)
+            raise ModuleNotFoundError(refusal(name), name=name)
 
 
 def refuse_modules() -> None:
     """Make the import of a module in MODULES fail with a message that names upstream."""
     if _Finder not in sys.meta_path:
         sys.meta_path.append(_Finder)
-
-
-def refuse_names(module: str) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a module that does the same for its names in NAMES."""
-
-    def refuse(name: str) -> Any:
-        if name in NAMES[module].split():
-            raise ImportError(_refusal(f"{module}.{name}"), name=module)
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
-
-    return refuse

@@ -1,17 +1,19 @@
 """Trainers and their registry."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dassl.engine.base import TrainerBase
-from dassl.engine.trainer import TrainerX
-from dassl.left_out import refuse_names
+from dassl.late import late_names
 from dassl.utils import Registry, build_registered
 from yacs.config import CfgNode
+
+if TYPE_CHECKING:
+    from dassl.engine.base import TrainerBase
+    from dassl.engine.trainer import TrainerX
 
 __all__ = ["TRAINER_REGISTRY", "TrainerBase", "TrainerX", "build_trainer"]
 
 TRAINER_REGISTRY = Registry("TRAINER")
-__getattr__ = refuse_names(__name__)
+__getattr__ = late_names(__name__, {"base": "TrainerBase", "trainer": "TrainerX"})
 
 
 def build_trainer(cfg: CfgNode) -> Any:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 __all__ = [
@@ -101,6 +100,8 @@ def _warn_of_orientation() -> None:
 
 def set_random_seed(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators, those of the accelerators included."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - upstream's transforms and data sets draw from it
     torch.manual_seed(seed)
@@ -129,6 +130,8 @@ def check_availability(requested: str, available: Iterable[str], kind: str = "na
 
 def collect_env_info() -> str:
     """Describe Python, the platform, the packages and the accelerators, one per line."""
+    import torch
+
     lines = [f"Python: {sys.version.split()[0]}", f"Platform: {platform.platform()}"]
     for package in ("torch", "torchvision", "numpy", "pillow", "yacs", "dassl"):
         try:

@@ -3,14 +3,14 @@
 from typing import Any
 
 from dassl.data.datasets.base_dataset import DatasetBase, Datum
-from dassl.left_out import refuse_names
+from dassl.late import late_names
 from dassl.utils import Registry, build_registered
 from yacs.config import CfgNode
 
 __all__ = ["DATASET_REGISTRY", "DatasetBase", "Datum", "build_dataset"]
 
 DATASET_REGISTRY = Registry("DATASET")
-__getattr__ = refuse_names(__name__)
+__getattr__ = late_names(__name__, {})
 
 
 def build_dataset(cfg: CfgNode) -> Any:
