@@ -50,6 +50,7 @@ class CLIPTrainer(TrainerX):
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
     takes_head = False  # whether a Spotlighter head can stand on its tuner
+    new_classes = "the prompts go on"  # what classes without pictures get; tables print it
     outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     settings: Any
 

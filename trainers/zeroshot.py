@@ -30,6 +30,7 @@ class ZeroshotCLIP(CLIPTrainer):
     node = "ZEROSHOTCLIP"
     settings_class = ZeroshotSettings
     learns = False
+    new_classes = "zero-shot CLIP"
 
     @staticmethod
     def templates(dataset: str) -> tuple[str, ...]:
