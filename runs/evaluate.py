@@ -188,6 +188,7 @@ def describe(cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool)
         "epoch_chosen_on": "none" if not selects else "unknown" if state.foreign else "val",
         "weights": state.weights, "settings": identity.settings(cfg, state),
         "learned_parameters": state.num_learned,
+        "train_s": None if state.train_s is None else round(state.train_s, 3),
         "learned": None if state.learned is None else identity.digest(state.learned),
         "processes": parallel.processes(), "temperature": cfg.TEST.TEMPERATURE,
     }

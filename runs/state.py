@@ -1,7 +1,10 @@
 """RunState: what a run is and how far it has come. The functions of `runs` take and write it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import perf_counter
 from typing import Any
 
 from datasets.subsets import picture_digest
@@ -39,6 +42,7 @@ class RunState:
     epoch: int = 0  # the current one, from 0
     best_epoch: int = 0  # on validation pictures so far; 0 for none
     best_result: float = -float("inf")
+    train_s: float | None = None  # wall seconds of training so far; None for unknown
     unreadable: dict[str, set[str]] = field(default_factory=dict)  # why pictures were skipped
     turned: dict[str, set[int]] = field(default_factory=dict)  # pictures that EXIF calls to turn
 
@@ -53,6 +57,14 @@ class RunState:
     def num_learned(self) -> int:
         """Trainable scalars."""
         return 0 if self.learned is None else sum(p.numel() for p in self.learned.parameters())
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Count what is done inside as training, in `train_s`, if that is known so far."""
+        start = perf_counter()
+        yield
+        if self.train_s is not None:
+            self.train_s += perf_counter() - start
 
     @cached_property
     def pictures(self) -> str:

@@ -37,7 +37,7 @@ setup_run python tools/sweep.py --protocols "${protocols[@]}" --datasets "${data
   "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
 setup_run python tools/collect_results.py "$output" --markdown "$output/results.md" \
   --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
-  base new hm images_per_s learned_parameters config settings shots source all \
+  base new hm images_per_s learned_parameters train_s config settings shots source all \
   nll_all nll_base nll_new ece_all ece_base ece_new
 setup_run python tools/report.py "$output" --root "$root" --output "$output/report.html"
 echo "The table is in $output/results.md, one row per seed in $output/results.csv, the HTML report"

@@ -8,7 +8,8 @@ Every results.json below ROOT is read, and every log.txt that has no results.jso
 logs must lie in the folders that CoOp and its relatives write. Runs on base and on new classes are
 paired by trainer, data set, config, settings, shots and seed. Runs of one config that differ in
 settings, data or weights are rows of their own, and the column `settings` says what differs. Each
-protocol has a table.
+protocol has a table, best first; below it stands what each trainer knows of new classes. Training
+is in seconds of the wall, without evaluation.
 """
 
 import os
@@ -29,12 +30,12 @@ from tools.results.rows import COLUMNS
 from tools.shared.command_line import parser_of, reports_user_errors
 
 
-def text_of(section: rows.Section, published: bool) -> pd.DataFrame:
+def text_of(section: rows.Section, published: bool, order: str = "best") -> pd.DataFrame:
     """Return the table of a section as strings, with the published figures if asked for."""
     summary = rows.with_average(section)
     if published and "hm" in section.scores:
         summary = tables.with_published(summary)
-    return tables.to_text(summary)
+    return tables.to_text(rows.order_rows(summary, order))
 
 
 def write(path: Path, text: str) -> None:
@@ -59,7 +60,8 @@ def fitting(text: pd.DataFrame, title: str, console: Console) -> list[Table]:
 
     beside = [name for name in CALIBRATION if name in text]
     rest, whole = text.drop(columns=beside), tables.to_rich(text, title)
-    shrunk = [tables.to_rich(t, title, narrow=True) for t in (rest, rest.drop(columns=EFFORT))]
+    scores = rest.drop(columns=EFFORT, errors="ignore")
+    shrunk = [tables.to_rich(table, title, narrow=True) for table in (rest, scores)]
     first = first_fitting([[whole], [tables.to_rich(rest, title)], *([table] for table in shrunk)])
     if first == [whole] or not beside:
         return first
@@ -68,6 +70,19 @@ def fitting(text: pd.DataFrame, title: str, console: Console) -> list[Table]:
     splits = ([beside], [names for names in of_measure if names])
     parts = [[tables.to_rich(words.join(text[n]), heading) for n in names] for names in splits]
     return first + first_fitting(parts)
+
+
+def show(texts: dict[str, pd.DataFrame], *, published: bool) -> None:
+    """Print tables by title, each with what its trainers know of new classes."""
+    console = Console()
+    if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
+        console = Console(width=200)
+    for title, text in texts.items():
+        console.print(*fitting(text, title, console))
+        if note := tables.new_classes(text):
+            console.print(note, markup=False, highlight=False)
+    if published:
+        console.print(tables.published_table())
 
 
 @reports_user_errors
@@ -82,20 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--markdown", type=Path, help="write the tables to this file")
     add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
     add("--published", action="store_true", help="add the published figures of the literature")
+    add("--order", choices=rows.ORDERS, default="best", help=f"of rows: {rows.IN_WORDS}")
     args = parser.parse_args(arguments)
     runs = rows.load_runs(args.root)
     if not runs:
         print(f"no results below {args.root}", file=sys.stderr)
         return 1
     seeds = rows.pair_runs(runs)
-    texts = {s.title: text_of(s, args.published) for s in rows.split_sections(seeds)}
-    console = Console()
-    if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
-        console = Console(width=200)
-    for title, text in texts.items():
-        console.print(*fitting(text, title, console))
-    if args.published:
-        console.print(tables.published_table())
+    texts = {s.title: text_of(s, args.published, args.order) for s in rows.split_sections(seeds)}
+    show(texts, published=args.published)
     for path, form in ((args.markdown, tables.to_markdown), (args.latex, tables.to_latex)):
         if path:
             write(path, "\n".join(form(text, title) for title, text in texts.items()))

@@ -9,7 +9,8 @@ refused. Runs of other settings are trainers of their own. Intervals hold 95 % o
 seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each data set and seed,
 then averaged. Standard deviations are those of a sample of seeds (n - 1). A second table has the
 negative log-likelihood (nll, nats a picture) and the calibration error (ece, percent) of the
-probabilities; a trainer's cells are empty where one of its runs lacks them.
+probabilities; a trainer's cells are empty where one of its runs lacks them. Rows are best first, by
+the harmonic mean. Training is in seconds of the wall, a mean over runs.
 """
 
 import sys
@@ -23,15 +24,15 @@ from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
 from tools.results.cells import csv_frame, markdown_table
-from tools.results.read import KEY, MEASURES, read_predictions
-from tools.results.rows import SAMPLE, harmonic_mean, load_runs
-from tools.results.tables import with_deviation
+from tools.results.read import EFFORT, KEY, MEASURES, read_predictions
+from tools.results.rows import IN_WORDS, ORDERS, SAMPLE, harmonic_mean, load_runs, trainer_rank
+from tools.results.tables import HEADINGS, new_classes_of, rounded, with_deviation
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
 Halves = dict[str, np.ndarray]  # by half
 SCORES = [*HALVES, "hm"]
-COLUMNS = ["trainer", "dataset", "seed", *SCORES, "images_per_s", "learned_parameters"]
+COLUMNS = ["trainer", "dataset", "seed", *SCORES, *EFFORT]
 CALIBRATION = [f"{measure}_{half}" for measure in MEASURES for half in HALVES]
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
@@ -56,6 +57,7 @@ def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) ->
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         **{f"{name}_{half['classes']}": half[name] for name in MEASURES for half in (base, new)},
         "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
+        "train_s": base["train_s"],
         "git": str(base["record"].get("git")),
         "right": dict(zip(HALVES, right, strict=True)),
         "tested": (*digests, *labels),
@@ -73,7 +75,7 @@ def read_trainers(root: Path) -> dict[str, pd.DataFrame]:
     pairs = [read_pair(base[key], new[key], with_shots=several) for key in base if key in new]
     if not pairs:
         raise ValueError(f"no finished base-to-new run below {root}; scripts/compare.sh makes some")
-    rows = pd.DataFrame(pairs).astype(dict.fromkeys(CALIBRATION, float))
+    rows = pd.DataFrame(pairs).astype(dict.fromkeys([*CALIBRATION, "train_s"], float))
     rows = rows.set_index(["dataset", "seed"], drop=False).rename_axis([None, None])
     again = rows[rows.duplicated(["trainer", "dataset", "seed"])]
     if len(again):
@@ -145,8 +147,25 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     table = trainers[["dataset", "seed"]].nunique()
     table.columns = ["data sets", "seeds"]
     table = table.join(seed_means(rows, SCORES))
+    if rows["train_s"].notna().any():
+        table[HEADINGS["train_s"]] = trainers["train_s"].mean().map(rounded)
     table["learned parameters"] = trainers["learned_parameters"].max().map("{:,.0f}".format)
     return table.reset_index()
+
+
+def in_order(trainers: dict[str, pd.DataFrame], order: str) -> dict[str, pd.DataFrame]:
+    """Return trainers with the best mean harmonic mean first, or as defaults.yaml lists them."""
+
+    def place(name: str) -> tuple[object, ...]:
+        listed = trainer_rank(trainer_of(name))
+        return listed if order == "listed" else (-trainers[name]["hm"].mean(), *listed)
+
+    return {name: trainers[name] for name in sorted(trainers, key=place)}
+
+
+def trainer_of(name: str) -> str:
+    """Return the trainer of what a table calls "Spotlighter-random, N_CTX 4"."""
+    return name.split(",")[0].split("-")[0]
 
 
 def seed_means(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -154,7 +173,8 @@ def seed_means(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
     A cell is empty where a run of the trainer lacks the figure.
     """
-    by_seed = rows.groupby(["trainer", "seed"])[names].mean().groupby("trainer", sort=False)
+    by_seed = rows.groupby(["trainer", "seed"], sort=False)[names].mean()
+    by_seed = by_seed.groupby("trainer", sort=False)
     summary = by_seed.mean().join(by_seed.std(ddof=SAMPLE).add_suffix("_std"))
     lacking = rows[names].isna().groupby(rows["trainer"]).any()
     table = pd.DataFrame(index=summary.index)
@@ -164,6 +184,13 @@ def seed_means(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return table
 
 
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write a row for each trainer, data set and seed, and the folder of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digits = dict.fromkeys(SCORES, 2) | dict.fromkeys(CALIBRATION, 4)
+    csv_frame(rows[[*COLUMNS, "git", *CALIBRATION]].round(digits)).to_csv(path, index=False)
+
+
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables as Markdown; write the rows."""
@@ -171,9 +198,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("root", type=Path, help="folder of the runs")
     parser.add_argument("--of", default="Spotlighter", help="trainer to compare with all others")
     parser.add_argument("--csv", type=Path, help="write a row for each trainer, data set and seed")
+    parser.add_argument("--order", choices=ORDERS, default="best", help=f"of rows: {IN_WORDS}")
     parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (2000)")
     args = parser.parse_args(argv)
-    trainers = read_trainers(args.root)
+    trainers = in_order(read_trainers(args.root), args.order)
     if args.of not in trainers:
         names = ", ".join(trainers)
         raise ValueError(f"no trainer {args.of} below {args.root}; there are {names} (--of)")
@@ -181,11 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ours = trainers.pop(args.of)
     against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in trainers.items()]
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        digits = dict.fromkeys(SCORES, 2) | dict.fromkeys(CALIBRATION, 4)
-        written = rows[[*COLUMNS, "git", *CALIBRATION]].round(digits)
-        csv_frame(written).to_csv(args.csv, index=False)
+        write_rows(args.csv, rows)
     print(markdown_table(means(rows)), "\n")
+    print(new_classes_of(dict.fromkeys(map(trainer_of, (args.of, *trainers)))), "\n")
     if rows[CALIBRATION].notna().any(axis=None):
         print(markdown_table(seed_means(rows, CALIBRATION).reset_index()), "\n")
     print(f"{args.of} minus the others, difference and 95 % interval:\n")

@@ -24,11 +24,19 @@ from runs.calibration import pooled
 from tools.results import evidence, figures, rows
 from tools.results.figures import Picture
 from tools.results.read import CLASSES
-from tools.results.tables import HEADINGS, NAMES, to_text, with_published, without_constants
+from tools.results.tables import (
+    HEADINGS,
+    NAMES,
+    new_classes,
+    to_text,
+    with_published,
+    without_constants,
+)
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 
 TEMPLATES = Path(__file__).parent / "results"
-MIN_RADAR, OVERLAYS = 3, 3  # axes; test pictures of a data set
+MIN_RADAR, MAX_RADAR = 3, 8  # axes; lines
+OVERLAYS = 3  # test pictures of a data set
 Runs = list[dict[str, Any]]  # of `rows.load_runs`
 
 
@@ -40,6 +48,7 @@ class Part:
     caption: str = ""  # settings that are the same in all rows
     headings: list[tuple[str, bool]] = field(default_factory=list)  # and whether of numbers
     rows: list[list[tuple[str, Any]]] = field(default_factory=list)  # cells: text, sorting key
+    footnote: str = ""  # below the table
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -58,17 +67,18 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     )
 
 
-def section_part(section: rows.Section) -> Part:
-    """Return table, bars, curves and radar of a protocol."""
+def section_part(section: rows.Section, order: str) -> Part:
+    """Return table, bars, curves and radar of a protocol; `order` is one of `rows.ORDERS`."""
     scores = [name for name in CLASSES if name in section.scores]
-    shown = summary = rows.with_average(section)
+    shown = summary = rows.order_rows(rows.with_average(section), order)
     if "hm" in section.scores:
-        scores, shown = [*scores, "hm_mean"], with_published(summary)
-    part = Part(section.title)
-    text, part.caption = without_constants(to_text(shown))
+        scores, shown = [*scores, "hm_mean"], rows.order_rows(with_published(summary), order)
+    text = to_text(shown)
+    part = Part(section.title, footnote=new_classes(text))
+    text, part.caption = without_constants(text)
     part.headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
-    order = shown[text.columns].astype(object).where(shown[text.columns].notna(), "")
-    pairs = zip(text.to_numpy(), order.to_numpy(), strict=True)
+    keys = shown[text.columns].astype(object).where(shown[text.columns].notna(), "")
+    pairs = zip(text.to_numpy(), keys.to_numpy(), strict=True)
     part.rows = [list(zip(*pair, strict=True)) for pair in pairs]
     labelled = summary.assign(label=labels(summary))
     groups = sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != rows.AVERAGE)
@@ -82,8 +92,17 @@ def section_part(section: rows.Section) -> Part:
     single = labelled[(labelled["dataset"] != rows.AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
         text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
+        best = best_labels(single, scores[-1])
+        if len(best) < single["label"].nunique():
+            text += f" of the best {len(best)} of {single['label'].nunique()}"
+            single = single[single["label"].isin(best)]
         part.pictures.append(figures.as_picture(figures.radar, single, scores[-1], text=text))
     return part
+
+
+def best_labels(summary: pd.DataFrame, score: str) -> list[str]:
+    """Return the labels of the best means of a score over data sets, as many as a radar shows."""
+    return list(summary.groupby("label", sort=False)[score].mean().nlargest(MAX_RADAR).index)
 
 
 def labels(summary: pd.DataFrame) -> pd.Series:
@@ -218,13 +237,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--title", default="Results", help="of the page (Results)")
     add("--root", default="", help="folder of all data sets, if it was moved")
     add("--overlays", type=whole(0), default=2, help="data sets whose kept patches are drawn (2)")
+    add("--order", choices=rows.ORDERS, default="best", help=f"of rows: {rows.IN_WORDS}")
     args = parser.parse_args(arguments)
     runs = rows.load_runs(args.results)
     if not runs:
         print(f"no results below {args.results}", file=sys.stderr)
         return 1
     found = [run for run in runs if "record" in run]
-    parts = [section_part(section) for section in rows.split_sections(rows.pair_runs(runs))]
+    sections = rows.split_sections(rows.pair_runs(runs))
+    parts = [section_part(section, args.order) for section in sections]
     parts += [reliability_part(found), confusion_part(found), curve_part(found)]
     parts.append(overlay_part(found, args.root, args.overlays))
     output = args.output or args.results / "report.html"

@@ -50,6 +50,7 @@ class CLIPTrainer(TrainerX):
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
     takes_head = False  # whether a Spotlighter head can stand on its tuner
+    new_classes = "the prompts go on"  # what classes without pictures get; tables print it
     outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     settings: Any
 
@@ -191,11 +192,13 @@ class CLIPTrainer(TrainerX):
         _ = state.pictures  # as they are now, not when the first checkpoint is written
         self.begin_record()
         state.workers.watch(self.train_loader_x)
-        self.train_loader_x.dataset.keep()
-        data.calibrate_pruner(cfg, state, self.model)
-        if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
-            set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
-        self.before_training()
+        state.train_s = 0.0 if self.start_epoch == 0 else None  # an earlier part is not known
+        with state.training():
+            self.train_loader_x.dataset.keep()
+            data.calibrate_pruner(cfg, state, self.model)
+            if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
+                set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
+            self.before_training()
 
     def start_from(self, given: Path) -> None:
         """Take over what another run, a folder or a checkpoint, has learned.
@@ -230,6 +233,11 @@ class CLIPTrainer(TrainerX):
         """Note the epoch."""
         self.state.epoch = self.epoch
 
+    def run_epoch(self) -> None:
+        """Train on all batches; the time counts."""
+        with self.state.training():
+            super().run_epoch()
+
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         """One optimiser step; returns the loss, its parts and the batch accuracy in percent."""
         cfg, state = self.cfg, self.state
@@ -249,14 +257,15 @@ class CLIPTrainer(TrainerX):
         """Count the epoch's parameters if they are averaged, then evaluate and save."""
         cfg, state, done = self.cfg, self.state, self.epoch + 1
         is_last, frequency = done == self.max_epoch, cfg.TRAIN.CHECKPOINT_FREQ
-        self.end_of_epoch()
-        parallel.broadcast(self.model.learned)
-        if state.average is not None:
-            state.average.add(self.epoch)
+        with state.training():
+            self.end_of_epoch()
+            parallel.broadcast(self.model.learned)
+            if state.average is not None:
+                state.average.add(self.epoch)
+                if is_last:
+                    state.average.install()
             if is_last:
-                state.average.install()
-        if is_last:
-            self.end_of_training()
+                self.end_of_training()
         try:
             watch.note_epoch(cfg, state, self.model, self._writer)
         except OSError as error:

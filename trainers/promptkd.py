@@ -183,6 +183,7 @@ class PromptKD(CLIPTrainer):
     node = "PROMPTKD"
     settings_class = PromptKDSettings
     takes_head = True
+    new_classes = "the teacher's text features"
     checkpoint_name = "VLPromptLearner"
 
     @classmethod

@@ -69,6 +69,7 @@ class Spotlighter(CLIPTrainer):
 
     node = "SPOTLIGHTER"
     settings_class = SpotlighterSettings
+    new_classes = "the prompts go on, with prototypes where they help"
     model: SpotlightedCLIP
     outdated = ("head.gate",)  # of heads that were not fitted
 

@@ -30,6 +30,7 @@ class ZeroshotCLIP(CLIPTrainer):
     node = "ZEROSHOTCLIP"
     settings_class = ZeroshotSettings
     learns = False
+    new_classes = "zero-shot CLIP"
 
     @staticmethod
     def templates(dataset: str) -> tuple[str, ...]:
@@ -49,6 +50,7 @@ class ZeroshotCLIP(CLIPTrainer):
         """Evaluate: there is nothing to learn."""
         logger.info("%s has nothing to learn: evaluating", self.cfg.TRAINER.NAME)
         self.begin_record()
+        self.state.train_s = 0.0
         if not self.cfg.TEST.NO_TEST:
             self.test()
 

@@ -28,7 +28,7 @@ def last_log(folder):
 def metrics(folder):
     """What a run says it reached, in results.json and in its last log."""
     found = json.loads((folder / "results.json").read_text())
-    for key in ("date", "images_per_s"):
+    for key in ("date", "images_per_s", "train_s"):
         del found[key]
     pattern = r"^\* (?:accuracy|error|macro_f1|correct): .*$"
     printed = re.findall(pattern, last_log(folder), re.MULTILINE)

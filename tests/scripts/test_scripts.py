@@ -367,7 +367,7 @@ def test_demo_runs_tabulates_and_draws(ready):
         "--root data --output output/demo --processes --opts"
     )
     assert table.startswith("tools/collect_results.py output/demo ")
-    columns = "trainer dataset seed base new hm images_per_s learned_parameters config"
+    columns = "trainer dataset seed base new hm images_per_s learned_parameters train_s config"
     assert "--csv output/demo/results.csv " in table
     assert f"--columns {columns}" in table
     assert page.startswith("tools/report.py output/demo ")

@@ -31,6 +31,12 @@ Elapsed: 0:01:02
 TEST_LOG = "Loading weights\n=> result\n* total: 50\n* accuracy: {accuracy}%\n* error: 1.0%\n"
 
 
+NEW_CLASSES = (
+    "What new classes get: the prompts go on, with prototypes where they help (Spotlighter); "
+    "the prompts go on (CoOp)."
+)
+
+
 def record(**changes):
     found = {
         "trainer": "CoOp",
@@ -157,6 +163,55 @@ def test_average_stands_last_and_trainers_in_the_literatures_order():
     ordered = order_rows(pd.concat([summary, average_datasets(summary)]))
     assert list(ordered.dataset.unique()) == ["art", "zoo", "average"]
     assert list(ordered.trainer[:4]) == ["ZeroshotCLIP", "CoOp", "MaPLe", "Spotlighter"]
+
+
+def test_the_best_stands_first_in_each_data_set():
+    """By HM; a trainer without it, however good its base classes, comes last."""
+    scores = {"art": {"CoOp": (60, 60), "MaPLe": (70, 40), "VPT": (50, 90)}}
+    scores["zoo"] = {"CoOp": (10, 10), "MaPLe": (20, 20), "VPT": (15, 15)}
+    runs = [
+        record(dataset=dataset, trainer=trainer, classes=classes, accuracy=accuracy)
+        for dataset, found in scores.items()
+        for trainer, pair in found.items()
+        for classes, accuracy in zip(("base", "new"), pair, strict=True)
+    ]
+    runs.append(record(dataset="art", trainer="IVLP", accuracy=99.0))
+    summary = summarise(pair_runs(runs))
+    ordered = order_rows(pd.concat([summary, average_datasets(summary)]), "best")
+    names = {dataset: list(part.trainer) for dataset, part in ordered.groupby("dataset")}
+    assert names["art"] == ["VPT", "CoOp", "MaPLe", "IVLP"]
+    assert names["zoo"] == ["MaPLe", "VPT", "CoOp"]
+    assert list(ordered.dataset.unique()) == ["art", "zoo", "average"]
+
+
+def test_few_shot_rows_of_a_trainer_stay_together_best_first_at_its_most_shots():
+    scores = {("CoOp", 1): 90, ("CoOp", 16): 60, ("MaPLe", 1): 50, ("MaPLe", 16): 70}
+    scores["ZeroshotCLIP", 0] = 65
+    runs = [
+        record(trainer=trainer, shots=shots, classes="all", accuracy=accuracy)
+        for (trainer, shots), accuracy in scores.items()
+    ]
+    ordered = order_rows(summarise(pair_runs(runs)), "best")
+    assert list(zip(ordered.trainer, ordered.shots, strict=True)) == [
+        ("MaPLe", 1), ("MaPLe", 16), ("ZeroshotCLIP", 0), ("CoOp", 1), ("CoOp", 16)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("order", "first"), [("best", "Spotlighter"), ("listed", "CoOp")])
+def test_the_order_is_chosen_by_a_flag(tree, order, first):
+    main([str(tree), "--order", order, "--markdown", str(tree / "t.md")])
+    assert (tree / "t.md").read_text().splitlines()[4].split("|")[2].strip() == first
+
+
+def test_training_time_is_that_of_the_run_that_trained():
+    """The test of the new classes trains nothing; results of older versions say nothing."""
+    runs = [record(seed=seed, train_s=100.0 * seed) for seed in (1, 2)]
+    runs += [record(seed=seed, classes="new", train_s=None) for seed in (1, 2)]
+    rows = pair_runs([*runs, record(trainer="MaPLe"), record(trainer="VPT", train_s=0.25)])
+    assert list(rows[rows.trainer == "CoOp"].train_s) == [100, 200]
+    text = to_text(summarise(rows)).set_index("trainer")
+    assert dict(text.train_s) == {"CoOp": "150", "MaPLe": "", "VPT": "0.2"}
+    assert "train_s" not in to_text(summarise(pair_runs([record()])))
 
 
 def test_few_shot_runs_have_a_column_of_their_own():
@@ -320,7 +375,8 @@ def test_terminal_and_markdown_tables(tree, capsys, monkeypatch):
     lines = (tree / "table.md").read_text().splitlines()
     assert lines[0] == "## Base to new"
     assert lines[2].startswith("| data set")
-    assert len(lines) == 6
+    assert lines[6:] == ["", NEW_CLASSES]
+    assert NEW_CLASSES in printed
 
 
 def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
@@ -373,7 +429,8 @@ def test_latex_has_the_rules_of_booktabs(tmp_path):
     ]
     text = text_of(split_sections(pair_runs(runs))[0], published=False)
     lines = to_latex(text, "Base to new").splitlines()
-    assert lines[:2] == ["% Base to new", r"\begin{tabular}{lllrrrrrrrr}"]
+    assert lines[:2] == ["% Base to new", "% What new classes get: the prompts go on (CoOp)."]
+    assert lines[2] == r"\begin{tabular}{lllrrrrrrrr}"
     rules = [line for line in lines if line.endswith("rule")]
     assert rules == [rf"\{name}rule" for name in ("top", "mid", "mid", "mid", "bottom")]
     row = next(line for line in lines if line.startswith("A"))
@@ -388,7 +445,7 @@ def test_published_figures_stand_beside_ours_and_are_labelled(tmp_path, capsys, 
             write_result(tmp_path, dataset=dataset, classes=classes)
     assert main([str(tmp_path), "--published", "--markdown", str(tmp_path / "t.md")]) == 0
     lines = (tmp_path / "t.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:-2]]
     ours = [row for row in rows if row[2] == "tiny_emoji"]
     theirs = [row for row in rows if row[2] == "published, arXiv 2509.00905"]
     assert len(ours) == 3
@@ -405,7 +462,8 @@ def test_the_published_average_stands_beside_one_over_the_same_data_sets():
     ours = {"Flowers102": "OxfordFlowers", "DTD": "DescribableTextures"}
     runs = [record(dataset=ours.get(name, name)) for name in names]
     summary = summarise(pair_runs(runs))
-    text = to_text(with_published(pd.concat([summary, average_datasets(summary)])))
+    rows = with_published(pd.concat([summary, average_datasets(summary)]))
+    text = to_text(order_rows(rows))
     averages = text[text.dataset == "average"]
     assert list(averages.trainer[:2]) == ["ZeroshotCLIP, published", "CoOp"]
     assert "PromptKD w/ Spotlighter, published" in set(averages.trainer)

@@ -53,6 +53,38 @@ def test_differences_and_rows_are_those_of_the_runs(root, tmp_path, capsys):
     assert one.hm == pytest.approx(2 * 55 * 52 / (55 + 52), abs=0.01)
 
 
+def test_the_best_stands_first_whoever_it_is(root, capsys):
+    """Spotlighter: hm of 65 and 50, CoOp: 55 and 52, MaPLe: 95 and 95, of A, seed 1."""
+    for dataset in ("A", "B"):
+        write_run(root, "MaPLe", dataset, 1, {"base": 190, "new": 190})
+        write_run(root, "ZeroshotCLIP", dataset, 1, {"base": 80, "new": 80})
+    found = {}
+    for order in ("best", "listed"):
+        assert main([str(root), "--order", order, "--resamples", "5"]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "|" in line]
+        lines = [line.split("|")[1].strip() for line in lines]
+        found[order] = [lines[2:6], lines[8:]]
+    others = ["MaPLe", "CoOp", "ZeroshotCLIP"]
+    assert found["best"] == [["MaPLe", "Spotlighter", *others[1:]], others]
+    assert found["listed"][0] == ["ZeroshotCLIP", "CoOp", "MaPLe", "Spotlighter"]
+
+
+def test_training_time_and_what_is_known_of_new_classes_stand_beside(root, capsys):
+    assert main([str(root), "--resamples", "5"]) == 0
+    out = capsys.readouterr().out
+    assert "training s" not in out
+    spotlighter = "the prompts go on, with prototypes where they help (Spotlighter)"
+    assert f"What new classes get: {spotlighter}; the prompts go on (CoOp)." in out
+    for path in (root / "train_base").glob("*/*/CoOp/*/*/results.json"):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps(found | {"train_s": 10.0 * found["seed"]}))
+    assert main([str(root), "--resamples", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4])
+    assert head[-2:] == ["training s", "learned parameters"]
+    assert {row[0]: row[-2] for row in rows[1:]} == {"Spotlighter": "", "CoOp": "15"}
+
+
 def test_nll_and_ece_have_a_table_of_their_own(root, tmp_path, capsys):
     """Mean over data sets and seeds; no table without them, no cell where a run lacks them."""
     assert main([str(root), "--resamples", "5"]) == 0
@@ -124,7 +156,7 @@ def test_an_empty_folder_is_refused_in_one_sentence(tmp_path, capsys):
 
 def test_an_unknown_trainer_is_refused_with_those_that_are_there(root, capsys):
     assert main([str(root), "--of", "MaPLe"]) == 2
-    assert "there are CoOp, Spotlighter" in capsys.readouterr().err
+    assert "there are Spotlighter, CoOp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["labels", "data"])

@@ -1,10 +1,12 @@
 """The page, read by a browser where there is one."""
 
+import itertools
 import json
 import re
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from runs.figure_style import plt
 from tests.tools.conftest import DIAGRAM, write_run
@@ -87,6 +89,58 @@ def test_a_reliability_diagram_has_a_panel_for_each_trainer(tree):
     assert [line.get_label() for line in lines] == ["base", "new"]
     assert lines[0].get_xydata().tolist() == 15 * [[50.0, 40.0]]
     plt.close(figure)
+
+
+def many(scores, shots=(1, 16)):
+    """A summary of one data set with a row for each label and number of shots."""
+    rows = [
+        {"label": label, "dataset": "A", "shots": count, "all": score + count, "all_std": 0.0}
+        for label, score in scores.items()
+        for count in ((0,) if label == "CLIP" else shots)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_few_shot_curves_of_many_trainers_are_labelled_at_their_ends():
+    """Labels stand in the order of the last points, and no two of them overlap."""
+    scores = {f"trainer {i}": 40 + (7 * i % 22) / 10 for i in range(22)} | {"CLIP": 30.0}
+    figure = figures.shot_curves(many(scores))
+    figure.canvas.draw()
+    texts = sorted(figure.axes[0].texts, key=lambda text: Text.get_window_extent(text).y0)
+    assert [text.get_text() for text in texts] == sorted(scores, key=lambda n: scores[n])
+    boxes = [Text.get_window_extent(text) for text in texts]
+    assert all(low.y1 < high.y0 + 1 for low, high in itertools.pairwise(boxes))
+    (dashed,) = (line for line in figure.axes[0].lines if line.get_linestyle() == "--")
+    assert list(dashed.get_ydata()) == [30, 30]
+    styles = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(styles) >= 22
+
+
+@pytest.mark.parametrize(
+    ("heights", "spread_out"),
+    [
+        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.5, 0.5, 0.5, 0.9], [0.4, 0.5, 0.6, 0.9]),
+    ],
+)
+def test_heights_are_spread_around_where_they_were(heights, spread_out):
+    assert figures.spread(heights, 0.1) == pytest.approx(spread_out)
+
+
+def test_a_radar_shows_the_best_of_many():
+    rows = [
+        {"label": f"t{i}", "dataset": name, "hm_mean": 10.0 * i + bonus}
+        for i in range(20)
+        for name, bonus in (("A", 0), ("B", 3))
+    ]
+    assert report.best_labels(pd.DataFrame(rows), "hm_mean") == [f"t{i}" for i in range(19, 11, -1)]
+
+
+def test_what_is_known_of_new_classes_stands_below_the_table(html):
+    (found,) = re.findall(r'<p class="foot">(.*?)</p>', html)
+    known = "zero-shot CLIP (ZeroshotCLIP); the prompts go on (CoOp, MaPLe)."
+    assert sorted(found.split(": ")[1][:-1].split("; ")) == sorted(known[:-1].split("; "))
 
 
 @pytest.mark.parametrize("wrong", [3, {"n": [1]}, DIAGRAM | {"accuracy": 15 * ["x"]}])

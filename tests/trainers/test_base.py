@@ -23,6 +23,31 @@ def test_hooks_are_called_in_order_without_super(run, monkeypatch):
     assert calls == ["before_training", *epochs]
 
 
+def test_training_and_hooks_count_as_training_and_evaluation_does_not(run, tmp_path, monkeypatch):
+    """Each call takes the seconds of its own that stand here, on a clock of the test's."""
+    clock = {"now": 0.0, "steps": 0}
+    seconds = {"before_training": 1, "end_of_epoch": 10, "end_of_training": 100}
+    seconds |= {"_test": 1000, "save_model": 10000, "forward_backward": 0.5}
+
+    def slow(name):
+        inner = getattr(CoOp, name)
+
+        def method(*args, **kwargs):
+            clock["now"] += seconds[name]
+            clock["steps"] += name == "forward_backward"
+            return inner(*args, **kwargs)
+
+        monkeypatch.setattr(CoOp, name, method)
+
+    for name in seconds:
+        slow(name)
+    monkeypatch.setattr("runs.state.perf_counter", lambda: clock["now"])
+    run("CoOp", OPTIM__MAX_EPOCH=2, **BEST)
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert clock["steps"] > 2
+    assert found["train_s"] == 1 + 2 * 10 + 100 + 0.5 * clock["steps"]
+
+
 @pytest.fixture
 def without_val(toy_root):
     """The toy data set without validation pictures."""

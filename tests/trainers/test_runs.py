@@ -47,6 +47,7 @@ def test_every_trainer_leaves_results_config_and_log(run, tmp_path, trainer):
     assert {key: found[key] for key in expected} == expected
     assert 0 <= found["accuracy"] <= 100
     assert found["images_per_s"] > 0
+    assert (found["train_s"] > 0) == bool(learned)
     assert found["nll"] > 0
     n, confidence, right = (found["reliability"][key] for key in ("n", "confidence", "accuracy"))
     filled = [row for row in zip(n, confidence, right, strict=True) if row[0]]
@@ -126,6 +127,7 @@ def test_evaluation_of_a_checkpoint_equals_the_training_runs_own(run, tmp_path):
     run("Spotlighter", "new", flags=flags, **NEW)
     assert results(tmp_path / "eval")["accuracy"] == results(tmp_path / "train")["accuracy"]
     assert results(tmp_path / "eval")["epoch"] == 2
+    assert results(tmp_path / "eval")["train_s"] is None
     assert results(tmp_path / "new")["classes"] == "new"
 
 
@@ -183,6 +185,7 @@ def test_an_interrupted_run_goes_on_with_its_bank(run, tmp_path):
     for key, value in checkpoint(tmp_path / "whole", 2)["state_dict"].items():
         assert not torch.is_tensor(value) or torch.equal(value, resumed["state_dict"][key]), key
     assert results(tmp_path / "part")["epoch"] == 2
+    assert results(tmp_path / "part")["train_s"] is None  # the first part is not known
 
 
 def test_best_val_needs_a_validation_split(run, tmp_path):

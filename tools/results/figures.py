@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,6 +18,8 @@ from runs.figure_style import plt, save
 from tools.results.tables import HEADINGS
 
 WIDTH = 6.2  # inches
+LINE = 0.16  # inches from label to label
+MARKERS = "os^DvPX*<>"
 PANELS = 3  # of a row of reliability diagrams
 SMALL = 5  # percent; smaller shares are not written into a confusion matrix
 TWENTY = plt.get_cmap("tab20").colors
@@ -67,17 +70,55 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
 
 
 def shot_curves(summary: pd.DataFrame) -> Figure:
-    """Accuracy over shots with error bars, a line for each label; zero-shot at 0."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    shots = sorted(summary["shots"].unique())
-    for label, rows in summary.groupby("label", sort=False):
-        points = rows.sort_values("shots")
-        places, errors = points["shots"].map(shots.index), points["all_std"].fillna(0)
-        axes.errorbar(places, points["all"], errors, marker="o", capsize=3, label=label)
+    """Accuracy over shots with error bars, a line for each label, which stands at its end.
+
+    What was not trained (0 shots) is a dashed line over all shots.
+    """
+    labels = summary["label"].unique()
+    figure, axes = plt.subplots(figsize=(WIDTH, max(3.6, 1 + LINE * len(labels))))
+    shots = sorted(summary["shots"][summary["shots"] > 0].unique())
+    ends: list[tuple[str, tuple[float, float], str]] = []
+    for i, label in enumerate(labels):
+        points = summary[summary["label"] == label].dropna(subset="all").sort_values("shots")
+        style = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+        for level in points["all"][points["shots"] == 0]:
+            axes.axhline(level, color=f"C{i}", linestyle="--", linewidth=1)
+            ends.append((label, (len(shots) - 1, level), f"C{i}"))
+        trained = points[points["shots"] > 0]
+        if len(trained):
+            places = trained["shots"].map(shots.index)
+            axes.errorbar(places, trained["all"], trained["all_std"].fillna(0), capsize=3, **style)
+            ends.append((label, (places.iloc[-1], trained["all"].iloc[-1]), f"C{i}"))
     axes.set_xticks(range(len(shots)), shots)
     axes.set(xlabel="training pictures a class", ylabel="accuracy, percent")
-    axes.legend(frameon=False, fontsize=8)
+    label_ends(axes, ends)
     return figure
+
+
+def label_ends(axes: Axes, ends: list[tuple[str, tuple[float, float], str]]) -> None:
+    """Write labels to the right of a figure, level with the ends of their lines or near it.
+
+    `ends`: label, end in data units, and colour of each line.
+    """
+    ends = sorted(ends, key=lambda end: end[1][1])
+    low, high = axes.get_ylim()
+    gap = LINE / (axes.figure.get_figheight() * axes.get_position().height)  # of the axes' height
+    heights = spread([(y - low) / (high - low) for _, (_, y), _ in ends], gap)
+    for (label, end, colour), height in zip(ends, heights, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)}
+        where = {"xytext": (1.06, height), "textcoords": "axes fraction", "va": "center"}
+        axes.annotate(label, end, **where, fontsize=8, arrowprops=line)
+
+
+def spread(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Return ascending heights moved apart, each `gap` or more above the one before it.
+
+    They are the mean of two solutions: one that moves heights only up, and one only down.
+    """
+    steps = gap * np.arange(len(heights))
+    free = np.asarray(heights) - steps
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    return (up + down) / 2 + steps
 
 
 def radar(summary: pd.DataFrame, score: str) -> Figure:

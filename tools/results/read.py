@@ -19,7 +19,7 @@ GROUP = KEY[:-1]
 CLASSES = ["all", "base", "new"]
 WORDS = ("trainer", "dataset", "config", "classes", "source")
 NUMBERS = ("shots", "seed", "accuracy")
-EFFORT = ["images_per_s", "learned_parameters"]  # logs do not have them
+EFFORT = ["images_per_s", "train_s", "learned_parameters"]  # logs do not have them
 MEASURES = ["nll", "ece"]  # of the probabilities; logs and older results.json do not have them
 CALIBRATION = [f"{measure}_{classes}" for measure in MEASURES for classes in CLASSES]
 WHOLE = ("shots", "seed", "learned_parameters")
@@ -107,7 +107,7 @@ def is_valid(field: str, value: Any) -> bool:
         return False
     if field in ("accuracy", "ece"):
         return 0 <= value <= 100
-    return (0 if field == "nll" else -(2**53)) <= value < 2**53
+    return (0 if field in ("nll", "train_s") else -(2**53)) <= value < 2**53
 
 
 def read_predictions(folder: Path, classes: int | None = None) -> pd.DataFrame:

@@ -27,6 +27,8 @@ SCORES = [*CLASSES, "hm"]  # percent
 COLUMNS = ["source", "trainer", "dataset", "config", "settings", "shots", "seed", *SCORES, *EFFORT]
 COLUMNS += CALIBRATION
 AVERAGE = "average"
+ORDERS = ("best", "listed")  # of rows in a table; see `order_rows`
+IN_WORDS = "best by HM or accuracy first (best), or as configs/trainers/defaults.yaml (listed)"
 # Standard deviations over seeds are those of a sample (n - 1); parse_test_res.py alone prints that
 # of a population (n), as CoOp's script does.
 SAMPLE, POPULATION = 1, 0
@@ -125,7 +127,10 @@ def drop_repeats(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for all that KEY names, with COLUMNS; images_per_s is the mean of its runs."""
+    """Return one row for all that KEY names, with COLUMNS.
+
+    images_per_s is the mean of its runs; train_s is that of the run which trained.
+    """
     numbers = ["accuracy", *MEASURES, *EFFORT]
     frame = pd.DataFrame(name_settings(runs)).reindex(columns=[*KEY, "classes", *numbers])
     frame = frame.astype(dict.fromkeys(numbers, float))
@@ -139,6 +144,7 @@ def pair_runs(runs: Iterable[dict[str, Any]]) -> pd.DataFrame:
         rows = rows.join(part.add_prefix(f"{name}_"))
     groups = frame.groupby(KEY)
     rows["images_per_s"] = groups["images_per_s"].mean()
+    rows["train_s"] = groups["train_s"].max()
     rows["learned_parameters"] = groups["learned_parameters"].max().astype("Int64")
     return rows.reset_index()[COLUMNS]
 
@@ -186,7 +192,7 @@ def average_datasets(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_average(section: Section) -> pd.DataFrame:
-    """Return the summary of a section, sorted; with averages where it has several data sets."""
+    """Return the summary of a section, with averages where it has several data sets."""
     others = [
         name
         for classes in CLASSES
@@ -195,22 +201,32 @@ def with_average(section: Section) -> pd.DataFrame:
     ]
     summary = summarise(section.rows.assign(**dict.fromkeys(others, float("nan"))))
     if summary["dataset"].nunique() > 1:
-        summary = pd.concat([summary, average_datasets(summary)])
-    return order_rows(summary)
+        summary = pd.concat([summary, average_datasets(summary)], ignore_index=True)
+    return summary
 
 
-def order_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """Sort by data set, the average last, then by trainer, published rows after our own."""
+def order_rows(rows: pd.DataFrame, order: str = "listed") -> pd.DataFrame:
+    """Sort by data set, the average last, then by one of ORDERS.
+
+    `listed`: by trainer as `trainer_rank` says. `best`: by HM, or accuracy where there is none, at
+    the most shots of a trainer, downwards; equal ones, and those without it at the end, as listed.
+    """
 
     def rank(column: pd.Series) -> pd.Series:
         if column.name == "dataset":
             return column.map(lambda name: (name == AVERAGE, name))
         return column.map(trainer_rank) if column.name == "trainer" else column
 
-    return summary.sort_values([*GROUP[1:], GROUP[0]], key=rank, ignore_index=True)
+    line = [name for name in GROUP if name != "shots"]
+    by_shots = rows.assign(score=rows["hm"].fillna(rows["all"])).sort_values("shots")
+    score = by_shots.groupby(line)["score"].transform("last") if order == "best" else 0.0
+    columns = ["dataset", "score", *GROUP[2:], GROUP[0]]
+    downwards = [name != "score" for name in columns]
+    options = {"key": rank, "ascending": downwards, "ignore_index": True}
+    return rows.assign(score=score).sort_values(columns, **options).drop(columns="score")
 
 
 def trainer_rank(name: str) -> tuple[int, str]:
-    """Return the place of a trainer in a table: as in defaults.yaml, others after."""
+    """Return the place of a trainer in a list: as in defaults.yaml, others after."""
     order, plain = list(default_rows()), name.split(",")[0]
     return (order.index(plain) if plain in order else len(order), name)

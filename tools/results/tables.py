@@ -1,5 +1,7 @@
 """Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +10,11 @@ from rich.table import Table
 
 from tools.results.cells import markdown_table, markdown_text
 from tools.results.read import CALIBRATION, CLASSES, EFFORT
-from tools.results.rows import AVERAGE, order_rows
+from tools.results.rows import AVERAGE
 
 HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
 HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT + CALIBRATION}
+HEADINGS["train_s"] = "training s"
 MISSING = "missing"
 NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
 DEVIATION = "±: standard deviation of a sample of seeds (n - 1)"
@@ -43,14 +46,14 @@ def with_published(summary: pd.DataFrame) -> pd.DataFrame:
         return summary
     labels = {"config": ORIGIN, "settings": "", "shots": 16, "source": rows["dataset"]}
     rows = rows.assign(trainer=rows["trainer"] + ", published", **labels)
-    return order_rows(pd.concat([summary, rows]))
+    return pd.concat([summary, rows], ignore_index=True)
 
 
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what a run lacks is missing. nll and ece are empty
-    where results are of logs or of older versions, and no columns where all are.
+    What the literature does not print is empty, what a run lacks is missing. Training time, nll and
+    ece are empty where results are of logs or of older versions, and no columns where all are.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
     if not text["settings"].any():
@@ -61,7 +64,9 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     for name in (["all"] if "all" in tested else []) + paired:
         text[name] = with_deviation(summary, name).where(summary[name].notna(), MISSING)
     for name in EFFORT:
-        text[name] = summary[name].map(lambda n: MISSING if pd.isna(n) else f"{n:,.0f}")
+        if name != "train_s" or summary[name].notna().any():
+            lacking = "" if name == "train_s" else MISSING
+            text[name] = summary[name].map(partial(rounded, lacking=lacking))
     for name in CALIBRATION:
         if name in summary and summary[name].notna().any():
             cells = with_deviation(summary, name, digits=3 if name.startswith("nll") else 2)
@@ -69,6 +74,13 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     unprinted = [name for name in ("hm_mean", *EFFORT) if name in text]
     text.loc[summary["config"] == ORIGIN, unprinted] = ""
     return text
+
+
+def rounded(number: float, lacking: str = "") -> str:
+    """Return a number as a table shows it: a digit after the point of what is below 10."""
+    if pd.isna(number):
+        return lacking
+    return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
 
 
 def with_deviation(summary: pd.DataFrame, name: str, digits: int = 2) -> pd.Series:
@@ -115,14 +127,41 @@ def group_ends(text: pd.DataFrame) -> list[bool]:
     return list(text["dataset"] != text["dataset"].shift(-1))
 
 
+def new_classes(text: pd.DataFrame) -> str:
+    """Return what the trainers of a table know of new classes, in a sentence.
+
+    "" for a table without new classes, and for trainers of other projects.
+    """
+    if "new" not in text:
+        return ""
+    return new_classes_of(text["trainer"].unique())
+
+
+def new_classes_of(names: Iterable[str]) -> str:
+    """Return what trainers know of new classes: each phrase, with its trainers."""
+    import trainers  # noqa: F401  (registers them; this loads torch)
+    from trainers.base import trainer_named, trainer_names
+
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name in trainer_names() and hasattr(trainer_named(name), "new_classes"):
+            found.setdefault(trainer_named(name).new_classes, []).append(name)
+    phrases = (f"{phrase} ({', '.join(own)})" for phrase, own in found.items())
+    return f"What new classes get: {'; '.join(phrases)}." if found else ""
+
+
 def to_markdown(text: pd.DataFrame, title: str) -> str:
-    """Return a Markdown table under its title."""
+    """Return a Markdown table under its title, and what is said of new classes."""
     table = markdown_table(text.rename(columns=HEADINGS), disable_numparse=True)
-    return f"## {markdown_text(title)}\n\n{table}\n"
+    note = markdown_text(new_classes(text))
+    return f"## {markdown_text(title)}\n\n{table}\n" + (f"\n{note}\n" if note else "")
 
 
 def to_latex(text: pd.DataFrame, title: str) -> str:
-    r"""Return a LaTeX table with the rules of booktabs (\usepackage{booktabs})."""
+    r"""Return a LaTeX table with the rules of booktabs (\usepackage{booktabs}).
+
+    What is said of new classes is a comment above it.
+    """
     layout = "".join("l" if name in NAMES else "r" for name in text.columns)
     table = text.rename(columns=HEADINGS).to_latex(index=False, escape=True, column_format=layout)
     lines = table.replace("±", "$\\pm$").splitlines()
@@ -130,7 +169,8 @@ def to_latex(text: pd.DataFrame, title: str) -> str:
     for row, is_last in reversed(list(enumerate(group_ends(text)[:-1], first))):
         if is_last:
             lines.insert(row + 1, "\\midrule")
-    return "\n".join([f"% {title}", *lines, ""])
+    note = new_classes(text)
+    return "\n".join([f"% {title}", *([f"% {note}"] if note else []), *lines, ""])
 
 
 def published_table() -> Table:
