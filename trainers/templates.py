@@ -1,6 +1,7 @@
 """Sentences for zero-shot CLIP, as CoOp's repository uses them."""
 
 from datasets.base import FewShotDataset, template
+from models.clip.tokenizer import normalise_name
 
 DEFAULT = FewShotDataset.template
 
@@ -31,6 +32,11 @@ DIVERSE = (
     "graffiti of a {}.", "itap of the {}.", "the embroidered {}.", "the origami {}.",
     "the plastic {}.", "the toy {}.", "the {} in a video game.",
 )
+
+
+def sentences(dataset: str, class_names: list[str]) -> list[str]:
+    """The data set's own sentence for each class."""
+    return [template(dataset).format(normalise_name(name)) for name in class_names]
 
 
 def ensemble(dataset: str) -> tuple[str, ...]:
