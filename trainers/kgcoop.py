@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from datasets.base import template
 from models.prompts import PromptLearner
 from trainers.base import register
 from trainers.coop import CoOp, CoOpModel, CoOpSettings
@@ -63,5 +64,5 @@ class KgCoOp(CoOp):
     ) -> KgCoOpModel:
         """CoOp's prompts beside the sentence of the data set."""
         prompts = super().build(clip, class_names, settings, run).learned
-        fixed = sentences(run.cfg.DATASET.NAME, class_names)
-        return KgCoOpModel(clip, prompts, fixed, settings.W)
+        fixed = sentences((template(run.cfg.DATASET.NAME),), class_names)
+        return KgCoOpModel(clip, prompts, [one for (one,) in fixed], settings.W)

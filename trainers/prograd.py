@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from datasets.base import template
 from models.classifier import General
 from models.clip.tokenizer import normalise_name, tokenizer_of
 from models.prompts import PromptLearner
@@ -93,5 +94,6 @@ class ProGrad(CoOp):
     ) -> ProGradModel:
         """CoOp's prompts beside the sentence of the data set."""
         prompts = prograd_prompts(clip, class_names, settings)
-        fixed, loss = sentences(run.cfg.DATASET.NAME, class_names), run.cfg.LOSS
+        fixed = [one for (one,) in sentences((template(run.cfg.DATASET.NAME),), class_names)]
+        loss = run.cfg.LOSS
         return ProGradModel(clip, prompts, fixed, temperature=loss.T, strength=loss.LAMBDA)

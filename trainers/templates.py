@@ -34,11 +34,6 @@ DIVERSE = (
 )
 
 
-def sentences(dataset: str, class_names: list[str]) -> list[str]:
-    """The data set's own sentence for each class."""
-    return [template(dataset).format(normalise_name(name)) for name in class_names]
-
-
 def ensemble(dataset: str) -> tuple[str, ...]:
     """The selected templates and the data set's own; ImageNet has the selected ones alone."""
     return SELECTED if dataset == "ImageNet" else (*SELECTED, template(dataset))
