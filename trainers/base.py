@@ -261,7 +261,7 @@ class CLIPTrainer(TrainerX):
         with state.precision.autocast():
             step = self.step(*data.training_batch(cfg, state, batch))
             total = torch.stack(list(step.losses.values())).sum()
-        state.precision.descend(self.optim, total)
+        state.precision.descend(self.optim, total, step.general)
         self.model.update_memory(parallel.gathered(step))
         place = f"batch {self.batch_idx + 1}/{self.num_batches}"
         summary = health.numbers_of_step(cfg, state, step, total, batch["impath"], place)
