@@ -142,7 +142,7 @@ def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
 def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Images and labels of a `readable` batch on the device; a ValueError if none is left."""
     batch = readable(cfg, state, batch, "train")
-    if not len(batch["img"]):
+    if not len(batch["label"]):
         raise ValueError(f"{cfg.DATASET.NAME}: no training picture can be read.")
     return to_device(batch, state)
 

@@ -21,7 +21,18 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from runs import checkpoint, data, evaluate, health, identity, parallel, record, resume, watch
+from runs import (
+    checkpoint,
+    data,
+    evaluate,
+    features,
+    health,
+    identity,
+    parallel,
+    record,
+    resume,
+    watch,
+)
 from runs.average import EpochAverage
 from runs.backbone import check_class_names, load_backbone
 from runs.precision import Precision
@@ -50,6 +61,8 @@ class CLIPTrainer(TrainerX):
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
     takes_head = False  # whether a Spotlighter head can stand on its tuner
+    # whether its image tower is CLIP's, frozen, and it sees of pictures what `encode_raw` gives
+    takes_features = False
     outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     settings: Any
 
@@ -193,6 +206,8 @@ class CLIPTrainer(TrainerX):
         state.workers.watch(self.train_loader_x)
         self.train_loader_x.dataset.keep()
         data.calibrate_pruner(cfg, state, self.model)
+        if cfg.FEATURES.VIEWS:
+            self.train_loader_x = features.ViewLoader(cfg, state, self.model, self.train_loader_x)
         if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
             set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
         self.before_training()

@@ -30,6 +30,7 @@ class ZeroshotCLIP(CLIPTrainer):
     node = "ZEROSHOTCLIP"
     settings_class = ZeroshotSettings
     learns = False
+    takes_features = True
 
     @staticmethod
     def templates(dataset: str) -> tuple[str, ...]:
