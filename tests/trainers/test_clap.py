@@ -1,0 +1,43 @@
+"""ZSLP and CLAP in whole runs: keys, multipliers, weights to start from."""
+
+import pytest
+import torch
+
+from tests.trainers.test_tuners import BASE, NEW, saved
+
+SHORT = {"OPTIM__MAX_EPOCH": 1}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "key", "value"),
+    [("ZSLP", "INIT", "TR"), ("CLAP", "ENHANCED_BASE", "a.pt"), ("CLAP", "CONSTRAINT", "none")],
+)
+def test_other_methods_of_the_published_code_are_refused(run, trainer, key, value):
+    with pytest.raises(ValueError, match=rf"TRAINER.ADAPTER: {key} must be \w+, got '{value}': "):
+        run(trainer, **{f"TRAINER__ADAPTER__{key}": value})
+
+
+def test_multipliers_are_probabilities_and_stay_as_they_are(run, tmp_path):
+    three = {"OPTIM__MAX_EPOCH": 3} | BASE
+    run("CLAP", **three)
+    second, last = (saved(tmp_path / "run", "CLAP", n)["state_dict"] for n in (2, 3))
+    assert torch.equal(second["multipliers"], last["multipliers"])
+    assert not torch.equal(second["weight"], last["weight"])
+    assert ((last["multipliers"] > 0) & (last["multipliers"] < 1)).all()
+    assert last["_extra_state"] == {"class_names": ["ash tree", "bee", "cat"]}
+    folder = tmp_path / "run" / "adapter"
+    (folder / "model.pth.tar-3").unlink()
+    (folder / "checkpoint").write_text("model.pth.tar-2\n")
+    run("CLAP", **three)
+    again = saved(tmp_path / "run", "CLAP", 3)["state_dict"]
+    assert all(torch.equal(again[key], last[key]) for key in ("weight", "text", "multipliers"))
+
+
+def test_a_run_starts_from_weights_of_its_own_classes(run, tmp_path):
+    run("ZSLP", "first", **BASE, **SHORT)
+    start = {"MODEL__INIT_WEIGHTS": tmp_path / "first", "OPTIM__LR": 0.0}
+    run("ZSLP", "second", **BASE, **SHORT, **start)
+    first, second = (saved(tmp_path / n, "ZSLP", 1)["state_dict"] for n in ("first", "second"))
+    assert torch.equal(first["weight"], second["weight"])
+    with pytest.raises(ValueError, match="holds weights of other classes than this run's"):
+        run("ZSLP", "third", **NEW, **SHORT, **start)
