@@ -1,9 +1,7 @@
 """Run jobs in children of a process that has imported what they need: once, not for each job.
 
-Usage: python -m tools.sweeps.awake PARENT HANDLE [NAME ...]
-
-The worker reads orders from the connection HANDLE, forks a child for each, and answers with its
-exit code. It computes nothing itself, so that a child begins as `python train.py` does behind its
+A worker is a process of its own. It reads orders, forks a child for each, and answers with its exit
+code. It computes nothing itself, so that a child begins as `python train.py` does behind its
 imports, and leaves nothing to the next one. Only on Linux.
 """
 
@@ -30,9 +28,15 @@ LOOK = 0.05  # seconds between two looks at the children
 # What most runs import or find out; functions, behind a colon, are called and keep what they found.
 PRELOAD = (
     *("trainers", "datasets", "dassl.engine", "runs.config", "runs.calibration", "runs.parallel"),
-    *("torch._dynamo", "torch.utils.tensorboard", "models.clip.openai:import_clip"),
-    *("runs.record:git_revision", "runs.record:versions"),
+    *("torch._dynamo", "torch.utils.tensorboard", "scipy.optimize"),
+    *("models.clip.openai:import_clip", "runs.record:git_revision", "runs.record:versions"),
 )
+WORKER = """\
+import sys
+sys.path[0] = sys.argv[1]
+from tools.sweeps import awake
+awake.main(sys.argv[2:])
+"""
 GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 
 
@@ -168,8 +172,10 @@ class Worker:
         handle = theirs.fileno()
         nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         options = {"cwd": project, "env": environment, "start_new_session": True} | nowhere
-        words = [sys.executable, "-m", __name__, str(os.getpid()), str(handle), *PRELOAD]
-        self.process = subprocess.Popen(words, pass_fds=[handle], **options)
+        project_of_this = str(Path(__file__).parents[2])
+        words = [project_of_this, str(os.getpid()), str(handle), *PRELOAD]
+        command = [sys.executable, "-c", WORKER, *words]
+        self.process = subprocess.Popen(command, pass_fds=[handle], **options)
         theirs.close()
         try:
             self.connection.recv()
@@ -224,7 +230,3 @@ class Forked:
     def wait(self, timeout: float) -> None:
         """Wait a while for this job or another one of the worker to end."""
         self.worker.look(timeout)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

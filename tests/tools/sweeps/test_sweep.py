@@ -304,8 +304,8 @@ def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
 CODE = """
 import sys
 from pathlib import Path
-from tools.sweeps import names
-names.PROJECT = Path(sys.argv.pop(1))
+from tools.sweeps import awake, names
+names.PROJECT, awake.PRELOAD = Path(sys.argv.pop(1)), ()
 from tools import sweep
 sys.exit(sweep.main())
 """
