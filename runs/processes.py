@@ -55,6 +55,14 @@ def wait_for_lock(folder: Path) -> None:
         print(f"{folder} gives no locks: see to it that no other process works on it", flush=True)
 
 
+def has_work(folder: Path, needs: Iterable[Path]) -> bool:
+    """Lock a job's folder as soon as it is free; whether its results are still to be made."""
+    wait_for_lock(folder)
+    if found := is_done(folder, needs):
+        print(f"done meanwhile: {folder}", flush=True)
+    return not found
+
+
 def end_with(parent: int) -> None:
     """Get SIGTERM when the parent dies; leave at once if it is dead already."""
     if sys.platform == "linux":
@@ -96,11 +104,8 @@ def main(arguments: list[str]) -> None:
     cut = rest.index("--")
     needs, command = rest[:cut], rest[cut + 1 :]
     end_with(int(parent))
-    wait_for_lock(Path(folder))
-    if is_done(Path(folder), map(Path, needs)):
-        print(f"done meanwhile: {folder}")
-        return
-    os.execv(command[0], command)
+    if has_work(Path(folder), map(Path, needs)):
+        os.execv(command[0], command)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/run_protocol.py`
-from runs.processes import Terminated, bound, raise_at_sigterm
+from runs.processes import Terminated, bound, exit_code_of, raise_at_sigterm
 from tools.sweeps import names
+from tools.sweeps.awake import PATIENCE, PRELOAD, Child, become_train, preload
 from tools.sweeps.done import require_own
 from tools.sweeps.protocols import PROTOCOLS, SHOTS, Cell, Job, join, plan
-from tools.sweeps.workers import PATIENCE
 
 ARGUMENTS = """\
   TRAINER  a folder in configs/trainers: CoOp, MaPLe, PromptKD, Spotlighter, ZeroshotCLIP ...
@@ -27,7 +27,7 @@ results go (output/base2new for base2new, output for others); TARGETS, of xd and
 to test on, in --target-root DIR if they are not in --root; OPTS, further settings, as
 OPTS="OPTIM.LR 0.01 OPTIM.MAX_EPOCH 5".
 A run that left results.json is not repeated; one that crashed is. If a run's folder holds results
-of other settings or data, nothing is run.
+of other settings or data, nothing is run. Imports are done once for all runs; --isolate: for each.
 
 example:
   bash scripts/{protocol}.sh {trainer} emoji_food 1"""
@@ -48,6 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--root", default=get("DATA") or "data", help=argparse.SUPPRESS)
     parser.add_argument("--target-root", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--isolate", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(words)
     args.help = parser.format_help()
     args.output = get("OUTPUT") or ("output/base2new" if args.protocol == "base2new" else "output")
@@ -71,10 +72,9 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     return join([plan(Cell(*place, shots=int(number), **common)) for number in numbers])
 
 
-def carry_out(job: Job) -> int:
+def carry_out(job: Job, forked: bool = False) -> int:
     """Run a job to its end, to its exit code. What ends this process ends the job, too."""
-    command = [sys.executable, "train.py", *job.words]
-    process = subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
+    process: Child | subprocess.Popen = fork(job) if forked else as_process(job)
     try:
         return process.wait()
     except Terminated:
@@ -86,8 +86,45 @@ def carry_out(job: Job) -> int:
     return process.wait()
 
 
+def as_process(job: Job) -> subprocess.Popen:
+    """Start a job as a process that imports all that it needs."""
+    command = [sys.executable, "train.py", *job.words]
+    return subprocess.Popen(command, cwd=names.PROJECT, preexec_fn=bound())
+
+
+def fork(job: Job) -> Child:
+    """Start a job as a child, which has what is imported here; the child does not return."""
+    bind = bound()
+    if not (pid := os.fork()):
+        bind()
+        become_train(names.PROJECT, job.words)
+    return Child(pid)
+
+
+def ready_to_fork() -> bool:
+    """Import what several runs need; whether they can be children of this process."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return preload(PRELOAD)
+    except Exception:  # the run says it
+        return False
+
+
+def run_all(jobs: Sequence[Job], isolate: bool) -> int:
+    """Run the jobs that are not done, in order, to the first exit code that is not 0."""
+    left = [job for job in jobs if not job.is_done(names.PROJECT)]
+    forked = len(left) > 1 and not isolate and ready_to_fork()
+    for job in jobs:
+        if job.is_done(names.PROJECT):
+            print(f"{job.name}: done, see {job.folder}", flush=True)
+        elif code := carry_out(job, forked):
+            return code
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the jobs in order; stops at the first that fails, with its exit code."""
+    """Read what is asked for, and run it; returns the exit code."""
     args = parse_arguments(arguments)
     raise_at_sigterm()
     jobs = None
@@ -100,12 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = f"{error}.\n\n{args.help}"
         print(f"{args.protocol}: {message}", file=sys.stderr)
         return 2
-    for job in jobs:
-        if job.is_done(names.PROJECT):
-            print(f"{job.name}: done, see {job.folder}", flush=True)
-        elif code := carry_out(job):
-            return code
-    return 0
+    try:
+        return run_all(jobs, args.isolate)
+    except KeyboardInterrupt as interrupt:  # between two runs; a run reports it itself
+        print(f"{args.protocol}: stopped; the same command goes on from here", file=sys.stderr)
+        return exit_code_of(interrupt)
 
 
 if __name__ == "__main__":

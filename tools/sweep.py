@@ -53,6 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     add("--gpus", type=float, help="GPUs for each job on Ray, as 0.5 (1 where there are any)")
     add("--torchrun", type=whole(1), default=1, metavar="N", help="N processes for each job")
+    add("--isolate", action="store_true", help="start each job anew, imports and all")
     add("--retries", type=whole(0), default=1, help="further attempts at a job that failed (1)")
     add("--dry-run", action="store_true", help="print the jobs, run none")
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="for train.py")
@@ -100,7 +101,7 @@ def show_failures(schedule: Schedule) -> int:
 def run(args: argparse.Namespace) -> int:
     """Plan the jobs, run those that are not done; returns the exit code."""
     grid = Grid(**{field.name: getattr(args, field.name) for field in fields(Grid)})
-    launch = Launch(names.PROJECT, args.threads, args.torchrun)
+    launch = Launch(names.PROJECT, args.threads, args.torchrun, args.isolate)
     jobs = grid.jobs()
     require_own(jobs, names.PROJECT)
     schedule = Schedule(jobs, args.retries, names.PROJECT)

@@ -12,9 +12,8 @@ from rich import progress as shown
 from rich.markup import escape
 
 from tools.sweeps.protocols import Job
-from tools.sweeps.workers import Ended, LocalWorkers, RayWorkers
+from tools.sweeps.workers import POLL, Ended, LocalWorkers, RayWorkers
 
-POLL = 0.3  # seconds between two looks at the logs
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")  # in a job's log
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it

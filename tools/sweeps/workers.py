@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from runs import processes
 from tools.sweeps import names
+from tools.sweeps.awake import PATIENCE, Forked, Order, Worker
 from tools.sweeps.protocols import Job
 
-PATIENCE = 10  # seconds that a job has to end after it was asked to
+POLL = 0.3  # seconds between two looks at the jobs
 NO_RAY = """Ray is not installed: install it (pip install -r requirements-cluster.txt), or run \
 without it: --serial for one job after the other, --processes N for N at a time on this machine"""
 # Ray answers as a server of HTTP/2: a client's preface is followed by a frame of settings.
@@ -37,6 +39,12 @@ class Launch:
     project: Path  # folder of train.py
     threads: int  # of each process, fixed: results depend on it in the last digits
     processes: int  # more than 1: that many, a GPU each, by torchrun
+    isolate: bool = False  # a process a job, which imports all that it needs
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a job."""
+        return os.environ | {"OMP_NUM_THREADS": str(self.threads)}
 
     def command(self, job: Job) -> list[str]:
         """Return the job as a command line."""
@@ -44,14 +52,20 @@ class Launch:
         several = [*torchrun, str(self.processes)] if self.processes > 1 else []
         return [sys.executable, *several, "train.py", *job.words]
 
-    def start(self, job: Job) -> subprocess.Popen:
-        """Start the job in a process group of its own, guarded by runs/processes.py."""
+    def order(self, job: Job) -> Order:
+        """Make the folder of a job, and an empty log in it."""
         folders = [str(self.project / folder) for folder in (job.folder, *job.needs)]
         Path(folders[0]).mkdir(parents=True, exist_ok=True)
-        guarded = [sys.executable, processes.__file__, str(os.getpid()), *folders, "--"]
-        env = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        options = {"cwd": self.project, "env": env, "start_new_session": True}
-        with (self.project / job.log).open("w") as log:
+        log = self.project / job.log
+        log.write_text("")
+        return Order(job.words, tuple(folders), str(log), self.environment)
+
+    def start(self, job: Job) -> subprocess.Popen:
+        """Start the job in a process group of its own, guarded by runs/processes.py."""
+        order = self.order(job)
+        guarded = [sys.executable, processes.__file__, str(os.getpid()), *order.folders, "--"]
+        options = {"cwd": self.project, "env": order.environment, "start_new_session": True}
+        with Path(order.log).open("w") as log:
             options |= {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
             return subprocess.Popen([*guarded, *self.command(job)], **options)
 
@@ -67,15 +81,31 @@ def stop(process: subprocess.Popen) -> None:
 
 
 class LocalWorkers:
-    """Jobs as processes of this machine, `places` at a time, in order."""
+    """Jobs as processes of this machine, `places` at a time, in order.
+
+    One process imports what they need and becomes each of them by a fork (awake.py), where it can.
+    """
 
     def __init__(self, launch: Launch, places: int) -> None:
         self.launch, self.places = launch, places
-        self.running: dict[Job, subprocess.Popen] = {}
+        self.awake = not launch.isolate and launch.processes == 1 and sys.platform == "linux"
+        self.worker: Worker | None = None
+        self.running: dict[Job, subprocess.Popen | Forked] = {}
 
     def start(self, job: Job) -> None:
         """Start a job."""
-        self.running[job] = self.launch.start(job)
+        worker = self._worker()
+        one = worker.start(self.launch.order(job)) if worker else self.launch.start(job)
+        self.running[job] = one
+
+    def _worker(self) -> Worker | None:
+        """Return the worker that is awake, or a new one; None if jobs cannot be forked here."""
+        if self.awake and not (self.worker and self.worker.alive):
+            try:
+                self.worker = Worker(self.launch.project, self.launch.environment)
+            except (EOFError, OSError):  # what the jobs print says why, if they fail, too
+                self.awake, self.worker = False, None
+        return self.worker
 
     def ended(self, seconds: float) -> dict[Job, Ended]:
         """Wait a while for jobs to end; return those that have."""
@@ -87,9 +117,13 @@ class LocalWorkers:
         return over
 
     def close(self) -> None:
-        """Stop the jobs that run."""
+        """Stop the jobs that run, and the worker."""
         for process in self.running.values():
-            stop(process)
+            if isinstance(process, subprocess.Popen):
+                stop(process)
+        if self.worker:
+            self.worker.close()
+        self.running, self.worker = {}, None
 
 
 class RayWorkers:
@@ -117,7 +151,9 @@ class RayWorkers:
         if gpus is None:
             gpus = launch.processes if ray.cluster_resources().get("GPU", 0) > 0 else 0
         # The sweep counts attempts itself, and knows which jobs are done.
-        task = ray.remote(num_cpus=launch.threads * launch.processes, num_gpus=gpus, max_retries=0)
+        # A process of Ray takes one task after the other; with GPUs that is not its default.
+        options = {"num_gpus": gpus, "max_retries": 0, "max_calls": 0}
+        task = ray.remote(num_cpus=launch.threads * launch.processes, **options)
         self.ray, self.task, self.launch = ray, task(attempt), launch
         self.running: dict[Job, object] = {}
 
@@ -145,14 +181,20 @@ class RayWorkers:
         self.ray.shutdown()
 
 
-def attempt(job: Job, launch: Launch) -> int:
+kept = cache(partial(LocalWorkers, places=1))  # by a process of Ray, which runs many tasks
+
+
+def attempt(job: Job, launch: Launch) -> int | None:
     """Run one job on a worker of Ray, to its exit code; its processes end with the worker."""
-    process = launch.start(job)
+    workers = kept(launch)
     try:
-        return process.wait()
+        workers.start(job)
+        while not (over := workers.ended(POLL)):
+            pass
+        return over[job].code
     finally:
-        if process.returncode is None:
-            stop(process)
+        if workers.running:
+            workers.close()
 
 
 def require_listener(address: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.sweeps import names
+from tools.sweeps import awake, names
 
 ROOT = Path(__file__).parents[3]
 # Writes one line a start and one an end; waits while the file "hold" is there; fails on request.
@@ -66,5 +66,6 @@ def wait_for(condition, seconds=300):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(names, "PROJECT", tmp_path)
+    monkeypatch.setattr(awake, "PRELOAD", ())  # a pretended training needs nothing
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "engine" / "src")]))
     return FakeProject(tmp_path)

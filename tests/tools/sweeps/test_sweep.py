@@ -220,15 +220,16 @@ def test_a_users_mistake_is_not_tried_again(project, monkeypatch):
     assert project.events("start") == [BASE]
 
 
+@pytest.mark.parametrize("how", [(), ("--isolate",)], ids=["awake", "isolated"])
 @pytest.mark.parametrize(
     ("times", "code", "end", "said"),
     [(5, 0, SIGKILL, -9), (6, 1, SIGKILL, -9), (5, 0, "raise SystemExit(143)", 143)],
 )
 def test_a_job_that_was_killed_is_tried_again_without_a_retry(
-    project, capsys, times, code, end, said
+    project, capsys, times, code, end, said, how
 ):
     (project.root / "train.py").write_text(KILLED.format(times=times, end=end) + FAKE_TRAIN)
-    assert go(*FOOD, "--retries", "0") == code
+    assert go(*FOOD, "--retries", "0", *how) == code
     out, error = capsys.readouterr()
     assert out.count(f"it was killed ({said}); trying again") == 5
     assert (f"it was killed ({said}), for the 6th time" in error) == bool(code)
@@ -304,8 +305,8 @@ def test_missing_pictures_are_drawn_first_and_only_those(project, monkeypatch):
 CODE = """
 import sys
 from pathlib import Path
-from tools.sweeps import names
-names.PROJECT = Path(sys.argv.pop(1))
+from tools.sweeps import awake, names
+names.PROJECT, awake.PRELOAD = Path(sys.argv.pop(1)), ()
 from tools import sweep
 sys.exit(sweep.main())
 """
@@ -320,10 +321,11 @@ def start(project, *words):
     return subprocess.Popen(command, cwd=ROOT, env=environment(project), stderr=subprocess.PIPE)
 
 
+@pytest.mark.parametrize("how", [(), ("--isolate",)], ids=["awake", "isolated"])
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_killed_takes_its_jobs_with_it_and_goes_on(project, sign):
+def test_a_sweep_that_is_killed_takes_its_jobs_with_it_and_goes_on(project, sign, how):
     (project.root / "hold").touch()
-    process = start(project)
+    process = start(project, *how)
     wait_for(lambda: project.events("start"))
     process.send_signal(sign)
     error = process.communicate(timeout=300)[1].decode()
