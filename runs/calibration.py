@@ -61,12 +61,16 @@ class Calibration:
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature, self.loss, self.sums = temperature, 0.0, np.zeros((3, BINS))
 
-    def add(self, logits: np.ndarray, label: np.ndarray) -> None:
-        """Take in the logits (B, C) and the labels (B,) of a batch; B may be 0."""
+    def add(self, logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Take in logits (B, C) and labels (B,) of a batch; return log-probabilities (B, C).
+
+        B may be 0.
+        """
         log_p = log_softmax(np.asarray(logits, float) / self.temperature, axis=1)
         self.loss -= float(log_p[np.arange(len(label)), label].sum())
         right = np.argmax(logits, axis=1) == label
         self.sums += bin_sums(np.exp(log_p.max(axis=1)), right)
+        return np.asarray(log_p)
 
     def figures(self) -> dict[str, float]:
         """`nll`, the mean over the pictures in nats, and `ece` in percent."""

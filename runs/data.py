@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
@@ -130,7 +130,10 @@ def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -
         logger.warning("Skipped in %s: %s", split, fault)
     known |= faults
     good = ~batch["blank"]
-    return batch | {key: batch[key][good] for key in ("img", "label") if not good.all()}
+    if good.all():
+        return batch
+    paths = list(compress(batch["impath"], good.tolist()))
+    return batch | {key: batch[key][good] for key in ("img", "label")} | {"impath": paths}
 
 
 def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:

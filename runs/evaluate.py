@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -19,32 +20,39 @@ from datasets.splits import select_labels
 from runs import health, identity, parallel
 from runs.calibration import Calibration
 from runs.data import prefetch, readable, to_device, upright
-from runs.record import changed, write_config, write_logits, write_predictions, write_results
+from runs.record import (
+    Predicted,
+    changed,
+    write_config,
+    write_logits,
+    write_predictions,
+    write_results,
+)
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
-
-Pairs = list[tuple[int, int]]  # label and predicted label of each picture
-
 
 class Evaluation(NamedTuple):
     """What one pass over the pictures of a split found."""
 
     results: dict[str, float]  # of the evaluator, by name
-    pairs: Pairs  # in the order of the split
+    pictures: list[Predicted]  # in the order of the split
     calibration: Calibration  # of the probabilities
     rate: float  # images/s of the model alone, without reading; the median over batches
     logits: list[np.ndarray]  # of each batch, where a fold is tested; no temperature divides them
 
 
-def pairs_of(output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> Pairs:
-    """The label and the predicted label of each picture."""
-    return list(zip(label.tolist(), output.argmax(dim=1).tolist(), strict=True))
-
-
-def calibrate(calibration: Calibration, output: Float[Tensor, "B C"], label: Tensor) -> None:
-    """Count the probabilities of a batch."""
-    calibration.add(output.cpu().double().numpy(), label.cpu().numpy())
+def count(
+    calibration: Calibration, output: Float[Tensor, "B C"], label: Int[Tensor, " B"],
+    paths: Sequence[str],
+) -> list[Predicted]:
+    """Count the probabilities of a batch, and return what is predicted for each picture."""
+    true, predicted = label.cpu().numpy(), output.argmax(dim=1).cpu().numpy()
+    shares = np.exp(calibration.add(output.cpu().double().numpy(), true))
+    rows = np.arange(len(true))
+    columns = (true, predicted, np.asarray(paths, object), shares[rows, predicted])
+    lists = [column.tolist() for column in (*columns, shares[rows, true])]
+    return [Predicted(*row) for row in zip(*lists, strict=True)]
 
 
 def log_figures(calibration: Calibration) -> None:
@@ -61,23 +69,25 @@ class Half:
         self.labels = select_labels(range(len(class_names)), classes)
         self.class_names = [class_names[label] for label in self.labels]
         self.evaluator = build_evaluator(cfg, lab2cname=dict(enumerate(self.class_names)))
-        self.pairs: Pairs = []  # in this half's numbers
+        self.pictures: list[Predicted] = []  # in this half's numbers
         self.calibration = Calibration(cfg.TEST.TEMPERATURE)
 
-    def process(self, output: Float[Tensor, "B C"], label: Int[Tensor, " B"]) -> None:
-        """Take in the logits of all classes and the labels of a batch."""
+    def process(
+        self, output: Float[Tensor, "B C"], label: Int[Tensor, " B"], paths: Sequence[str]
+    ) -> None:
+        """Take in the logits of all classes, the labels and the paths of a batch."""
         own = torch.tensor(self.labels, device=label.device)
         position = torch.full_like(output[0], -1, dtype=torch.long)
         position[own] = torch.arange(len(own), device=label.device)
         mine = position[label] >= 0
         output, label = output[mine][:, own], position[label[mine]]
         self.evaluator.process(output, label)
-        self.pairs += pairs_of(output, label)
-        calibrate(self.calibration, output, label)
+        own_paths = list(compress(paths, mine.tolist()))
+        self.pictures += count(self.calibration, output, label, own_paths)
 
     def write(self, cfg: CfgNode, state: RunState, record: dict[str, Any]) -> None:
         """Log the results, and write them to a folder of their own in the run's."""
-        if not self.pairs:
+        if not self.pictures:
             return
         where = split_in_words(cfg, "test")
         logger.info("Evaluate on the *%s* set, %s classes among themselves", where, self.classes)
@@ -85,8 +95,8 @@ class Half:
         log_figures(self.calibration)
         keys = {"DATASET.SUBSAMPLE_CLASSES": self.classes, "DATASET.LABEL": state.label}
         write_config(changed(cfg, keys), folder)
-        write_predictions(folder, self.pairs)
-        own = {"classes": self.classes, "class_names": self.class_names, "n": len(self.pairs)}
+        write_predictions(folder, self.pictures, self.class_names, cfg.DATASET.ROOT)
+        own = {"classes": self.classes, "class_names": self.class_names, "n": len(self.pictures)}
         write_results(folder, record | own | figures(results) | self.calibration.record())
 
 
@@ -123,7 +133,7 @@ def evaluate(
     model.eval()
     evaluator.reset()
     rates: list[float] = []
-    pairs: Pairs = []
+    pictures: list[Predicted] = []
     logits: list[np.ndarray] = []
     calibration = Calibration(cfg.TEST.TEMPERATURE)
     # no bar where stderr is not a terminal
@@ -139,23 +149,23 @@ def evaluate(
             torch.cuda.synchronize(image.device)
         rates.append(len(image) / (time.perf_counter() - start))
         health.require_finite_scores(output, batch["impath"], state.precision.name)
-        for one in (evaluator, *halves):
-            one.process(output, label)
-        pairs += pairs_of(output, label)
-        calibrate(calibration, output, label)
+        evaluator.process(output, label)
+        for half in halves:
+            half.process(output, label, batch["impath"])
+        pictures += count(calibration, output, label, batch["impath"])
         if cfg.DATASET.FOLD:
             logits.append(output.float().cpu().numpy())
     if not rates:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
-    if count := len(state.turned.get(split, ())):
+    if turned := len(state.turned.get(split, ())):
         done = "they were turned upright" if upright(cfg) else "it was ignored, as CoOp does"
         logger.info(
             "%d pictures of %s have an EXIF rotation flag: %s (INPUT.EXIF %s)",
-            *(count, split, done, cfg.INPUT.EXIF),
+            *(turned, split, done, cfg.INPUT.EXIF),
         )
     results = evaluator.evaluate()
     log_figures(calibration)
-    return Evaluation(results, pairs, calibration, round(median(rates), 1), logits)
+    return Evaluation(results, pictures, calibration, round(median(rates), 1), logits)
 
 
 def write(
@@ -165,9 +175,9 @@ def write(
     turned, split = len(state.turned.get(split, ())), split_in_words(cfg, split)
     record = describe(cfg, state, model, reports_halves=bool(halves))
     exif = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
-    record |= {"split": split, "n": len(found.pairs), "exif": exif}
+    record |= {"split": split, "n": len(found.pictures), "exif": exif}
     record |= figures(found.results) | found.calibration.record() | {"images_per_s": found.rate}
-    write_predictions(cfg.OUTPUT_DIR, found.pairs)
+    write_predictions(cfg.OUTPUT_DIR, found.pictures, state.class_names, cfg.DATASET.ROOT)
     if found.logits:
         write_logits(cfg.OUTPUT_DIR, found.logits)
     for half in halves:

@@ -1,21 +1,25 @@
 """Write results.json, predictions.csv and config.yaml, which tables are made of."""
 
+import csv
 import io
 import json
+import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cache, reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from yacs.config import CfgNode
 
+from datasets.pictures import shown
 from runs.files import sync, write_bytes, write_text
 
 PROJECT = Path(__file__).parent.parent
@@ -25,6 +29,17 @@ LOGITS = "logits.npy"
 HALVES = ("base", "new")  # folders of their own, where a run on all classes reports both
 NUMBERS = re.compile(r"\[\n(?:[\s\d.,eE+-]|null)*\]")  # in JSON with line breaks, a list of them
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of cells that a spreadsheet would run
+
+
+class Predicted(NamedTuple):
+    """What was predicted for a picture; probabilities are in 0..1."""
+
+    label: int
+    predicted: int
+    path: str
+    probability: float  # of the predicted class
+    true_probability: float  # of the picture's own class
 
 
 @cache
@@ -77,11 +92,40 @@ def begin(cfg: CfgNode, directory: str | Path) -> None:
     write_config(cfg, directory)
 
 
-def write_predictions(directory: str | Path, pairs: list[tuple[int, int]]) -> None:
-    """predictions.csv: label and predicted label of every picture, in the order of the split."""
-    path = Path(directory) / PREDICTIONS
+def csv_cell(value: object) -> object:
+    """Put an apostrophe before words that a spreadsheet would run; numbers stay."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def write_predictions(
+    directory: str | Path, found: Iterable[Predicted], class_names: Sequence[str],
+    root: str | Path = "",
+) -> None:
+    """predictions.csv: a row for every picture, in the order of the split.
+
+    Paths start from `root`, the folder (or the CSV file in the folder) of the data, where they lie
+    in it. One that a spreadsheet would run begins with "./".
+    """
+    path, base = Path(directory) / PREDICTIONS, Path(root).expanduser().absolute()
+    start = f"{base.parent if base.is_file() else base}{os.sep}"
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    columns = ("label", "predicted", "path", "true_name", "predicted_name")
+    writer.writerow([*columns, "probability", "true_probability"])
+    for one in found:
+        place = shown(one.path.removeprefix(start))
+        place = os.path.join(".", place) if place.startswith(FORMULA) else place  # noqa: PTH118
+        names = (csv_cell(shown(class_names[label])) for label in (one.label, one.predicted))
+        shares = (f"{p:.6f}" for p in (one.probability, one.true_probability))
+        writer.writerow([one.label, one.predicted, place, *names, *shares])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(f"{a},{b}\n" for a, b in [("label", "predicted"), *pairs]))
+    write_text(path, content.getvalue())
 
 
 def write_logits(directory: str | Path, logits: list[np.ndarray]) -> None:

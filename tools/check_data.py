@@ -8,7 +8,7 @@ Usage:
 Every picture is decoded; --quick only looks whether the files are there. Exit code 1 means that a
 FAULT would spoil a result. A note does not spoil it, but readers of the result should know it. The
 last line "No fault found" means that every file was read and is used; for a data set with a
-published list, every file of the list.
+published list, every file of the list. Of your own pictures, each class is counted, too.
 """
 
 import argparse
@@ -40,6 +40,9 @@ from tools.data.sources import benchmarks, find_name
 from tools.shared.command_line import parser_of, reports_user_errors
 
 CHUNK = 1024  # pictures that are waited for at a time
+SHOTS = 16  # training pictures of a class that most experiments use
+MIN_BASE_TO_NEW = 4  # classes
+UNEVEN = 3  # times as many pictures as the smallest class has are worth a note
 COLUMNS = ["data set", "split", "listed", "published", "found", "missing", "unreadable"]
 COLUMNS += ["classes", "empty", "first and last class"]
 
@@ -130,9 +133,9 @@ def examine(subject: Subject, workers: int, *, quick: bool) -> Pictures:
     return found
 
 
-def some(things: Sized, word: str = "picture") -> str:
+def some(things: Sized, word: str = "picture", end: str = "s") -> str:
     """Return a number and what it counts, as "1 picture" or "2 pictures"."""
-    return f"{len(things):,} {word}{'' if len(things) == 1 else 's'}"
+    return f"{len(things):,} {word}{'' if len(things) == 1 else end}"
 
 
 def check_pictures(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
@@ -162,6 +165,32 @@ def check_classes(subject: Subject, _: Pictures) -> Iterator[Finding]:
     if same := [name for name, count in Counter(class_names).items() if count > 1]:
         what = f"{some(same, 'class name')} of several labels, which prompts cannot tell apart"
         yield Finding(what, same, note=True)
+
+
+def check_sizes(subject: Subject, _: Pictures) -> Iterator[Finding]:
+    """Count the pictures of each class; find what is too little for training and protocols."""
+    names = subject.dataset.classnames
+    if len(names) == 1:
+        yield Finding("one class: there is nothing to tell it from; add another class folder")
+    elif len(names) < MIN_BASE_TO_NEW:
+        what = f"{len(names)} classes: base-to-new needs {MIN_BASE_TO_NEW}, two for each half"
+        yield Finding(f"{what}; few-shot (scripts/fewshot.sh, scripts/own.sh) does not", note=True)
+    if not subject.dataset.own_data:
+        return
+    counts = {split: Counter(i.label for i in items) for split, items in subject.splits.items()}
+    sizes = {label: sum(count[label] for count in counts.values()) for label in range(len(names))}
+    order = sorted(sizes, key=lambda label: sizes[label])
+    parts = (", ".join(f"{split} {count[n]}" for split, count in counts.items()) for n in order)
+    rows = [f"{names[n]}: {sizes[n]} ({part})" for n, part in zip(order, parts, strict=True)]
+    least, most = sizes[order[0]], sizes[order[-1]]
+    yield Finding(f"pictures of each class: {least} to {most}, fewest first", rows, note=True)
+    if most >= UNEVEN * max(1, least):
+        what = f"imbalance: {names[order[-1]]} has {most} pictures, {names[order[0]]} has {least}"
+        yield Finding(f"{what}; macro F1 counts each class alike, accuracy each picture", note=True)
+    short = [n for n in order if 0 < counts.get("train", Counter())[n] < SHOTS]
+    if short:
+        what = f"train: {some(short, 'class', 'es')} with fewer than {SHOTS} pictures"
+        yield Finding(f"{what}; where {SHOTS} shots are asked for, all are taken", note=True)
 
 
 def check_order(subject: Subject, _: Pictures) -> Iterator[Finding]:
@@ -213,6 +242,18 @@ def check_duplicates(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
             yield Finding(what, pairs, note=published)
 
 
+def check_labels(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
+    """Find pictures of equal content, or path, that are in several classes."""
+    same: dict[bytes | str, dict[int, Datum]] = defaultdict(dict)  # an item by label
+    for item in subject.items():
+        same[pictures.digests.get(item.impath, item.impath)].setdefault(item.label, item)
+    groups = [found.values() for found in same.values() if len(found) > 1]
+    which = [" = ".join(f"{item.impath} ({item.classname})" for item in found) for found in groups]
+    if which:
+        what = f"{some(which)} in more than one class; keep each in the one that is right"
+        yield Finding(what, which, note=subject.dataset.published is not None)
+
+
 def note_unused_and_turned(subject: Subject, pictures: Pictures) -> Iterator[Finding]:
     """Report unused files among the pictures, and pictures with an EXIF rotation flag."""
     for reason, paths in subject.dataset.left_out.items():
@@ -227,8 +268,13 @@ def note_unused_and_turned(subject: Subject, pictures: Pictures) -> Iterator[Fin
         yield Finding(what, sorted(pictures.turned), note=True)
 
 
-CHECKS = [check_pictures, check_classes, check_order, check_counts, check_duplicates]
-CHECKS += [note_unused_and_turned]
+CHECKS = [check_pictures, check_classes, check_sizes, check_order, check_counts]
+CHECKS += [check_duplicates, check_labels, note_unused_and_turned]
+
+
+def findings_of(subject: Subject, pictures: Pictures) -> list[Finding]:
+    """Return what all checks find."""
+    return [finding for check in CHECKS for finding in check(subject, pictures)]
 
 
 def rows(subject: Subject, pictures: Pictures) -> list[list[str]]:
@@ -253,8 +299,11 @@ def choose(words: Sequence[str], root: Path) -> list[str]:
         return there
     if holds_classes(root):
         return [Folder.__name__]
-    advice = "name the folder of all data sets with --root, or see tools/prepare_data.py."
-    raise ValueError(f"None of {', '.join(known)} is in {root}; {advice}")
+    raise ValueError(
+        f"None of {', '.join(known)} is in {root}, and no folders of pictures are. --root is the "
+        "folder of all data sets (tools/prepare_data.py fetches some), or, for pictures of your "
+        "own, the one that holds a folder for each class."
+    )
 
 
 def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
@@ -268,7 +317,7 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
         else:
             pictures = examine(subject, args.workers, quick=args.quick)
             lines += rows(subject, pictures)
-            found = [finding for check in CHECKS for finding in check(subject, pictures)]
+            found = findings_of(subject, pictures)
         findings += [finding._replace(what=f"{name}: {finding.what}") for finding in found]
     print(tabulate(lines, COLUMNS, disable_numparse=True))
     for finding in findings:

@@ -32,7 +32,7 @@ from inference.predictor import Prediction, SpotlighterPredictor
 from runs.data import prefetch
 from runs.errors import sentence
 from runs.logs import quiet
-from tools.results.cells import csv_cell
+from runs.record import csv_cell
 from tools.shared.command_line import parser_of, probability, reports_user_errors, whole
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 

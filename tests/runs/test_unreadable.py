@@ -6,6 +6,7 @@ import shutil
 import struct
 import zlib
 
+import pandas as pd
 import pytest
 from dassl.data.datasets import build_dataset
 from PIL import Image
@@ -103,6 +104,8 @@ def test_what_is_not_skipped_counts_as_without_skipping(run, root, pictures, tmp
     for name in bad:
         (pictures / name).unlink()
     run("ZeroshotCLIP", "skipped", flags=at(root), DATALOADER__SKIP_UNREADABLE=True)
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("shorter", "skipped")]
+    pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=0, atol=1e-5)
     for key in ("accuracy", "macro_f1", "n"):
         assert results(tmp_path / "skipped")[key] == results(tmp_path / "shorter")[key]
 

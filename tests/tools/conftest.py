@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runs.calibration import bin_sums, reliability
-from runs.record import write_predictions
+from runs.record import Predicted, write_predictions
 from tests.tools.test_collect_results import record
 
 CLASSES = [f"class {i}" for i in range(12)]
@@ -41,7 +41,8 @@ def write_right(folder, right):
     pairs = [
         (label, label if i < count else 0) for label, count in enumerate(right) for i in range(10)
     ]
-    write_predictions(folder, pairs)
+    rows = [Predicted(*pair, f"{i}.png", 0.5, 0.25) for i, pair in enumerate(pairs)]
+    write_predictions(folder, rows, CLASSES)
 
 
 def write_curve(folder):

@@ -310,3 +310,54 @@ def test_a_name_that_is_no_utf8_is_printed_escaped(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment)
     assert found.returncode == 1
     assert f"{tmp_path}/cat/\\xb9\\xb7.png cannot be read as a picture" in found.stdout
+
+
+def test_a_plain_folder_is_found_and_its_classes_are_counted(tmp_path, check):
+    for name, number in (("ant", 20), ("bee", 4), ("cat", 10)):
+        for i in range(number):
+            picture(tmp_path / name / f"{i}.png")
+    code, out = check()
+    assert (code, out.splitlines()[-1]) == (0, "No fault found")
+    lines = "bee: 4 (train 2, val 1, test 1)", "cat: 10 (train 5, val 2, test 3)"
+    told = "\n    ".join(("pictures of each class: 4 to 20, fewest first", *lines))
+    assert f"note: Folder: {told}\n    ant: 20 (train 10, val 4, test 6)" in out
+    assert "imbalance: ant has 20 pictures, bee has 4; macro F1" in out
+    assert "train: 3 classes with fewer than 16 pictures; where 16 shots" in out
+    assert "3 classes: base-to-new needs 4, two for each half" in out
+
+
+def test_enough_even_classes_need_no_advice(tmp_path, check):
+    for name in "abcd":
+        for i in range(40):
+            picture(tmp_path / name / f"{i}.png")
+    out = check()[1]
+    assert "pictures of each class: 40 to 40" in out
+    assert not [word for word in ("imbalance", "fewer than", "base-to-new") if word in out]
+
+
+def test_one_class_is_a_fault(tmp_path, check):
+    picture(tmp_path / "ant" / "1.png")
+    picture(tmp_path / "ant" / "2.png")
+    code, out = check()
+    assert code == 1
+    assert "FAULT: Folder: one class: there is nothing to tell it from" in out
+
+
+def test_a_picture_in_two_classes_is_a_fault(tmp_path, check):
+    """By content, not by name, and within a split, too."""
+    class_folders(tmp_path, ["bee", "cat"])
+    first = sorted((tmp_path / "bee").iterdir())[0]
+    shutil.copy(first, tmp_path / "cat" / "copy.jpg")
+    code, out = check()
+    assert code == 1
+    assert "FAULT: Folder: 1 picture in more than one class; keep each in the one" in out
+    assert f"{first} (bee)" in out
+    assert f"{tmp_path}/cat/copy.jpg (cat)" in out
+    assert "more than one class" not in check("--quick")[1]
+
+
+def test_a_folder_without_class_folders_is_told_what_is_expected(tmp_path, check):
+    picture(tmp_path / "loose.png")
+    code, out = check()
+    assert code == 2
+    assert "for pictures of your own, the one that holds a folder for each class" in out

@@ -6,10 +6,14 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import train
+from runs.calibration import BINS
+from runs.record import Predicted, write_predictions
 from tests.toy import NAMES
 
 PROJECT = Path(__file__).parents[2]
@@ -227,14 +231,40 @@ def test_variants_train(run, tmp_path, options):
 
 def test_predictions_are_written_in_the_order_of_the_split(run, tmp_path):
     run("CoOp")
-    rows = (tmp_path / "run/predictions.csv").read_text().split()
-    assert rows[0] == "label,predicted"
-    pairs = [tuple(map(int, row.split(","))) for row in rows[1:]]
+    rows = pd.read_csv(tmp_path / "run/predictions.csv")
+    columns = "label predicted path true_name predicted_name probability true_probability"
+    assert list(rows) == columns.split()
     found = results(tmp_path / "run")
-    assert len(pairs) == found["n"]
-    right = sum(label == predicted for label, predicted in pairs)
-    assert 100 * right / len(pairs) == pytest.approx(found["accuracy"])
-    assert [label for label, _ in pairs] == sorted(label for label, _ in pairs)
+    assert len(rows) == found["n"]
+    assert 100 * (rows.label == rows.predicted).mean() == pytest.approx(found["accuracy"])
+    assert rows.label.is_monotonic_increasing
+    assert rows.path[0] == "toy/images/test_0_0.png"
+    for label, name in (("label", "true_name"), ("predicted", "predicted_name")):
+        assert rows[name].tolist() == [found["class_names"][i] for i in rows[label]]
+
+
+def test_predictions_have_the_probabilities_that_the_figures_are_made_of(run, tmp_path):
+    run("CoOp", TEST__TEMPERATURE=2.5)
+    rows, found = pd.read_csv(tmp_path / "run/predictions.csv"), results(tmp_path / "run")
+    loss = -np.log(rows.true_probability.clip(1e-6)).mean()
+    assert loss == pytest.approx(found["nll"], rel=1e-3)
+    right = rows.label == rows.predicted
+    assert (rows.probability >= rows.true_probability).all()
+    assert (rows.probability[right] == rows.true_probability[right]).all()
+    counts = np.histogram(rows.probability, np.linspace(0, 1, BINS + 1))[0]
+    assert counts.tolist() == found["reliability"]["n"]
+
+
+def test_names_that_a_spreadsheet_would_run_are_disarmed(tmp_path):
+    """A path begins with "./" then, and still leads to the picture."""
+    paths = (f"{tmp_path}/data/=a.png", f"{tmp_path}/data/b,c.png", "/far/\udcb9")
+    rows = [Predicted(0, 1, path, 0.75, 0.25) for path in paths]
+    write_predictions(tmp_path, rows, ["@x", "y"], tmp_path / "data")
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[1:] == [
+        "0,1,./=a.png,'@x,y,0.750000,0.250000",
+        '''0,1,"b,c.png",'@x,y,0.750000,0.250000''',
+        r"0,1,/far/\xb9,'@x,y,0.750000,0.250000",
+    ]
 
 
 def test_the_optimiser_moves_the_prompts_alone(run, tmp_path):

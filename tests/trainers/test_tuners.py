@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 
@@ -279,6 +280,8 @@ def test_the_published_base_to_new_command_reports_both_halves(run, tmp_path):
         for key in ("classes", "class_names", "accuracy", "macro_f1", "n", "shots", "seed"):
             assert found[key] == alone[key], key
         assert found["reliability"]["n"] == alone["reliability"]["n"]
+        tables = (pd.read_csv(tmp_path / way / "predictions.csv") for way in (f"both/{half}", half))
+        pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=0, atol=1e-5)
         for key in ("nll", "ece"):  # the batches were others, so float32 rounded otherwise
             assert found[key] == pytest.approx(alone[key], rel=1e-4), key
         assert "unlabelled pictures of new classes" in found["transductive"]

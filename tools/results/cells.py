@@ -4,19 +4,9 @@ import re
 
 import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of cells that a spreadsheet would run
+from runs.record import csv_cell
+
 MARKUP = re.compile(r"[\\|`*]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
-
-
-def csv_cell(value: object) -> object:
-    """Put an apostrophe before words that a spreadsheet would run; numbers stay."""
-    if not isinstance(value, str) or not value.startswith(FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
 
 
 def csv_frame(frame: pd.DataFrame) -> pd.DataFrame:
