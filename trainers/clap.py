@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 from datasets.base import template
 from models.class_weights import ClassVectors, ClassWeightsModel
+from models.classifier import Images
 from models.clip.blocks import unit
 from models.clip.tokenizer import normalise_name
 from runs import parallel, rng
@@ -123,7 +124,7 @@ class CLAPModel(ClassWeightsModel):
         learned.multipliers.copy_(total / count.clamp(min=1))
 
     def regularisers(
-        self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
+        self, image: Images, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """Mean over classes of lambda_c |w_c - t_c|^2."""
         learned = self.learned
