@@ -318,9 +318,12 @@ def test_unreadable_results_are_reported_and_skipped(tree, capsys, content, reas
 def test_unplaceable_and_unfinished_logs_are_reported(tmp_path, capsys):
     write_log(tmp_path, "somewhere", TEST_LOG.format(accuracy="1.0"))
     write_log(tmp_path, "train_base/dtd/shots_16/CoOp/rn50/seed1", "epoch [1/2]\n")
+    clap = "debug/dtd/SGD_lr1e-1_B256_ep300_ZSInit_l2Constraint_16shots/seed1"  # no trainer
+    write_log(tmp_path, clap, TEST_LOG.format(accuracy="1.0"))
     assert list(read_runs(tmp_path)) == []
     errors = capsys.readouterr().err
     assert "somewhere/log.txt: its folder does not say trainer, data set and seed" in errors
+    assert f"{clap}/log.txt: its folder does not say trainer, data set and seed" in errors
     assert "seed1/log.txt: the run did not finish" in errors
 
 
