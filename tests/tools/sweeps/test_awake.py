@@ -34,6 +34,13 @@ atexit.register(print, "at the exit")
 threading.Thread(target=lambda: (time.sleep(0.3), print("a thread"))).start()
 raise ValueError("not foreseen")
 """
+COMPUTES = """\
+import numpy, torch
+ones = numpy.ones((400, 400))
+assert (ones @ ones == 400).all()
+assert (torch.ones(400, 400) @ torch.ones(400, 400) == 400).all()
+assert torch.get_num_threads() == 2
+"""
 KILLS_WORKER = """\
 import signal, time
 if not os.path.exists("killed"):
@@ -79,6 +86,13 @@ def test_a_job_ends_as_a_process_of_its_own_does(project):
         assert "ValueError: not foreseen\n" in log
         assert "a thread\n" in log
         assert log.count("begun") == 1
+
+
+def test_pools_of_threads_begin_anew_in_each_child(project, monkeypatch):
+    monkeypatch.setattr(awake, "PRELOAD", ("numpy", "torch"))
+    prepend(project, COMPUTES)
+    assert go(*FOOD, "--threads", "2", "--retries", "0") == 0
+    assert project.events("end") == [BASE, NEW]
 
 
 def test_a_worker_that_is_killed_is_replaced(project, capsys):
