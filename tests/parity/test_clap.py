@@ -6,6 +6,8 @@ import torch
 from tests.conftest import assert_close
 from tests.parity.towers import PACKAGES, make_towers
 from tests.tuners import make_tuner, shake
+from trainers.clap import templates
+from trainers.templates import sentences
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -16,10 +18,6 @@ GRADIENT = 1e-10  # of the largest entry
 @pytest.fixture(params=PACKAGES)
 def towers(request, tmp_path):
     return make_towers(request.param, tmp_path)
-
-
-def sentences(class_names):
-    return [f"a photo of a {name.replace('_', ' ')}." for name in class_names]
 
 
 def literal_logits(towers, images, weights):
@@ -56,7 +54,7 @@ def literal_loss(towers, images, weights, text, multipliers):
 @pytest.mark.parametrize("name", ["ZSLP", "CLAP"])
 def test_losses_gradients_and_predictions(towers, class_names, name):
     ours, images = make_tuner(name, towers.clip, class_names).train(), towers.pictures(4)
-    text = towers.text(sentences(class_names))
+    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
     assert_close(ours.learned.weight.detach(), text)
     multipliers = torch.zeros(len(text))
     if name == "CLAP":
@@ -81,9 +79,7 @@ def test_losses_gradients_and_predictions(towers, class_names, name):
 
 def test_imagenet_starts_at_the_mean_of_eight_sentences(towers, class_names):
     """Of features that are not of unit length, as published."""
-    from trainers.clap import sentences as all_sentences
-
-    by_class = all_sentences("ImageNet", class_names)
+    by_class = sentences(templates("ImageNet"), class_names)
     assert by_class[1][0] == "itap of a big cat."
     assert by_class[1][-1] == "a photo of a big cat."
     assert {len(of_one) for of_one in by_class} == {8}

@@ -17,8 +17,9 @@ def test_other_methods_of_the_published_code_are_refused(run, trainer, key, valu
         run(trainer, **{f"TRAINER__ADAPTER__{key}": value})
 
 
-def test_multipliers_are_probabilities_and_stay_as_they_are(run, tmp_path):
-    three = {"OPTIM__MAX_EPOCH": 3} | BASE
+@pytest.mark.parametrize("views", [0, 2])
+def test_multipliers_are_probabilities_and_stay_as_they_are(run, tmp_path, views):
+    three = {"OPTIM__MAX_EPOCH": 3, "FEATURES__VIEWS": views} | BASE
     run("CLAP", **three)
     second, last = (saved(tmp_path / "run", "CLAP", n)["state_dict"] for n in (2, 3))
     assert torch.equal(second["multipliers"], last["multipliers"])
