@@ -29,6 +29,7 @@ SETTINGS = {
     "TextRefiner": {"MEMORY_SIZE": 7},
     "ZSLP": {},
     "CLAP": {},
+    "TaskRes": {"RESIDUAL_SCALE": 0.5},
 }
 BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]

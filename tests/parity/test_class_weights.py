@@ -1,4 +1,4 @@
-"""ZSLP and CLAP against their formulations, written out picture by picture and class by class."""
+"""ZSLP, CLAP, TaskRes against their formulations, picture by picture and class by class."""
 
 import pytest
 import torch
@@ -86,3 +86,24 @@ def test_imagenet_starts_at_the_mean_of_eight_sentences(towers, class_names):
     model = type(make_tuner("ZSLP", towers.clip, class_names))(towers.clip, class_names, by_class)
     expected = torch.stack([towers.text(of_one).mean(0) for of_one in by_class])
     assert_close(model.learned.text, expected)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_taskres_learns_a_share_of_what_is_added(towers, class_names, unit):
+    ours = make_tuner("TaskRes", towers.clip, class_names, UNIT=unit).train()
+    images = towers.pictures(4)
+    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
+    text = torch.stack([t / t.norm() for t in text]) if unit else text
+    with torch.no_grad():
+        assert_close(ours(images), literal_logits(towers, images, text))
+    shake(ours.learned)
+    added = ours.learned.weight.detach().clone().requires_grad_()
+    weights = [t + 0.5 * x for t, x in zip(text, added, strict=True)]
+    expected, _ = literal_loss(towers, images, weights, text, torch.zeros(len(text)))
+    found = ours.step(images, LABEL).losses
+    assert list(found) == ["ce"]
+    assert_close(found["ce"], expected)
+    found["ce"].backward()
+    expected.backward()
+    difference = (ours.learned.weight.grad - added.grad).abs().max()
+    assert difference <= GRADIENT * added.grad.abs().max()

@@ -1,4 +1,4 @@
-"""ZSLP and CLAP in whole runs: keys, multipliers, weights to start from."""
+"""ZSLP, CLAP and TaskRes in whole runs: keys, multipliers, weights to start from."""
 
 import pytest
 import torch
@@ -42,3 +42,8 @@ def test_a_run_starts_from_weights_of_its_own_classes(run, tmp_path):
     assert torch.equal(first["weight"], second["weight"])
     with pytest.raises(ValueError, match="holds weights of other classes than this run's"):
         run("ZSLP", "third", **NEW, **SHORT, **start)
+
+
+def test_an_enhanced_base_is_refused(run):
+    with pytest.raises(ValueError, match="ENHANCED_BASE must be none, got 'a"):
+        run("TaskRes", TRAINER__TaskRes__ENHANCED_BASE="a.pt")
