@@ -244,6 +244,10 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
         for key in keys.split()
         if key in changed and not _has(values[other], needed)
     }
+    trainer = values.get("TRAINER.NAME", "")
+    if getattr(registered(TRAINER_REGISTRY, trainer), "computed", False):
+        steps = [key for key in changed if key.startswith("OPTIM.")]
+        found |= {key: f"{key} ({trainer} is computed, without steps)" for key in steps}
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"

@@ -29,7 +29,9 @@ SETTINGS = {
     "TextRefiner": {"MEMORY_SIZE": 7},
 }
 BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
-TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
+LEARNED = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+TUNERS = [name for name in LEARNED if name not in COMPUTED]  # trained in steps
 
 
 def make_run(class_names):
