@@ -246,9 +246,13 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
         for key in keys.split()
         if key in changed and not _has(values[other], needed)
     }
-    trainer = registered(TRAINER_REGISTRY, values["TRAINER.NAME"])
+    name = values.get("TRAINER.NAME", "")
+    trainer = registered(TRAINER_REGISTRY, name)
     if "FEATURES.VIEWS" in changed and not getattr(trainer, "learns", True):
         found["FEATURES.VIEWS"] = "FEATURES.VIEWS (nothing is trained)"
+    if getattr(trainer, "computed", False):
+        steps = [key for key in changed if key.startswith("OPTIM.")]
+        found |= {key: f"{key} ({name} is computed, without steps)" for key in steps}
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"

@@ -30,9 +30,12 @@ SETTINGS = {
     "TextRefiner": {"MEMORY_SIZE": 7},
     "ZSLP": {},
     "CLAP": {},
+    "TaskRes": {"RESIDUAL_SCALE": 0.5},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
-TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
+LEARNED = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+TUNERS = [name for name in LEARNED if name not in COMPUTED]  # trained in steps
 
 
 def make_run(class_names):

@@ -60,6 +60,7 @@ class CLIPTrainer(TrainerX):
     settings_class: type[Settings]  # these keys, their defaults and checks
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
+    computed = False  # learned at once, in `end_of_training`: no epochs, no steps, no optimiser
     takes_head = False  # whether a Spotlighter head can stand on its tuner
     new_classes = "the prompts go on"  # what classes without pictures get; tables print it
     # whether its image tower is CLIP's, frozen, and it sees of pictures what `encode_raw` gives
@@ -179,6 +180,10 @@ class CLIPTrainer(TrainerX):
     def build_optimiser(self, epoch_weights: Tensor | None) -> None:
         """Build what trains the model, and register what is learned."""
         state, learned = self.state, self.model.learned
+        if self.computed:
+            self.max_epoch = 1  # that of its checkpoint
+            self.register_model(self.checkpoint_name, learned)
+            return
         if epoch_weights is not None:
             state.average = EpochAverage(learned, epoch_weights)
         groups = self.parameter_groups()
@@ -250,7 +255,9 @@ class CLIPTrainer(TrainerX):
         self.state.epoch = self.epoch
 
     def run_epoch(self) -> None:
-        """Train on all batches; the time counts."""
+        """Step through the training pictures, unless the method is computed; the time counts."""
+        if self.computed:
+            return
         with self.state.training():
             super().run_epoch()
 

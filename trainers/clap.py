@@ -17,12 +17,11 @@ from datasets.base import template
 from models.class_weights import ClassVectors, ClassWeightsModel
 from models.classifier import Images
 from models.clip.blocks import unit
-from models.clip.tokenizer import normalise_name
 from runs import parallel, rng
 from runs.data import training_pictures
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
-from trainers.templates import SELECTED
+from trainers.templates import SELECTED, sentences
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class ZSLP(CLIPTrainer):
     node = "ADAPTER"
     settings_class: type[Settings] = ZSLPSettings
     checkpoint_name = "adapter"
+    new_classes = "zero-shot CLIP"
     takes_features = True
     model_class = ClassWeightsModel
     model: ClassWeightsModel
@@ -72,7 +72,7 @@ class ZSLP(CLIPTrainer):
         cls, clip: nn.Module, class_names: list[str], settings: Any, run: BuildContext
     ) -> ClassWeightsModel:
         """The weights start at the text features."""
-        by_class = sentences(run.cfg.DATASET.NAME, class_names)
+        by_class = sentences(templates(run.cfg.DATASET.NAME), class_names)
         return cls.model_class(clip, class_names, by_class, unit_length=settings.UNIT)
 
     def start_from(self, given: Path) -> None:
@@ -85,11 +85,9 @@ class ZSLP(CLIPTrainer):
             )
 
 
-def sentences(dataset: str, class_names: list[str]) -> list[list[str]]:
-    """The sentences of each class: the data set's own; for ImageNet the selected ones, too."""
-    templates = (*(SELECTED if dataset == "ImageNet" else ()), template(dataset))
-    names = [normalise_name(name) for name in class_names]
-    return [[sentence.format(name) for sentence in templates] for name in names]
+def templates(dataset: str) -> tuple[str, ...]:
+    """The data set's own; ImageNet has the selected ones, too, as published: eight."""
+    return (*SELECTED, template(dataset)) if dataset == "ImageNet" else (template(dataset),)
 
 
 class HeldVectors(ClassVectors):
@@ -159,7 +157,16 @@ class CLAP(ZSLP):
 
     @torch.no_grad()
     def features(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features of the training pictures, as the test would see them, and their labels."""
+        """Features of the training pictures and their labels.
+
+        They are those of all views that training goes round, as published (FEATURES.VIEWS), else of
+        the pictures as the test would see them.
+        """
+        device, loader = self.device, self.train_loader_x
+        if self.cfg.FEATURES.VIEWS:
+            for view in loader.views:
+                yield unit(view.tokens.cls).to(device), view.label.to(device)
+            return
         for image, label in training_pictures(self.cfg, self.state):
             with self.state.precision.autocast():
                 yield self.model.encode_image(image).cls, label

@@ -1,4 +1,4 @@
-"""ZSLP and CLAP against their formulations, written out picture by picture and class by class."""
+"""ZSLP, CLAP, TaskRes against their formulations, picture by picture and class by class."""
 
 import pytest
 import torch
@@ -6,6 +6,8 @@ import torch
 from tests.conftest import assert_close
 from tests.parity.packages import PACKAGES, make_towers
 from tests.tuners import make_tuner, shake
+from trainers.clap import templates
+from trainers.templates import sentences
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -16,10 +18,6 @@ GRADIENT = 1e-10  # of the largest entry
 @pytest.fixture(params=PACKAGES)
 def towers(request, tmp_path):
     return make_towers(request.param, tmp_path)
-
-
-def sentences(class_names):
-    return [f"a photo of a {name.replace('_', ' ')}." for name in class_names]
 
 
 def literal_logits(towers, images, weights):
@@ -56,7 +54,7 @@ def literal_loss(towers, images, weights, text, multipliers):
 @pytest.mark.parametrize("name", ["ZSLP", "CLAP"])
 def test_losses_gradients_and_predictions(towers, class_names, name):
     ours, images = make_tuner(name, towers.clip, class_names).train(), towers.pictures(4)
-    text = towers.text(sentences(class_names))
+    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
     assert_close(ours.learned.weight.detach(), text)
     multipliers = torch.zeros(len(text))
     if name == "CLAP":
@@ -81,12 +79,31 @@ def test_losses_gradients_and_predictions(towers, class_names, name):
 
 def test_imagenet_starts_at_the_mean_of_eight_sentences(towers, class_names):
     """Of features that are not of unit length, as published."""
-    from trainers.clap import sentences as all_sentences
-
-    by_class = all_sentences("ImageNet", class_names)
+    by_class = sentences(templates("ImageNet"), class_names)
     assert by_class[1][0] == "itap of a big cat."
     assert by_class[1][-1] == "a photo of a big cat."
     assert {len(of_one) for of_one in by_class} == {8}
     model = type(make_tuner("ZSLP", towers.clip, class_names))(towers.clip, class_names, by_class)
     expected = torch.stack([towers.text(of_one).mean(0) for of_one in by_class])
     assert_close(model.learned.text, expected)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_taskres_learns_a_share_of_what_is_added(towers, class_names, unit):
+    ours = make_tuner("TaskRes", towers.clip, class_names, UNIT=unit).train()
+    images = towers.pictures(4)
+    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
+    text = torch.stack([t / t.norm() for t in text]) if unit else text
+    with torch.no_grad():
+        assert_close(ours(images), literal_logits(towers, images, text))
+    shake(ours.learned)
+    added = ours.learned.weight.detach().clone().requires_grad_()
+    weights = [t + 0.5 * x for t, x in zip(text, added, strict=True)]
+    expected, _ = literal_loss(towers, images, weights, text, torch.zeros(len(text)))
+    found = ours.step(images, LABEL).losses
+    assert list(found) == ["ce"]
+    assert_close(found["ce"], expected)
+    found["ce"].backward()
+    expected.backward()
+    difference = (ours.learned.weight.grad - added.grad).abs().max()
+    assert difference <= GRADIENT * added.grad.abs().max()

@@ -1,4 +1,4 @@
-"""ZSLP and CLAP in whole runs: keys, multipliers, weights to start from."""
+"""ZSLP, CLAP and TaskRes in whole runs: keys, multipliers, weights to start from."""
 
 import pytest
 import torch
@@ -17,8 +17,9 @@ def test_other_methods_of_the_published_code_are_refused(run, trainer, key, valu
         run(trainer, **{f"TRAINER__ADAPTER__{key}": value})
 
 
-def test_multipliers_are_probabilities_and_stay_as_they_are(run, tmp_path):
-    three = {"OPTIM__MAX_EPOCH": 3} | BASE
+@pytest.mark.parametrize("views", [0, 2])
+def test_multipliers_are_probabilities_and_stay_as_they_are(run, tmp_path, views):
+    three = {"OPTIM__MAX_EPOCH": 3, "FEATURES__VIEWS": views} | BASE
     run("CLAP", **three)
     second, last = (saved(tmp_path / "run", "CLAP", n)["state_dict"] for n in (2, 3))
     assert torch.equal(second["multipliers"], last["multipliers"])
@@ -41,3 +42,8 @@ def test_a_run_starts_from_weights_of_its_own_classes(run, tmp_path):
     assert torch.equal(first["weight"], second["weight"])
     with pytest.raises(ValueError, match="holds weights of other classes than this run's"):
         run("ZSLP", "third", **NEW, **SHORT, **start)
+
+
+def test_an_enhanced_base_is_refused(run):
+    with pytest.raises(ValueError, match="ENHANCED_BASE must be none, got 'a"):
+        run("TaskRes", TRAINER__TaskRes__ENHANCED_BASE="a.pt")
