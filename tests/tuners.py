@@ -28,6 +28,7 @@ SETTINGS = {
     "VPT": {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 3},
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "TextRefiner": {"MEMORY_SIZE": 7},
+    **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
