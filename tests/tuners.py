@@ -31,6 +31,7 @@ SETTINGS = {
     "ZSLP": {},
     "CLAP": {},
     "TaskRes": {"RESIDUAL_SCALE": 0.5},
+    **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
