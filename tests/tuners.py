@@ -30,6 +30,7 @@ SETTINGS = {
     "ZSLP": {},
     "CLAP": {},
     "TaskRes": {"RESIDUAL_SCALE": 0.5},
+    "LPPlusPlus": {},
 }
 BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
