@@ -49,14 +49,21 @@ class ClassWeightsModel(CLIPClassifier):
         self.register_buffer("fixed", unit(unit(raw).mean(0)), persistent=False)
         self.learn(self.vectors(class_names, self.fixed if unit_length else raw.mean(0)))
 
-    def class_vectors(self) -> Float[Tensor, "C D"]:
-        """The vectors of the classes of training; their length does not matter."""
-        return self.learned.weight
+    def class_features(self) -> Float[Tensor, "C D"]:
+        """What stands in for the text features of the classes of training."""
+        return unit(self.learned.weight)
 
     def encode_text(self, cls: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "C D"]:
         """The learned features of this model's classes, and the plain ones of the others."""
-        learned, known = unit(self.class_vectors()), self.learned.class_names
+        return self.listed(self.class_features(), self.fixed)
+
+    def listed(
+        self, learned: Float[Tensor, "C *D"], plain: Float[Tensor, "C2 *D"]
+    ) -> Float[Tensor, "C2 *D"]:
+        """Rows of this model's classes; `plain` has those of classes that were not in training."""
+        known = self.learned.class_names
         if known == self.class_names:
             return learned
         place = torch.tensor(match_names(self.class_names, known), device=learned.device)
-        return torch.where((place >= 0).unsqueeze(1), learned[place], self.fixed)
+        seen = (place >= 0).view(-1, *[1] * (learned.dim() - 1))
+        return torch.where(seen, learned[place], plain)

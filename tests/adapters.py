@@ -11,11 +11,13 @@ from models.clip.load import load_clip
 from models.clip.openai import import_clip
 from tests.conftest import in_dtype, make_clip
 from tests.open_clip_models import make_config, write_folder
-from tests.tuners import TRAINER
+from tests.tuners import COMPUTED, TRAINER
 from trainers import extend_cfg
+from trainers.adapters import AdapterSettings
 from trainers.settings import BuildContext
 
 SHOTS, VIEWS = 5, 3
+ADAPTERS = [n for n in COMPUTED if issubclass(TRAINER[n].settings_class, AdapterSettings)]
 
 
 class Towers:

@@ -32,6 +32,7 @@ SETTINGS = {
     "CLAP": {},
     "TaskRes": {"RESIDUAL_SCALE": 0.5},
     **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
+    "LPPlusPlus": {},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]

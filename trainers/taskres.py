@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.class_weights import ClassVectors, ClassWeightsModel
+from models.clip.blocks import unit
 from trainers.base import register
 from trainers.clap import ZSLP, templates
 from trainers.settings import BuildContext, Settings
@@ -51,9 +52,9 @@ class TaskResModel(ClassWeightsModel):
     vectors = Residuals
     alpha: float
 
-    def class_vectors(self) -> Float[Tensor, "C D"]:
-        """t_c + alpha x_c."""
-        return self.learned.text + self.alpha * self.learned.weight
+    def class_features(self) -> Float[Tensor, "C D"]:
+        """t_c + alpha x_c, at unit length."""
+        return unit(self.learned.text + self.alpha * self.learned.weight)
 
 
 @register

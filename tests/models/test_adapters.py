@@ -6,9 +6,8 @@ from torch.nn.functional import cross_entropy
 
 from models.classifier import ZeroShotCLIP
 from runs.checkpoint import load_into
-from tests.adapters import make_adapted, make_features
+from tests.adapters import ADAPTERS, make_adapted, make_features
 from tests.conftest import CLASS_NAMES, assert_close, make_clip
-from tests.tuners import COMPUTED
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -16,7 +15,7 @@ NEW = ["ship", "tall_tree", "owl"]
 SHOTS = (4, 5)
 
 
-@pytest.fixture(params=COMPUTED)
+@pytest.fixture(params=ADAPTERS)
 def name(request):
     return request.param
 

@@ -8,7 +8,7 @@ from models.classifier import ZeroShotCLIP
 from tests.conftest import make_clip
 from tests.tuners import make_tuner, shake
 
-METHODS = ["ZSLP", "CLAP", "TaskRes"]
+METHODS = ["ZSLP", "CLAP", "TaskRes", "LPPlusPlus"]
 NEW = ["a zebra", "Fern"]
 
 

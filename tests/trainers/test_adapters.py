@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from runs import data
-from tests.tuners import COMPUTED, TRAINER
+from tests.adapters import ADAPTERS
+from tests.tuners import TRAINER
 
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
@@ -25,7 +26,7 @@ def views(trainer, number=2):
     return {f"TRAINER__{TRAINER[trainer].node}__VIEWS": number}
 
 
-@pytest.fixture(params=COMPUTED)
+@pytest.fixture(params=ADAPTERS)
 def trainer(request):
     return request.param
 

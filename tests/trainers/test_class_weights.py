@@ -1,9 +1,9 @@
-"""ZSLP, CLAP and TaskRes in whole runs: keys, multipliers, weights to start from."""
+"""Learned class weights in whole runs: keys, multipliers, weights to start from."""
 
 import pytest
 import torch
 
-from tests.trainers.test_tuners import BASE, NEW, saved
+from tests.trainers.test_tuners import BASE, NEW, evaluate, results, saved
 
 SHORT = {"OPTIM__MAX_EPOCH": 1}
 
@@ -47,3 +47,37 @@ def test_a_run_starts_from_weights_of_its_own_classes(run, tmp_path):
 def test_an_enhanced_base_is_refused(run):
     with pytest.raises(ValueError, match="ENHANCED_BASE must be none, got 'a"):
         run("TaskRes", TRAINER__TaskRes__ENHANCED_BASE="a.pt")
+
+
+def test_a_probe_is_fitted_once_and_leaves_new_classes_to_clip(run, tmp_path):
+    run("LPPlusPlus", "train", **BASE)
+    run("LPPlusPlus", "again", flags=evaluate(tmp_path / "train"), **BASE)
+    run("LPPlusPlus", "new", flags=evaluate(tmp_path / "train"), **NEW)
+    run("ZeroshotCLIP", "zero", **NEW)
+    found = {name: results(tmp_path / name) for name in ("train", "again", "new", "zero")}
+    assert found["train"]["nll"] == found["again"]["nll"]
+    assert found["new"]["nll"] == found["zero"]["nll"]
+    assert (found["train"]["epoch"], found["new"]["epoch"]) == (1, 1)
+    state = saved(tmp_path / "train", "LPPlusPlus", 1)["state_dict"]
+    size = sum(state[key].numel() for key in ("weight", "alpha", "bias"))
+    assert found["train"]["learned_parameters"] == size
+    log = (tmp_path / "train" / "log.txt").read_text()
+    assert "LPPlusPlus computed in" in log
+    assert "step 300 of 300 (SELECT last)" in log
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("STEPS", 0, "STEPS must be at least 1, got 0"),
+        ("INIT_ALPHA", -1, "INIT_ALPHA must be at least 0, got -1"),
+        ("SELECT", "test", "SELECT must be one of last, val, got 'test'"),
+    ],
+)
+def test_wrong_settings_of_the_probe_are_named(fails, key, value, said):
+    assert said in fails("LPPlusPlus", **{f"TRAINER__LPPLUSPLUS__{key}": value})
+
+
+def test_a_probe_is_chosen_on_validation_pictures(run, tmp_path):
+    run("LPPlusPlus", TRAINER__LPPLUSPLUS__SELECT="val", TRAINER__LPPLUSPLUS__STEPS=5)
+    assert "of 5 (SELECT val)" in (tmp_path / "run" / "log.txt").read_text()
