@@ -35,7 +35,8 @@ def text_of(section: rows.Section, published: bool, order: str = "best") -> pd.D
     summary = rows.with_average(section)
     if published and "hm" in section.scores:
         summary = tables.with_published(summary)
-    return tables.to_text(rows.order_rows(summary, order))
+    summary = rows.order_rows(summary, order)
+    return tables.by_shots(tables.to_text(summary), rows.labels(summary))
 
 
 def write(path: Path, text: str) -> None:
