@@ -9,7 +9,7 @@ logs must lie in the folders that CoOp and its relatives write. Runs on base and
 paired by trainer, data set, config, settings, shots and seed. Runs of one config that differ in
 settings, data or weights are rows of their own, and the column `settings` says what differs. Each
 protocol has a table, best first; below it stands what each trainer knows of new classes. Training
-is in seconds of the wall, without evaluation.
+is in processor seconds on a CPU, in seconds of the wall on a GPU, without evaluation.
 """
 
 import os
