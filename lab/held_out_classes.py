@@ -27,8 +27,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/held_out_classes.py`
 from lab.validate import SHOTS, build_config
+from models.fit import Judged, deal_shots, fit_weights
 from models.spotlighter.evidence import Evidence, read
-from models.spotlighter.fit import Judged, deal_shots, fit_weights
 from models.spotlighter.memory import KINDS
 from runs.logs import quiet
 from tools.results.cells import markdown_table

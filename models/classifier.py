@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,13 @@ class Target(NamedTuple):
     logits: Float[Tensor, "B C"] | None = None  # the teacher's
 
 
+class General(NamedTuple):
+    """What a step must not forget: a second loss, whose gradient changes that of the first."""
+
+    loss: Float[Tensor, ""]
+    project: Callable[[Tensor, Tensor], Tensor]  # a parameter's gradient, and its general one
+
+
 class Step(NamedTuple):
     """One forward pass of training."""
 
@@ -38,6 +46,7 @@ class Step(NamedTuple):
     losses: dict[str, Float[Tensor, ""]]  # their sum is minimised
     memory_inputs: tuple[Tensor, ...] = ()  # without gradient, for `TrainedModel.update_memory`
     text: Any = None  # text features (*B, C, D), where a loss may follow from them
+    general: General | None = None
 
 
 class TrainedModel(nn.Module):
@@ -211,6 +220,10 @@ class CLIPClassifier(TrainedModel):
         """Losses that hold a tuner near to plain CLIP; none for most tuners."""
         return {}
 
+    def general(self, cls: Float[Tensor, "B D"], logits: Float[Tensor, "B C"]) -> General | None:
+        """A second loss, which is not added to the others; most tuners have none."""
+        return None
+
     def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
         """The forward pass of one training step."""
         cls = self.encode_image(image).cls
@@ -219,7 +232,7 @@ class CLIPClassifier(TrainedModel):
         target = self.target(image, label)
         losses = {self.criterion_name: self.criterion(logits, target)}
         losses |= self.regularisers(image, cls, text, logits)
-        return Step(logits, target, losses, text=text)
+        return Step(logits, target, losses, text=text, general=self.general(cls, logits))
 
     def clear_cache(self, *_: object) -> None:
         """Drop the text features that were kept for an evaluation."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.class_names import rows_taken_over
 from models.clip.plain_files import not_finite, read_plain
 from models.clip.weights import misfits
 from runs.identity import WHY, short
@@ -125,7 +126,8 @@ FORM = {
 def load_into(module: nn.Module, saved: dict[str, Any], path: Path) -> None:
     """Copy a checkpoint's weights, all of them or none; ValueError if keys or shapes differ."""
     state, own = saved["state_dict"], module.state_dict()
-    if wrong := misfits(own, state, dict(module.named_parameters())):
+    shaped = dict(module.named_parameters()).keys() - rows_taken_over(module)
+    if wrong := misfits(own, state, shaped):
         raise ValueError(
             f"the checkpoint {path} does not fit this trainer and config: {'; '.join(wrong)}"
         )

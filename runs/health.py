@@ -46,6 +46,8 @@ def numbers_of_step(
     numbers = {"loss": loss, "acc": hits * (100 / len(step.logits))}
     if len(step.losses) > 1:
         numbers |= {f"loss_{name}": part for name, part in step.losses.items()}
+    if step.general is not None:
+        numbers["loss_general"] = step.general.loss
     learned = [p.detach() for group in state.optimiser.param_groups for p in group["params"]]
     size = parameters_to_vector(learned).norm()  # finite only if all of them are
     found = [number.detach().float().reshape(()) for number in (size, *numbers.values())]

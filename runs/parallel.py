@@ -9,7 +9,7 @@ gathered. Without torchrun these functions change nothing.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -116,6 +116,16 @@ def all_gather(value: T) -> list[T]:
     found: list[Any] = [value] * processes()
     if len(found) > 1:
         dist.all_gather_object(found, value)
+    return found
+
+
+def averaged(values: Iterable[Tensor]) -> list[Tensor]:
+    """Means over processes, as DistributedDataParallel makes them of gradients."""
+    found = list(values)
+    if processes() > 1:
+        for value in found:
+            dist.all_reduce(value)
+            value /= processes()
     return found
 
 

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from models.classifier import General
 from models.clip.blocks import cast_products
 from models.clip.image_tower import ResNetEncoder, VisualEncoder
 from models.clip.text_tower import TextEncoder
+from runs import parallel
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,34 @@ class Precision:
         dtype = self.amp_dtype or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
 
-    def descend(self, optimiser: Optimizer, loss: Tensor) -> None:
-        """Gradients and one optimiser step; with a scaled loss in float16."""
+    def descend(
+        self, optimiser: Optimizer, loss: Tensor, general: General | None = None
+    ) -> None:
+        """Gradients and one optimiser step; with a scaled loss in float16.
+
+        A general loss has gradients of its own, which change those of the loss.
+        """
         optimiser.zero_grad()
-        torch.autograd.backward(self.scaler.scale(loss))
+        if general is None:
+            torch.autograd.backward(self.scaler.scale(loss))
+        else:
+            self.set_projected(optimiser, loss, general)
         self.scaler.step(optimiser)
         self.scaler.update()
+
+    def set_projected(self, optimiser: Optimizer, loss: Tensor, general: General) -> None:
+        """Gradients of a loss, each projected by that of the general loss; means over processes."""
+        learned = [p for group in optimiser.param_groups for p in group["params"]]
+        # Before the other, for only `backward` tells DistributedDataParallel that a step is over.
+        directions = parallel.averaged(
+            torch.autograd.grad(
+                self.scaler.scale(general.loss), learned, retain_graph=True, materialize_grads=True
+            )
+        )
+        torch.autograd.backward(self.scaler.scale(loss))
+        for parameter, direction in zip(learned, directions, strict=True):
+            if parameter.grad is not None:
+                parameter.grad = general.project(parameter.grad, direction)
 
 
 def cast_towers(model: nn.Module, dtype: torch.dtype, kinds: tuple[type, ...]) -> None:

@@ -2,7 +2,7 @@
 # Run trainers on data sets, then make a table and an HTML report:
 #   bash scripts/compare.sh [DATASET ...] [--root DIR]        (default: emoji_animals emoji_food)
 # Environment: TRAINERS, a list of TRAINER or TRAINER:CONFIG (all of configs/trainers/defaults.yaml,
-# and Spotlighter on four bases; PromptKD learns from PromptSRC); PROTOCOLS, of base2new fewshot
+# and Spotlighter on six bases; PromptKD learns from PromptSRC); PROTOCOLS, of base2new fewshot
 # zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the folder of all data sets (data);
 # OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine, without Ray); OPTS, further
 # settings, as OPTS="OPTIM.MAX_EPOCH 5". Runs that are done are not repeated.
@@ -23,7 +23,7 @@ while [[ $# -gt 0 ]]; do
 done
 [[ ${#datasets[@]} -gt 0 ]] || datasets=(emoji_animals emoji_food)
 all=$(sed -n 's/^\([A-Za-z0-9]*\):.*/\1/p' configs/trainers/defaults.yaml)
-on_bases=$(printf ' Spotlighter:tiny_emoji_%s' cocoop maple promptsrc promptkd)
+on_bases=$(printf ' Spotlighter:tiny_emoji_%s' cocoop kgcoop prograd maple promptsrc promptkd)
 read -r -d '' -a trainers <<<"${TRAINERS:-$all$on_bases}" || true
 read -r -a protocols <<<"${PROTOCOLS:-base2new}"
 read -r -a seeds <<<"${SEEDS:-1}"

@@ -21,14 +21,16 @@ TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 WORDS = "a photo of a"
 SETTINGS = {
     "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
+    "ProGrad": {"N_CTX": 6, "CTX_INIT": WORDS},
     "CoCoOp": {"CTX_INIT": WORDS},
     "MaPLe": {"PROMPT_DEPTH": 2},
     "IVLP": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "VPT": {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 3},
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "TextRefiner": {"MEMORY_SIZE": 7},
+    **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
 }
-BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
+BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
 
 

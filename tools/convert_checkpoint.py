@@ -22,7 +22,7 @@ from runs.config import read_run_config
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from trainers.published import RENAMED, to_published
 
-KNOWN = ("CoOp", "CoCoOp", "KgCoOp", *RENAMED)
+KNOWN = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", *RENAMED)
 
 
 @reports_user_errors

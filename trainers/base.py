@@ -168,15 +168,20 @@ class CLIPTrainer(TrainerX):
         state, learned = self.state, self.model.learned
         if epoch_weights is not None:
             state.average = EpochAverage(learned, epoch_weights)
-        groups = self.parameter_groups()
-        self.optim = build_optimizer(learned, self.cfg.OPTIM, param_groups=groups)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.optim, self.sched = self.optimiser_of(learned, self.parameter_groups())
         state.optimiser, state.scheduler = self.optim, self.sched
         self.register_model(self.checkpoint_name, learned, self.optim, self.sched)
         self.step = parallel.stepper(self.model)
         logger.info("Learned parameters: %s", f"{state.num_learned:,}")
         for node, read in state.settings.items():
             log_unused_context(node, read, identity.context_length(learned))
+
+    def optimiser_of(
+        self, module: nn.Module, groups: list[dict[str, Any]] | None = None
+    ) -> tuple[Any, Any]:
+        """An optimiser of a module, or of groups of its parameters, and its schedule."""
+        optimiser = build_optimizer(module, self.cfg.OPTIM, param_groups=groups)
+        return optimiser, build_lr_scheduler(optimiser, self.cfg.OPTIM)
 
     # Training; these override the engine
 
@@ -246,7 +251,7 @@ class CLIPTrainer(TrainerX):
         with state.precision.autocast():
             step = self.step(*data.training_batch(cfg, state, batch))
             total = torch.stack(list(step.losses.values())).sum()
-        state.precision.descend(self.optim, total)
+        state.precision.descend(self.optim, total, step.general)
         self.model.update_memory(parallel.gathered(step))
         place = f"batch {self.batch_idx + 1}/{self.num_batches}"
         summary = health.numbers_of_step(cfg, state, step, total, batch["impath"], place)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from datasets.base import template
-from models.clip.tokenizer import normalise_name
 from models.prompts import PromptLearner
 from trainers.base import register
 from trainers.coop import CoOp, CoOpModel, CoOpSettings
 from trainers.settings import BuildContext
+from trainers.templates import sentences
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,6 @@ class KgCoOp(CoOp):
         cls, clip: nn.Module, class_names: list[str], settings: Any, run: BuildContext
     ) -> KgCoOpModel:
         """CoOp's prompts beside the sentence of the data set."""
-        sentence = template(run.cfg.DATASET.NAME)
-        sentences = [sentence.format(normalise_name(name)) for name in class_names]
         prompts = super().build(clip, class_names, settings, run).learned
-        return KgCoOpModel(clip, prompts, sentences, settings.W)
+        fixed = sentences((template(run.cfg.DATASET.NAME),), class_names)
+        return KgCoOpModel(clip, prompts, [one for (one,) in fixed], settings.W)

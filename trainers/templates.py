@@ -1,6 +1,7 @@
 """Sentences for zero-shot CLIP, as CoOp's repository uses them."""
 
 from datasets.base import FewShotDataset, template
+from models.clip.tokenizer import normalise_name
 
 DEFAULT = FewShotDataset.template
 
@@ -36,3 +37,14 @@ DIVERSE = (
 def ensemble(dataset: str) -> tuple[str, ...]:
     """The selected templates and the data set's own; ImageNet has the selected ones alone."""
     return SELECTED if dataset == "ImageNet" else (*SELECTED, template(dataset))
+
+
+def of_adapters(dataset: str) -> tuple[str, ...]:
+    """Sentences of methods on fixed text: the selected ones for ImageNet, else the data set's."""
+    return SELECTED if dataset == "ImageNet" else (template(dataset),)
+
+
+def sentences(templates: tuple[str, ...], class_names: list[str]) -> list[list[str]]:
+    """The sentences of each class."""
+    names = [normalise_name(name) for name in class_names]
+    return [[one.format(name) for one in templates] for name in names]

@@ -8,10 +8,9 @@ from torch import nn
 
 from datasets.base import template
 from models.classifier import ZeroShotCLIP
-from models.clip.tokenizer import normalise_name
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
-from trainers.templates import ensemble
+from trainers.templates import ensemble, sentences
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,8 @@ class ZeroshotCLIP(CLIPTrainer):
         cls, clip: nn.Module, class_names: list[str], settings: ZeroshotSettings, run: BuildContext
     ) -> ZeroShotCLIP:
         """Text features are the mean over the templates."""
-        names = [normalise_name(name) for name in class_names]
-        sentences = cls.templates(run.cfg.DATASET.NAME)
-        return ZeroShotCLIP(clip, [[s.format(name) for s in sentences] for name in names])
+        templates = cls.templates(run.cfg.DATASET.NAME)
+        return ZeroShotCLIP(clip, sentences(templates, class_names))
 
     def train(self) -> None:  # type: ignore[override]
         """Evaluate: there is nothing to learn."""

@@ -17,24 +17,24 @@ from torch import Tensor
 from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import LinearDiscriminant, most_attended
-from models.spotlighter.fit import (
+from models.fit import (
+    LEAST_CLASSES,
     RIDGE,
+    ROUNDS,
     Fit,
     Judged,
+    choose,
     deal_classes,
     deal_shots,
     fit_offset,
     fit_weights,
-    turn_in_class,
+    places,
 )
 from models.spotlighter.head import TextSide, asked_for
 from models.spotlighter.memory import CHOICES, KINDS, PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 
-ROUNDS = 4  # random partitions of the classes into halves that are held out
-LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
-MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, the bank from all
 AT_A_TIME = 32
 # Of the levels' weights for classes without pictures; their base's is free. Few classes can be held
 # out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
@@ -155,8 +155,8 @@ class Evidence:
         """
         outside, folds = ~torch.isin(self.label, among), int(fold.max()) + 1
         new, mixed = [], []
-        for number, places in enumerate(deal_classes(len(among), ROUNDS, seed=0)):
-            group = among[places.to(among.device)]
+        for number, half in enumerate(deal_classes(len(among), ROUNDS, seed=0)):
+            group = among[half.to(among.device)]
             away = torch.isin(self.label, group)
             beside = ~outside & (fold == number % folds if folds else torch.zeros_like(away))
             held = self.hold_out(outside | away | beside, among[~torch.isin(among, group)])
@@ -327,24 +327,6 @@ def counted(pictures: Pictures, number: int) -> Pictures:
             )
 
     return again
-
-
-def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C"]]:
-    """Which pictures are evidence: their classes among the chosen ones, else -1; and these classes.
-
-    Up to `MOST_SHOTS` pictures a class; of more than `MOST_CLASSES` classes every second, third ...
-    """
-    present = label.unique()
-    classes = present[:: -(-len(present) // MOST_CLASSES)]
-    place = places(classes, int(label.max()) + 1)[label]
-    return torch.where(turn_in_class(label) < MOST_SHOTS, place, -1), classes
-
-
-def places(classes: Int[Tensor, " C2"], number: int) -> Int[Tensor, " C"]:
-    """The place of each of a number of classes among chosen ones; -1 for none."""
-    found = classes.new_full((number,), -1)
-    found[classes] = torch.arange(len(classes), device=classes.device)
-    return found
 
 
 def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:

@@ -8,14 +8,14 @@ it is buffers: saved, loaded, moved with the module. C classes seen, M prototype
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.class_names import OfClasses, match_names
 from models.clip.blocks import at_least_float32, gather_tokens, unit
-from models.clip.tokenizer import normalise_name
 from models.spotlighter.whiten import Whitening
 
 KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
@@ -46,11 +46,13 @@ class Written(NamedTuple):
         return Written(*(column[chosen] for column in self))
 
 
-class PrototypeMemory(nn.Module):
+class PrototypeMemory(OfClasses):
     """Prototypes of the classes seen in training. Others inherit from them.
 
     `fill` writes, after training; `read` never does.
     """
+
+    by_class = ("anchors", "global_prototypes", "global_mass", "prototypes", "mass")
 
     def __init__(
         self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int = 16
@@ -120,30 +122,6 @@ class PrototypeMemory(nn.Module):
 
         return Bank(*(pick(*pair) for pair in zip(own, other, strict=True)))
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Class names are saved with the prototypes."""
-        return {"class_names": list(self.class_names)}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take over the class names of a checkpoint, after its bank."""
-        bank = (self.anchors, self.global_prototypes, self.global_mass, self.prototypes, self.mass)
-        sizes, names = sorted({len(part) for part in bank}), list(state["class_names"])
-        if sizes != [len(names)]:
-            raise ValueError(f"a bank of {sizes} classes has the names of {len(names)}")
-        self.class_names = names
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        """Take over the number of classes of the checkpoint's bank first."""
-        for name, buffer in self.named_buffers(recurse=False):
-            saved = state_dict.get(prefix + name)
-            if saved is None or not saved.dim() == buffer.dim() > 0:
-                continue
-            if len(saved) != len(buffer) and saved.shape[1:] == buffer.shape[1:]:
-                setattr(self, name, buffer.new_empty(saved.shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
 
 @torch.no_grad()
 def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
@@ -164,12 +142,6 @@ def cluster(x: Float[Tensor, "N D"], num_clusters: int) -> Int[Tensor, " N"]:
         filled = total.abs().sum(1, keepdim=True) > 0
         centres = torch.where(filled, unit(total), centres)
     return (x @ centres.T).argmax(1)
-
-
-def match_names(class_names: list[str], seen: list[str]) -> list[int]:
-    """For each name its position in `seen`, or -1; case and underscores do not count."""
-    position = {normalise_name(name).casefold(): i for i, name in enumerate(seen)}
-    return [position.get(normalise_name(name).casefold(), -1) for name in class_names]
 
 
 def bank_of_new_classes(

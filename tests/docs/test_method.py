@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models.spotlighter import evidence, fit
+from models import fit
+from models.spotlighter import evidence
 from models.spotlighter.options import CHOICES
 from trainers import spotlighter
 
@@ -83,8 +84,8 @@ def test_keys_of_the_head_in_all_pages_exist():
         f"RIDGE_p is {evidence.CAUTION} for them (`CAUTION`), and 0 for the base",
         f"the global level gets {evidence.ONE_SHOT['global']} / sigma_0",
         f"both gets {evidence.ONE_SHOT['both']} / sigma_12",
-        f"at most {evidence.MOST_SHOTS} pictures count",
-        f"of more than {evidence.MOST_CLASSES} classes",
+        f"at most {fit.MOST_SHOTS} pictures count",
+        f"of more than {fit.MOST_CLASSES} classes",
         f"kept up to {spotlighter.MOST_BYTES // 2**30} GiB",
         f"at least {spotlighter.LEAST_CROP:.0%} of the picture".replace("%", " %"),
         f"at most {spotlighter.MOST_WRITTEN} / n",

@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 
 from lab import held_out_classes as lab
 from lab import validate
+from models.fit import deal_classes
 from models.spotlighter.evidence import CAUTION, ROUNDS, Evidence, read
-from models.spotlighter.fit import deal_classes
 from models.spotlighter.memory import Written
 from tests.conftest import CLASS_NAMES
 from tests.models.spotlighter.test_evidence import Case, build, make_case

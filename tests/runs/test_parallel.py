@@ -61,11 +61,12 @@ def state_of(folder):
 def test_two_processes_give_the_bank_and_weights_of_one_with_twice_the_batch(arguments, tmp_path):
     # The order of pictures is the same; an augmentation would be drawn differently. It is float64,
     # because the tie to the anchors is an L1 distance and begins at 0: there the sign of a
-    # difference, and so the gradient, hangs on the last bits.
+    # difference, and so the gradient, hangs on the last bits. The base takes two gradients a step.
     for processes, batch in ((1, 8), (2, 4)):
         words = arguments(
             "Spotlighter",
             f"of_{processes}",
+            TRAINER__SPOTLIGHTER__BASE="ProGrad",
             INPUT__TRANSFORMS=("normalize",),
             DATALOADER__TRAIN_X__BATCH_SIZE=batch,
             TRAIN__PRINT_FREQ=1,

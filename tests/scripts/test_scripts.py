@@ -390,7 +390,8 @@ def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
     listed = list(default_rows())
     assert trainers[: len(listed)] == listed
     assert trainers[len(listed) :] == [
-        f"Spotlighter:tiny_emoji_{base}" for base in ("cocoop", "maple", "promptsrc", "promptkd")
+        f"Spotlighter:tiny_emoji_{base}"
+        for base in ("cocoop", "kgcoop", "prograd", "maple", "promptsrc", "promptkd")
     ]
     assert runs.endswith("--seeds 1 --root /pics --output out --processes --opts OPTIM.LR 1")
     assert table.startswith("tools/collect_results.py out --markdown out/results.md ")

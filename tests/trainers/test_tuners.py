@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.trainers.test_published import FOLDER, publish  # noqa: F401  (a fixture)
+from tests.trainers.test_published import publish  # noqa: F401  (a fixture)
 from tests.tuners import BASES, TRAINER, TUNERS
 
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
@@ -17,7 +17,7 @@ def results(folder):
 
 
 def saved(folder, trainer, epoch=2):
-    path = folder / FOLDER.get(trainer, "prompt_learner") / f"model.pth.tar-{epoch}"
+    path = folder / TRAINER[trainer].checkpoint_name / f"model.pth.tar-{epoch}"
     return torch.load(path, weights_only=True)
 
 

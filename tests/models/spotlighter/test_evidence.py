@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models import fit
 from models.clip.prune import TokenPruner
+from models.fit import Judged, choose, fit_offset, fit_weights
 from models.spotlighter import evidence
-from models.spotlighter.evidence import Evidence, choose, fill_and_fit
-from models.spotlighter.fit import Judged, fit_offset, fit_weights
+from models.spotlighter.evidence import Evidence, fill_and_fit
 from models.spotlighter.memory import CHOICES, KINDS
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
@@ -126,8 +127,8 @@ def test_parts_are_those_of_a_slow_pass_over_single_pictures(
     judgements, monkeypatch, most, options
 ):
     if most:  # some classes and some of their shots are evidence
-        monkeypatch.setattr(evidence, "MOST_SHOTS", most)
-        monkeypatch.setattr(evidence, "MOST_CLASSES", 5)
+        monkeypatch.setattr(fit, "MOST_SHOTS", most)
+        monkeypatch.setattr(fit, "MOST_CLASSES", 5)
         options = {"names": [*CLASS_NAMES, "hen", "bee", "ant"]} | options
     case = make_case(**options)
     case.fit()
@@ -307,7 +308,7 @@ def test_one_shot_gives_weights_in_units_of_the_spread(levels):
 
 def test_one_shot_of_some_classes_leaves_the_evidence_to_the_others(judgements):
     case = make_case()
-    is_left = (case.label != 2) | (evidence.turn_in_class(case.label) == 0)
+    is_left = (case.label != 2) | (fit.turn_in_class(case.label) == 0)
     case = case._replace(images=case.images[is_left], label=case.label[is_left])
     head = case.fit().head
     shots, _ = by_group(judgements)
@@ -318,7 +319,7 @@ def test_one_shot_of_some_classes_leaves_the_evidence_to_the_others(judgements):
 def test_fewer_pictures_to_hold_out_than_classes_are_as_one_shot(judgements):
     """Two classes have two pictures, the other four have one."""
     case = make_case(shots=2)
-    is_left = (case.label < 2) | (evidence.turn_in_class(case.label) == 0)
+    is_left = (case.label < 2) | (fit.turn_in_class(case.label) == 0)
     case = case._replace(images=case.images[is_left], label=case.label[is_left])
     head = case.fit().head
     shots, new = by_group(judgements)
@@ -387,8 +388,8 @@ def test_levels_that_are_not_named_get_no_weight(judgements):
 
 
 def test_the_bank_is_filled_from_all_pictures_and_views(monkeypatch):
-    monkeypatch.setattr(evidence, "MOST_SHOTS", 2)
-    monkeypatch.setattr(evidence, "MOST_CLASSES", 4)
+    monkeypatch.setattr(fit, "MOST_SHOTS", 2)
+    monkeypatch.setattr(fit, "MOST_CLASSES", 4)
     case = make_case(shots=3)
     memory = case.fit().head.memory
     assert memory.filled
@@ -418,8 +419,8 @@ def test_classes_without_pictures_are_new(judgements, base):
 
 
 def test_evidence_is_of_some_shots_of_some_classes(monkeypatch):
-    monkeypatch.setattr(evidence, "MOST_SHOTS", 2)
-    monkeypatch.setattr(evidence, "MOST_CLASSES", 3)
+    monkeypatch.setattr(fit, "MOST_SHOTS", 2)
+    monkeypatch.setattr(fit, "MOST_CLASSES", 3)
     found, classes = choose(torch.tensor([9, 0, 2, 2, 2, 5, 5, 7]))
     assert classes.tolist() == [0, 5, 9]  # every second of 0, 2, 5, 7, 9
     assert found.tolist() == [2, 0, -1, -1, -1, 1, 1, -1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.clip.blocks import unit
-from models.spotlighter.memory import PrototypeMemory, Written, cluster, match_names
+from models.spotlighter.memory import PrototypeMemory, Written, cluster
 from models.spotlighter.whiten import Whitening
 from tests.conftest import assert_close
 
@@ -204,16 +204,12 @@ def test_reading_never_writes(filled):
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_names_are_compared_in_folded_case_with_underscores_as_spaces():
-    assert match_names(["OAK TREE", "fox", "Dog"], NAMES) == [0, -1, 1]
-
-
 @pytest.mark.parametrize("part", ["anchors", "mass", "_extra_state"])
 def test_a_bank_of_as_many_classes_as_names_alone_is_loaded(memory, part):
     state = memory.state_dict()
     names = {"class_names": [*NAMES, "fox"]}
     state |= {part: names if part == "_extra_state" else state[part][:-1]}
-    with pytest.raises(ValueError, match=r"a bank of \[.*\] classes has the names of"):
+    with pytest.raises(ValueError, match=r"rows of \[.*\] classes have the names of"):
         memory.load_state_dict(state)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from models.spotlighter.fit import Judged, deal_classes, deal_shots, fit_offset, fit_weights
+from models.fit import Judged, deal_classes, deal_shots, fit_offset, fit_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

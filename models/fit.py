@@ -17,6 +17,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+ROUNDS = 4  # random partitions of the classes into halves that are held out
+LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
+MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, a bank from all
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
 CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
@@ -35,6 +38,24 @@ class Fit(NamedTuple):
 
     weights: Float[Tensor, " P"]  # float64, on the CPU
     nll: float  # nats a picture
+
+
+def choose(label: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " C"]]:
+    """Which pictures are evidence: their classes among the chosen ones, else -1; and these classes.
+
+    Up to `MOST_SHOTS` pictures a class; of more than `MOST_CLASSES` classes every second, third ...
+    """
+    present = label.unique()
+    classes = present[:: -(-len(present) // MOST_CLASSES)]
+    place = places(classes, int(label.max()) + 1)[label]
+    return torch.where(turn_in_class(label) < MOST_SHOTS, place, -1), classes
+
+
+def places(classes: Int[Tensor, " C2"], number: int) -> Int[Tensor, " C"]:
+    """The place of each of a number of classes among chosen ones; -1 for none."""
+    found = classes.new_full((number,), -1)
+    found[classes] = torch.arange(len(classes), device=classes.device)
+    return found
 
 
 def deal_shots(label: Int[Tensor, " N"], folds: int = FOLDS) -> Int[Tensor, " N"]:
