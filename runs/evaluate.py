@@ -199,6 +199,7 @@ def describe(cfg: CfgNode, state: RunState, model: Any, *, reports_halves: bool)
         "weights": state.weights, "settings": identity.settings(cfg, state),
         "learned_parameters": state.num_learned,
         "train_s": None if state.train_s is None else round(state.train_s, 3),
+        "train_clock": state.train_clock,
         "learned": None if state.learned is None else identity.digest(state.learned),
         "processes": parallel.processes(), "temperature": cfg.TEST.TEMPERATURE,
     }

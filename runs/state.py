@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from datasets.subsets import picture_digest
@@ -42,7 +42,8 @@ class RunState:
     epoch: int = 0  # the current one, from 0
     best_epoch: int = 0  # on validation pictures so far; 0 for none
     best_result: float = -float("inf")
-    train_s: float | None = None  # wall seconds of training so far; None for unknown
+    train_s: float | None = None  # seconds of training so far; None for unknown
+    train_clock: str = "processor"  # that counts them, on a CPU; "wall" on a GPU
     unreadable: dict[str, set[str]] = field(default_factory=dict)  # why pictures were skipped
     turned: dict[str, set[int]] = field(default_factory=dict)  # pictures that EXIF calls to turn
 
@@ -61,10 +62,11 @@ class RunState:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Count what is done inside as training, in `train_s`, if that is known so far."""
-        start = perf_counter()
+        seconds = process_time if self.train_clock == "processor" else perf_counter
+        start = seconds()
         yield
         if self.train_s is not None:
-            self.train_s += perf_counter() - start
+            self.train_s += seconds() - start
 
     @cached_property
     def pictures(self) -> str:

@@ -9,7 +9,7 @@ logs must lie in the folders that CoOp and its relatives write. Runs on base and
 paired by trainer, data set, config, settings, shots and seed. Runs of one config that differ in
 settings, data or weights are rows of their own, and the column `settings` says what differs. Each
 protocol has a table, best first; below it stands what each trainer knows of new classes. Training
-is in seconds of the wall, without evaluation.
+is in processor seconds on a CPU, in seconds of the wall on a GPU, without evaluation.
 """
 
 import os
@@ -35,7 +35,8 @@ def text_of(section: rows.Section, published: bool, order: str = "best") -> pd.D
     summary = rows.with_average(section)
     if published and "hm" in section.scores:
         summary = tables.with_published(summary)
-    return tables.to_text(rows.order_rows(summary, order))
+    summary = rows.order_rows(summary, order)
+    return tables.by_shots(tables.to_text(summary), rows.labels(summary))
 
 
 def write(path: Path, text: str) -> None:

@@ -10,7 +10,8 @@ seeds and pictures (scipy.stats.bootstrap); the harmonic mean is taken for each 
 then averaged. Standard deviations are those of a sample of seeds (n - 1). A second table has the
 negative log-likelihood (nll, nats a picture) and the calibration error (ece, percent) of the
 probabilities; a trainer's cells are empty where one of its runs lacks them. Rows are best first, by
-the harmonic mean. Training is in seconds of the wall, a mean over runs.
+the harmonic mean. Training is a mean over runs, in processor seconds on a CPU, in seconds of the
+wall on a GPU.
 """
 
 import sys

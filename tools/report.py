@@ -27,6 +27,7 @@ from tools.results.read import CLASSES
 from tools.results.tables import (
     HEADINGS,
     NAMES,
+    by_shots,
     new_classes,
     to_text,
     with_published,
@@ -73,14 +74,15 @@ def section_part(section: rows.Section, order: str) -> Part:
     shown = summary = rows.order_rows(rows.with_average(section), order)
     if "hm" in section.scores:
         scores, shown = [*scores, "hm_mean"], rows.order_rows(with_published(summary), order)
-    text = to_text(shown)
+    text, label = to_text(shown), rows.labels(shown)
     part = Part(section.title, footnote=new_classes(text))
-    text, part.caption = without_constants(text)
+    keys = by_shots(shown[text.columns], label)
+    text, part.caption = without_constants(by_shots(text, label))
     part.headings = [(HEADINGS.get(name, name), name not in NAMES) for name in text.columns]
-    keys = shown[text.columns].astype(object).where(shown[text.columns].notna(), "")
+    keys = keys[text.columns].astype(object).where(keys[text.columns].notna(), "")
     pairs = zip(text.to_numpy(), keys.to_numpy(), strict=True)
     part.rows = [list(zip(*pair, strict=True)) for pair in pairs]
-    labelled = summary.assign(label=labels(summary))
+    labelled = summary.assign(label=rows.labels(summary))
     groups = sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != rows.AVERAGE)
     for dataset, group in groups:
         if summary["shots"].nunique() > 1:
@@ -103,15 +105,6 @@ def section_part(section: rows.Section, order: str) -> Part:
 def best_labels(summary: pd.DataFrame, score: str) -> list[str]:
     """Return the labels of the best means of a score over data sets, as many as a radar shows."""
     return list(summary.groupby("label", sort=False)[score].mean().nlargest(MAX_RADAR).index)
-
-
-def labels(summary: pd.DataFrame) -> pd.Series:
-    """Return the trainer of each row, with its config and settings where several are compared."""
-    trainer = summary["trainer"]
-    configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
-    several = configs[configs > 1].index.get_level_values("trainer")
-    label = trainer.where(~trainer.isin(several), trainer + ": " + summary["config"])
-    return label + (", " + summary["settings"]).where(summary["settings"] != "", "")
 
 
 def by_dataset(found: Runs) -> Iterator[tuple[str, Runs]]:
@@ -149,7 +142,7 @@ def reliability_part(found: Runs) -> Part:
     own = [run for run in own if run["record"].get("reliability") is not None]
     if not own:
         return part
-    frame = pd.DataFrame(own).assign(label=labels)
+    frame = pd.DataFrame(own).assign(label=rows.labels)
     frame = frame[frame["shots"] == frame.groupby(["dataset", "label"])["shots"].transform("max")]
     for dataset, runs in frame.groupby("dataset"):
         for kind in (["base", "new"], ["all"]):

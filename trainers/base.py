@@ -216,6 +216,7 @@ class CLIPTrainer(TrainerX):
         self.begin_record()
         state.workers.watch(self.train_loader_x)
         state.train_s = 0.0 if self.start_epoch == 0 else None  # an earlier part is not known
+        state.train_clock = "processor" if self.device.type == "cpu" else "wall"
         with state.training():
             self.train_loader_x.dataset.keep()
             data.calibrate_pruner(cfg, state, self.model)

@@ -197,6 +197,24 @@ def test_few_shot_rows_of_a_trainer_stay_together_best_first_at_its_most_shots()
     ]  # fmt: skip
 
 
+def test_few_shot_tables_have_a_column_for_each_number_of_shots():
+    """CoOp takes another config with one shot; MaPLe has two at 16; zero-shot CLIP has none."""
+    scores = [("CoOp", "ep50", 1, 40.0), ("CoOp", "ep200", 16, 60.0), ("MaPLe", "a", 16, 70.0)]
+    scores += [("MaPLe", "b", 1, 50.0), ("MaPLe", "b", 16, 65.0), ("ZeroshotCLIP", "c", 0, 55.0)]
+    names = ("trainer", "config", "shots", "accuracy", "train_s", "nll")
+    rows = [(*row, 10.0 * row[2], row[2] + 1.0) for row in scores]
+    runs = [record(classes="all", **dict(zip(names, row, strict=True))) for row in rows]
+    text = text_of(split_sections(pair_runs(runs))[0], published=False)
+    shots = ["0 shots", "1 shot", "16 shots"]
+    assert list(text.columns[:6]) == ["dataset", "trainer", "seeds", *shots]
+    assert text[["trainer", *shots, "train_s", "nll_all"]].to_numpy().tolist() == [
+        ["MaPLe: a", "", "", "70.00", "160", "17.000"],
+        ["MaPLe: b", "", "50.00", "65.00", "160", "17.000"],
+        ["CoOp", "", "40.00", "60.00", "160", "17.000"],
+        ["ZeroshotCLIP", "55.00", "", "", "0", "1.000"],
+    ]
+
+
 @pytest.mark.parametrize(("order", "first"), [("best", "Spotlighter"), ("listed", "CoOp")])
 def test_the_order_is_chosen_by_a_flag(tree, order, first):
     main([str(tree), "--order", order, "--markdown", str(tree / "t.md")])

@@ -75,7 +75,7 @@ def test_a_reliability_diagram_has_a_panel_for_each_trainer(tree):
         run["record"]["reliability"] |= {"confidence": 15 * [50.0], "accuracy": 15 * [40.0]}
     panels = report.panels_of(pd.DataFrame(own).assign(label="CoOp"), ["base", "new"])
     assert list(panels) == ["CoOp"]
-    by_trainer = report.panels_of(pd.DataFrame(own).assign(label=report.labels), ["all"])
+    by_trainer = report.panels_of(pd.DataFrame(own).assign(label=report.rows.labels), ["all"])
     assert list(by_trainer) == ["ZeroshotCLIP", "CoOp", "MaPLe"]
     assert list(panels["CoOp"]) == ["base", "new"]
     diagram, ece = panels["CoOp"]["base"]

@@ -41,10 +41,11 @@ def test_training_and_hooks_count_as_training_and_evaluation_does_not(run, tmp_p
 
     for name in seconds:
         slow(name)
-    monkeypatch.setattr("runs.state.perf_counter", lambda: clock["now"])
+    monkeypatch.setattr("runs.state.process_time", lambda: clock["now"])
     run("CoOp", OPTIM__MAX_EPOCH=2, **BEST)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert clock["steps"] > 2
+    assert found["train_clock"] == "processor"
     assert found["train_s"] == 1 + 2 * 10 + 100 + 0.5 * clock["steps"]
 
 

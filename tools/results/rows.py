@@ -209,7 +209,7 @@ def order_rows(rows: pd.DataFrame, order: str = "listed") -> pd.DataFrame:
     """Sort by data set, the average last, then by one of ORDERS.
 
     `listed`: by trainer as `trainer_rank` says. `best`: by HM, or accuracy where there is none, at
-    the most shots of a trainer, downwards; equal ones, and those without it at the end, as listed.
+    the most shots of a label, downwards; equal ones, and those without it at the end, as listed.
     """
 
     def rank(column: pd.Series) -> pd.Series:
@@ -217,13 +217,24 @@ def order_rows(rows: pd.DataFrame, order: str = "listed") -> pd.DataFrame:
             return column.map(lambda name: (name == AVERAGE, name))
         return column.map(trainer_rank) if column.name == "trainer" else column
 
-    line = [name for name in GROUP if name != "shots"]
-    by_shots = rows.assign(score=rows["hm"].fillna(rows["all"])).sort_values("shots")
-    score = by_shots.groupby(line)["score"].transform("last") if order == "best" else 0.0
+    score: Any = 0.0
+    if order == "best":
+        scored = rows.assign(score=rows["hm"].fillna(rows["all"]), label=labels(rows))
+        lines = scored.sort_values("shots").groupby(["source", "dataset", "label"])
+        score = lines["score"].transform("last")
     columns = ["dataset", "score", *GROUP[2:], GROUP[0]]
     downwards = [name != "score" for name in columns]
     options = {"key": rank, "ascending": downwards, "ignore_index": True}
     return rows.assign(score=score).sort_values(columns, **options).drop(columns="score")
+
+
+def labels(summary: pd.DataFrame) -> pd.Series:
+    """Return the trainer of each row, with its config and settings where several are compared."""
+    trainer = summary["trainer"]
+    configs = summary.groupby(["trainer", "dataset", "shots"])["config"].nunique()
+    several = configs[configs > 1].index.get_level_values("trainer")
+    label = trainer.where(~trainer.isin(several), trainer + ": " + summary["config"])
+    return label + (", " + summary["settings"]).where(summary["settings"] != "", "")
 
 
 def trainer_rank(name: str) -> tuple[int, str]:

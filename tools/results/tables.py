@@ -78,6 +78,27 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     return text
 
 
+def by_shots(table: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
+    """Return a table of few-shot runs with a column of accuracy for each number of shots.
+
+    `label` takes the place of the trainers, and of configs and settings that differ. Other figures
+    are those at the most shots. A table of one number of shots stays as it is.
+    """
+    shots = table["shots"].astype(int)
+    if "all" not in table or shots[shots > 0].nunique() < 2:
+        return table
+    lost = [name for name in ("config", "settings") if name in table and table[name].nunique() > 1]
+    table = table.assign(trainer=label).drop(columns=lost)
+    line = ["dataset", "trainer"]
+    wide = table.assign(shots=shots).pivot(index=line, columns="shots", values="all").fillna("")
+    wide.columns = [f"{n} shot{'s' * (n != 1)}" for n in wide.columns]
+    most = shots.groupby([table[name] for name in line], sort=False).idxmax()
+    rest = table.loc[most].drop(columns=["shots", "all"])
+    words = [name for name in (*NAMES, "seeds") if name in rest]
+    found = rest.join(wide, on=line)
+    return found[[*words, *wide.columns, *rest.columns.difference(words, sort=False)]]
+
+
 def rounded(number: float, lacking: str = "") -> str:
     """Return a number as a table shows it: a digit after the point of what is below 10."""
     if pd.isna(number):
