@@ -17,6 +17,7 @@ from torch import Tensor
 from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import LinearDiscriminant, most_attended
+from models.spotlighter import CHOICES, KINDS
 from models.spotlighter.fit import (
     RIDGE,
     Fit,
@@ -28,7 +29,7 @@ from models.spotlighter.fit import (
     turn_in_class,
 )
 from models.spotlighter.head import TextSide, asked_for
-from models.spotlighter.memory import CHOICES, KINDS, PrototypeMemory, Written
+from models.spotlighter.memory import PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from models.clip.prune import TokenPruner
-from models.spotlighter import evidence
+from models.spotlighter import CHOICES, KINDS, evidence
 from models.spotlighter.evidence import Evidence, choose, fill_and_fit
 from models.spotlighter.fit import Judged, fit_offset, fit_weights
-from models.spotlighter.memory import CHOICES, KINDS
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 from tests import tuners
