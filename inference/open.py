@@ -11,7 +11,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.utils import read_json, set_random_seed
 from yacs.config import CfgNode
 
-from models.spotlighter.memory import NEW_CLASSES
+from models.spotlighter import NEW_CLASSES
 from runs import rng
 from runs.checkpoint import find_checkpoint, read_checkpoint
 from runs.config import read_run_config

@@ -14,6 +14,8 @@ turns in rounds, and the clock is read once the device has finished. Where a for
 table.md and the plots are then written again from all its rows.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import os
@@ -31,11 +33,6 @@ import pandas as pd
 from rich.console import Console
 
 from lab.bench.arguments import parse_arguments
-from lab.bench.clock import REPORT
-from lab.bench.commands import measure, quick, require_device
-from lab.bench.plots import write_plots
-from lab.bench.rows import append_rows, read_rows
-from lab.bench.tables import newest, to_rich, write_markdown
 from tools.shared.command_line import reports_user_errors
 
 FILE_WIDTH = 250  # characters of a line outside a terminal; no table is wider
@@ -43,6 +40,10 @@ FILE_WIDTH = 250  # characters of a line outside a terminal; no table is wider
 
 def write_rows(args: Namespace, results: Path) -> dict[str, float] | None:
     """Measure; write the rows of every condition at once. Returns the ratios of --quick."""
+    from lab.bench.clock import REPORT
+    from lab.bench.commands import measure, quick, require_device
+    from lab.bench.rows import append_rows
+
     with REPORT:
         if args.quick:
             require_device(args.device)
@@ -56,6 +57,8 @@ def write_rows(args: Namespace, results: Path) -> dict[str, float] | None:
 
 def show(frame: pd.DataFrame) -> None:
     """Print a table a command."""
+    from lab.bench.tables import to_rich
+
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else FILE_WIDTH)
     width = console.width if is_terminal else None
@@ -67,6 +70,10 @@ def show(frame: pd.DataFrame) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write the results, print the new rows."""
     args = parse_arguments(__doc__, arguments)
+    from lab.bench.plots import write_plots
+    from lab.bench.rows import read_rows
+    from lab.bench.tables import newest, write_markdown
+
     for name in ("trainers", "runs"):
         logging.getLogger(name).setLevel(logging.WARNING)
     results = args.output / "results.csv"

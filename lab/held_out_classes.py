@@ -11,28 +11,31 @@ never read. The table has mean differences to the base's logits, points of accur
 standard errors over thirds. `scaled` are the base's logits times a fitted weight.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/held_out_classes.py`
 from lab.validate import SHOTS, build_config
-from models.fit import Judged, deal_shots, fit_weights
-from models.spotlighter.evidence import Evidence, read
-from models.spotlighter.memory import KINDS
+from models.spotlighter import KINDS
 from runs.logs import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.spotlighter.evidence import Evidence
 
 OUTPUT = Path("docs/results/held_out_classes.csv")
 RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 1.0)
@@ -40,9 +43,12 @@ THIRDS, LEAST_CLASSES = 3, 6
 TRIAL, SCORES = ["dataset", "seed", "third"], ["accuracy", "nll"]
 
 
-@torch.no_grad()
 def evidence_of(dataset: str, seed: int, root: str) -> Evidence:
     """The training pictures of the base classes, before any training."""
+    import torch
+
+    from models.spotlighter.evidence import Evidence, read
+
     where = {"trainer": "Spotlighter", "config": "tiny_emoji", "root": root, "seed": seed}
     args = argparse.Namespace(**where, shots=SHOTS, opts=[])
     with tempfile.TemporaryDirectory() as output:
@@ -53,25 +59,41 @@ def evidence_of(dataset: str, seed: int, root: str) -> Evidence:
         raise ValueError(f"{dataset} has {classes} base classes; {LEAST_CLASSES} are needed")
     trainer.set_model_mode("eval")
     pictures, views = trainer.pictures()
-    return Evidence(trainer.model, pictures, *read(trainer.model, pictures, views))
+    with torch.no_grad():
+        return Evidence(trainer.model, pictures, *read(trainer.model, pictures, views))
 
 
 def deal_thirds(classes: int, seed: int) -> list[Tensor]:
     """Every class is in one third."""
+    import torch
+
     order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
     return [order[place::THIRDS].sort().values for place in range(THIRDS)]
 
 
 def score(parts: Tensor, weights: Tensor, label: Tensor) -> dict[str, float]:
     """Percent right, and nats a picture."""
+    import torch.nn.functional as F
+
     logits = parts.double() @ weights.to(parts.device).double()
     right, nll = logits.argmax(1) == label, F.cross_entropy(logits, label)
     return {"accuracy": round(100 * right.double().mean().item(), 3), "nll": round(nll.item(), 5)}
 
 
-@torch.no_grad()
-def measure(evidence: Evidence, third: Tensor) -> Iterator[dict[str, object]]:
+def measure(evidence: Evidence, third: Tensor) -> list[dict[str, object]]:
     """A row for each kind and ridge, from the pictures of a third."""
+    import torch
+
+    with torch.no_grad():
+        return list(rows_of(evidence, third))
+
+
+def rows_of(evidence: Evidence, third: Tensor) -> Iterator[dict[str, object]]:
+    """The rows of `measure`."""
+    import torch
+
+    from models.fit import Judged, deal_shots, fit_weights
+
     every = torch.arange(len(evidence.classes), device=third.device)
     rest, label = every[~torch.isin(every, third)], evidence.label
     inner, _ = evidence.hold_out_halves(rest, deal_shots(label))

@@ -10,33 +10,40 @@ classes: by chance (the object's share of the picture), by class-token attention
 pictures are kept for the bank (no class has a say), and as Spotlighter keeps them.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/object_hits.py`
 import datasets  # noqa: F401  (registers the data sets)
 from datasets.emoji import load_masks
 from lab.validate import batches
-from models.spotlighter.model import SpotlightedCLIP, SpotlightedOutput
 from runs.config import read_run_config
 from runs.logs import quiet
 from tools.results.cells import markdown_table
 from tools.shared.command_line import parser_of, reports_user_errors
-from trainers.base import CLIPTrainer
 
-Chooser = Callable[[SpotlightedCLIP, SpotlightedOutput], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.spotlighter.model import SpotlightedCLIP, SpotlightedOutput
+    from trainers.base import CLIPTrainer
+
+    Chooser = Callable[[SpotlightedCLIP, SpotlightedOutput], Tensor]
 
 
 def open_half(model_dir: Path, root: str, classes: str) -> CLIPTrainer:
     """A run's trainer on some half of the classes."""
+    import trainers  # noqa: F401  (registers the trainers, with their keys)
+
     cfg = read_run_config(model_dir)
     cfg.DATASET.ROOT, cfg.DATASET.SUBSAMPLE_CLASSES = root or cfg.DATASET.ROOT, classes
     cfg.freeze()
@@ -71,9 +78,10 @@ def kept(model: SpotlightedCLIP, out: SpotlightedOutput) -> Tensor:
 CHOOSERS: dict[str, Chooser] = {"attention": attended, "bank": of_the_bank, "kept": kept}
 
 
-@torch.no_grad()
 def precision(trainer: CLIPTrainer) -> dict[str, float]:
     """Percent of chosen patches on the object, by chooser, and `chance`."""
+    import torch
+
     dataset = trainer.dm.dataset
     masks = load_masks(dataset.folder)
     images = dataset.folder / dataset.image_dir
@@ -81,11 +89,13 @@ def precision(trainer: CLIPTrainer) -> dict[str, float]:
     truth = torch.from_numpy(truth).float().to(trainer.device)
     hits, first = dict.fromkeys(CHOOSERS, 0.0), 0
     for image, _ in batches(trainer, dataset.test):
-        out, on_object = trainer.model.forward_all(image), truth[first : first + len(image)]
+        on_object = truth[first : first + len(image)]
         first += len(image)
-        for name, choose in CHOOSERS.items():
-            chosen = choose(trainer.model, out)
-            hits[name] += on_object.gather(1, chosen).mean(1).sum().item()
+        with torch.no_grad():
+            out = trainer.model.forward_all(image)
+            for name, choose in CHOOSERS.items():
+                chosen = choose(trainer.model, out)
+                hits[name] += on_object.gather(1, chosen).mean(1).sum().item()
     found = {name: 100 * total / len(truth) for name, total in hits.items()}
     return {"chance": 100 * truth.mean().item()} | found
 

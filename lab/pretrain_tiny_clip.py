@@ -18,14 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/pretrain_tiny_clip.py`
-import torch
-
 from datasets.emoji_pictures import CODE_POINTS, DOMAINS, PICTURES_PER_CLASS
-from lab.pretrain.captions import Captioner
-from lab.pretrain.evaluate import zero_shot_of
-from lab.pretrain.sources import fetch, load_sprites, read_concepts
-from lab.pretrain.training import Pretraining, Settings
-from models.clip.load import load_tiny_clip
+from lab.pretrain.settings import Settings
 from tools.shared.command_line import parser_of, reports_user_errors
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +55,9 @@ def return_freed_memory() -> None:
 
 def evaluate(split: str, domain: str) -> None:
     """Print the zero-shot accuracy of the asset on all pictures of a split."""
+    from lab.pretrain.evaluate import zero_shot_of
+    from models.clip.load import load_tiny_clip
+
     count = PICTURES_PER_CLASS[split]
     model = load_tiny_clip(ASSET, digest="")  # it may be a new one
     table = zero_shot_of(model, split=split, per_class=count, domain=domain)
@@ -68,14 +65,14 @@ def evaluate(split: str, domain: str) -> None:
         print(f"{name:<8} base {row['base']:5.1f}  new {row['new']:5.1f}")
 
 
-@reports_user_errors
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train for the time given, or continue a training that was stopped."""
-    args = parse_args(argv)
-    torch.set_num_threads(args.threads)
-    if args.evaluate:
-        evaluate(args.evaluate, args.domain)
-        return 0
+def pretrain(args: argparse.Namespace) -> None:
+    """Fetch what is drawn and named, and train."""
+    import torch
+
+    from lab.pretrain.captions import Captioner
+    from lab.pretrain.sources import fetch, load_sprites, read_concepts
+    from lab.pretrain.training import Pretraining
+
     return_freed_memory()
     run = args.folder / args.name
     run.mkdir(parents=True, exist_ok=True)
@@ -97,6 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     captioner = Captioner(concepts, names)
     Pretraining(settings, sprites, captioner, torch.tensor(weights), run).run()
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train for the time given, or continue a training that was stopped."""
+    args = parse_args(argv)
+    import torch
+
+    torch.set_num_threads(args.threads)
+    if args.evaluate:
+        evaluate(args.evaluate, args.domain)
+    else:
+        pretrain(args)
     return 0
 
 

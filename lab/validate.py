@@ -10,28 +10,30 @@ With --held-out it trains on the first half of the base classes and evaluates on
 choice for unseen classes that needs no new classes. Test pictures are never read.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
-import torch
-from dassl.data import DatasetWrapper
-from dassl.data.transforms import build_transform
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from torch import Tensor
-from torch.utils.data import DataLoader
-from yacs.config import CfgNode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/validate.py`
 from datasets.splits import Item, subsample_classes
 from runs.config import default_config, merge_file, merge_pairs
 from runs.logs import quiet
 from tools.shared.command_line import parser_of, reports_user_errors
-from trainers.base import CLIPTrainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from yacs.config import CfgNode
+
+    from trainers.base import CLIPTrainer
 
 PROJECT = Path(__file__).parents[1]
 SHOTS = 16
@@ -39,6 +41,8 @@ SHOTS = 16
 
 def build_config(args: argparse.Namespace, dataset: str, classes: str, output: str) -> CfgNode:
     """The config of one run; it is never tested on test pictures."""
+    import trainers  # noqa: F401  (registers the trainers, with their keys)
+
     cfg = default_config()
     merge_file(cfg, PROJECT / f"configs/datasets/{dataset}.yaml")
     merge_file(cfg, PROJECT / f"configs/trainers/{args.trainer}/{args.config}.yaml")
@@ -60,6 +64,10 @@ def build_config(args: argparse.Namespace, dataset: str, classes: str, output: s
 
 def batches(trainer: CLIPTrainer, items: Sequence[Item]) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels as a test takes them; the model is in evaluation mode."""
+    from dassl.data import DatasetWrapper
+    from dassl.data.transforms import build_transform
+    from torch.utils.data import DataLoader
+
     transform = build_transform(trainer.cfg, is_train=False)
     wrapped = DatasetWrapper(trainer.cfg, items, transform=transform)
     trainer.set_model_mode("eval")
@@ -67,13 +75,15 @@ def batches(trainer: CLIPTrainer, items: Sequence[Item]) -> Iterator[tuple[Tenso
         yield trainer.parse_batch_test(batch)
 
 
-@torch.no_grad()
 def accuracy(trainer: CLIPTrainer, classes: str) -> float:
     """Percent right on the whole validation split of these classes."""
+    import torch
+
     items = subsample_classes(trainer.dm.dataset.read_splits(), classes).val
     right = 0
-    for image, label in batches(trainer, items):
-        right += int((trainer.model(image).argmax(-1) == label).sum())
+    with torch.no_grad():
+        for image, label in batches(trainer, items):
+            right += int((trainer.model(image).argmax(-1) == label).sum())
     return 100 * right / len(items)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 
 BINS = 15  # of equal width over 0..1; a bin holds its upper end, not its lower one
 COLDEST, WARMEST = 0.01, 100.0  # temperatures that are tried
@@ -66,6 +65,8 @@ class Calibration:
 
         B may be 0.
         """
+        from scipy.special import log_softmax
+
         log_p = log_softmax(np.asarray(logits, float) / self.temperature, axis=1)
         self.loss -= float(log_p[np.arange(len(label)), label].sum())
         right = np.argmax(logits, axis=1) == label
@@ -88,6 +89,7 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     for logits of which each label has the largest, and for those that say nothing of the labels.
     """
     from scipy.optimize import brentq  # half a second, which other runs do not pay
+    from scipy.special import softmax
 
     z = np.asarray(logits, float)
     z = z - z[np.arange(len(label)), label][:, None]

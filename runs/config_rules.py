@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.data.transforms import INTERPOLATION_MODES
 from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
@@ -32,6 +31,7 @@ SAMPLERS = (
     *("RandomSampler", "SequentialSampler", "RandomDomainSampler"),
     *("SeqDomainSampler", "RandomClassSampler"),
 )
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 TRANSFORMS = (
     *("random_translation", "random_crop", "random_resized_crop", "random_flip"),
     *("imagenet_policy", "cifar10_policy", "svhn_policy", "randaugment", "randaugment_fixmatch"),
@@ -121,7 +121,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (ONE_LINE, "DATASET.LABEL"),
     (A_FOLD, "DATASET.FOLD"),
     (choice(["auto", "upright", "stored"]), "INPUT.EXIF"),
-    (choice(INTERPOLATION_MODES), "INPUT.INTERPOLATION"),
+    (choice(INTERPOLATIONS), "INPUT.INTERPOLATION"),
     (TRANSFORM_LIST, "INPUT.TRANSFORMS"),
     (choice(SUBSETS), "DATASET.SUBSAMPLE_CLASSES"),
     (choice(SAMPLERS), "DATALOADER.TRAIN_X.SAMPLER"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check style, types and imports, audit the installed packages, and run the tests in random order
 # (the seed is printed; -p no:randomly for the usual order). Arguments go to pytest; with arguments,
-# nothing is audited.
+# nothing is audited. Without, two processes share the tests where there are two cores.
 #
 # Example:
 #   bash scripts/test.sh -k fewshot -x
@@ -27,5 +27,24 @@ python -m ruff check .
 python -m mypy
 # Who may import whom: [tool.importlinter] in pyproject.toml.
 PYTHONPATH=. lint-imports --no-logo
-[[ $# -gt 0 ]] || audit
-exec python -m pytest "$@"
+if [[ $# -gt 0 ]]; then
+  exec python -m pytest "$@"
+fi
+audit
+if (($(getconf _NPROCESSORS_ONLN) < 2)); then
+  exec python -m pytest
+fi
+
+# Half of the work; the other process takes all other folders. Each makes its own session fixtures.
+half=(tests/reliability tests/trainers)
+log=$(mktemp)
+trap 'kill "$pid" 2>/dev/null || true; rm -f "$log"' EXIT
+status=0
+set -m # so that Ctrl-C is not ignored in the background, where tests send it
+python -m pytest "${half[@]}" >"$log" 2>&1 &
+pid=$!
+set +m
+python -m pytest "${half[@]/#/--ignore=}" || status=$?
+wait "$pid" || status=$?
+cat "$log"
+exit "$status"

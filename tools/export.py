@@ -11,6 +11,8 @@ Usage:
     python docs/examples/classify_onnx.py exported a.jpg b.jpg
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -18,32 +20,33 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/export.py`
-from inference import graph
-from inference.graph import PACKAGES, ExportForm, Graph, trace
-from inference.open import open_without_data
 from models.clip.fetch import digest_of
-from runs.checkpoint import find_checkpoint
 from runs.files import write_text
-from runs.identity import training_keys
 from runs.logs import quiet
 from runs.record import git_revision, versions
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.run_arguments import add_run_arguments, read_class_list
-from trainers.base import CLIPTrainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inference.graph import Graph
+    from trainers.base import CLIPTrainer
 
 TOLERANCE = 1e-4  # of the largest logit
 BATCHES = (1, 4)  # that a graph is tried with
-WRITERS = {"torch": ("model.pt2", graph.write_program), "onnx": ("model.onnx", graph.write_onnx)}
+FILES = {"torch": "model.pt2", "onnx": "model.onnx"}
 
 
 def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> dict[str, Any]:
     """Return the content of model.json; a ValueError names what it has no words for."""
+    from inference.graph import PACKAGES
+    from runs.checkpoint import find_checkpoint
+    from runs.identity import training_keys
+
     cfg, settings, checkpoint = trainer.cfg, trainer.cfg.INPUT, None
     if "instance_norm" in settings.TRANSFORMS:
         raise ValueError(
@@ -75,6 +78,8 @@ def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> 
 
 def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
     """Return random pictures in batches of several sizes, and the finite logits of an export."""
+    import torch
+
     size, generator = trainer.cfg.INPUT.SIZE, torch.Generator().manual_seed(0)
     images = [torch.randn(batch, 3, *size, generator=generator) for batch in BATCHES]
     temperature = trainer.cfg.TEST.TEMPERATURE
@@ -89,6 +94,8 @@ def trials(trainer: CLIPTrainer) -> list[tuple[Tensor, Tensor]]:
 
 def compare(name: str, run: Graph, tried: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Return the largest difference of logits, a share of the largest logit, if it is rounding."""
+    import torch
+
     shares = [(run(image) - logits).abs().max() / logits.abs().max() for image, logits in tried]
     worst = float(torch.stack(shares).max())  # nan, if one of them is
     if not worst <= TOLERANCE:
@@ -101,21 +108,26 @@ def compare(name: str, run: Graph, tried: Sequence[tuple[Tensor, Tensor]]) -> fl
 
 def export(args: argparse.Namespace) -> None:
     """Open the run, write the graphs, compare them with the model, write model.json."""
+    from inference import graph
+    from inference.open import open_without_data
+
     report = partial(print, file=sys.stderr, flush=True)  # each step takes seconds
-    chosen = list(WRITERS) if args.format == "both" else [args.format]
+    chosen = list(FILES) if args.format == "both" else [args.format]
     if "onnx" in chosen:
         graph.require_packages()
     report("opening the run")
     names = read_class_list(args.classes)
     trainer = open_without_data(args.model_dir, names, new=args.new, root=args.root, plain=True)
     tried = trials(trainer)
-    form = ExportForm(trainer.model, trainer.cfg.TEST.TEMPERATURE)
+    form = graph.ExportForm(trainer.model, trainer.cfg.TEST.TEMPERATURE)
     described = describe(trainer, args.model_dir, form.output_names, "onnx" in chosen)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "model.json").unlink(missing_ok=True)
     report("tracing the model")
-    program = trace(form, tuple(trainer.cfg.INPUT.SIZE))
-    for name, write in (WRITERS[kind] for kind in chosen):
+    program = graph.trace(form, tuple(trainer.cfg.INPUT.SIZE))
+    writers = {"torch": graph.write_program, "onnx": graph.write_onnx}
+    for kind in chosen:
+        name, write = FILES[kind], writers[kind]
         report(f"writing and trying {name}")
         path = args.output / name
         worst = compare(name, write(program, form.output_names, path), tried)
@@ -132,8 +144,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--format", choices=("onnx", "torch", "both"), default="both", help="default both")
+    args = parser.parse_args(argv)
+    import torch
+
     with quiet("dassl", "trainers", "runs"), torch.no_grad():
-        export(parser.parse_args(argv))
+        export(args)
     return 0
 
 

@@ -12,6 +12,8 @@ Usage:
     python tools/fit_temperature.py output/my_run --folds 2 --root /data --processes 2
 """
 
+from __future__ import annotations
+
 import argparse
 import shutil
 import sys
@@ -27,7 +29,6 @@ from yacs.config import CfgNode
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/fit_temperature.py`
 import datasets  # noqa: F401  (registers the data sets)
 from runs.calibration import COLDEST, WARMEST, Calibration, fit_temperature
-from runs.checkpoint import POINTER, find_checkpoint
 from runs.config import read_run_config
 from runs.files import write_text
 from runs.logs import quiet
@@ -40,7 +41,6 @@ from tools.sweeps.done import differences, require_own
 from tools.sweeps.protocols import Job
 from tools.sweeps.schedule import Schedule, read_log
 from tools.sweeps.workers import Launch, LocalWorkers
-from trainers.base import trainer_named
 
 ENDS = {
     COLDEST: "every held-out picture is recognised: the lowest temperature that is tried",
@@ -185,6 +185,9 @@ def fit(run: Path, cfg: CfgNode, args: argparse.Namespace) -> float:
 
 def evaluate(run: Path, cfg: CfgNode, temperature: float, args: argparse.Namespace) -> None:
     """Evaluate the run with a temperature; its folder is one to predict with, too."""
+    from runs.checkpoint import POINTER, find_checkpoint
+    from trainers.base import trainer_named
+
     jobs = test_jobs(run, cfg, temperature)
     for one in jobs:
         if not is_done(one.folder, [run]) or differences(one, names.PROJECT):
@@ -215,6 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     args = parser.parse_args(argv)
     raise_at_sigterm()
+    from runs.checkpoint import find_checkpoint
+    from trainers.base import trainer_named
+
     try:
         run = args.run.absolute()
         cfg = config_of(run, args.root)

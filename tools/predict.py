@@ -12,6 +12,8 @@ Usage:
     python tools/predict.py --model-dir output/my_run --images holiday/ --threshold 0.5
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import json
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from PIL import Image
 from rich.console import Console
@@ -28,15 +30,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/predict.py`
 from datasets.pictures import SUFFIXES, TURNED, find, shown, what_is_left
-from inference.predictor import Prediction, SpotlighterPredictor
-from runs.data import prefetch
 from runs.errors import sentence
 from runs.logs import quiet
-from runs.record import csv_cell
 from tools.shared.command_line import parser_of, probability, reports_user_errors, whole
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
-Write = Callable[[Path, Prediction, Path | None], None]  # picture, what was found, overlay
+if TYPE_CHECKING:
+    from inference.predictor import Prediction, SpotlighterPredictor
+
+    Write = Callable[[Path, Prediction, Path | None], None]  # picture, what was found, overlay
 
 
 def csv_writer(
@@ -47,6 +49,8 @@ def csv_writer(
     `marks_unsure` adds a last one, "unsure" where a prediction is that. Kept patches have spaces
     between; a cell that a spreadsheet would run gets an apostrophe.
     """
+    from runs.record import csv_cell
+
     writer = csv.writer(out, lineterminator="\n")
     ranks = range(2, 1 + min(topk, len(predictor.class_names)))
     more = [f"{column}_{rank}" for rank in ranks for column in ("class", "probability")]
@@ -138,6 +142,8 @@ def print_counts(console: Console, counts: Counter[str], threshold: float | None
 
 def predict_all(args: argparse.Namespace, predictor: SpotlighterPredictor) -> int:
     """Classify all pictures and write the rows; returns how many could be read."""
+    from runs.data import prefetch
+
     paths, done, counts = find_pictures(args.images), 0, Counter[str]()
     options = {"topk": args.topk, "batch_size": args.batch_size, "threshold": args.threshold or 0.0}
     console = Console(stderr=True, soft_wrap=True)
@@ -190,6 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", type=Path, metavar="FILE", help="where the rows go (default stdout)")
     add("--spotlight", type=Path, metavar="DIR", help="draw the kept patches of each picture there")
     args = parser.parse_args(argv)
+    from inference.predictor import SpotlighterPredictor
+
     with quiet("dassl", "trainers", "runs"):
         names, run = read_class_list(args.classes), args.model_dir
         predictor = SpotlighterPredictor.from_run(run, names, new=args.new, root=args.root)

@@ -8,25 +8,24 @@ OUTPUT_prototypes.png, beside OUTPUT, shows the training patch that is nearest t
 for the classes of the pictures; for those of --images, the predicted classes.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/visualise.py`
-from datasets.pictures import open_picture
-from inference.open import open_run
-from inference.overlays import draw_prototypes, draw_row, name_maps
-from inference.predictor import SpotlighterPredictor
-from runs.data import upright
-from runs.draw import one_a_class
-from runs.figure_style import plt, save
 from tools.shared.command_line import parser_of, reports_user_errors, whole
-from trainers.base import CLIPTrainer
+
+if TYPE_CHECKING:
+    from trainers.base import CLIPTrainer
 
 
 def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
     """Open a run with its data set; a ValueError says that its trainer selects no patches."""
+    from inference.open import open_run
+
     trainer = open_run(model_dir, root)
     if trainer.model.head is None:
         raise ValueError(
@@ -38,6 +37,8 @@ def open_spotlighter(model_dir: str | Path, root: str) -> CLIPTrainer:
 
 def choose_pictures(trainer: CLIPTrainer, number: int) -> list[tuple[str, str]]:
     """Return paths and class names of test pictures, of `number` classes that spread evenly."""
+    from runs.draw import one_a_class
+
     return [(item.impath, item.classname) for item in one_a_class(trainer.dm.dataset.test, number)]
 
 
@@ -45,6 +46,12 @@ def draw(
     trainer: CLIPTrainer, chosen: Sequence[tuple[str, str]], to: Path | IO[bytes], **options: Any
 ) -> list[str]:
     """Write a row for each path and class ("": unknown) in `chosen`; return the predicted names."""
+    from datasets.pictures import open_picture
+    from inference.overlays import draw_row, name_maps
+    from inference.predictor import SpotlighterPredictor
+    from runs.data import upright
+    from runs.figure_style import plt, save
+
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]
     found = predictor.predict(pictures, topk=1)
@@ -82,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = dict.fromkeys(true or name for (_, true), name in zip(chosen, predicted, strict=True))
     known = [name for name in shown if name in trainer.model.head.memory.class_names]
     if known:
+        from inference.overlays import draw_prototypes
+
         draw_prototypes(trainer, known, prototypes)
     print(f"Drawn: {output} and {prototypes.name}" if known else f"Drawn: {output}")
     return 0

@@ -81,13 +81,13 @@ class CLIPAdapterModel(ZeroShotCLIP):
         self.learn(adapter)
 
     def encode_image(
-        self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
+        self, image: Images, patch_path: str | None = None
     ) -> VisualTokens:
         """Unit-length float32 features, the class token's adapted."""
         tokens = super().encode_image(image, patch_path)
         return tokens._replace(cls=self.learned(tokens.cls))
 
-    def plain(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def plain(self, image: Images) -> Float[Tensor, "B D"]:
         """CLIP's own unit-length features of the class token."""
         return super().encode_image(image).cls
 

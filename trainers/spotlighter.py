@@ -18,9 +18,9 @@ from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
 from models.clip.tokenizer import normalise_name
+from models.spotlighter import CHOICES
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
-from models.spotlighter.memory import CHOICES
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS, HeadOptions
 from runs import parallel, rng

@@ -19,7 +19,7 @@ from gradio.data_classes import ImageData
 from inference.open import config_of
 from inference.web.answer import TOP, Answer, Answerer
 from inference.web.guard import UPLOAD, middleware, upload_in
-from models.spotlighter.memory import NEW_CLASSES
+from models.spotlighter import NEW_CLASSES
 from runs.draw import one_a_class
 from runs.errors import sentence
 

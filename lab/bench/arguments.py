@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.bench.forms import NAMES
-from lab.bench.measure import DTYPES, FORMS
+from lab.bench import DTYPES, FORMS, NAMES
 from tools.shared.command_line import parser_of, whole
 
 OUTPUT = Path("output/benchmark")

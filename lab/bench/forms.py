@@ -27,8 +27,6 @@ from trainers.templates import DEFAULT, DIVERSE
 
 WORDS = "a photo of a"  # as the published forms begin by themselves
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
-EXACT = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "TextRefiner")  # equal to the published form
-NAMES = (*EXACT, "Spotlighter")
 DEPTH = (9, 12)  # published: prompts in 9 of 12 blocks
 SHAKE = 0.01  # added to learned tensors, so that those that start at 0 count
 TOLERANCE = 1e-5  # float32 sums over 77 and over fewer positions are rounded differently

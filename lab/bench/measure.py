@@ -8,10 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from lab.bench import EXACT, FORMS
 from lab.bench.backbones import Schedule, load_backbone, made_up_names, tower_size
 from lab.bench.clock import REPORT, Clock, Work
 from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
-from lab.bench.forms import EXACT, Pair, build_ours, build_pair, relative_error, require_equal
+from lab.bench.forms import Pair, build_ours, build_pair, relative_error, require_equal
 from lab.bench.rows import Row, timed_rows
 from lab.bench.works import (
     NOTE,
@@ -26,9 +27,7 @@ from lab.bench.works import (
 )
 from runs.precision import Precision
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHECKED = 2  # images whose logits are compared
-FORMS = ("zero-shot", "published", "ours")
 
 
 @dataclass
@@ -154,8 +153,8 @@ class Bench:
             return list(timed_rows(rows, self.clock.compare(works)).values())
         batch = max(row.batch for row in rows.values())
         products = {
-            f"matrix product, {dtype}": MatrixProduct(self.clip.visual, batch, DTYPES[dtype])
-            for dtype in {row.dtype for row in rows.values()}
+            f"matrix product, {name}": MatrixProduct(self.clip.visual, batch, getattr(torch, name))
+            for name in {row.dtype for row in rows.values()}
         }
         timings = self.clock.compare({**works, **products})
         REPORT.update("counting operations and memory")

@@ -3,7 +3,6 @@
 import copy
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from lab.pretrain.batches import Batch, BatchStream, prefetched
 from lab.pretrain.captions import Captioner
 from lab.pretrain.evaluate import zero_shot
 from lab.pretrain.model import PretrainingLoss, encode_image, encode_text
+from lab.pretrain.settings import Settings
 from lab.pretrain.sources import Sprites
 
 logger = logging.getLogger(__name__)
@@ -25,28 +25,6 @@ NUM_KEPT = 32  # patches shown while dropping
 WHOLE_FROM = 0.85  # of the training; from here on no patch is dropped
 MAX_LOGIT_SCALE = 100.0
 AVERAGE_KEPT = 0.995  # of the running average, per step
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of the training."""
-
-    minutes: float = 60.0  # to train, over all resumptions; the learning rate follows the clock
-    batch_size: int = 192
-    vision_width: int = 128
-    vision_layers: int = 4
-    text_width: int = 128
-    text_layers: int = 4
-    joint: int = 128
-    muon_lr: float = 0.02
-    adam_lr: float = 0.0015
-    weight_decay: float = 0.02
-    save_minutes: float = 3.0  # between checkpoints, each with an asset and a validation
-    steps: int = 0  # stop after so many steps in this process; 0: no limit
-    seed: int = 0
-    workers: int = 1
-    compiled: bool = True
-    validate: bool = True
 
 
 def build_clip(settings: Settings, vocabulary: int) -> CLIP:

@@ -10,3 +10,7 @@ fit, evidence     fill the bank, fit the weights to pictures that it has not see
 model             a prompt tuner with the head on it, and the loss (section 7)
 options           the config keys of a head
 """
+
+KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
+CHOICES = (*KINDS, "off")  # off: the base alone speaks of it
+NEW_CLASSES = ("auto", *CHOICES)

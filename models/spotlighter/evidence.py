@@ -30,8 +30,9 @@ from models.fit import (
     fit_weights,
     places,
 )
+from models.spotlighter import CHOICES, KINDS
 from models.spotlighter.head import TextSide, asked_for
-from models.spotlighter.memory import CHOICES, KINDS, PrototypeMemory, Written
+from models.spotlighter.memory import PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 

@@ -18,9 +18,6 @@ from models.class_names import OfClasses, match_names
 from models.clip.blocks import at_least_float32, gather_tokens, unit
 from models.spotlighter.whiten import Whitening
 
-KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
-CHOICES = (*KINDS, "off")  # off: the base alone speaks of it
-NEW_CLASSES = ("auto", *CHOICES)
 ROUNDS = 8  # of k-means
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from inference.predictor import Prediction, SpotlighterPredictor
-from models.spotlighter.memory import KINDS
+from models.spotlighter import KINDS
 from runs import rng as random_states
 from tests.toy import NAMES
 from trainers import TRAINERS

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lab import benchmark
-from lab.bench import backbones, works
+from lab.bench import EXACT, NAMES, backbones, works
 from lab.bench.arguments import parse_arguments
 from lab.bench.backbones import (
     MAX_CLASSES,
@@ -20,7 +20,7 @@ from lab.bench.backbones import (
 )
 from lab.bench.clock import SLOW_S, Clock
 from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
-from lab.bench.forms import EXACT, NAMES, TOLERANCE, build_pair, relative_error, require_equal
+from lab.bench.forms import TOLERANCE, build_pair, relative_error, require_equal
 from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
 from lab.bench.plots import write_plots

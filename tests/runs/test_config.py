@@ -159,6 +159,7 @@ def test_names_are_those_of_the_engine():
     assert list(config_rules.SCHEDULERS) == lr_scheduler.AVAI_SCHEDS
     assert config_rules.WARMUPS == lr_scheduler.WARMUPS
     assert config_rules.SAMPLERS == samplers.SAMPLERS
+    assert list(config_rules.INTERPOLATIONS) == list(transforms.INTERPOLATION_MODES)
     assert list(config_rules.TRANSFORMS) == transforms.AVAI_CHOICES
 
 

@@ -34,9 +34,15 @@ case "$*" in
     echo "no such thing"
     [[ ! -e $PROJECT/pip_fails ]] ;;
   tools/run_protocol.py*) exec "$REAL_PYTHON" "$@" ;;
+  "-m pytest"*)
+    echo "$*" >>"$PROJECT/calls"
+    echo "these are the tests of ${*: 3}"
+    [[ ! -e $PROJECT/failing ]] || ! grep -qxe "$*" "$PROJECT/failing" ;;
   *) echo "$*" >>"$PROJECT/calls" ;;
 esac
 """
+HALF = "tests/reliability tests/trainers"
+OTHER_HALF = " ".join(f"--ignore={folder}" for folder in HALF.split())
 FAKE_LINTER = """\
 #!/usr/bin/env bash
 echo "lint-imports $*" >>"$PROJECT/calls"
@@ -239,6 +245,25 @@ def test_test_script_audits_where_it_can(project, found, said):
     run = project.run("test")
     assert run.returncode == 0
     assert said in run.stdout + run.stderr
+    assert set(project.calls()[-2:]) == {f"-m pytest {HALF}", f"-m pytest {OTHER_HALF}"}
+
+
+@pytest.mark.parametrize(("fails", "code"), [("", 0), (HALF, 1), (OTHER_HALF, 1)])
+def test_both_halves_of_the_tests_must_pass(project, fails, code):
+    """Each file is in one half, as pytest is told to leave out what the other one takes."""
+    (project.root / "audit").touch()
+    (project.root / "failing").write_text(f"-m pytest {fails}\n")
+    run = project.run("test")
+    assert run.returncode == code
+    assert "these are the tests of tests/reliability" in run.stdout
+    assert all((ROOT / folder).is_dir() for folder in HALF.split())
+
+
+def test_one_core_takes_all_tests(project):
+    (project.root / "audit").touch()
+    (project.env / "bin" / "getconf").write_text("#!/usr/bin/env bash\necho 1\n")
+    (project.env / "bin" / "getconf").chmod(0o755)
+    assert project.run("test").returncode == 0
     assert project.calls()[-1] == "-m pytest"
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import inference.open
 from inference import graph as onnx_graph
 from inference.graph import ExportForm, trace
 from inference.predictor import SpotlighterPredictor
@@ -156,7 +157,7 @@ def test_a_missing_package_is_named_before_anything_is_done(call, monkeypatch):
 
 
 def test_a_model_without_finite_logits_is_not_exported(call, monkeypatch):
-    real = export.open_without_data
+    real = inference.open.open_without_data
 
     def opened(*args, **options):
         trainer = real(*args, **options)
@@ -164,7 +165,7 @@ def test_a_model_without_finite_logits_is_not_exported(call, monkeypatch):
             trainer.model.logit_scale.fill_(1000)
         return trainer
 
-    monkeypatch.setattr(export, "open_without_data", opened)
+    monkeypatch.setattr("inference.open.open_without_data", opened)
     code, _, err, folder = call("--format", "torch")
     assert code == 2
     assert "the model's logits are infinite or not a number, so nothing is exported" in err
@@ -173,7 +174,7 @@ def test_a_model_without_finite_logits_is_not_exported(call, monkeypatch):
 
 @pytest.mark.parametrize("by", [0.01, float("nan")])
 def test_a_graph_that_says_something_else_is_refused(call, monkeypatch, by):
-    monkeypatch.setattr(export, "trace", lambda form, size: spoiled(form, size, by))
+    monkeypatch.setattr("inference.graph.trace", lambda form, size: spoiled(form, size, by))
     code, _, err, folder = call("--format", "torch")
     assert code == 2
     assert "the graph in model.pt2 gives other logits than the model" in err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets.folder import CLASS_LIST, read_class_names
 from datasets.splits import read_text
-from models.spotlighter.memory import NEW_CLASSES
+from models.spotlighter import NEW_CLASSES
 
 STARTS_WITH_ID = re.compile(r"n\d+\s|[^\t]+\t")  # a synset of WordNet, or a folder and a tab
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from models import fit
 from models.clip.prune import TokenPruner
 from models.fit import Judged, choose, fit_offset, fit_weights
-from models.spotlighter import evidence
+from models.spotlighter import CHOICES, KINDS, evidence
 from models.spotlighter.evidence import Evidence, fill_and_fit
-from models.spotlighter.memory import CHOICES, KINDS
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 from tests import tuners

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.clip.blocks import unit
-from models.spotlighter.memory import KINDS, NEW_CLASSES
+from models.spotlighter import KINDS, NEW_CLASSES
 from tests import tuners
 from tests.conftest import assert_close, make_clip
 from tests.models.spotlighter.test_matching import greedy_loop
