@@ -141,8 +141,8 @@ def test_a_killed_sweep_gives_the_same_digits(toy_project, toy_root):
 
 
 def weights(folder):
-    (path,) = (folder / "prompt_learner").glob("model.pth.tar-?")
-    saved = torch.load(path, weights_only=True)
+    last = max((folder / "prompt_learner").glob("model.pth.tar-?"))
+    saved = torch.load(last, weights_only=True)
     return {name: value for name, value in saved["state_dict"].items() if torch.is_tensor(value)}
 
 
