@@ -8,7 +8,8 @@ Usage:
 Jobs run on Ray: on this machine, or with --address on a cluster (docs/cluster.md). A job that left
 results is not run again; a job that was killed resumes from its checkpoint, if it has one. If a
 job's folder holds results of other settings or data, nothing is run. Jobs that failed are listed at
-the end, and the exit code is 1.
+the end, and the exit code is 1. Jobs share imports: each is a child of a process that has done
+them, on Linux (--isolate: each is a process that imports for itself).
 """
 
 import argparse
@@ -53,7 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--threads", type=whole(1), default=1, help="CPU threads of each process (1)")
     add("--gpus", type=float, help="GPUs for each job on Ray, as 0.5 (1 where there are any)")
     add("--torchrun", type=whole(1), default=1, metavar="N", help="N processes for each job")
-    add("--isolate", action="store_true", help="start each job anew, imports and all")
+    add("--isolate", action="store_true", help="have each job import for itself")
     add("--retries", type=whole(0), default=1, help="further attempts at a job that failed (1)")
     add("--dry-run", action="store_true", help="print the jobs, run none")
     add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="for train.py")

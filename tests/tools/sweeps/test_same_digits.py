@@ -85,7 +85,7 @@ def scores(project, output):
     return path.read_text()
 
 
-OWN = ("date", "images_per_s")  # of a run, whatever its results
+OWN = ("date", "git", "images_per_s")  # of a run, whatever its results
 # A run that is tested on a fold of its training pictures keeps the logits.
 COOP = ("--trainers", "CoOp", "--protocols", "fewshot", "--seeds", "1", "2")
 FOLD = ("--opts", "DATASET.FOLD", "1/2", "OPTIM.MAX_EPOCH", "1")
@@ -141,8 +141,8 @@ def test_a_killed_sweep_gives_the_same_digits(toy_project, toy_root):
 
 
 def weights(folder):
-    (path,) = (folder / "prompt_learner").glob("model.pth.tar-?")
-    saved = torch.load(path, weights_only=True)
+    last = max((folder / "prompt_learner").glob("model.pth.tar-?"))
+    saved = torch.load(last, weights_only=True)
     return {name: value for name, value in saved["state_dict"].items() if torch.is_tensor(value)}
 
 
