@@ -51,6 +51,11 @@ def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Pi
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
+def shots_in_words(shots: int) -> str:
+    """Training pictures of each class as a reader understands them: below 0 they are all."""
+    return "all pictures" if shots < 0 else f"{shots} shots"
+
+
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
     size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))
@@ -69,12 +74,12 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
 def shot_curves(summary: pd.DataFrame) -> Figure:
     """Accuracy over shots with error bars, a line for each label; zero-shot at 0."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    shots = sorted(summary["shots"].unique())
+    shots = sorted(summary["shots"].unique(), key=lambda n: (n < 0, n))  # all come last
     for label, rows in summary.groupby("label", sort=False):
         points = rows.sort_values("shots")
         places, errors = points["shots"].map(shots.index), points["all_std"].fillna(0)
         axes.errorbar(places, points["all"], errors, marker="o", capsize=3, label=label)
-    axes.set_xticks(range(len(shots)), shots)
+    axes.set_xticks(range(len(shots)), ["all" if n < 0 else n for n in shots])
     axes.set(xlabel="training pictures a class", ylabel="accuracy, percent")
     axes.legend(frameon=False, fontsize=8)
     return figure
