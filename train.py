@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 from runs.arguments import parse_args
 from runs.errors import explain, shortage
 from runs.files import last_checkpoint, lock_folder
-from runs.logs import log_to_stdout, make_streams_ready
+from runs.logs import log_to_file, log_to_stdout, make_streams_ready
 from runs.processes import exit_code_of, raise_at_sigterm
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
+
+
+SHOWN = "** Config: what differs from the defaults; log.txt and config.yaml hold all of it **"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,15 +35,25 @@ def run(args: argparse.Namespace) -> None:
     from runs.parallel import on_rank0_only, process_group
 
     args.cfg = cfg = build_config(args)  # kept for `next_steps`
+    require_trainer(cfg.TRAINER.NAME)
     with process_group(cfg.USE_CUDA), on_rank0_only(lock_folder(cfg.OUTPUT_DIR)):
         run_config(cfg, args)
+
+
+def require_trainer(name: str) -> None:
+    """Refuse a command that names no trainer, and say which there are."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    if not name:
+        known = ", ".join(TRAINER_REGISTRY.registered_names())
+        raise ValueError(f"no trainer is named (--trainer); there are {known}")
 
 
 def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Build the trainer of a config; train or evaluate. Each process of torchrun calls it."""
     import torch
     from dassl.engine import build_trainer
-    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+    from dassl.utils import set_random_seed, setup_logger
 
     import datasets  # noqa: F401  (registers the data sets)
     from runs.config import default_config
@@ -55,7 +68,7 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
     if is_rank0():
         setup_logger(cfg.OUTPUT_DIR)
     log_to_stdout(logging.INFO if is_rank0() else logging.ERROR)
-    logger.info("** Config **\n%s\n%s", cfg, collect_env_info())
+    log_config(cfg)
     trainer = build_trainer(cfg)
     if hasattr(trainer, "settings_read"):  # of a trainer that is not built on ours it is unknown
         read = trainer.settings_read()
@@ -68,6 +81,18 @@ def run_config(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.test()
     elif not args.no_train:
         trainer.train()
+
+
+def log_config(cfg: CfgNode) -> None:
+    """Write the whole config to log.txt; show what differs from the defaults."""
+    from dassl.utils import collect_env_info
+
+    from runs.config import changed_lines
+    from runs.data import warn_of_workers
+
+    log_to_file(f"** Config **\n{cfg}\n{collect_env_info()}\n")
+    logging.getLogger("trainers").info("%s\n%s", SHOWN, changed_lines(cfg))
+    warn_of_workers(cfg)
 
 
 def main() -> int:

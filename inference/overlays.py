@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from trainers.base import CLIPTrainer
 
 INCHES = 2.6  # of a panel
+LARGE = 8  # patches in a row, at most, where a rank has room in its patch
+LONGEST = 22  # letters of a class name in a title
 SLOTS = 5  # prototypes of a class that are drawn, those with most evidence
 MAPS = {"sample-wise": "relevance to the picture", "semantic-wise": "relevance to the class names"}
 
@@ -44,10 +46,14 @@ def draw_kept(
     axes.imshow(darken(np.asarray(pixels), kept, grid))
     for rank, (left, top, right, bottom) in enumerate(boxes(kept, len(pixels), grid), 1):
         width, height, colour = right - left, bottom - top, LEVEL_COLOURS[rank > level1]
-        place, size = (left - 0.5, top - 0.5), (width, height)
-        axes.add_patch(Rectangle(place, *size, fill=False, lw=1.6, edgecolor=colour))
-        place = (left + 0.06 * width, top + 0.36 * height)
-        label = axes.text(*place, str(rank), color=colour, fontsize=8, weight="bold")
+        corner = (left - 0.5, top - 0.5)
+        axes.add_patch(Rectangle(corner, width, height, fill=False, lw=1.6, edgecolor=colour))
+        y, across = top + 0.36 * height, "baseline"
+        if grid > LARGE:  # above the patch, or below it where nothing is above
+            y, across = (bottom, "top") if top < height else (top, "bottom")
+        size = 8 if grid <= LARGE else 6
+        style: dict[str, Any] = {"color": colour, "fontsize": size, "weight": "bold", "va": across}
+        label = axes.text(left + 0.06 * width, y, str(rank), **style)
         label.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
@@ -73,6 +79,12 @@ def name_maps(grid: Sequence[Sequence[Axes]], size: int) -> None:
         grid[-1][column].set_xlabel(meaning, fontsize=size)
 
 
+def in_words(name: str, probability: float) -> str:
+    """What is said of a picture, as "cat 87 %"; of a long name the end is cut, not the number."""
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}\u2026"
+    return f"{short} {100 * probability:.0f} %"
+
+
 def ranks_by_colour(predictor: SpotlighterPredictor, found: Prediction) -> str:
     """Which ranks are drawn in which colour, as "1-3 yellow, 4-5 blue"."""
     number, level1 = len(found.keep_indices or ()), predictor.level1 or 0
@@ -96,7 +108,7 @@ class Overlays:
         output = self.folder / f"{name}.png"
         figure, row = plt.subplots(1, 2, figsize=(2 * INCHES, INCHES + 0.6))
         draw_row(row, self.predictor, picture, found)
-        row[0].set_title(f"{found.class_name} {100 * found.probability:.0f} %", fontsize=9)
+        row[0].set_title(in_words(found.class_name, found.probability), fontsize=9)
         row[1].set_title("kept patches", fontsize=9)
         text = f"{shown(path.name)}; kept patches by rank: {ranks_by_colour(self.predictor, found)}"
         figure.text(0.5, 0.02, text, ha="center", fontsize=7)

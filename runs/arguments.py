@@ -11,19 +11,24 @@ from typing import Any
 
 # Flags that set a config key: the key, and the help.
 SETTINGS = {
+    "--trainer": ("TRAINER.NAME", "name of the trainer, as CoOp; without one, all are listed"),
     "--root": ("DATASET.ROOT", "folder that holds all data sets"),
     "--output-dir": ("OUTPUT_DIR", "folder of the run; an unfinished run in it is resumed"),
-    "--resume": ("RESUME", "resume from the newest checkpoint in this folder"),
     "--seed": ("SEED", "fixes random draws if 0 or more (for one value of NUM_WORKERS)"),
-    "--source-domains": ("DATASET.SOURCE_DOMAINS", "for your own domain data sets"),
-    "--target-domains": ("DATASET.TARGET_DOMAINS", "for your own domain data sets"),
-    "--transforms": ("INPUT.TRANSFORMS", "training transforms, in order"),
-    "--trainer": ("TRAINER.NAME", "name of the trainer"),
     "--backbone": ("MODEL.BACKBONE.NAME", "name of the CLIP model"),
     "--weights": ("MODEL.BACKBONE.WEIGHTS", "file of CLIP weights (default: published weights)"),
+    "--transforms": ("INPUT.TRANSFORMS", "training transforms, in order"),
+    "--resume": ("RESUME", "resume from the newest checkpoint in this folder"),
     "--head": ("MODEL.HEAD.NAME", "for your own trainers"),
+    "--source-domains": ("DATASET.SOURCE_DOMAINS", "for your own domain data sets"),
+    "--target-domains": ("DATASET.TARGET_DOMAINS", "for your own domain data sets"),
 }
 FLAG_OF = {key: f" ({flag})" for flag, (key, _) in SETTINGS.items()}
+FILES = {
+    "--config-file": "yaml of the trainer",
+    "--dataset-config-file": "yaml of the data set",
+    "--model-dir": "folder of the run to evaluate (--eval-only)",
+}
 SWITCHES = {
     "--eval-only": "evaluate the run in --model-dir; do not train",
     "--no-train": "build data and model; do not train",
@@ -31,6 +36,14 @@ SWITCHES = {
     "--trust-weights": "load a weights file whose SHA-256 is not a published one",
     "--allow-mismatch": "load a checkpoint that was written with other settings",
     "--debug": "show the traceback of an error",
+}
+# The help by what a reader wants.
+GROUPS = {
+    "what is run": "--trainer --config-file --dataset-config-file --root --output-dir --seed",
+    "the model and its pictures": "--backbone --weights --transforms",
+    "evaluate, or go on": "--eval-only --model-dir --load-epoch --no-train --resume",
+    "checks and errors": "--deterministic --trust-weights --allow-mismatch --debug",
+    "for trainers and data sets of your own": "--head --source-domains --target-domains",
 }
 # Flags of the published TextRefiner and Spotlighter that are config keys here.
 KEYS_INSTEAD = {
@@ -50,16 +63,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    lists = ("--source-domains", "--target-domains", "--transforms")
-    kinds: dict[str, Any] = {"--seed": {"type": int}, **{flag: {"nargs": "+"} for flag in lists}}
-    for flag, (_, meaning) in SETTINGS.items():
-        add(flag, help=meaning, **kinds.get(flag, {"default": ""}))
-    add("--config-file", default="", help="yaml of the trainer")
-    add("--dataset-config-file", default="", help="yaml of the data set")
-    add("--model-dir", default="", help="folder of the run to evaluate (--eval-only)")
-    add("--load-epoch", type=int, help="evaluate the checkpoint of this epoch (--eval-only)")
-    for flag, meaning in SWITCHES.items():
-        add(flag, action="store_true", help=meaning)
+    for title, flags in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for flag in flags.split():
+            group.add_argument(flag, **options_of(flag))
     for flag in KEYS_INSTEAD:
         add(flag, help=argparse.SUPPRESS)
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to set")
@@ -68,6 +75,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if value_of(args, flag) is not None:
             parser.error(f"{flag} is a config key here: {key}; give it as KEY VALUE")
     return args
+
+
+def options_of(flag: str) -> dict[str, Any]:
+    """What argparse has to know of a flag."""
+    if flag in SWITCHES:
+        return {"action": "store_true", "help": SWITCHES[flag]}
+    if flag == "--load-epoch":
+        return {"type": int, "help": "evaluate the checkpoint of this epoch (--eval-only)"}
+    kinds: dict[str, dict[str, Any]] = {"--seed": {"type": int}}
+    lists = ("--source-domains", "--target-domains", "--transforms")
+    kinds |= {flag: {"nargs": "+"} for flag in lists}
+    meaning = FILES[flag] if flag in FILES else SETTINGS[flag][1]
+    return {"help": meaning, **kinds.get(flag, {"default": ""})}
 
 
 def value_of(args: argparse.Namespace, flag: str) -> Any:

@@ -46,6 +46,13 @@ def build_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def changed_lines(cfg: CfgNode) -> str:
+    """The keys that differ from their defaults, "KEY: value" a line."""
+    defaults = flat(default_config())
+    changed = {key: value for key, value in flat(cfg).items() if value != defaults.get(key)}
+    return "\n".join(f"{key}: {value}" for key, value in changed.items())
+
+
 def default_config() -> CfgNode:
     """Dassl's keys and this project's, with their defaults."""
     cfg = get_cfg_default()

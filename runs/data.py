@@ -1,6 +1,8 @@
 """Pictures for the model: cached, checked, prefetched; and the pruner that is fitted to them."""
 
 import logging
+import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,19 @@ from models.clip.prune import LinearDiscriminant, TokenPruner
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
+
+
+def warn_of_workers(cfg: CfgNode) -> None:
+    """Say once where there are more workers than cores; torch says it for each loader."""
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+    able = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(able(0)) if able else os.cpu_count() or 1
+    if cores < cfg.DATALOADER.NUM_WORKERS:
+        logger.warning(
+            "%d workers read pictures on a machine of %d cores and wait for one another; "
+            "DATALOADER.NUM_WORKERS %d is enough",
+            *(cfg.DATALOADER.NUM_WORKERS, cores, cores),
+        )
 
 
 def upright(cfg: CfgNode) -> bool:

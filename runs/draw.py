@@ -1,6 +1,6 @@
 """Draw kept patches: their places in pixels, one marked picture, and a sheet for the logs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -56,13 +56,24 @@ def mark_kept(picture: Image.Image, kept: Sequence[int], grid: int, level1: int)
     return shown
 
 
+def fitting(line: str, fits: Callable[[str], bool]) -> str:
+    """A line, or as much of it as fits: its last word, which may be a number, stays whole."""
+    start, _, last = line.rpartition(" ")
+    while start and not fits(f"{start} {last}"):
+        start = start[:-1]
+    line = f"{start} {last}" if start else last
+    while line and not fits(line):
+        line = line[:-1]
+    return line
+
+
 def draw(
     pixels: Tensor, kept: Tensor, grid: int, level1: int, captions: Sequence[str], title: str
 ) -> np.ndarray:
     """A row of pictures, the kept patches of each below it, then its caption; (height, width, 3).
 
     `pixels` are (B, H, H, 3) in 0..1, `kept` (B, K) patches by rank, of which the first `level1`
-    are level 1. Lines of a caption that are too long are cut.
+    are level 1. Lines of a caption that are too long are cut before their last word.
     """
     side = pixels.shape[1] * -(-SIDE // pixels.shape[1])
     lines = max(caption.count("\n") for caption in captions) + 1
@@ -77,7 +88,6 @@ def draw(
         canvas.paste(whole, (left, top))
         canvas.paste(mark_kept(whole, indices, grid, level1), (left, top + side + GAP))
         for n, line in enumerate(captions[i].split("\n")):
-            while drawing.textlength(line, font) > side:
-                line = line[:-1]
+            line = fitting(line, lambda text: drawing.textlength(text, font) <= side)
             drawing.text((left, top + 2 * (side + GAP) + n * LINE), line, "black", font)
     return np.asarray(canvas)

@@ -31,6 +31,15 @@ def log_to_stdout(level: int) -> None:
         logger.setLevel(level)
 
 
+def log_to_file(text: str) -> None:
+    """Write a text to the run's log.txt alone, after `setup_logger` redirected stdout to both."""
+    file = getattr(sys.stdout, "file", None)
+    if file is not None:
+        with contextlib.suppress(OSError):
+            file.write(f"{text}\n")
+            file.flush()
+
+
 @contextlib.contextmanager
 def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
     """Hide messages below `level` of some loggers, or of the engine's if none is named."""

@@ -208,7 +208,7 @@ def kept_patches(cfg: CfgNode, state: RunState, model: Any) -> Any:
         for name, i, chance in zip(names, best.tolist(), chances.tolist(), strict=True)
     ]
     title = (
-        f"{cfg.DATASET.NAME}, epoch {state.epoch + 1}: the patches kept, "
+        f"{state.label}, epoch {state.epoch + 1}: the patches kept, "
         "level 1 in yellow, level 2 in blue"
     )
     grid = round(model.base.visual.num_patches**0.5)

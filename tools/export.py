@@ -1,8 +1,9 @@
 r"""Write a trained run as a graph for other programs: ONNX, and a torch.export program.
 
 OUTPUT holds model.onnx and model.pt2 (image -> logits, and kept_patches where patches are selected)
-for any batch size, and, written last, model.json: class names, preparation of pictures, config,
-digest of the checkpoint, versions. Each graph is run and compared with the model before that.
+for any batch size, README.md, the model card: data, classes, accuracy, calibration, limits, and,
+written last, model.json: class names, preparation of pictures, config, digest of the checkpoint,
+versions. Each graph is run and compared with the model before that.
 
 Usage:
     python tools/export.py --model-dir output/my_run --output exported
@@ -27,6 +28,7 @@ from models.clip.fetch import digest_of
 from runs.files import write_text
 from runs.logs import quiet
 from runs.record import git_revision, versions
+from tools.results.card import model_card
 from tools.shared.command_line import parser_of, reports_user_errors
 from tools.shared.run_arguments import add_run_arguments, read_class_list
 
@@ -133,6 +135,7 @@ def export(args: argparse.Namespace) -> None:
         worst = compare(name, write(program, form.output_names, path), tried)
         size = path.stat().st_size / 1e6
         print(f"{path}: {size:.1f} MB; logits differ by {worst:.0e} of the largest")
+    write_text(args.output / "README.md", model_card(Path(args.model_dir), described))
     write_text(args.output / "model.json", json.dumps(described, indent=2) + "\n")
 
 

@@ -3,12 +3,13 @@
 Usage:
     python tools/report.py output/base2new --output page.html --title "Base to new"
 
-Tables that can be sorted, bars, few-shot curves, radar, reliability diagrams, confusion of the
-worst classes, training curves, kept patches, and config, versions and revision of every run. The
-page needs no network.
+Tables that can be sorted, bars, few-shot curves, radar, reliability diagrams, confusion, training
+curves, kept patches, and config, versions and revision of every run; with --by-class the accuracy
+of each class, with --wrong the pictures that a run got wrong. The page needs no network.
 """
 
 import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from tools.shared.command_line import parser_of, reports_user_errors, whole
 TEMPLATES = Path(__file__).parent / "results"
 MIN_RADAR, MAX_RADAR = 3, 8  # axes; lines
 OVERLAYS = 3  # test pictures of a data set
+MOST_WRONG = 60  # pictures
 Runs = list[dict[str, Any]]  # of `rows.load_runs`
 
 
@@ -52,15 +54,18 @@ class Part:
     footnote: str = ""  # below the table
     pictures: list[Picture] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    small: bool = False  # many small pictures
 
 
 def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
+    environment.filters["shots"] = figures.shots_in_words
     return environment.get_template("page.html").render(
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        parts=[part for part in parts if part.rows or part.pictures or part.notes],
+        parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
+        has_hm=any(run["classes"] != "all" for run in found),
         runs=list(zip(found, evidence.short_configs(found), strict=True)),
         revisions=sorted({str(run["record"].get("git")) for run in found}),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
@@ -85,7 +90,9 @@ def section_part(section: rows.Section, order: str) -> Part:
     labelled = summary.assign(label=rows.labels(summary))
     groups = sorted(labelled.groupby("dataset"), key=lambda pair: pair[0] != rows.AVERAGE)
     for dataset, group in groups:
-        if summary["shots"].nunique() > 1:
+        if group[scores].isna().all(axis=None):  # an average, and no trainer has all data sets
+            continue
+        if summary.loc[summary["shots"] != 0, "shots"].nunique() > 1:  # zero-shot has none
             over, drawn = "over training pictures a class", (figures.shot_curves, group)
         else:
             over, drawn = "by trainer", (figures.bars, group, scores)
@@ -93,13 +100,18 @@ def section_part(section: rows.Section, order: str) -> Part:
     most_shots = labelled["shots"] == labelled["shots"].max()
     single = labelled[(labelled["dataset"] != rows.AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
-        text = f"{HEADINGS.get(scores[-1], 'accuracy')} over data sets"
-        best = best_labels(single, scores[-1])
-        if len(best) < single["label"].nunique():
-            text += f" of the best {len(best)} of {single['label'].nunique()}"
-            single = single[single["label"].isin(best)]
-        part.pictures.append(figures.as_picture(figures.radar, single, scores[-1], text=text))
+        part.pictures.append(radar_of(single, scores[-1]))
     return part
+
+
+def radar_of(summary: pd.DataFrame, score: str) -> Picture:
+    """Return a radar of a score over data sets, of the best labels where there are many."""
+    text, number = f"{HEADINGS.get(score, 'accuracy')} over data sets", summary["label"].nunique()
+    best = best_labels(summary, score)
+    if len(best) < number:
+        text += f" of the best {len(best)} of {number}"
+        summary = summary[summary["label"].isin(best)]
+    return figures.as_picture(figures.radar, summary, score, text=text)
 
 
 def best_labels(summary: pd.DataFrame, score: str) -> list[str]:
@@ -118,20 +130,62 @@ def by_dataset(found: Runs) -> Iterator[tuple[str, Runs]]:
 
 
 def confusion_part(found: Runs) -> Part:
-    """For each data set show the classes that its best trainer recognises worst."""
-    part = Part("Confusion of the worst classes")
+    """For each data set show what its best trainer takes the classes for, or the worst of many."""
+    part = Part("Confusion")
     for name, runs in by_dataset(found):
         groups = pd.DataFrame(runs).groupby(["trainer", "config", "settings", "shots"])
         trainer, config, settings, shots = best = groups["accuracy"].mean().idxmax()
         try:
-            shares = evidence.worst_confusions(map(Path, groups.get_group(best)["path"]))
+            shares = evidence.confusions(map(Path, groups.get_group(best)["path"]))
         except ValueError as error:
             part.notes.append(f"{name}: {error}")
             continue
         if shares is not None:
-            how = ", ".join(filter(None, (config, settings, f"{shots} shots")))
+            how = ", ".join(filter(None, (config, settings, figures.shots_in_words(shots))))
             text = f"{name}: {trainer} ({how}), percent of each true class"
             part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
+    return part
+
+
+def class_parts(found: Runs) -> Iterator[Part]:
+    """For each data set yield accuracies by class and trainer, the worst of the last one first."""
+    for name, runs in by_dataset(found):
+        part, frame = Part(f"Accuracy of each class: {name}"), pd.DataFrame(runs)
+        frame = frame.assign(label=labels(frame)).sort_values(
+            "trainer", key=lambda names: names.map(rows.trainer_rank)
+        )
+        columns, pictures = {}, pd.Series(dtype=int)
+        for label, group in frame.groupby("label", sort=False):
+            try:
+                scores = evidence.class_accuracies(map(Path, group["path"]))
+            except ValueError as error:
+                part.notes.append(f"{label}: {error}")
+                continue
+            if scores is not None:
+                columns[label] = scores["accuracy"]
+                pictures = scores["pictures"] // len(group)
+        table = pd.DataFrame(columns)
+        if len(table):
+            table = table.sort_values(table.columns[-1], kind="stable")
+            part.headings = [("class", False), ("test pictures", True)]
+            part.headings += [(label, True) for label in table]
+        for name_of_class, scores in table.iterrows():
+            count = int(pictures.get(name_of_class, 0))
+            cells = [(f"{score:.1f}", float(score)) for score in scores]
+            part.rows.append([(name_of_class, name_of_class), (str(count), count), *cells])
+        yield part
+
+
+def wrong_part(folder: Path, root: str) -> Part:
+    """Show the pictures that a run got wrong."""
+    from tools.results.wrong import wrong_pictures  # loads torch
+
+    record = json.loads((folder / "results.json").read_text("utf-8"))
+    part = Part(f"Wrong pictures of {record['trainer']}", small=True)
+    try:
+        part.pictures, part.caption = wrong_pictures(folder, root, MOST_WRONG)
+    except (ValueError, OSError) as error:
+        part.notes.append(f"{folder} could not be drawn: {error}")
     return part
 
 
@@ -183,7 +237,8 @@ def curve_part(found: Runs) -> Part:
                 how = ", ".join(filter(None, (run["config"], run["settings"])))
                 curves[f"{run['trainer']}: {how}"] = curve
         if curves:
-            text = f"{name}: seed {seed}, {shots} shots, means over the batches of an epoch"
+            how = f"seed {seed}, {figures.shots_in_words(shots)}"
+            text = f"{name}: {how}, means over the batches of an epoch"
             part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part
 
@@ -214,7 +269,7 @@ def spotlights(folder: Path, root: str) -> Picture:
     buffer, options = io.BytesIO(), {"format": "jpeg", "pil_kwargs": {"quality": 70}}
     draw(trainer, choose_pictures(trainer, OVERLAYS), buffer, **options)
     text = (
-        f"{trainer.cfg.DATASET.NAME}: relevance of patches to the picture (sample-wise) and to the "
+        f"{trainer.state.label}: relevance of patches to the picture (sample-wise) and to the "
         "class names (semantic-wise), and the kept patches by rank"
     )
     return Picture(figures.data_uri("jpeg", buffer.getvalue()), text)
@@ -231,6 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--root", default="", help="folder of all data sets, if it was moved")
     add("--overlays", type=whole(0), default=2, help="data sets whose kept patches are drawn (2)")
     add("--order", choices=rows.ORDERS, default="best", help=f"of rows: {rows.IN_WORDS}")
+    add("--by-class", action="store_true", help="show the accuracy of each class")
+    wrong = f"show the pictures that these runs got wrong, at most {MOST_WRONG} of each"
+    add("--wrong", nargs="+", type=Path, default=[], metavar="RUN", help=wrong)
     args = parser.parse_args(arguments)
     runs = rows.load_runs(args.results)
     if not runs:
@@ -239,6 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [run for run in runs if "record" in run]
     sections = rows.split_sections(rows.pair_runs(runs))
     parts = [section_part(section, args.order) for section in sections]
+    parts += [wrong_part(folder, args.root) for folder in args.wrong]
+    parts += class_parts(found) if args.by_class else []
     parts += [reliability_part(found), confusion_part(found), curve_part(found)]
     parts.append(overlay_part(found, args.root, args.overlays))
     output = args.output or args.results / "report.html"

@@ -55,17 +55,17 @@ def draw(
     predictor = SpotlighterPredictor(trainer)
     pictures = [open_picture(path, upright(trainer.cfg)) for path, _ in chosen]
     found = predictor.predict(pictures, topk=1)
-    size = (7.6, 2.05 * len(pictures) + 0.15)
+    size = (7.6, 2.12 * len(pictures) + 0.2)
     figure, grid = plt.subplots(len(pictures), 4, figsize=size, squeeze=False)
     for row, picture, one, (_, true) in zip(grid, pictures, found, chosen, strict=True):
         draw_row(row, predictor, picture, one)
         row[0].set_title(true or "picture", fontsize=8, loc="left")
-        text = f"predicted: {one.class_name} {100 * one.probability:.0f} %"
-        colour = "#b00" if true and one.class_name != true else "#060"
-        row[3].set_title(text, fontsize=8, loc="left", color=colour)
+        said = in_words(one.class_name, one.probability)
+        colour = "black" if not true else "#060" if one.class_name == true else "#b00"
+        row[3].set_title(said, fontsize=8, loc="left", color=colour)
     name_maps(grid, size=8)
     title = f"kept patches by rank, level 1 yellow (1-{predictor.level1}), level 2 blue"
-    figure.suptitle(f"{trainer.cfg.DATASET.NAME}: {title}", fontsize=9)
+    figure.suptitle(f"{trainer.state.label}: {title}", fontsize=9)
     save(figure, to, tight=(0, 0, 1, 0.985), dpi=130, **options)
     return [one.class_name for one in found]
 

@@ -11,8 +11,8 @@ from dassl.optim import lr_scheduler
 from dassl.optim.optimizer import _constructors
 
 import train
-from runs import config_rules
-from runs.config import build_config, default_config
+from runs import arguments, config_rules
+from runs.config import build_config, changed_lines, default_config
 from runs.config_rules import READ_WITH, RULES, UNREAD, flat, rule_of
 from trainers import TRAINERS
 
@@ -267,3 +267,16 @@ def test_a_key_that_is_gone_is_said_to_be(key):
     with pytest.raises(ValueError, match=f"{key} is a key of earlier versions") as found:
         build_config(args)
     assert "do you mean" not in str(found.value)
+
+
+def test_the_help_has_every_flag_in_a_group():
+    grouped = " ".join(arguments.GROUPS.values()).split()
+    flags = {*arguments.SETTINGS, *arguments.FILES, *arguments.SWITCHES, "--load-epoch"}
+    assert sorted(grouped) == sorted(flags)
+
+
+def test_what_differs_from_the_defaults_is_a_line_a_key():
+    cfg = config("--seed", 3, "OPTIM.LR", "0.5", "INPUT.SIZE", "(64, 64)")
+    lines = {"INPUT.SIZE: (64, 64)", "OPTIM.LR: 0.5", "SEED: 3"}
+    assert set(changed_lines(cfg).splitlines()) == lines
+    assert changed_lines(default_config()) == ""

@@ -479,8 +479,24 @@ def processes(marker):
     return found
 
 
-@pytest.mark.parametrize("script", ["demo", "compare", "embedded", "test", "setup"])
+@pytest.mark.parametrize("script", ["own", "demo", "compare", "embedded", "test", "setup"])
 def test_help_needs_no_environment(project, script):
     assert project.run(script, "--help", VIRTUAL_ENV="", PATH="/usr/bin:/bin").returncode == 0
     assert not (project.root / ".venv").exists()
     assert project.calls() == []
+
+
+def test_own_photos_are_named_from_where_the_script_is_called(ready):
+    """Its folder is of the caller, not of the project, and may have a space."""
+    (ready.root / "else where").mkdir()
+    script = str(ready.root / "scripts" / "own.sh")
+    python = ready.env / "bin" / "python"
+    python.write_text(FAKE_PYTHON.replace("  *) echo", '  *) pwd >>"$PROJECT/calls"; echo'))
+    variables = {"VIRTUAL_ENV": str(ready.env), "PROJECT": str(ready.root)}
+    command = ["bash", script, "my photos", "--config", "tiny"]
+    options = {"cwd": ready.root / "else where", "env": os.environ | variables}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    where, call = ready.calls()
+    assert Path(where).name == "else where"
+    assert call == f"{ready.root}/tools/own.py my photos --config tiny"

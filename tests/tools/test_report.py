@@ -41,7 +41,7 @@ def test_the_page_has_every_part(html):
         "All classes",
         "Cross-dataset, trained on EmojiFood",
         "Reliability diagrams",
-        "Confusion of the worst classes",
+        "Confusion",
         "Training curves",
         "Runs",
     ]
@@ -254,3 +254,22 @@ def test_it_is_readable_in_print(opened):
     cut = "all => all.filter(t => t.scrollWidth > t.clientWidth).length"
     assert opened.eval_on_selector_all(".scroll", cut) == 0
     assert len(opened.pdf(format="A4")) > 10_000
+
+
+def test_all_training_pictures_are_called_so(tmp_path):
+    write_run(tmp_path, classes="all", shots=-1)
+    assert report.main([str(tmp_path)]) == 0
+    html = (tmp_path / "report.html").read_text()
+    assert "all classes, all pictures, seed" in html
+    assert "-1 shots" not in html
+    assert "HM of means" not in html  # nothing is paired
+
+
+def test_an_average_that_nothing_has_is_no_chart(tmp_path):
+    """Each trainer lacks a data set of the other."""
+    for trainer, dataset in (("CoOp", "EuroSAT"), ("MaPLe", "EmojiFood")):
+        write_run(tmp_path, trainer=trainer, dataset=dataset, source=dataset, classes="all")
+    assert report.main([str(tmp_path)]) == 0
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text())
+    assert "EuroSAT: accuracy by trainer" in captions
+    assert not [caption for caption in captions if caption.startswith("average")]

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 
 from inference import overlays
+from inference.open import open_without_data
 from inference.overlays import nearest
 from models.spotlighter.select import whole_map
-from runs.draw import to_pixels
+from runs.draw import fitting, to_pixels
 from tools import visualise
 
 
@@ -56,6 +57,43 @@ def test_kept_patches_are_drawn_where_they_are():
     colours = [text.get_color() for text in axes.texts]
     assert colours == [*[overlays.LEVEL_COLOURS[0]] * 2, overlays.LEVEL_COLOURS[1]]
     plt.close(figure)
+
+
+def test_ranks_do_not_cover_small_patches():
+    """Of ViT-B/16: above the patch, and below those of the first row."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(overlays.INCHES, overlays.INCHES))
+    overlays.draw_kept(axes, torch.rand(224, 224, 3), [0, 30, 195], 196, 3)
+    figure.canvas.draw()
+    for text, frame in zip(axes.texts, axes.patches, strict=True):
+        one, other = text.get_window_extent(), frame.get_window_extent()
+        overlap = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert overlap < 0.35 * one.height, text.get_text()
+    plt.close(figure)
+
+
+def test_a_probability_is_never_cut():
+    assert overlays.in_words("cat", 0.876) == "cat 88 %"
+    said = overlays.in_words("a name that is too long by far", 0.5)
+    assert said == "a name that is too lo\u2026 50 %"
+    assert fitting("said: big cat 50%", lambda text: len(text) <= 12) == "said: bi 50%"
+    assert fitting("enormous", lambda text: len(text) <= 3) == "eno"
+
+
+@pytest.mark.parametrize("true", ["", "bee", "cat", "ash tree"])
+def test_right_and_wrong_have_colours_where_the_truth_is_known(
+    true, trained, tmp_path, monkeypatch
+):
+    titles = []
+    monkeypatch.setattr(visualise, "save", lambda figure, *_, **__: titles.extend(figure.axes))
+    monkeypatch.setattr(visualise, "in_words", lambda *_: "said")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "own.png")
+    trainer = open_without_data(trained("Spotlighter"))
+    (name,) = visualise.draw(trainer, [(tmp_path / "own.png", true)], tmp_path / "x.png")
+    expected = "black" if not true else "#060" if name == true else "#b00"
+    assert titles[3].get_title(loc="left") == "said"
+    assert titles[3]._left_title.get_color() == expected
 
 
 def test_pixels_are_those_of_the_file():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 import train
 from runs import errors
+from trainers import TRAINERS
 
 PROJECT = Path(__file__).parents[2]
 CSC = {"TRAINER__COOP__CSC": True, "TRAINER__COOP__CTX_INIT": "", "TRAINER__COOP__N_CTX": 2}
@@ -158,6 +160,12 @@ def test_the_command_line_itself_ends_with_code_2():
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("train.py: error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_without_a_trainer_all_are_listed(fails):
+    found = fails("")
+    assert "no trainer is named (--trainer); there are " in found
+    assert {trainer.__name__ for trainer in TRAINERS} <= set(re.findall(r"\w+", found))
 
 
 def test_published_buffers_are_ignored(run, trained, tmp_path):

@@ -70,6 +70,26 @@ def test_every_trainer_leaves_results_config_and_log(run, tmp_path, trainer):
     assert ("Finish training" in log) == bool(learned)
 
 
+def test_the_terminal_shows_what_differs_and_the_log_has_all(run, tmp_path, capsys):
+    run("ZeroshotCLIP", **BASE)
+    shown, log = capsys.readouterr().out, (tmp_path / "run" / "log.txt").read_text()
+    head = shown.partition("** Config: what differs from the defaults")[2]
+    lines = head.partition("Loading CLIP")[0].splitlines()
+    assert "DATASET.SUBSAMPLE_CLASSES: base" in lines
+    assert "  SUBSAMPLE_CLASSES: base\n" in log
+    assert "WARMUP_CONS_LR" in log
+    assert "WARMUP_CONS_LR" not in shown
+
+
+def test_too_many_workers_are_named_once(run, capfd, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    run("CoOp", DATALOADER__NUM_WORKERS=2, OPTIM__MAX_EPOCH=1)
+    said = "".join(capfd.readouterr())
+    assert said.count("2 workers read pictures on a machine of 1 cores") == 1
+    assert "DATALOADER.NUM_WORKERS 1 is enough" in said
+    assert "This DataLoader will create" not in said
+
+
 def test_two_runs_with_one_seed_have_equal_bits(run, tmp_path):
     for output in ("a", "b"):
         run("Spotlighter", output)

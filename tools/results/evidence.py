@@ -9,7 +9,8 @@ import pandas as pd
 
 from tools.results.read import read_predictions
 
-WORST = 10  # classes in a confusion matrix
+WORST = 10  # classes in a confusion matrix, where there are more than WHOLE
+WHOLE = 20
 
 
 def read_config(folder: Path) -> str:
@@ -53,10 +54,10 @@ def short_configs(runs: Iterable[Mapping[str, Any]]) -> list[str]:
     return texts
 
 
-def worst_confusions(folders: Iterable[Path]) -> pd.DataFrame | None:
-    """Return what the WORST classes of some runs were taken for, in percent, or None.
+def named_predictions(folders: Iterable[Path]) -> pd.DataFrame | None:
+    """Return true and predicted class names (label, predicted) of all pictures of some runs.
 
-    Columns are these classes, and at most as many others. All runs have the same classes.
+    None where no run says them. All runs have the same classes.
     """
     found = []
     for folder in folders:
@@ -64,12 +65,31 @@ def worst_confusions(folders: Iterable[Path]) -> pd.DataFrame | None:
         if names and (folder / "predictions.csv").is_file():
             pairs = read_predictions(folder, len(names))
             found.append(pairs.map(list(names).__getitem__).astype(str))
-    if not found:
+    return pd.concat(found) if found else None
+
+
+def class_accuracies(folders: Iterable[Path]) -> pd.DataFrame | None:
+    """Return number of pictures and accuracy in percent of each class, over some runs, or None."""
+    pairs = named_predictions(folders)
+    if pairs is None:
         return None
-    pairs = pd.concat(found)
+    right = (pairs["label"] == pairs["predicted"]).groupby(pairs["label"])
+    return pd.DataFrame({"pictures": right.size(), "accuracy": 100 * right.mean()})
+
+
+def confusions(folders: Iterable[Path]) -> pd.DataFrame | None:
+    """Return what the classes of some runs were taken for, in percent, or None.
+
+    Of more than WHOLE classes these are the WORST. Columns are these classes, and of others at
+    most WORST.
+    """
+    pairs = named_predictions(folders)
+    if pairs is None:
+        return None
     shares = 100 * pd.crosstab(pairs["label"], pairs["predicted"], normalize="index")
     right = pd.Series({name: shares.get(name, {}).get(name, 0.0) for name in shares.index})
-    rows = shares.loc[right.sort_values(kind="stable").index[:WORST]]
+    worst = right.sort_values(kind="stable").index[:WORST]
+    rows = shares.loc[worst if len(right) > WHOLE else right.index]
     wrong = rows.drop(columns=rows.index, errors="ignore").max().sort_values(ascending=False)
     columns = [*(name for name in rows.index if name in rows), *wrong[wrong >= 5].index[:WORST]]
     return rows[columns]

@@ -54,6 +54,11 @@ def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Pi
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
+def shots_in_words(shots: int) -> str:
+    """Training pictures of each class as a reader understands them: below 0 they are all."""
+    return "all pictures" if shots < 0 else f"{shots} shots"
+
+
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
     size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))
@@ -76,20 +81,21 @@ def shot_curves(summary: pd.DataFrame) -> Figure:
     """
     labels = summary["label"].unique()
     figure, axes = plt.subplots(figsize=(WIDTH, max(3.6, 1 + LINE * len(labels))))
-    shots = sorted(summary["shots"][summary["shots"] > 0].unique())
+    shots = sorted(set(summary["shots"]) - {0}, key=lambda n: (n < 0, n))  # all come last
     ends: list[tuple[str, tuple[float, float], str]] = []
     for i, label in enumerate(labels):
-        points = summary[summary["label"] == label].dropna(subset="all").sort_values("shots")
+        points = summary[summary["label"] == label].dropna(subset="all")
         style = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
         for level in points["all"][points["shots"] == 0]:
             axes.axhline(level, color=f"C{i}", linestyle="--", linewidth=1)
             ends.append((label, (len(shots) - 1, level), f"C{i}"))
-        trained = points[points["shots"] > 0]
-        if len(trained):
-            places = trained["shots"].map(shots.index)
-            axes.errorbar(places, trained["all"], trained["all_std"].fillna(0), capsize=3, **style)
-            ends.append((label, (places.iloc[-1], trained["all"].iloc[-1]), f"C{i}"))
-    axes.set_xticks(range(len(shots)), shots)
+        points = points[points["shots"] != 0]
+        points = points.assign(place=points["shots"].map(shots.index)).sort_values("place")
+        if len(points):
+            places = points["place"]
+            axes.errorbar(places, points["all"], points["all_std"].fillna(0), capsize=3, **style)
+            ends.append((label, (places.iloc[-1], points["all"].iloc[-1]), f"C{i}"))
+    axes.set_xticks(range(len(shots)), ["all" if n < 0 else n for n in shots])
     axes.set(xlabel="training pictures a class", ylabel="accuracy, percent")
     label_ends(axes, ends)
     return figure

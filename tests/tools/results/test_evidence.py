@@ -1,20 +1,23 @@
 """What runs leave beside their results."""
 
 from tests.tools.conftest import CLASSES, write_curve, write_right, write_run
+from tools.results import evidence
 from tools.results.evidence import (
+    class_accuracies,
     config_keys,
+    confusions,
     read_config,
     short_configs,
     training_curve,
-    worst_confusions,
 )
 
 
-def test_worst_classes_and_what_they_are_taken_for(tmp_path):
+def test_worst_classes_and_what_they_are_taken_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "WHOLE", 10)  # else there are few enough to show all
     runs = [write_run(tmp_path, seed=seed) for seed in (1, 2, 3)]
     for folder, first in zip(runs[:2], (10, 0), strict=True):
         write_right(folder, [10, first, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10])
-    shares = worst_confusions(runs)
+    shares = confusions(runs)
     # Class 1 is right 10 of 20 times, as class 5; two of the twelve are not among the worst.
     assert list(shares.index[:3]) == ["class 2", "class 3", "class 4"]
     assert set(shares.index[3:5]) == {"class 1", "class 5"}
@@ -23,7 +26,23 @@ def test_worst_classes_and_what_they_are_taken_for(tmp_path):
     assert shares.loc["class 2", "class 0"] == 80
     assert shares.loc["class 2", "class 2"] == 20
     assert CLASSES[0] in shares.columns
-    assert worst_confusions(runs[2:]) is None
+    assert confusions(runs[2:]) is None
+
+
+def test_few_classes_are_all_shown_in_their_order(tmp_path):
+    folder = write_run(tmp_path)
+    write_right(folder, [10, 10, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10])
+    assert list(confusions([folder]).index) == sorted(CLASSES)
+
+
+def test_accuracies_of_classes_are_over_all_runs(tmp_path):
+    runs = [write_run(tmp_path, seed=seed) for seed in (1, 2)]
+    for folder, first in zip(runs, (10, 0), strict=True):
+        write_right(folder, [10, first, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10])
+    found = class_accuracies(runs)
+    assert found.loc["class 1"].tolist() == [20, 50]
+    assert found.loc["class 2"].tolist() == [20, 20]
+    assert class_accuracies([write_run(tmp_path, seed=3)]) is None
 
 
 def test_curves_are_means_over_the_steps_of_an_epoch(tmp_path):
