@@ -115,7 +115,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (FLAG, "USE_CUDA VERBOSE DATALOADER.SKIP_UNREADABLE OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
     (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
     (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST TEST.TEMPERATURE_FITTED"),
-    (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME"),
+    (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME FEATURES.DIR"),
     (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
     (PATH_IN_UTF8, "OUTPUT_DIR"),
     (ONE_LINE, "DATASET.LABEL"),
@@ -130,6 +130,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (choice(SCHEDULERS), "OPTIM.LR_SCHEDULER"),
     (choice(WARMUPS), "OPTIM.WARMUP_TYPE"),
     (choice(["off", "offline", "online"]), "TRAIN.WANDB"),
+    (choice(["off", "memory", "disk"]), "FEATURES.KEEP"),
     (choice(["val", "test"]), "TEST.SPLIT"),
     (choice(["last_step", "best_val"]), "TEST.FINAL_MODEL"),
     (choice(["base2novel", "cross"]), "TRAINER.MODAL"),
@@ -149,7 +150,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
     (number(0), "MODEL.PRUNE.MIX OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
     (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
-    (number(1e-6, 1e6), "TEST.TEMPERATURE"),
+    (number(1e-6, 1e6), "TEST.TEMPERATURE FEATURES.MAX_GB"),
     (number(0, 0.5), "INPUT.COLORJITTER_H"),
     (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
     (number(0, 1), "INPUT.RGS_P INPUT.GB_P OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
@@ -197,6 +198,8 @@ READ_WITH = (
     ("OPTIM.WARMUP_TYPE", "linear", "OPTIM.WARMUP_MIN_LR"),
     ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_TYPE OPTIM.WARMUP_RECOUNT"),
     ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
+    ("FEATURES.KEEP", "memory or disk", "FEATURES.MAX_GB"),
+    ("FEATURES.KEEP", "disk", "FEATURES.DIR"),
     ("MODEL.PRUNE.AT", "", "MODEL.PRUNE.MIX"),
     ("MODEL.PRUNE.KEEP", "", "MODEL.PRUNE.MIX"),
 )
@@ -247,6 +250,8 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
     trainer = registered(TRAINER_REGISTRY, values["TRAINER.NAME"])
     if "FEATURES.VIEWS" in changed and not getattr(trainer, "learns", True):
         found["FEATURES.VIEWS"] = "FEATURES.VIEWS (nothing is trained)"
+    if "FEATURES.KEEP" in changed and not takes_features(values):
+        found["FEATURES.KEEP"] = "FEATURES.KEEP (it needs a frozen image tower)"
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"
