@@ -81,6 +81,7 @@ def config_of(model_dir: str | Path, root: str) -> CfgNode:
     """The config of a run, with another root of the data sets unless that is empty."""
     cfg = read_run_config(model_dir)
     cfg.DATASET.ROOT = root or cfg.DATASET.ROOT
+    cfg.FEATURES.KEEP = "off"  # a run of somebody else names no folder to write to
     return cfg
 
 

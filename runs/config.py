@@ -74,8 +74,10 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
     # VIEWS: augmented views of each training picture that are drawn and encoded once, and that the
-    # epochs go round; 0 for fresh ones each epoch. See docs/performance.md
-    cfg.FEATURES = CfgNode({"VIEWS": 0})
+    # epochs go round; 0 for fresh ones each epoch. KEEP: off | memory | disk, where features of a
+    # frozen image tower are kept: in DIR ("": ~/.cache/spotlighter/features), at most MAX_GB. See
+    # docs/performance.md
+    cfg.FEATURES = CfgNode({"VIEWS": 0, "KEEP": "off", "DIR": "", "MAX_GB": 10.0})
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
     cfg.TEST.TEMPERATURE = 1.0  # divides the logits before probabilities are made of them
     cfg.TEST.TEMPERATURE_FITTED = False  # set by tools/fit_temperature.py: tables say "fitted"

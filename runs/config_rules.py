@@ -115,7 +115,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (FLAG, "USE_CUDA VERBOSE DATALOADER.SKIP_UNREADABLE OPTIM.SGD_NESTEROV OPTIM.WARMUP_RECOUNT"),
     (FLAG, "MODEL.BACKBONE.PRETRAINED MODEL.TRUST_WEIGHTS MODEL.ALLOW_MISMATCH"),
     (FLAG, "TEST.PER_CLASS_RESULT TEST.COMPUTE_CMAT TEST.NO_TEST TEST.TEMPERATURE_FITTED"),
-    (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME"),
+    (TEXT, "RESUME CONFIG_NAME DATASET.ROOT DATASET.NAME TEST.EVALUATOR TRAINER.NAME FEATURES.DIR"),
     (TEXT, "MODEL.BACKBONE.NAME MODEL.BACKBONE.WEIGHTS MODEL.INIT_WEIGHTS MODEL.COMPILE"),
     (PATH_IN_UTF8, "OUTPUT_DIR"),
     (ONE_LINE, "DATASET.LABEL"),
@@ -130,6 +130,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (choice(SCHEDULERS), "OPTIM.LR_SCHEDULER"),
     (choice(WARMUPS), "OPTIM.WARMUP_TYPE"),
     (choice(["off", "offline", "online"]), "TRAIN.WANDB"),
+    (choice(["off", "memory", "disk"]), "FEATURES.KEEP"),
     (choice(["val", "test"]), "TEST.SPLIT"),
     (choice(["last_step", "best_val"]), "TEST.FINAL_MODEL"),
     (choice(["base2novel", "cross"]), "TRAINER.MODAL"),
@@ -150,7 +151,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (number(0), "INPUT.COLORJITTER_B INPUT.COLORJITTER_C INPUT.COLORJITTER_S INPUT.GN_STD"),
     (number(0), "MODEL.PRUNE.MIX OPTIM.LR OPTIM.WEIGHT_DECAY OPTIM.GAMMA"),
     (number(0), "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR LOSS.LAMBDA"),
-    (number(1e-6, 1e6), "TEST.TEMPERATURE LOSS.T"),
+    (number(1e-6, 1e6), "TEST.TEMPERATURE LOSS.T FEATURES.MAX_GB"),
     (number(0, 0.5), "INPUT.COLORJITTER_H"),
     (number(0, 0.999999), "OPTIM.ADAM_BETA1 OPTIM.ADAM_BETA2"),
     (number(0, 1), "INPUT.RGS_P INPUT.GB_P OPTIM.MOMENTUM OPTIM.SGD_DAMPNING OPTIM.RMSPROP_ALPHA"),
@@ -199,6 +200,8 @@ READ_WITH = (
     ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_TYPE OPTIM.WARMUP_RECOUNT"),
     ("OPTIM.WARMUP_EPOCH", "", "OPTIM.WARMUP_CONS_LR OPTIM.WARMUP_MIN_LR"),
     ("TRAINER.NAME", "ProGrad or Spotlighter", "LOSS.LAMBDA LOSS.T"),
+    ("FEATURES.KEEP", "memory or disk", "FEATURES.MAX_GB"),
+    ("FEATURES.KEEP", "disk", "FEATURES.DIR"),
     ("MODEL.PRUNE.AT", "", "MODEL.PRUNE.MIX"),
     ("MODEL.PRUNE.KEEP", "", "MODEL.PRUNE.MIX"),
 )
@@ -253,6 +256,8 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
     if getattr(trainer, "computed", False):
         steps = [key for key in changed if key.startswith("OPTIM.")]
         found |= {key: f"{key} ({name} is computed, without steps)" for key in steps}
+    if "FEATURES.KEEP" in changed and not takes_features(values):
+        found["FEATURES.KEEP"] = "FEATURES.KEEP (it needs a frozen image tower)"
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"

@@ -179,6 +179,12 @@ def prefetch(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
             yield batch
 
 
+def training_set(cfg: CfgNode, state: RunState, *, augmented: bool) -> CachedDataset:
+    """The training pictures with the test's transforms, or the training's if `augmented`."""
+    transform = build_transform(cfg, is_train=augmented)
+    return CachedDataset(cfg, state.dataset.train_x, transform)
+
+
 def training_pictures(
     cfg: CfgNode, state: RunState, *, augmented: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -186,7 +192,7 @@ def training_pictures(
 
     Transforms are the test's, or the training's if `augmented`.
     """
-    pictures = CachedDataset(cfg, state.dataset.train_x, build_transform(cfg, is_train=augmented))
+    pictures = training_set(cfg, state, augmented=augmented)
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):

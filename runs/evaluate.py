@@ -17,9 +17,9 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from datasets.splits import select_labels
-from runs import health, identity, parallel
+from runs import features, health, identity, parallel
 from runs.calibration import Calibration
-from runs.data import prefetch, readable, to_device, upright
+from runs.data import readable, to_device, upright
 from runs.record import (
     Predicted,
     changed,
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
     results: dict[str, float]  # of the evaluator, by name
     pictures: list[Predicted]  # in the order of the split
     calibration: Calibration  # of the probabilities
-    rate: float  # images/s of the model alone, without reading; the median over batches
+    rate: float | None  # images/s of the model alone, without reading; the median over batches
     logits: list[np.ndarray]  # of each batch, where a fold is tested; no temperature divides them
 
 
@@ -124,6 +124,23 @@ def split_in_words(cfg: CfgNode, split: str) -> str:
     return f"fold {cfg.DATASET.FOLD}" if split == "test" and cfg.DATASET.FOLD else split
 
 
+def logits_of(
+    state: RunState, model: Any, batch: dict[str, Any], image: Any, rates: list[float]
+) -> Float[Tensor, "B C"]:
+    """The logits of a batch; `rates` gets the images/s, unless the store had the features."""
+    start, are_pictures = time.perf_counter(), isinstance(image, Tensor)
+    if state.store is not None:
+        image = features.encode(state, model, image, model.patch_path)
+    with state.precision.autocast():
+        output = model(image)
+    if output.is_cuda:
+        torch.cuda.synchronize(output.device)
+    if are_pictures:
+        rates.append(len(output) / (time.perf_counter() - start))
+    features.keep(state, batch, image)
+    return output
+
+
 @torch.no_grad()
 def evaluate(
     cfg: CfgNode, state: RunState, model: nn.Module, loader: Any, evaluator: Any, split: str,
@@ -137,17 +154,13 @@ def evaluate(
     logits: list[np.ndarray] = []
     calibration = Calibration(cfg.TEST.TEMPERATURE)
     # no bar where stderr is not a terminal
-    for batch in tqdm(prefetch(loader), total=len(loader), disable=None):
+    batches = features.from_loader(state, model, loader, model.patch_path)
+    for batch in tqdm(batches, total=len(loader), disable=None):
         batch = readable(cfg, state, batch, split)
         image, label = to_device(batch, state)
-        if not len(image):
+        if not len(label):
             continue
-        start = time.perf_counter()
-        with state.precision.autocast():
-            output = model(image)
-        if image.is_cuda:
-            torch.cuda.synchronize(image.device)
-        rates.append(len(image) / (time.perf_counter() - start))
+        output = logits_of(state, model, batch, image, rates)
         health.require_finite_scores(output, batch["impath"], state.precision.name)
         evaluator.process(output, label)
         for half in halves:
@@ -155,7 +168,7 @@ def evaluate(
         pictures += count(calibration, output, label, batch["impath"])
         if cfg.DATASET.FOLD:
             logits.append(output.float().cpu().numpy())
-    if not rates:
+    if not pictures:
         raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
     if turned := len(state.turned.get(split, ())):
         done = "they were turned upright" if upright(cfg) else "it was ignored, as CoOp does"
@@ -165,7 +178,8 @@ def evaluate(
         )
     results = evaluator.evaluate()
     log_figures(calibration)
-    return Evaluation(results, pictures, calibration, round(median(rates), 1), logits)
+    rate = round(median(rates), 1) if rates else None
+    return Evaluation(results, pictures, calibration, rate, logits)
 
 
 def write(
@@ -176,7 +190,9 @@ def write(
     record = describe(cfg, state, model, reports_halves=bool(halves))
     exif = {"pictures": "upright" if upright(cfg) else "stored", split: turned}
     record |= {"split": split, "n": len(found.pictures), "exif": exif}
-    record |= figures(found.results) | found.calibration.record() | {"images_per_s": found.rate}
+    record |= figures(found.results) | found.calibration.record()
+    if found.rate is not None:  # unknown where all features were kept
+        record["images_per_s"] = found.rate
     write_predictions(cfg.OUTPUT_DIR, found.pictures, state.class_names, cfg.DATASET.ROOT)
     if found.logits:
         write_logits(cfg.OUTPUT_DIR, found.logits)

@@ -1,24 +1,208 @@
-"""Features of the frozen image tower, computed once: the views that a training goes round."""
+"""Features of the frozen image tower, computed once: kept in a store, and as views to train on.
 
+What is stored is what the tower gave of one batch; its key says all that it depends on, so that a
+run has the same bits with a store and without. Pictures count by path, size and time.
+"""
+
+import hashlib
+import json
 import logging
+import os
+import platform
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from models.clip.image_tower import VisualTokens, stack
 from runs import parallel, rng
-from runs.data import training_batch
+from runs.config_rules import flat
+from runs.data import (
+    prefetch,
+    readable,
+    to_device,
+    training_batch,
+    training_pictures,
+    training_set,
+)
+from runs.feature_store import Entry
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
+
+FORM = 1  # of keys and entries; another number makes all stored ones unknown
+AT_TEST = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")  # of INPUT, in the test transform
+BOTH = ("normalize", "instance_norm")  # of INPUT.TRANSFORMS, in the test transform, too
+TURNED, RANDOM = "turned", "random"  # in an entry: pictures turned by EXIF, and random states after
+
+
+# What a batch's features depend on
+
+
+def tower_of(cfg: CfgNode, state: RunState, model: Any) -> list[Any]:
+    """The frozen tower and what computes it; plain data."""
+    base, device = model.tuner, state.precision.device
+    is_cuda, pruner = device.type == "cuda", base.pruner
+    pruned = None
+    if pruner is not None:
+        directions = pruner.directions.detach().cpu().float().numpy().tobytes()
+        pruned = [pruner.at, pruner.keep, pruner.mix, hashlib.sha256(directions).hexdigest()]
+    return [
+        *(FORM, cfg.MODEL.BACKBONE.NAME, state.weights, pruned, cfg.MODEL.COMPILE),
+        sorted({str(p.dtype) for p in base.visual.parameters()}), str(state.precision.amp_dtype),
+        torch.cuda.get_device_name(device) if is_cuda else torch.backends.cpu.get_cpu_capability(),
+        *(platform.machine(), torch.get_num_threads(), torch.get_float32_matmul_precision()),
+        *(torch.backends.cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()),
+        *(torch.__version__, torchvision.__version__, PIL.__version__),
+    ]
+
+
+def transform_of(cfg: CfgNode, *, augmented: bool) -> dict[str, Any]:
+    """The keys of INPUT that a picture's pixels depend on."""
+    values = flat(cfg.INPUT)
+    if augmented:
+        return values
+    read = {key: values[key] for key in AT_TEST}
+    return read | {"TRANSFORMS": [name for name in BOTH if name in values["TRANSFORMS"]]}
+
+
+def key_of(
+    state: RunState, model: Any, path: str | None, pictures: Any, places: Sequence[int],
+    draws: str = "",
+) -> str:
+    """64 hexadecimal digits; "" if a picture has no file. `draws`: what augmentation follows."""
+    cfg, files = pictures.cfg, [Path(pictures.data_source[place].impath) for place in places]
+    try:
+        found = [(file, file.stat()) for file in files]
+    except OSError:
+        return ""
+    parts = [
+        tower_of(cfg, state, model), path, transform_of(cfg, augmented=bool(draws)),
+        [pictures.upright, draws, list(places) if draws else []],
+        [(os.path.abspath(file), s.st_size, s.st_mtime_ns) for file, s in found],  # noqa: PTH100
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+# From the store, and into it
+
+
+def encode(state: RunState, model: Any, image: Any, path: str | None) -> VisualTokens:
+    """The tokens of pictures, not unit length; tokens stay as they are."""
+    with torch.no_grad(), state.precision.autocast():
+        return model.tuner.encode_raw(image, path)
+
+
+def stored(entry: Entry, pictures: Any, places: Sequence[int]) -> dict[str, Any]:
+    """A batch with tokens in place of pictures."""
+    items = [pictures.data_source[place] for place in places]
+    return {
+        "img": VisualTokens(**{k: x for k, x in entry.tensors.items() if k != TURNED}),
+        "label": torch.tensor([item.label for item in items]),
+        "impath": [item.impath for item in items],
+        "index": torch.tensor(places),
+        TURNED: entry.tensors[TURNED],
+    }
+
+
+def keep(state: RunState, batch: dict[str, Any], tokens: VisualTokens, after: str = "") -> None:
+    """Store what a batch with a `key` gave, unless one of its pictures could not be read."""
+    if state.store is None or not batch.get("key") or any(batch["unreadable"]):
+        return
+    columns = {k: x for k, x in tokens.to("cpu")._asdict().items() if x is not None}
+    columns = {name: x.contiguous() for name, x in columns.items()} | {TURNED: batch[TURNED]}
+    words = {"what": batch["what"]} | ({RANDOM: after} if after else {})
+    state.store.put(batch["key"], Entry(columns, words))
+
+
+def from_loader(
+    state: RunState, model: Any, loader: Any, path: str | None, draws: str = ""
+) -> Iterator[dict[str, Any]]:
+    """The batches of a loader, in order; with tokens in place of pictures if the store has them.
+
+    The others have a `key` for `keep`. Random numbers are drawn as by the loader itself.
+    """
+    store, pictures = state.store, loader.dataset
+    if store is None:
+        yield from prefetch(loader)
+        return
+    batches = list(loader.batch_sampler)
+    keys = [key_of(state, model, path, pictures, places, draws) for places in batches]
+    known = {key for key in keys if key in store}
+    missing = [places for key, places in zip(keys, batches, strict=True) if key not in known]
+    rest = DataLoader(
+        pictures, batch_sampler=missing, num_workers=min(loader.num_workers, len(missing)),
+        worker_init_fn=loader.worker_init_fn, pin_memory=loader.pin_memory,
+    )
+    computed = prefetch(iter(rest))
+    for key, places in zip(keys, batches, strict=True):
+        more = {"key": key, "what": what(pictures, state)}
+        if key not in known:
+            yield next(computed) | more
+        elif entry := store.get(key):
+            yield stored(entry, pictures, places)
+        else:  # it was there when this pass began
+            yield default_collate([pictures[place] for place in places]) | more
+
+
+def what(pictures: Any, state: RunState) -> str:
+    """What an entry is, for people."""
+    return f"{pictures.cfg.MODEL.BACKBONE.NAME}, {state.label}"
+
+
+def training_features(
+    cfg: CfgNode, state: RunState, model: Any, *, augmented: bool = False
+) -> Iterator[tuple[Any, Tensor]]:
+    """`training_pictures`; tokens in place of pictures if there is a store.
+
+    Augmented pictures depend on the random states before them: the store has those behind, too.
+    """
+    if state.store is None:
+        yield from training_pictures(cfg, state, augmented=augmented)
+        return
+    pictures = training_set(cfg, state, augmented=augmented)
+    _draw_as_a_loader()
+    batches = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE)
+    for places in tqdm(batches, "training pictures", disable=None):
+        draws = rng.capture() if augmented else ""
+        key = key_of(state, model, model.patch_path, pictures, places, draws)
+        if entry := state.store.get(key):
+            batch = stored(entry, pictures, places)
+            if augmented:
+                rng.restore(entry.words[RANDOM])
+        else:
+            batch = default_collate([pictures[place] for place in places])
+            batch |= {"key": key, "what": what(pictures, state)}
+        batch = readable(cfg, state, batch, "train")
+        if not len(batch["label"]):
+            continue
+        image, label = to_device(batch, state)
+        tokens = encode(state, model, image, model.patch_path)
+        keep(state, batch, tokens, rng.capture() if augmented else "")
+        yield tokens, label
+
+
+def in_turn(number: int, size: int) -> list[list[int]]:
+    """Places from 0 on, in batches."""
+    return [list(range(number)[first : first + size]) for first in range(0, number, size)]
+
+
+def _draw_as_a_loader() -> None:
+    """Draw the number that a loader of torch draws at the start of a pass, as a seed of workers."""
+    torch.empty((), dtype=torch.int64).random_()
+
+
+# Views
 
 
 class View(Dataset[dict[str, Any]]):
@@ -30,6 +214,8 @@ class View(Dataset[dict[str, Any]]):
 
     def __init__(self, pictures: Any, seed: int, number: int) -> None:
         self.pictures, self.seed, self.number = pictures, max(0, seed), number
+        self.cfg, self.data_source = pictures.cfg, pictures.data_source
+        self.upright = pictures.upright
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -85,7 +271,7 @@ class ViewLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """One epoch."""
-        torch.empty((), dtype=torch.int64).random_()  # as a loader draws, which seeds its workers
+        _draw_as_a_loader()
         view = self.views[self.state.epoch % len(self.views)]
         for places in self.batch_sampler:
             features, label = view.rows(places)
@@ -93,7 +279,6 @@ class ViewLoader:
             yield {"img": features, "label": label, "impath": files, "index": torch.tensor(places)}
 
 
-@torch.no_grad()
 def encode_view(
     cfg: CfgNode, state: RunState, model: nn.Module, pictures: Any, number: int, count: int
 ) -> Encoded:
@@ -101,19 +286,18 @@ def encode_view(
 
     Raises ValueError for a picture that cannot be read, as training does.
     """
-    base: Any = model.tuner
-    size, all_places = cfg.DATALOADER.TEST.BATCH_SIZE, range(len(pictures))
-    batches = [list(all_places[first : first + size]) for first in all_places[::size]]
+    path = model.tuner.step_patches
+    batches = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE)
     own = batches[parallel.rank() :: parallel.processes()]
+    workers = min(cfg.DATALOADER.NUM_WORKERS, len(own))
     loader = DataLoader(
-        View(pictures, cfg.SEED, number), batch_sampler=own,
-        num_workers=min(cfg.DATALOADER.NUM_WORKERS, len(own)),
+        View(pictures, cfg.SEED, number), batch_sampler=own, num_workers=workers
     )
-    found = []
-    for batch in tqdm(loader, f"view {number + 1}/{count}", disable=None):
+    kept, found = from_loader(state, model, loader, path, f"view {number} of seed {cfg.SEED}"), []
+    for batch in tqdm(kept, f"view {number + 1}/{count}", len(own), disable=None):
         image, label = training_batch(cfg, state, batch)
-        with state.precision.autocast():
-            tokens = base.encode_raw(image, base.step_patches)
+        tokens = encode(state, model, image, path)
+        keep(state, batch, tokens)
         found.append((tokens.to("cpu"), label.cpu()))
     shares = parallel.all_gather(found)
     every = [shares[n % len(shares)][n // len(shares)] for n in range(len(batches))]

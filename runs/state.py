@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets.subsets import picture_digest
 from runs.average import EpochAverage
+from runs.feature_store import Store
 from runs.precision import Precision
 from runs.rng import WorkerStates
 
@@ -32,6 +33,7 @@ class RunState:
     # What it trains, and what goes on with it
     learned: Any = None  # a module, unless nothing is learned
     precision: Precision = field(init=False, repr=False)  # once there is a model
+    store: Store | None = None  # of image features, where the method takes them
     optimiser: Any = None  # nor is there a schedule, where a method is computed
     scheduler: Any = None
     average: EpochAverage | None = None  # of the parameters over epochs, where the method has one

@@ -35,6 +35,7 @@ from runs import (
 )
 from runs.average import EpochAverage
 from runs.backbone import check_class_names, load_backbone
+from runs.feature_store import open_store
 from runs.precision import Precision
 from runs.state import RunState
 from trainers.published import RENAMED, read_for_run
@@ -172,6 +173,9 @@ class CLIPTrainer(TrainerX):
         tuned = data.prepare(tuner.build(clip, names, settings, run), cfg.MODEL)
         self.model = self.wrap(tuned).to(self.device)
         state.precision = Precision(self.settings.PREC, self.model, self.device)
+        if tuner.takes_features:
+            keep = cfg.FEATURES
+            state.store = open_store(keep.KEEP, keep.DIR, int(keep.MAX_GB * 2**30))
         state.learned, state.compatibility = self.model.learned, self.compatibility()
         state.outdated = self.outdated
         if state.learned is not None:

@@ -24,7 +24,7 @@ from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS, HeadOptions
 from runs import parallel, rng
-from runs.data import training_pictures
+from runs.features import training_features
 from runs.record import changed
 from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
 from trainers.settings import BuildContext, Settings, read_settings
@@ -181,7 +181,7 @@ class Spotlighter(CLIPTrainer):
         A teacher is asked for its labels of the pictures alone, not of augmented views.
         """
         base, state = self.model.base, self.state
-        for image, label in training_pictures(cfg, state, augmented=augmented):
+        for image, label in training_features(cfg, state, self.model, augmented=augmented):
             with state.precision.autocast():
                 tokens = base.encode_image(image, self.model.patch_path)
                 label = label if augmented else base.target(image, label).label
