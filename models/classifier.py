@@ -23,6 +23,10 @@ from models.clip.text_tower import TextEncoder
 
 AT_A_TIME = 8  # images on a CPU, where no gradient is kept
 
+# Normalised pictures at the tower's resolution, or what the frozen tower has given of them: class
+# tokens or all tokens, not unit length. `CLIPClassifier.encode_raw` takes any.
+Images = Float[Tensor, "B 3 H W"] | Float[Tensor, "B D"] | VisualTokens
+
 
 class Target(NamedTuple):
     """What a prediction is fitted to."""
@@ -54,6 +58,7 @@ class TrainedModel(nn.Module):
 
     learned: Any  # the module that is trained and saved, or None
     head: Any  # what stands on the tuner, or None
+    patch_path: str | None = None  # of the patches that logits need; see VisualEncoder
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +74,7 @@ class TrainedModel(nn.Module):
         """The prompt tuner: this model itself, or what the head stands on."""
         raise NotImplementedError
 
-    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+    def step(self, image: Images, label: Int[Tensor, " B"]) -> Step:
         """The forward pass of one training step."""
         raise NotImplementedError
 
@@ -99,6 +104,7 @@ class CLIPClassifier(TrainedModel):
 
     text_depends_on_image = False
     learns_images = False  # gradients flow through the image tower
+    step_patches: str | None = None  # path of the patches that a training step needs
     criterion_name = "ce"
     name: str  # of a teacher, tells it from others
 
@@ -175,10 +181,12 @@ class CLIPClassifier(TrainedModel):
         """The image tower with its prompts; features not unit length."""
         return encode_with_prompts(self.visual, self.image_prompts(), image, patch_path, pruner)
 
-    def encode_raw(
-        self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
-    ) -> VisualTokens:
-        """`encode_tower`, with gradient only where it learns something."""
+    def encode_raw(self, image: Images, patch_path: str | None = None) -> VisualTokens:
+        """`encode_tower`, with gradient only where it learns something; features stay as given."""
+        if isinstance(image, VisualTokens):
+            return image
+        if image.dim() == 2:
+            return VisualTokens(image)
         learns = self.learns_images and torch.is_grad_enabled()
         # Without gradient a CPU takes a few images at a time: less memory, no more time.
         whole = learns or image.device.type != "cpu"
@@ -186,10 +194,8 @@ class CLIPClassifier(TrainedModel):
             images = [image] if whole else image.split(AT_A_TIME)
             return stack([self.encode_tower(x, patch_path, self.pruner) for x in images])
 
-    def encode_image(
-        self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
-    ) -> VisualTokens:
-        """Unit-length float32 features of normalised pictures; `patch_path` as in VisualEncoder."""
+    def encode_image(self, image: Images, patch_path: str | None = None) -> VisualTokens:
+        """Unit-length float32 features; `patch_path` as in VisualEncoder."""
         return self.encode_raw(image, patch_path).unit()
 
     def classify(
@@ -201,12 +207,12 @@ class CLIPClassifier(TrainedModel):
                 return self.scale * cls @ text.T
             return self.scale * (text @ cls.unsqueeze(-1)).squeeze(-1)
 
-    def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Logits of normalised pictures at the tower's resolution."""
+    def forward(self, image: Images) -> Float[Tensor, "B C"]:
+        """Logits of pictures."""
         cls = self.encode_image(image).cls
         return self.classify(cls, self.text_features(cls))
 
-    def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
+    def target(self, image: Images, label: Int[Tensor, " B"]) -> Target:
         """What predictions of this batch are fitted to: the labels, if there is no teacher."""
         return Target(label)
 
@@ -215,7 +221,7 @@ class CLIPClassifier(TrainedModel):
         return F.cross_entropy(logits, target.label)
 
     def regularisers(
-        self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
+        self, image: Images, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """Losses that hold a tuner near to plain CLIP; none for most tuners."""
         return {}
@@ -224,7 +230,7 @@ class CLIPClassifier(TrainedModel):
         """A second loss, which is not added to the others; most tuners have none."""
         return None
 
-    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+    def step(self, image: Images, label: Int[Tensor, " B"]) -> Step:
         """The forward pass of one training step."""
         cls = self.encode_image(image).cls
         text = self.text_features(cls)

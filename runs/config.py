@@ -66,6 +66,9 @@ def extend_cfg(cfg: CfgNode) -> None:
     # -1: one each epoch, of which the newest two stay; N: one each N epochs; 0: only the last one
     cfg.TRAIN.CHECKPOINT_FREQ = -1
     cfg.TRAIN.KEEP_CHECKPOINTS = 0  # newest checkpoints that stay beside the best one, 0 for all
+    # VIEWS: augmented views of each training picture that are drawn and encoded once, and that the
+    # epochs go round; 0 for fresh ones each epoch. See docs/performance.md
+    cfg.FEATURES = CfgNode({"VIEWS": 0})
     cfg.TRAIN.WANDB = "off"  # off | offline | online: Weights & Biases beside TensorBoard
     cfg.TEST.TEMPERATURE = 1.0  # divides the logits before probabilities are made of them
     cfg.TEST.TEMPERATURE_FITTED = False  # set by tools/fit_temperature.py: tables say "fitted"

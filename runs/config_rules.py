@@ -142,7 +142,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (whole(1), "OPTIM.MAX_EPOCH TRAIN.PRINT_FREQ"),
     (whole(0, MOST_WORKERS), "DATALOADER.NUM_WORKERS"),
     (whole(0, 10_000), "INPUT.CROP_PADDING"),
-    (whole(0, 1000), "INPUT.CUTOUT_N"),
+    (whole(0, 1000), "INPUT.CUTOUT_N FEATURES.VIEWS"),
     (whole(0, 100), "INPUT.RANDAUGMENT_N"),
     (whole(0, 30), "INPUT.RANDAUGMENT_M"),
     (ODD, "INPUT.GB_K"),
@@ -246,6 +246,13 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
         for key in keys.split()
         if key in changed and not _has(values[other], needed)
     }
+    name = values.get("TRAINER.NAME", "")
+    trainer = registered(TRAINER_REGISTRY, name)
+    if "FEATURES.VIEWS" in changed and not getattr(trainer, "learns", True):
+        found["FEATURES.VIEWS"] = "FEATURES.VIEWS (nothing is trained)"
+    if getattr(trainer, "computed", False):
+        steps = [key for key in changed if key.startswith("OPTIM.")]
+        found |= {key: f"{key} ({name} is computed, without steps)" for key in steps}
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"
@@ -300,7 +307,20 @@ def _contradictions(values: Values) -> list[str]:
         found.append("OPTIM.SGD_NESTEROV needs OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0")
     if values["DATASET.FOLD"] and values["TEST.SPLIT"] == "val":
         found.append("DATASET.FOLD tests held-out training pictures; it needs TEST.SPLIT test")
+    if values["FEATURES.VIEWS"] and not takes_features(values):
+        found.append(
+            "FEATURES.VIEWS keeps features of a frozen image tower, which "
+            f"{values['TRAINER.NAME']} does not have; it must be 0"
+        )
     return found
+
+
+def takes_features(values: Values) -> bool:
+    """Whether the trainer of a config, or the base of its head, `takes_features`."""
+    trainer = registered(TRAINER_REGISTRY, values["TRAINER.NAME"])
+    base = values.get(f"TRAINER.{getattr(trainer, 'node', '')}.BASE", "")
+    tuner = registered(TRAINER_REGISTRY, base) if base else trainer
+    return getattr(tuner, "takes_features", False)
 
 
 def _missing(values: Values) -> list[str]:

@@ -30,11 +30,15 @@ def upright(cfg: CfgNode) -> bool:
     return getattr(DATASET_REGISTRY.get(cfg.DATASET.NAME), "upright", False)
 
 
+def has_own_val(dataset: Any) -> bool:
+    """Whether there are validation pictures, and none of them is a test picture."""
+    test = {item.impath for item in dataset.test or ()}
+    return bool(dataset.val) and not any(item.impath in test for item in dataset.val)
+
+
 def final_model(cfg: CfgNode, dataset: Any) -> str:
     """TEST.FINAL_MODEL, but last_step if best_val had no pictures apart from the test's."""
-    test = {item.impath for item in dataset.test or ()}
-    own_val = dataset.val and not any(item.impath in test for item in dataset.val)
-    if cfg.TEST.FINAL_MODEL != "best_val" or own_val:
+    if cfg.TEST.FINAL_MODEL != "best_val" or has_own_val(dataset):
         return str(cfg.TEST.FINAL_MODEL)
     lack = "no validation split apart from its test pictures"
     instead = "the last epoch is reported instead of the best"
@@ -142,7 +146,7 @@ def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
 def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Images and labels of a `readable` batch on the device; a ValueError if none is left."""
     batch = readable(cfg, state, batch, "train")
-    if not len(batch["img"]):
+    if not len(batch["label"]):
         raise ValueError(f"{cfg.DATASET.NAME}: no training picture can be read.")
     return to_device(batch, state)
 

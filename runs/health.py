@@ -81,10 +81,13 @@ def _some(files: list[str]) -> str:
 
 
 def _sentence(cfg: CfgNode, state: RunState, what: str, batch: str = "") -> str:
+    wrong = f"{what} is infinite or not a number"
+    if state.optimiser is None:  # computed at once
+        return f"{wrong} (precision {state.precision.name}); choose PREC fp32 or bf16"
     rate, kept = state.optimiser.param_groups[0]["lr"], last_checkpoint(Path(cfg.OUTPUT_DIR))
     left = f"the last good checkpoint is {kept}" if kept else "no checkpoint was written yet"
     return (
-        f"{what} is infinite or not a number in epoch {state.epoch + 1}/{cfg.OPTIM.MAX_EPOCH}"
+        f"{wrong} in epoch {state.epoch + 1}/{cfg.OPTIM.MAX_EPOCH}"
         f"{batch} (learning rate {rate:.4g}, precision {state.precision.name}); lower OPTIM.LR, or "
         f"choose PREC fp32 or bf16; {left}"
     )

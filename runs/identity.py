@@ -80,10 +80,13 @@ def text_digest(value: Any) -> str:
 
 
 def digest(module: nn.Module) -> str:
-    """12 hexadecimal digits of weights; the statistics of a ResNet are among them."""
-    total = hashlib.sha256()
-    statistics = [(n, b) for n, b in module.named_buffers() if ".running_" in n]
-    for name, value in [*module.named_parameters(), *statistics]:
+    """12 hexadecimal digits of weights; the statistics of a ResNet are among them.
+
+    Of a module without parameters, which was computed, they are of all its numbers.
+    """
+    total, weights = hashlib.sha256(), dict(module.named_parameters())
+    counted = {n: b for n, b in module.named_buffers() if not weights or ".running_" in n}
+    for name, value in (weights | counted).items():
         total.update(name.encode())
         total.update(value.detach().float().cpu().contiguous().numpy().data)
     return total.hexdigest()[:12]

@@ -38,7 +38,8 @@ def save(
     average = state.average
     saved: dict[str, Any] = {
         "state_dict": state.learned.state_dict(), "epoch": epoch + 1,
-        "optimizer": state.optimiser.state_dict(), "scheduler": schedule_state(state.scheduler),
+        "optimizer": None if state.optimiser is None else state.optimiser.state_dict(),
+        "scheduler": None if state.optimiser is None else schedule_state(state.scheduler),
         "val_result": val_result, "identity": identity.identity(cfg, state),
         "average": None if average is None else average.state_dict(),
         "scaler": state.precision.scaler.state_dict() or None,
@@ -166,23 +167,30 @@ def restore(cfg: CfgNode, state: RunState, saved: dict[str, Any], path: Path) ->
 
     Settings of the optimiser and the schedule are the config's, which may differ on purpose.
     """
-    moments = moments_of(state.optimiser, saved, path, new_buffers=cfg.MODEL.ALLOW_MISMATCH)
+    optimiser, may_differ = state.optimiser, cfg.MODEL.ALLOW_MISMATCH
+    moments = optimiser and moments_of(optimiser, saved, path, new_buffers=may_differ)
     average, scaler = state.average, state.precision.scaler
     scale, states = scale_of(scaler, saved, path), random_states_of(saved, path)
     if average is not None:
         require_fit(average.sums, saved.get("average") or {}, f"{path}, average")
     checkpoint.load_into(state.learned, saved, path)
-    state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
-        for _ in range(saved["epoch"]):
-            state.scheduler.step()
+    if optimiser is not None:
+        optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
+        go_on(state.scheduler, saved["epoch"])
     if average is not None:
         average.load_state_dict(saved["average"], saved["epoch"])
     scaler.load_state_dict(scale)
     if states is not None:
         state.workers.states = states[1]
         rng.restore(states[0])
+
+
+def go_on(schedule: Any, epochs: int) -> None:
+    """Put a schedule where it is after some epochs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
+        for _ in range(epochs):
+            schedule.step()
 
 
 def moments_of(

@@ -6,12 +6,14 @@ They are saved as text: short, and read without executing anything.
 import json
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from dassl.utils import set_random_seed
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -44,6 +46,17 @@ def restore(text: str) -> None:
     gpus = [_from_hex(gpu) for gpu in state["cuda"]]
     if torch.cuda.is_available() and len(gpus) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(gpus)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw as after a seed; the random states afterwards are those before."""
+    before = capture()
+    set_random_seed(seed)
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def require_whole(text: str) -> None:

@@ -32,7 +32,7 @@ class RunState:
     # What it trains, and what goes on with it
     learned: Any = None  # a module, unless nothing is learned
     precision: Precision = field(init=False, repr=False)  # once there is a model
-    optimiser: Any = None
+    optimiser: Any = None  # nor is there a schedule, where a method is computed
     scheduler: Any = None
     average: EpochAverage | None = None  # of the parameters over epochs, where the method has one
     workers: WorkerStates = field(default_factory=WorkerStates)

@@ -29,9 +29,15 @@ SETTINGS = {
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "TextRefiner": {"MEMORY_SIZE": 7},
     **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
+    "ZSLP": {},
+    "CLAP": {},
+    "TaskRes": {"RESIDUAL_SCALE": 0.5},
+    "LPPlusPlus": {},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
-TUNERS = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
+LEARNED = [name for name, trainer in TRAINER.items() if trainer.learns and name != "Spotlighter"]
+TUNERS = [name for name in LEARNED if name not in COMPUTED]  # trained in steps
 
 
 def make_run(class_names):

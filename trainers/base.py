@@ -21,7 +21,18 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from runs import checkpoint, data, evaluate, health, identity, parallel, record, resume, watch
+from runs import (
+    checkpoint,
+    data,
+    evaluate,
+    features,
+    health,
+    identity,
+    parallel,
+    record,
+    resume,
+    watch,
+)
 from runs.average import EpochAverage
 from runs.backbone import check_class_names, load_backbone
 from runs.precision import Precision
@@ -49,8 +60,11 @@ class CLIPTrainer(TrainerX):
     settings_class: type[Settings]  # these keys, their defaults and checks
     checkpoint_name = "prompt_learner"  # folder of the checkpoints, inside the run's folder
     learns = True  # whether there is anything to train
+    computed = False  # learned at once, in `end_of_training`: no epochs, no steps, no optimiser
     takes_head = False  # whether a Spotlighter head can stand on its tuner
     new_classes = "the prompts go on"  # what classes without pictures get; tables print it
+    # whether its image tower is CLIP's, frozen, and it sees of pictures what `encode_raw` gives
+    takes_features = False
     outdated: tuple[str, ...] = ()  # tensors that only checkpoints of earlier versions hold
     settings: Any
 
@@ -166,6 +180,10 @@ class CLIPTrainer(TrainerX):
     def build_optimiser(self, epoch_weights: Tensor | None) -> None:
         """Build what trains the model, and register what is learned."""
         state, learned = self.state, self.model.learned
+        if self.computed:
+            self.max_epoch = 1  # that of its checkpoint
+            self.register_model(self.checkpoint_name, learned)
+            return
         if epoch_weights is not None:
             state.average = EpochAverage(learned, epoch_weights)
         self.optim, self.sched = self.optimiser_of(learned, self.parameter_groups())
@@ -200,11 +218,18 @@ class CLIPTrainer(TrainerX):
         state.train_s = 0.0 if self.start_epoch == 0 else None  # an earlier part is not known
         state.train_clock = "processor" if self.device.type == "cpu" else "wall"
         with state.training():
-            self.train_loader_x.dataset.keep()
-            data.calibrate_pruner(cfg, state, self.model)
-            if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
-                set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
-            self.before_training()
+            self.prepare_training()
+
+    def prepare_training(self) -> None:
+        """Read what is kept, prune, take features of views, call the method's hook."""
+        cfg, state = self.cfg, self.state
+        self.train_loader_x.dataset.keep()
+        data.calibrate_pruner(cfg, state, self.model)
+        if cfg.FEATURES.VIEWS:
+            self.train_loader_x = features.ViewLoader(cfg, state, self.model, self.train_loader_x)
+        if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
+            set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
+        self.before_training()
 
     def start_from(self, given: Path) -> None:
         """Take over what another run, a folder or a checkpoint, has learned.
@@ -240,7 +265,9 @@ class CLIPTrainer(TrainerX):
         self.state.epoch = self.epoch
 
     def run_epoch(self) -> None:
-        """Train on all batches; the time counts."""
+        """Train on all batches, unless the method is computed; the time counts."""
+        if self.computed:
+            return
         with self.state.training():
             super().run_epoch()
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from datasets.base import template
-from models.classifier import ZeroShotCLIP
+from models.classifier import Images, ZeroShotCLIP
 from models.clip.blocks import full_precision, unit
 from models.clip.image_tower import VisualTokens
 from models.fit import deal_shots
@@ -80,9 +80,7 @@ class CLIPAdapterModel(ZeroShotCLIP):
         super().__init__(clip, class_sentences)
         self.learn(adapter)
 
-    def encode_image(
-        self, image: Float[Tensor, "B 3 H W"], patch_path: str | None = None
-    ) -> VisualTokens:
+    def encode_image(self, image: Images, patch_path: str | None = None) -> VisualTokens:
         """Unit-length float32 features, the class token's adapted."""
         tokens = super().encode_image(image, patch_path)
         return tokens._replace(cls=self.learned(tokens.cls))
@@ -125,6 +123,7 @@ class CLIPAdapter(CLIPTrainer):
     node = "CLIPADAPTER"
     settings_class = CLIPAdapterSettings
     checkpoint_name = "clip_adapter"
+    new_classes = "the adapter of image features goes on"
     model: CLIPAdapterModel
 
     @classmethod

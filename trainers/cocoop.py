@@ -75,7 +75,7 @@ class CoCoOp(CLIPTrainer):
 
     node = "COCOOP"
     settings_class = CoCoOpSettings
-    takes_head = True
+    takes_head = takes_features = True
 
     @classmethod
     def build(

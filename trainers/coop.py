@@ -62,7 +62,7 @@ class CoOp(CLIPTrainer):
 
     node = "COOP"
     settings_class = CoOpSettings
-    takes_head = True
+    takes_head = takes_features = True
 
     @classmethod
     def build(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from datasets.base import template
+from models.classifier import Images
 from models.prompts import PromptLearner
 from trainers.base import register
 from trainers.coop import CoOp, CoOpModel, CoOpSettings
@@ -41,7 +42,7 @@ class KgCoOpModel(CoOpModel):
         self.weight = weight
 
     def regularisers(
-        self, image: Tensor, cls: Tensor, text: Float[Tensor, "C D"], logits: Tensor
+        self, image: Images, cls: Tensor, text: Float[Tensor, "C D"], logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """W (1 - mean over classes of the cosine between learned and fixed text feature)."""
         return {"kg": self.weight * (1 - (text * self.fixed).sum(-1).mean())}

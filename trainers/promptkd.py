@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from datasets.base import template
-from models.classifier import CLIPClassifier, Target, ZeroShotCLIP
+from models.classifier import CLIPClassifier, Images, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
 from models.clip.image_tower import VisualTokens, require_blocks, require_vit
 from models.clip.prune import Pruner
@@ -150,7 +150,7 @@ class PromptKDModel(CLIPClassifier):
         return self._teacher_text
 
     @torch.no_grad()
-    def target(self, image: Tensor, label: Int[Tensor, " B"]) -> Target:
+    def target(self, image: Images, label: Int[Tensor, " B"]) -> Target:
         """The teacher's prediction, and its choice in place of the label."""
         cls = self.teacher.encode_image(image).cls
         logits = self.teacher.classify(cls, self.encode_text())

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.classifier import Images
 from models.clip.blocks import full_precision, unit
 from models.clip.tokenizer import normalise_name
 from runs.average import gaussian_weights
@@ -69,7 +70,7 @@ class PromptSRCModel(IVLPModel):
         return self._plain_text
 
     def regularisers(
-        self, image: Tensor, cls: Tensor, text: Tensor, logits: Tensor
+        self, image: Images, cls: Tensor, text: Tensor, logits: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         """L1 to plain CLIP's features of both sides, and the divergence from its predictions."""
         with torch.no_grad():

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from dassl.utils import set_random_seed
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
@@ -149,11 +148,10 @@ class Spotlighter(CLIPTrainer):
 
         The random states afterwards are those before.
         """
-        began, states = time.perf_counter(), rng.capture()
-        set_random_seed(max(0, self.cfg.SEED))
+        began = time.perf_counter()
         self.set_model_mode("eval")
-        fill_and_fit(self.model, *self.pictures())
-        rng.restore(states)
+        with rng.seeded(max(0, self.cfg.SEED)):
+            fill_and_fit(self.model, *self.pictures())
         head = self.model.head
         kind, own = int(head.new_kind), [head.base.item(), *head.level.tolist()]
         logger.info(

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from models.classifier import Step, Target
+from models.classifier import Images, Step, Target
 from models.clip.blocks import at_least_float32, full_precision, gather_tokens, unit
 from models.clip.image_tower import VisualTokens, require_vit
 from models.prompts import PromptLearner
@@ -85,6 +85,8 @@ class LocalMemory(nn.Module):
 class TextRefinerModel(CoOpModel):
     """CoOp's prompts with a `PointwiseMap`, `local`, and a `LocalMemory`, `memory`; all learned."""
 
+    step_patches = "raw"
+
     def __init__(
         self, clip: nn.Module, prompts: PromptLearner, *, balance: float, distill: float
     ) -> None:
@@ -108,9 +110,9 @@ class TextRefinerModel(CoOpModel):
         mean = tokens.mean(1, keepdim=True)
         return torch.cat([tokens[:, :1], gather_tokens(tokens[:, 1:], top), mean], dim=1)
 
-    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+    def step(self, image: Images, label: Int[Tensor, " B"]) -> Step:
         """The image against refined text, its local features against plain text."""
-        raw = self.encode_raw(image, "raw")
+        raw = self.encode_raw(image, self.step_patches)
         plain = super().encode_text()
         with full_precision(plain):
             text = self.learned.memory.read(plain)
@@ -138,6 +140,7 @@ class TextRefiner(CLIPTrainer):
 
     node = "TF"
     settings_class = TextRefinerSettings
+    takes_features = True
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Check this trainer's keys and CoOp's."""

@@ -30,6 +30,7 @@ class ZeroshotCLIP(CLIPTrainer):
     settings_class = ZeroshotSettings
     learns = False
     new_classes = "zero-shot CLIP"
+    takes_features = True
 
     @staticmethod
     def templates(dataset: str) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ class VisualTokens(NamedTuple):
     cls_attention: Float[Tensor, "B N"] | None = None  # of the last block, mean of heads, positive
     positions: Int[Tensor, "B N"] | None = None  # in the picture, row by row from 0
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> VisualTokens:
+        """The same on a device."""
+        moved = (None if x is None else x.to(device, non_blocking=non_blocking) for x in self)
+        return VisualTokens._make(moved)
+
     def unit(self) -> VisualTokens:
         """The same with features of unit length, float32."""
         patches = None if self.patches is None else unit(self.patches)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.classifier import CLIPClassifier, Step, TrainedModel
+from models.classifier import CLIPClassifier, Images, Step, TrainedModel
 from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens, require_vit
 from models.spotlighter.head import HeadOutput, SpotlighterHead, TextSide
@@ -62,7 +62,7 @@ class SpotlightedCLIP(TrainedModel):
             self._side = side
         return side
 
-    def forward_all(self, image: Float[Tensor, "B 3 H W"]) -> SpotlightedOutput:
+    def forward_all(self, image: Images) -> SpotlightedOutput:
         """Logits and all that they were computed from."""
         return self.logits_from_tokens(self.base.encode_image(image, self.patch_path))
 
@@ -75,11 +75,11 @@ class SpotlightedCLIP(TrainedModel):
         logits = out.logits if self.head.options.gate else base_logits
         return SpotlightedOutput(logits, base_logits, tokens, side, out)
 
-    def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        """Logits of normalised pictures at the tower's resolution."""
+    def forward(self, image: Images) -> Float[Tensor, "B C"]:
+        """Logits of pictures."""
         return self.forward_all(image).logits
 
-    def step(self, image: Float[Tensor, "B 3 H W"], label: Int[Tensor, " B"]) -> Step:
+    def step(self, image: Images, label: Int[Tensor, " B"]) -> Step:
         """The base's training step, and the distance of its text features to the anchors.
 
         `distill` weighs the distance; 0 switches it off.

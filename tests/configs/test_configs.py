@@ -94,7 +94,7 @@ def test_trainer_yaml_merges_with_every_dataset(path):
     assert path.parent.name in {trainer.__name__ for trainer in TRAINER_CLASSES}
     for dataset in DATASETS:
         files = ["--dataset-config-file", str(dataset), "--config-file", str(path)]
-        cfg = build_config(parse_args(files))
+        cfg = build_config(parse_args([*files, "--trainer", path.parent.name]))
         assert cfg.DATASET.NAME in DATASET_REGISTRY.registered_names()
         assert cfg.MODEL.BACKBONE.NAME
         assert isinstance(cfg.INPUT.SIZE, tuple)

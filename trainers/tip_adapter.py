@@ -1,0 +1,144 @@
+"""Tip-Adapter: training pictures whose features are like a picture's vote for their classes.
+
+Source: Zhang et al., ECCV 2022, https://arxiv.org/abs/2207.09519, sections 3.1 and 3.2
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from models.adapters import Adapter, Evidence, Features
+from models.clip.blocks import unit
+from trainers.adapters import AdapterSettings, AdapterTrainer
+from trainers.base import register
+
+LEAST = 0.1  # where the published search begins
+BETAS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 8.0, 11.0, 16.0, 22.0, 32.0)  # that cross-fitting tries
+
+
+@dataclass(frozen=True)
+class TipAdapterSettings(AdapterSettings):
+    """Keys of TRAINER.TIPADAPTER; ALPHA and BETA are the paper's choice on ImageNet."""
+
+    BETA: float = 5.5  # sharpness with SELECT off, and with one shot
+    # Of SELECT val: the largest beta and alpha, and how many are tried; published for Caltech101.
+    SEARCH_SCALE: tuple[float | int, ...] = (12.0, 5.0)
+    SEARCH_STEP: tuple[float | int, ...] = (200, 20)
+    TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
+        *AdapterSettings.TRAINING_ONLY, "BETA", "SEARCH_SCALE", "SEARCH_STEP",
+    )
+
+    def problems(self) -> list[str]:
+        """A sentence for each value that is wrong."""
+        found = super().problems() + self.at_least(0, "BETA")
+        if min(self.SEARCH_SCALE) <= LEAST:
+            found.append(f"SEARCH_SCALE must be above {LEAST}, got {self.SEARCH_SCALE}")
+        if not all(type(steps) is int and steps > 0 for steps in self.SEARCH_STEP):
+            found.append(f"SEARCH_STEP must be two whole numbers from 1 on, got {self.SEARCH_STEP}")
+        return found
+
+
+def grid(most: float | int, steps: float | int) -> list[float]:
+    """What the published search tries, the largest excluded."""
+    return [LEAST + i * (most - LEAST) / steps for i in range(int(steps))]
+
+
+def sharpened(cosine: Float[Tensor, "*shape"], beta: Float[Tensor, ""] | float) -> Tensor:
+    """exp(-beta (1 - cosine)): 1 for equal features."""
+    return (-beta * (1 - cosine)).exp()
+
+
+class Cache(Adapter):
+    """The features of the training pictures, K (N, D), and their classes.
+
+    part_c = sum over the pictures i of class c of exp(-beta (1 - <f, K_i>)).
+    """
+
+    def __init__(
+        self, class_names: list[str], like: Float[Tensor, "C D"], pictures: int,
+        settings: TipAdapterSettings,
+    ) -> None:
+        super().__init__(class_names, like)
+        self.settings = settings
+        self.register_buffer("keys", like.new_zeros(pictures, like.shape[1]))
+        self.register_buffer("label", torch.full((pictures,), -1))  # -1: could not be read
+        self.register_buffer("beta", like.new_tensor(settings.BETA))
+
+    def fill(self, features: Features) -> None:
+        """K: the unit-length means over the views."""
+        super().fill(features)
+        read = len(features.label)
+        self.label.fill_(-1)
+        self.label[:read] = features.label
+        self.keys.zero_()
+        self.keys[:read] = unit(features.views.mean(0))
+
+    def table(
+        self, text: Float[Tensor, "C2 D"], index: Int[Tensor, " C2"]
+    ) -> tuple[Float[Tensor, "N C2"]]:
+        """1 where a training picture is of a listed class."""
+        return (self.is_of(index),)
+
+    def is_of(self, index: Int[Tensor, " C2"]) -> Float[Tensor, "N C2"]:
+        """1 where a training picture is of a class."""
+        return ((self.label.unsqueeze(1) == index) & (index >= 0)).to(self.keys)
+
+    def part(
+        self, cls: Float[Tensor, "B D"], table: tuple[Tensor, ...]
+    ) -> Float[Tensor, "B C2"]:
+        """The votes of the training pictures."""
+        return sharpened(cls @ self.keys.T, self.beta) @ table[0]
+
+    def held_out(self, evidence: Evidence) -> Iterator[tuple[float, Float[Tensor, "N C"]]]:
+        """Votes of the other folds, times all pictures of a class over those that vote."""
+        features, fold = evidence.features, evidence.fold
+        cosine = features.plain @ unit(features.views.mean(0)).T  # (N, N)
+        own = features.label.unsqueeze(1) == torch.arange(len(evidence.text), device=fold.device)
+        others = (fold.unsqueeze(1) != fold).to(cosine)  # (N, N)
+        scale = evidence.number / (others @ own.to(cosine)).clamp_min(1)  # (N, C)
+        for beta in BETAS:
+            yield beta, scale * ((others * sharpened(cosine, beta)) @ own.to(cosine))
+
+    def take(self, option: Any) -> None:
+        """Take a beta."""
+        self.beta.fill_(option)
+
+    def search(
+        self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"], base: Float[Tensor, "B C"]
+    ) -> None:
+        """The first pair of beta and alpha with the best accuracy."""
+        cosine, values = cls @ self.keys.T, self.is_of(torch.arange(len(self.count)).to(label))
+        betas, alphas = map(grid, self.settings.SEARCH_SCALE, self.settings.SEARCH_STEP)
+        best = -1
+        for beta in betas:
+            part = sharpened(cosine, beta) @ values
+            for alpha in alphas:
+                hits = int(((base + alpha * part).argmax(1) == label).sum())
+                if hits > best:
+                    best = hits
+                    self.take(beta)
+                    self.set_weights(alpha)
+
+    def summary(self) -> str:
+        """The weights, and beta."""
+        return f"{super().summary()}; beta {self.beta:.3g}"
+
+
+@register
+class TipAdapter(AdapterTrainer):
+    """A cache of training features beside zero-shot CLIP."""
+
+    node = "TIPADAPTER"
+    settings_class = TipAdapterSettings
+    new_classes = "zero-shot CLIP"
+
+    @classmethod
+    def adapter(
+        cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
+    ) -> Cache:
+        """An empty cache."""
+        return Cache(class_names, like, pictures, settings)
