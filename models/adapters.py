@@ -118,14 +118,16 @@ class Adapter(OfClasses):
 
     def set_weights(self, part: float) -> None:
         """Weights as published: CLIP's logits as they are, and the part's."""
-        self.weights.copy_(torch.tensor([1.0, part]))
+        self.weights.copy_(self.weights.new_tensor([1.0, part]))
 
     def summary(self) -> str:
         """What was chosen, for the log."""
-        found = f"weights of CLIP's logits and of the part: {in_short(self.weights)}"
-        if self.new_weights[1] == 0:
-            return found
-        return f"{found}; of classes without pictures: {in_short(self.new_weights)}"
+        own, new = (
+            ", ".join(f"{weight:.3g}" for weight in weights.tolist())
+            for weights in (self.weights, self.new_weights)
+        )
+        found = f"weights of CLIP's logits and of the part: {own}"
+        return found if new == "1, 0" else f"{found}; of classes without pictures: {new}"
 
     def fit(self, evidence: Evidence) -> None:
         """Fit the weights, and choose among the options, by the likelihood of held-out pictures."""
@@ -149,11 +151,6 @@ class Adapter(OfClasses):
         spread = (part - part.mean(1, keepdim=True)).square().mean().sqrt()
         if spread > TINY:
             self.weights[1] = ONE_SHOT / spread
-
-
-def in_short(weights: Tensor) -> str:
-    """Weights to three digits."""
-    return ", ".join(f"{weight:.3g}" for weight in weights.tolist())
 
 
 class AdaptedCLIP(ZeroShotCLIP):

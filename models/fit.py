@@ -22,6 +22,9 @@ LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to 
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, a bank from all
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
+# The same of classes without pictures, but for the base's weight, which is free. Few classes can be
+# held out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
+CAUTION = 0.1
 CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
 TINY = 1e-12  # of a part that says nothing
 

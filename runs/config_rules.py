@@ -249,15 +249,7 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
         for key in keys.split()
         if key in changed and not _has(values[other], needed)
     }
-    name = values.get("TRAINER.NAME", "")
-    trainer = registered(TRAINER_REGISTRY, name)
-    if "FEATURES.VIEWS" in changed and not getattr(trainer, "learns", True):
-        found["FEATURES.VIEWS"] = "FEATURES.VIEWS (nothing is trained)"
-    if getattr(trainer, "computed", False):
-        steps = [key for key in changed if key.startswith("OPTIM.")]
-        found |= {key: f"{key} ({name} is computed, without steps)" for key in steps}
-    if "FEATURES.KEEP" in changed and not takes_features(values):
-        found["FEATURES.KEEP"] = "FEATURES.KEEP (it needs a frozen image tower)"
+    found |= _not_of_the_trainer(values, changed)
     for key in (f"TRAINER.{node}.{key}" for node, read in nodes.items() for key in read.UNUSED):
         if key in changed:
             found[key] = f"{key} (the published code does not use it either)"
@@ -270,6 +262,21 @@ def without_effect(values: Values, defaults: Values, nodes: Mapping[str, Any]) -
     own = {key.split(".")[1] for key in changed if key.startswith("TRAINER.")}
     others = [f"TRAINER.{node} (another trainer reads it)" for node in sorted(own - read)]
     return [*found.values(), *others]
+
+
+def _not_of_the_trainer(values: Values, changed: list[str]) -> dict[str, str]:
+    """A phrase for each changed key that trainers of this kind do not read."""
+    name, found = values.get("TRAINER.NAME", ""), {}
+    trainer = registered(TRAINER_REGISTRY, name)
+    computed = getattr(trainer, "computed", False)
+    if computed or not getattr(trainer, "learns", True):
+        found["FEATURES.VIEWS"] = "FEATURES.VIEWS (nothing is trained in steps)"
+    if computed:
+        steps = [key for key in values if key.startswith("OPTIM.")]
+        found |= {key: f"{key} ({name} is computed, without steps)" for key in steps}
+    if not takes_features(values):
+        found["FEATURES.KEEP"] = "FEATURES.KEEP (it needs a frozen image tower)"
+    return {key: phrase for key, phrase in found.items() if key in changed}
 
 
 def require_valid(cfg: CfgNode, defaults: Values) -> None:

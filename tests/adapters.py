@@ -59,6 +59,15 @@ def open_clip_towers(folder):
 
 
 TOWERS = {"OpenAI": openai_towers, "open_clip": open_clip_towers}
+MADE = {}
+
+
+def towers_of(kind, folder):
+    """Towers of torch's default dtype; made once, for no test changes them."""
+    key = kind, torch.get_default_dtype()
+    if key not in MADE:
+        MADE[key] = TOWERS[kind](folder)
+    return MADE[key]
 
 
 def make_adapted(name, clip, class_names, pictures=0, **settings):

@@ -119,7 +119,7 @@ AFTER_TRAINING = {"evidence.py", "fit.py"}
 def test_nothing_waits_for_the_device(path):
     # once an epoch, an evaluation or a run
     at_leisure = {"add", "calibrate", "tokenize", "common_prefix", "_slot_order"}
-    at_leisure |= {"fill", "text_side"}
+    at_leisure |= {"fill", "text_side", "summary"}
     for function, call in forward_calls(path):
         if function.name not in at_leisure:
             assert call.func.attr not in WAITS, f"{function.name}, line {call.lineno}"

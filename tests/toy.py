@@ -45,7 +45,7 @@ TOY_OPTIONS = {
     f"TRAINER.{node}.PREC": "fp32"
     for node in (
         *("COOP", "COCOOP", "MAPLE", "IVLP", "VPT", "PROMPTSRC", "PROMPTKD", "TF", "SPOTLIGHTER"),
-        *("ADAPTER", "TaskRes", "CLIPADAPTER"),
+        *("CLIPADAPTER", "ADAPTER", "TaskRes"),
     )
 }
 

@@ -222,14 +222,18 @@ class CLIPTrainer(TrainerX):
         state.train_s = 0.0 if self.start_epoch == 0 else None  # an earlier part is not known
         state.train_clock = "processor" if self.device.type == "cpu" else "wall"
         with state.training():
-            self.train_loader_x.dataset.keep()
-            data.calibrate_pruner(cfg, state, self.model)
-            if cfg.FEATURES.VIEWS:
-                loader = self.train_loader_x
-                self.train_loader_x = features.ViewLoader(cfg, state, self.model, loader)
-            if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
-                set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
-            self.before_training()
+            self.prepare_training()
+
+    def prepare_training(self) -> None:
+        """Read what is kept, prune, take features of views, call the method's hook."""
+        cfg, state = self.cfg, self.state
+        self.train_loader_x.dataset.keep()
+        data.calibrate_pruner(cfg, state, self.model)
+        if cfg.FEATURES.VIEWS:
+            self.train_loader_x = features.ViewLoader(cfg, state, self.model, self.train_loader_x)
+        if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
+            set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process
+        self.before_training()
 
     def start_from(self, given: Path) -> None:
         """Take over what another run, a folder or a checkpoint, has learned.
@@ -265,7 +269,7 @@ class CLIPTrainer(TrainerX):
         self.state.epoch = self.epoch
 
     def run_epoch(self) -> None:
-        """Step through the training pictures, unless the method is computed; the time counts."""
+        """Train on all batches, unless the method is computed; the time counts."""
         if self.computed:
             return
         with self.state.training():

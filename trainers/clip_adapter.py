@@ -123,6 +123,7 @@ class CLIPAdapter(CLIPTrainer):
     node = "CLIPADAPTER"
     settings_class = CLIPAdapterSettings
     checkpoint_name = "clip_adapter"
+    new_classes = "the adapter of image features goes on"
     model: CLIPAdapterModel
 
     @classmethod

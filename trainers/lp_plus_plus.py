@@ -161,6 +161,7 @@ class LPPlusPlus(AdapterTrainer):
 
     node = "LPPLUSPLUS"
     settings_class = LPPlusPlusSettings
+    new_classes = "zero-shot CLIP"
     model: Any
 
     @classmethod

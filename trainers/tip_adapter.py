@@ -134,6 +134,7 @@ class TipAdapter(AdapterTrainer):
 
     node = "TIPADAPTER"
     settings_class = TipAdapterSettings
+    new_classes = "zero-shot CLIP"
 
     @classmethod
     def adapter(

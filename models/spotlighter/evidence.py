@@ -18,6 +18,7 @@ from models.clip.blocks import full_precision
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import LinearDiscriminant, most_attended
 from models.fit import (
+    CAUTION,
     LEAST_CLASSES,
     RIDGE,
     ROUNDS,
@@ -37,9 +38,6 @@ from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import LEVELS
 
 AT_A_TIME = 32
-# Of the levels' weights for classes without pictures; their base's is free. Few classes can be held
-# out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
-CAUTION = 0.1
 # With one shot nothing can be held out: weights in units of each part's spread. With them the
 # likelihood was above zero-shot CLIP's on each of three embedded sets.
 ONE_SHOT = {"global": 0.5, "both": 0.25}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.fit import Judged, deal_shots, fit_weights
-from tests.adapters import TOWERS, make_adapted, make_features
+from tests.adapters import TOWERS, make_adapted, make_features, towers_of
 from tests.conftest import CLASS_NAMES, assert_close
 from trainers.tip_adapter import BETAS
 
@@ -18,7 +18,7 @@ NUMBER = 2 * sum(SHOTS)
 
 @pytest.fixture(params=TOWERS)
 def towers(request, tmp_path):
-    return TOWERS[request.param](tmp_path)
+    return towers_of(request.param, tmp_path)
 
 
 def dot(one, other):

@@ -46,7 +46,7 @@ def test_base_to_new(run, tmp_path, trainer):
     run("ZeroshotCLIP", "zero", **NEW)
     new, zero = results(tmp_path / "new"), results(tmp_path / "zero")
     assert (new["n"], new["epoch"]) == (15, 1)
-    if trainer == "TipAdapter":
+    if trainer == "TipAdapter":  # knows nothing of new classes
         assert new["nll"] == zero["nll"]
 
 
