@@ -57,14 +57,14 @@ def mark_kept(picture: Image.Image, kept: Sequence[int], grid: int, level1: int)
 
 
 def fitting(line: str, fits: Callable[[str], bool]) -> str:
-    """A line, or as much of it as fits: its last word, which may be a number, stays whole."""
-    start, _, last = line.rpartition(" ")
-    while start and not fits(f"{start} {last}"):
+    """A line, or as much of it as fits; a percentage at its end stays."""
+    start, last = line, ""
+    if line.endswith("%"):
+        start, space, last = line.rpartition(" ")
+        last = space + last
+    while start and not fits(start + last):
         start = start[:-1]
-    line = f"{start} {last}" if start else last
-    while line and not fits(line):
-        line = line[:-1]
-    return line
+    return start + last
 
 
 def draw(
@@ -73,7 +73,7 @@ def draw(
     """A row of pictures, the kept patches of each below it, then its caption; (height, width, 3).
 
     `pixels` are (B, H, H, 3) in 0..1, `kept` (B, K) patches by rank, of which the first `level1`
-    are level 1. Lines of a caption that are too long are cut before their last word.
+    are level 1. Lines of a caption that are too long are cut, but for a percentage at the end.
     """
     side = pixels.shape[1] * -(-SIDE // pixels.shape[1])
     lines = max(caption.count("\n") for caption in captions) + 1

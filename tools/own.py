@@ -101,6 +101,8 @@ class Plan:
 
 def look(root: Path, show: int) -> tuple[Subject, Pictures]:
     """Check the pictures; print how many there are, and the findings."""
+    if not root.exists():
+        raise FileNotFoundError(f"there is no folder {root}; name the one that holds your photos")
     with quiet("datasets", level=logging.ERROR):  # what the loader warns of is among the findings
         subject = check_data.open_subject(names.OWN, root)
     pictures = check_data.examine(subject, os.cpu_count() or 1, quick=False)

@@ -58,6 +58,11 @@ def test_one_class_is_refused(tmp_path):
         planned(plant(tmp_path / "one", {"bee": 4}))
 
 
+def test_a_missing_folder_is_named(tmp_path, capsys):
+    assert main([str(tmp_path / "gone")]) == 2
+    assert f"own: error: there is no folder {tmp_path}/gone;" in capsys.readouterr().err
+
+
 def test_without_training_pictures_zero_shot_is_run_alone(tmp_path):
     plan = planned(plant(tmp_path / "tests", {"bee": 4, "cat": 4}, "test"))
     assert "there are no training pictures, so zero-shot CLIP alone is run" in notes(plan)

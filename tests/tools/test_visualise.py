@@ -78,7 +78,8 @@ def test_a_probability_is_never_cut():
     said = overlays.in_words("a name that is too long by far", 0.5)
     assert said == "a name that is too lo\u2026 50 %"
     assert fitting("said: big cat 50%", lambda text: len(text) <= 12) == "said: bi 50%"
-    assert fitting("enormous", lambda text: len(text) <= 3) == "eno"
+    assert fitting("a big cat", lambda text: len(text) <= 3) == "a b"
+    assert fitting("50%", lambda text: len(text) <= 9) == "50%"
 
 
 @pytest.mark.parametrize("true", ["", "bee", "cat", "ash tree"])
