@@ -204,7 +204,8 @@ def test_a_method_that_does_not_say_so_keeps_nothing():
 
 def test_without_training_views_are_without_effect(run, tmp_path):
     run("ZeroshotCLIP", FEATURES__VIEWS=2)
-    assert "FEATURES.VIEWS (nothing is trained in steps)" in (tmp_path / "run" / "log.txt").read_text()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "FEATURES.VIEWS (nothing is trained in steps)" in log
 
 
 @pytest.mark.parametrize("skip", [True, False])
