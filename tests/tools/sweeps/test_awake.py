@@ -14,6 +14,8 @@ import pytest
 from tests.tools.sweeps.conftest import FAKE_TRAIN
 from tests.tools.sweeps.test_sweep import BASE, FOOD, NEW, go
 from tools.sweeps import awake
+from tools.sweeps.protocols import Cell, plan
+from tools.sweeps.workers import Launch, attempt, kept
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux")
 NOTE_PARENT = 'with open("parents", "a") as file:\n    file.write(f"{os.getppid()}\\n")\n'
@@ -143,6 +145,21 @@ def test_a_child_that_does_not_start_is_a_failure_with_a_reason(monkeypatch, tmp
     assert not served.is_alive()
     said = (tmp_path / "log.txt").read_text()
     assert said == "no process could be started: too many processes\n"
+
+
+def test_a_process_of_ray_keeps_its_worker_and_gives_each_job_the_gpu_it_has_now(
+    project, monkeypatch
+):
+    prepend(project, NOTE_PARENT)
+    jobs = plan(Cell("base2new", "MaPLe", "emoji_food", 1, 16, Path("output")))
+    launch = Launch(project.root, threads=1, processes=1)
+    for gpu, job in zip("01", jobs, strict=True):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpu)
+        assert attempt(job, launch) == 0
+    kept(launch).close()
+    kept.cache_clear()
+    assert project.events("end", column=4) == ["0", "1"]
+    assert len(set(parents(project)) - {os.getpid()}) == 1
 
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
