@@ -48,7 +48,7 @@ class AdapterSettings(Settings):
 class AdapterTrainer(CLIPTrainer):
     """Computes an adapter from the training pictures."""
 
-    computed = True
+    computed = takes_features = True
     new_classes = "zero-shot CLIP"
     model: AdaptedCLIP
 

@@ -229,7 +229,7 @@ class CLIPTrainer(TrainerX):
         cfg, state = self.cfg, self.state
         self.train_loader_x.dataset.keep()
         data.calibrate_pruner(cfg, state, self.model)
-        if cfg.FEATURES.VIEWS:
+        if cfg.FEATURES.VIEWS and not self.computed:
             self.train_loader_x = features.ViewLoader(cfg, state, self.model, self.train_loader_x)
         if parallel.rank() and cfg.SEED >= 0 and self.start_epoch == 0:
             set_random_seed(cfg.SEED + parallel.rank())  # other augmentations in each process

@@ -123,6 +123,7 @@ class CLIPAdapter(CLIPTrainer):
     node = "CLIPADAPTER"
     settings_class = CLIPAdapterSettings
     checkpoint_name = "clip_adapter"
+    takes_features = True
     new_classes = "the adapter of image features goes on"
     model: CLIPAdapterModel
 
