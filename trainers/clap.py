@@ -30,7 +30,7 @@ class ZSLPSettings(Settings):
 
     INIT: str = "ZS"  # the weights start at the text features
     ENHANCED_BASE: str = "none"
-    UNIT: bool = False  # whether they start at unit length, as in the paper; not in published code
+    UNIT: bool = False  # whether they start at unit length; in the published code at CLIP's own
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("INIT", "ENHANCED_BASE", "UNIT")
 
     def problems(self) -> list[str]:
