@@ -24,7 +24,7 @@ class TaskResSettings(Settings):
 
     RESIDUAL_SCALE: float = 1.0  # the published commands: 0.5, of oxford_flowers 1
     ENHANCED_BASE: str = "none"
-    UNIT: bool = False  # whether text features are of unit length; not in the published code
+    UNIT: bool = False  # whether t_c is of unit length; in the published code of CLIP's own
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ("ENHANCED_BASE", "UNIT")
 
     def problems(self) -> list[str]:
