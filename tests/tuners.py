@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import torch
 from dassl.config import get_cfg_default
 
+from models.adapters import AdaptedCLIP, Features
 from models.classifier import CLIPClassifier
+from models.clip.blocks import unit
 from models.clip.prune import LinearDiscriminant, most_attended
 from models.prompts import random_prompts
 from models.spotlighter.evidence import write
@@ -19,6 +21,7 @@ from trainers.settings import BuildContext
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 WORDS = "a photo of a"
+PICTURES = 15  # of training, where a model keeps their features
 SETTINGS = {
     "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
     "CoCoOp": {"CTX_INIT": WORDS},
@@ -27,6 +30,7 @@ SETTINGS = {
     "VPT": {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 3},
     "PromptSRC": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},
     "TextRefiner": {"MEMORY_SIZE": 7},
+    "TipAdapterF": {},
 }
 BASES = ("CoOp", "CoCoOp", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
@@ -38,7 +42,8 @@ def make_run(class_names):
     cfg = get_cfg_default()
     extend_cfg(cfg)
     cfg.TRAINER.COOP.CTX_INIT = WORDS
-    return BuildContext(cfg, SimpleNamespace(classnames=list(class_names)))
+    data = SimpleNamespace(classnames=list(class_names), train_x=[None] * PICTURES)
+    return BuildContext(cfg, data)
 
 
 def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
@@ -48,7 +53,12 @@ def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
         return make_student(clip, class_names, **settings)
     trainer = TRAINER[name]
     chosen = trainer.settings_class(**SETTINGS.get(name, {"CTX_INIT": WORDS}) | settings)
-    return trainer.build(clip, list(class_names), chosen, make_run(class_names))
+    model = trainer.build(clip, list(class_names), chosen, make_run(class_names))
+    if isinstance(model, AdaptedCLIP):  # as it is before the first step
+        cls = torch.randn(2, PICTURES, model.fixed.shape[1])
+        model.fill(Features(cls, unit(cls[0]), torch.arange(PICTURES) % len(class_names)))
+        model.learned.set_weights(0.7)
+    return model
 
 
 def make_student(clip, class_names, rows=None, temperature=2.0):
