@@ -105,7 +105,7 @@ class Adapter(OfClasses):
         index = torch.tensor(match_names(class_names, self.class_names), device=text.device)
         seen = (index >= 0) & (self.count[index] > 0)
         table = self.table(text, torch.where(seen, index, -1))
-        weights = self.weights if seen.any() else self.new_weights
+        weights = torch.where(seen.any(), self.weights, self.new_weights)
         part = torch.where(seen, self.weights[1], self.new_weights[1])
         offset = torch.where(seen | ~seen.any(), 0, self.new_offset)
         return Side(table, weights[0], part, offset)
@@ -187,11 +187,17 @@ class AdaptedCLIP(ZeroShotCLIP):
         self._side = None
 
     @torch.no_grad()
-    def fit(self, features: Features) -> None:
-        """Fill the adapter, and fit its weights by cross-fitting on its pictures."""
-        evidence = self.evidence(features)
+    def fill(self, features: Features) -> None:
+        """Fill the adapter."""
         with full_precision(features.plain):
             self.learned.fill(features)
+        self.clear_cache()
+
+    @torch.no_grad()
+    def fit(self, features: Features) -> None:
+        """Fit the weights of the filled adapter by cross-fitting on the same pictures."""
+        evidence = self.evidence(features)
+        with full_precision(features.plain):
             self.learned.fit(evidence)
             self.learned.fit_new(evidence)
         self.clear_cache()
@@ -208,12 +214,9 @@ class AdaptedCLIP(ZeroShotCLIP):
         return Evidence(own, text, super().classify(own.plain, text), fold, classes, number)
 
     @torch.no_grad()
-    def search(
-        self, features: Features, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"]
-    ) -> None:
-        """Fill the adapter, and choose its weights on validation pictures, as published."""
+    def search(self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"]) -> None:
+        """Choose the weights of the filled adapter on validation pictures, as published."""
         base = super().classify(cls, self.fixed)
         with full_precision(cls):
-            self.learned.fill(features)
             self.learned.search(cls, label, base)
         self.clear_cache()

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import torch
 from dassl.config import get_cfg_default
 
+from models.adapters import AdaptedCLIP, Features
 from models.classifier import CLIPClassifier
+from models.clip.blocks import unit
 from models.clip.prune import LinearDiscriminant, most_attended
 from models.prompts import random_prompts
 from models.spotlighter.evidence import write
@@ -19,6 +21,7 @@ from trainers.settings import BuildContext
 
 TRAINER = {trainer.__name__: trainer for trainer in TRAINERS}
 WORDS = "a photo of a"
+PICTURES = 15  # of training, where a model keeps their features
 SETTINGS = {
     "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
     "ProGrad": {"N_CTX": 6, "CTX_INIT": WORDS},
@@ -34,6 +37,7 @@ SETTINGS = {
     "TaskRes": {"RESIDUAL_SCALE": 0.5},
     **{"CLIPAdapter": {}, "ZeroshotCLIP": {}},
     "LPPlusPlus": {},
+    "TipAdapterF": {},
 }
 BASES = ("CoOp", "CoCoOp", "KgCoOp", "ProGrad", "MaPLe", "PromptSRC", "PromptKD")  # of Spotlighter
 COMPUTED = [name for name, trainer in TRAINER.items() if trainer.computed]
@@ -45,7 +49,8 @@ def make_run(class_names):
     cfg = get_cfg_default()
     extend_cfg(cfg)
     cfg.TRAINER.COOP.CTX_INIT = WORDS
-    return BuildContext(cfg, SimpleNamespace(classnames=list(class_names)))
+    data = SimpleNamespace(classnames=list(class_names), train_x=[None] * PICTURES)
+    return BuildContext(cfg, data)
 
 
 def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
@@ -55,7 +60,12 @@ def make_tuner(name, clip, class_names, **settings) -> CLIPClassifier:
         return make_student(clip, class_names, **settings)
     trainer = TRAINER[name]
     chosen = trainer.settings_class(**SETTINGS.get(name, {"CTX_INIT": WORDS}) | settings)
-    return trainer.build(clip, list(class_names), chosen, make_run(class_names))
+    model = trainer.build(clip, list(class_names), chosen, make_run(class_names))
+    if isinstance(model, AdaptedCLIP):  # as it is before the first step
+        cls = torch.randn(2, PICTURES, model.fixed.shape[1])
+        model.fill(Features(cls, unit(cls[0]), torch.arange(PICTURES) % len(class_names)))
+        model.learned.set_weights(0.7)
+    return model
 
 
 def make_student(clip, class_names, rows=None, temperature=2.0):

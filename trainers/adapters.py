@@ -88,28 +88,35 @@ class AdapterTrainer(CLIPTrainer):
             )
 
     def end_of_training(self) -> None:
-        """Compute on rank 0; the others get what it found."""
-        parallel.on_rank0(self.compute)
+        """Compute the adapter."""
+        self.compute(self.settings.SELECT)
+
+    def compute(self, select: str) -> None:
+        """Fill the adapter and choose its weights on rank 0; the others get what it found."""
+        parallel.on_rank0(lambda: self._compute(select))
         parallel.broadcast(self.model.learned)
 
     @torch.no_grad()
-    def compute(self) -> None:
-        """Fill the adapter and choose its weights; no random state is changed."""
-        began, model, settings = time.perf_counter(), self.model, self.settings
+    def _compute(self, select: str) -> None:
+        """No random state is changed."""
+        began, model = time.perf_counter(), self.model
         self.set_model_mode("eval")
         with rng.seeded(max(0, self.cfg.SEED)):
             features = self.features()
-        if settings.SELECT == "cross":
+        model.fill(features)
+        if select == "cross":
             model.fit(features)
-        elif settings.SELECT == "val":
-            model.search(features, *self.validation())
+        elif select == "val":
+            model.search(*self.validation())
         else:
-            model.learned.fill(features)
-            model.learned.set_weights(settings.ALPHA)
-        model.clear_cache()
-        seconds = time.perf_counter() - began
-        name, found = self.cfg.TRAINER.NAME, model.learned.summary()
-        logger.info("%s computed in %.1f s; %s (SELECT %s)", name, seconds, found, settings.SELECT)
+            model.learned.set_weights(self.settings.ALPHA)
+        self.log(f"computed in {time.perf_counter() - began:.1f} s")
+
+    def log(self, what: str) -> None:
+        """Say what was done, and which weights there are now."""
+        summary = self.model.learned.summary()
+        name, select = self.cfg.TRAINER.NAME, self.settings.SELECT
+        logger.info("%s %s; %s (SELECT %s)", name, what, summary, select)
 
     def features(self) -> Features:
         """Class tokens of the training pictures and of augmented views of them."""

@@ -1,4 +1,4 @@
-"""Tip-Adapter: training pictures whose features are like a picture's vote for their classes.
+"""Tip-Adapter and Tip-Adapter-F: training pictures that look like a picture vote for classes.
 
 Source: Zhang et al., ECCV 2022, https://arxiv.org/abs/2207.09519, sections 3.1 and 3.2
 """
@@ -9,20 +9,25 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.adapters import Adapter, Evidence, Features
 from models.clip.blocks import unit
+from runs import parallel
 from trainers.adapters import AdapterSettings, AdapterTrainer
 from trainers.base import register
 
 LEAST = 0.1  # where the published search begins
+EPSILON = 1e-4  # of AdamW; its default is 1e-8
 BETAS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 8.0, 11.0, 16.0, 22.0, 32.0)  # that cross-fitting tries
 
 
 @dataclass(frozen=True)
 class TipAdapterSettings(AdapterSettings):
-    """Keys of TRAINER.TIPADAPTER; ALPHA and BETA are the paper's choice on ImageNet."""
+    """Keys of TRAINER.TIPADAPTER and TRAINER.TIPADAPTERF.
+
+    ALPHA and BETA are the paper's choice on ImageNet. With SELECT val, K is trained beside them.
+    """
 
     BETA: float = 5.5  # sharpness with SELECT off, and with one shot
     # Of SELECT val: the largest beta and alpha, and how many are tried; published for Caltech101.
@@ -60,11 +65,16 @@ class Cache(Adapter):
 
     def __init__(
         self, class_names: list[str], like: Float[Tensor, "C D"], pictures: int,
-        settings: TipAdapterSettings,
+        settings: TipAdapterSettings, *, trained: bool = False,
     ) -> None:
+        """No pictures yet; `trained`: K is learned in steps from its start."""
         super().__init__(class_names, like)
         self.settings = settings
-        self.register_buffer("keys", like.new_zeros(pictures, like.shape[1]))
+        keys = like.new_zeros(pictures, like.shape[1])
+        if trained:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
         self.register_buffer("label", torch.full((pictures,), -1))  # -1: could not be read
         self.register_buffer("beta", like.new_tensor(settings.BETA))
 
@@ -142,3 +152,41 @@ class TipAdapter(AdapterTrainer):
     ) -> Cache:
         """An empty cache."""
         return Cache(class_names, like, pictures, settings)
+
+
+@register
+class TipAdapterF(TipAdapter):
+    """The cache, its K trained in steps; weights and beta are chosen before, by a search after."""
+
+    node = "TIPADAPTERF"
+    computed = False
+
+    @classmethod
+    def adapter(
+        cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
+    ) -> Cache:
+        """An empty cache, whose K is trained."""
+        return Cache(class_names, like, pictures, settings, trained=True)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """K; with the published epsilon, where the optimiser has one."""
+        return [{"params": [self.model.learned.keys], "eps": EPSILON}]
+
+    def before_training(self) -> None:
+        """Fill the cache, and choose what holds in training; a run that goes on has both."""
+        super().before_training()
+        if self.start_epoch == 0:
+            self.compute("cross" if self.settings.SELECT == "cross" else "off")
+
+    def end_of_training(self) -> None:
+        """Search with the trained K, as published, if that is asked for."""
+        if self.settings.SELECT == "val":
+            parallel.on_rank0(self.search)
+            parallel.broadcast(self.model.learned)
+
+    def search(self) -> None:
+        """Choose weights and beta on validation pictures."""
+        self.set_model_mode("eval")
+        with torch.no_grad():
+            self.model.search(*self.validation())
+        self.log("trained")

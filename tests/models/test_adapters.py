@@ -27,7 +27,9 @@ def fitted(name):
 
 def fit(name, shots=SHOTS, class_names=CLASS_NAMES):
     model = make_adapted(name, make_clip(), class_names, 60)
-    model.fit(make_features(model.fixed, shots))
+    features = make_features(model.fixed, shots)
+    model.fill(features)
+    model.fit(features)
     return model
 
 
@@ -103,6 +105,7 @@ def test_one_shot_gives_the_part_half_a_spread(name):
 def test_a_class_without_pictures_counts_as_new(name, images):
     model = make_adapted(name, make_clip(), CLASS_NAMES, 60)
     features = make_features(model.fixed[:-1], SHOTS)
+    model.fill(features)
     model.fit(features)
     side = model.learned.side(model.fixed, model.class_names)
     assert (side.part[:-1] == model.learned.weights[1]).all()

@@ -171,6 +171,7 @@ def test_the_search_takes_the_first_best_alpha(towers):
             for f in seen.plain
         ]
         hits.append((torch.tensor(logits).argmax(1) == seen.label).sum().item())
-    model.search(features, seen.plain, seen.label)
+    model.fill(features)
+    model.search(seen.plain, seen.label)
     expected = [1, ALPHAS[hits.index(max(hits))]]
     assert model.learned.weights.tolist() == model.learned.new_weights.tolist() == expected

@@ -81,6 +81,7 @@ def test_cross_fitting_asks_the_pictures_of_other_folds(towers):
         both = torch.stack([torch.tensor(base), torch.tensor(parts)], -1)
         found[beta] = fit_weights([Judged(both, features.label[judged])])
     best = min(BETAS, key=lambda beta: found[beta].nll)
+    model.fill(features)
     model.fit(features)
     assert model.learned.beta == best
     torch.testing.assert_close(model.learned.weights, found[best].weights, rtol=1e-5, atol=1e-7)
@@ -104,6 +105,36 @@ def test_the_search_takes_the_first_best_pair(towers):
                 hits += logits.index(max(logits)) == true
             if hits > best:
                 best, chosen = hits, (beta, alpha)
-    model.search(features, seen.plain, seen.label)
+    model.fill(features)
+    model.search(seen.plain, seen.label)
     assert (model.learned.beta.item(), model.learned.weights[1].item()) == pytest.approx(chosen)
     assert model.learned.weights[0] == 1
+
+
+def test_k_is_trained_as_published(towers):
+    """Three steps of AdamW on K alone, by gradients that are written out."""
+    settings = {"lr": 0.01, "weight_decay": 0.01, "eps": 1e-4}
+    model = make_adapted("TipAdapterF", towers.ours, CLASS_NAMES, NUMBER + 2).train()
+    features = make_features(model.fixed, SHOTS)
+    model.fill(features)
+    model.learned.set_weights(1.7)
+    keys = torch.stack([key_of(features.views[:, i]) for i in range(NUMBER)]).requires_grad_()
+    images, label = torch.randn(4, 3, towers.size, towers.size), torch.tensor([0, 3, 3, 5])
+    text, seen = towers.text(CLASS_NAMES), [f / f.norm() for f in towers.image(images)]
+    ours = torch.optim.AdamW([model.learned.keys], **settings)
+    theirs = torch.optim.AdamW([keys], **settings)
+    own = [(features.label == c).nonzero().flatten().tolist() for c in range(len(text))]
+    for _ in range(3):
+        losses = []
+        for f, true in zip(seen, label.tolist(), strict=True):
+            vote = [sum((5.5 * (keys[i] @ f - 1)).exp() for i in pictures) for pictures in own]
+            logits = [towers.scale * (f @ t) + 1.7 * v for t, v in zip(text, vote, strict=True)]
+            losses.append(torch.stack(logits).logsumexp(0) - logits[true])
+        step = model.step(images, label)
+        assert_close(step.losses["ce"], sum(losses) / 4)
+        for optimiser, loss in ((ours, step.losses["ce"]), (theirs, sum(losses) / 4)):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    assert_close(model.learned.keys[:NUMBER], keys)
+    assert sum(p.requires_grad for p in model.parameters()) == 1

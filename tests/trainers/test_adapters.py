@@ -114,3 +114,30 @@ def test_a_picture_that_cannot_be_read_leaves_its_place_empty(run, tmp_path, tra
     state = state_of(tmp_path / "run")
     assert state["count"].tolist() == [0, 4, 4, 4, 4, 4]
     assert (state["label"] == -1).sum() == 4
+
+
+@pytest.mark.parametrize("select", ["cross", "val", "off"])
+def test_a_trained_cache(run, tmp_path, select):
+    """What is chosen before training holds in it; an interrupted run goes on with it."""
+    chosen = {"TRAINER__TIPADAPTERF__SELECT": select, "TRAINER__TIPADAPTERF__VIEWS": 2}
+    optim = {"OPTIM__NAME": "adamw", "OPTIM__LR": 0.01, "OPTIM__MAX_EPOCH": 2}
+    run("TipAdapterF", "whole", **optim, **chosen, **BASE)
+    state, first = (
+        torch.load(tmp_path / f"whole/prompt_learner/model.pth.tar-{n}", weights_only=True)
+        for n in (2, 1)
+    )
+    same = torch.equal(state["state_dict"]["weights"], first["state_dict"]["weights"])
+    assert same or select == "val"
+    assert not torch.equal(state["state_dict"]["keys"], first["state_dict"]["keys"])
+    assert state["optimizer"]["param_groups"][0]["eps"] == 1e-4
+    folder = tmp_path / "part" / "prompt_learner"
+    folder.mkdir(parents=True)
+    torch.save(first, folder / "model.pth.tar-1")
+    (folder / "checkpoint").write_text("model.pth.tar-1")
+    run("TipAdapterF", "part", **optim, **chosen, **BASE)
+    again = torch.load(folder / "model.pth.tar-2", weights_only=True)["state_dict"]
+    for key, value in state["state_dict"].items():
+        assert not torch.is_tensor(value) or torch.equal(value, again[key]), key
+    assert results(tmp_path / "whole")["learned_parameters"] == 12 * again["keys"].shape[1]
+    logs = "".join(path.read_text() for path in (tmp_path / "part").glob("log.txt*"))
+    assert "computed in" not in logs
