@@ -200,8 +200,9 @@ class TextEncoder(nn.Module):
         parts, first = [], 0
         for rows, packing in layout.parts(limit):
             classes = slice(first, first := first + len(packing.end))
-            seam = None if in_tails is None else partial(_in_classes, in_tails, classes)
-            parts.append(encode(keys_values, prompts.tail[rows], packing, seam))
+            if in_tails is not None:
+                encode = partial(encode, before_block=partial(_in_classes, in_tails, classes))
+            parts.append(encode(keys_values, prompts.tail[rows], packing))
         return torch.cat(parts, dim=1)
 
     def prompts_at_a_time(self, prompts: Prompts) -> int:
