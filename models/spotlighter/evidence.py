@@ -140,8 +140,8 @@ class Evidence:
         new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
-        for kind in CHOICES if mixed else ():
-            self.fit_offset(kind, mixed)
+        if mixed:
+            self.fit_offsets(mixed)
 
     def hold_out_halves(
         self, among: Int[Tensor, " C2"], fold: Int[Tensor, " N"]
@@ -243,17 +243,19 @@ class Evidence:
         new_parts[KINDS.index(kind)] = weights
         return found.nll
 
-    def fit_offset(self, kind: str, mixed: list[HeldOut]) -> None:
-        """Fit what classes without pictures get beside others that have some."""
-        sides = [(held, self.side(held, kind)) for held in mixed]
+    def fit_offsets(self, mixed: list[HeldOut]) -> None:
+        """Fit what classes without pictures get beside others that have some, by `CHOICES`."""
+        sides = [(held, self.side(held, kind)) for kind in CHOICES for held in mixed]
         logits, is_new, label = [], [], []
         for (_, side), one in zip(sides, self.judge(sides), strict=True):
             weight = side.weights.parts.T.unsqueeze(0)  # (1, C, P)
             logits.append((one.parts * weight).sum(-1))
             is_new.append((~side.bank.seen).to(one.parts).expand_as(logits[-1]))
             label.append(one.label)
-        offset = fit_offset(torch.cat(logits), torch.cat(is_new), torch.cat(label))
-        self.head.new_offset[CHOICES.index(kind)] = offset
+        for row in range(len(CHOICES)):
+            of_kind = slice(row * len(mixed), (row + 1) * len(mixed))
+            found = (torch.cat(column[of_kind]) for column in (logits, is_new, label))
+            self.head.new_offset[row] = fit_offset(*found)
 
     def judge(self, sides: list[tuple[HeldOut, TextSide]]) -> list[Judged]:
         """The parts of the logits of the pictures that each bank judges, in one pass over all."""

@@ -82,12 +82,12 @@ def judgements(monkeypatch):
     return calls
 
 
-def all_judged(judgements):
+def all_judged(judgements, first=0):
     """(evidence, bank, kind, parts) of all calls; the kind is that of classes without pictures."""
     found = []
-    for number, (own, sides, judged) in enumerate(judgements):
+    for number, (own, sides, judged) in enumerate(judgements, first):
         if number:  # the offsets, kind by kind
-            kinds = [CHOICES[number - 1]] * len(sides)
+            kinds = [kind for kind in CHOICES for _ in range(len(sides) // len(CHOICES))]
         else:
             held_out = [held for held, side in sides if not side.bank.seen.any()]
             half = len(held_out) // 2
@@ -133,7 +133,7 @@ def test_parts_are_those_of_a_slow_pass_over_single_pictures(
     case.fit()
     random = torch.Generator().manual_seed(0)
     found = all_judged(judgements)
-    assert len(judgements) == 1 + len(CHOICES)
+    assert len(judgements) == 2  # passes over the pictures: for the weights, for the offsets
     for number in torch.randperm(len(found), generator=random)[:8].tolist():
         own, held, kind, judged = found[number]
         pictures = own.chosen.nonzero().squeeze(1)[held.judges]
@@ -225,9 +225,12 @@ def test_weights_are_fitted_to_these_parts(judgements):
 def test_offset_is_fitted_to_new_classes_beside_others(judgements):
     head = make_case().fit().head
     own = torch.cat([head.base.view(1), head.level])
-    for row, (evidence_of, sides, judged) in enumerate(judgements[1:]):
+    found, number = all_judged(judgements[1:], first=1), 2 * evidence.ROUNDS
+    assert len(found) == len(CHOICES) * number
+    for row, of_kind in enumerate(found[i : i + number] for i in range(0, len(found), number)):
         logits, is_new, label = [], [], []
-        for (held, _), one in zip(sides, judged, strict=True):
+        for evidence_of, held, kind, one in of_kind:
+            assert kind == CHOICES[row]
             names = [evidence_of.names[c] for c in held.classes]
             unseen = [name not in held.memory.class_names for name in names]
             each = [head.new_parts[row] if new else own for new in unseen]
@@ -327,8 +330,8 @@ def test_fewer_pictures_to_hold_out_than_classes_are_as_one_shot(judgements):
     assert head.base == 1
     assert_close(head.level[[1, 2]], torch.zeros(2))
     assert (head.level[[0, 3]] > 0).all()
-    for _, sides, _ in judgements[-len(CHOICES) :]:  # the offsets: every picture is judged
-        assert all(held.judges.all() for held, _ in sides)
+    _, sides, _ = judgements[-1]  # the offsets: every picture is judged
+    assert all(held.judges.all() for held, _ in sides)
 
 
 def test_what_cannot_be_fitted_is_not_what_was_fitted_before():
