@@ -27,6 +27,8 @@ class PromptLearner(nn.Module):
     Source: CoOp (Zhou et al., IJCV 2022), section 3.2, https://arxiv.org/abs/2109.01134
     """
 
+    keeps_shared = True  # no block changes a shared context class by class
+
     def __init__(
         self, class_names: list[str], token_embedding: nn.Embedding, *,
         n_ctx: int = 16, ctx_init: str = "", learned_words: int | None = None, csc: bool = False,
@@ -74,7 +76,7 @@ class PromptLearner(nn.Module):
 
     def _split_off_prefix(self, tokens: Tokens, embedding: Float[Tensor, "C L W"]) -> None:
         """Split off the tokens that all classes begin with: the context too where it is shared."""
-        shared = self.order is None and not self.csc
+        shared = self.keeps_shared and self.order is None and not self.csc
         self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else self.num_start)
         self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
         split = split_prompts(embedding, self.layout, self.num_prefix)

@@ -22,6 +22,7 @@ WORDS = "a photo of a"
 SETTINGS = {
     "CoOp": {"N_CTX": 4, "CTX_INIT": WORDS},
     "ProGrad": {"N_CTX": 6, "CTX_INIT": WORDS},
+    "TCP": {"N_CTX": 4},
     "CoCoOp": {"CTX_INIT": WORDS},
     "MaPLe": {"PROMPT_DEPTH": 2},
     "IVLP": {"PROMPT_DEPTH_VISION": 3, "PROMPT_DEPTH_TEXT": 2, "N_CTX_VISION": 3},

@@ -74,6 +74,10 @@ class Layout(nn.Module):
             first, row = last, end
 
 
+InTails = Callable[[int, Tensor, Packing, slice], Tensor]
+"""`in_tails(depth, x, packing, classes) -> x` with the tails x (G, R, W) of some classes."""
+
+
 class Prompts(NamedTuple):
     """Token embeddings, without positions."""
 
@@ -174,9 +178,13 @@ class TextEncoder(nn.Module):
         return len(self.transformer.resblocks)
 
     def forward(
-        self, prompts: Prompts, before_block: BeforeBlock | None = None
+        self, prompts: Prompts, before_block: BeforeBlock | None = None,
+        in_tails: InTails | None = None,
     ) -> Float[Tensor, "G C D"]:
-        """CLIP's text features, not unit length; `before_block` gets the prefix alone."""
+        """CLIP's text features, not unit length.
+
+        Before each block, `before_block` gets the prefix alone, `in_tails` what stands behind it.
+        """
         keys_values = self.read_prefix(prompts.prefix, before_block)
         learns = torch.is_grad_enabled() and (
             prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
@@ -189,8 +197,12 @@ class TextEncoder(nn.Module):
             limit = max(1, chunk // groups) * max(layout.lengths)
         elif not learns and self.in_parts:
             limit = max(1, ROWS_AT_A_TIME // groups)
-        runs = layout.parts(limit)
-        parts = [encode(keys_values, prompts.tail[rows], packing) for rows, packing in runs]
+        parts, first = [], 0
+        for rows, packing in layout.parts(limit):
+            classes = slice(first, first := first + len(packing.end))
+            if in_tails is not None:
+                encode = partial(encode, before_block=partial(_in_classes, in_tails, classes))
+            parts.append(encode(keys_values, prompts.tail[rows], packing))
         return torch.cat(parts, dim=1)
 
     def prompts_at_a_time(self, prompts: Prompts) -> int:
@@ -237,7 +249,8 @@ class TextEncoder(nn.Module):
         return found
 
     def encode_tails(
-        self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing
+        self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing,
+        before_block: Callable[[int, Tensor, Packing], Tensor] | None = None,
     ) -> Float[Tensor, "G C D"]:
         """Features of some classes, from the states of their common prefix."""
         groups, _, num_prefix, _ = keys_values[0][0].shape
@@ -245,6 +258,7 @@ class TextEncoder(nn.Module):
         x = (tail.to(self.dtype) + position).expand(groups, -1, -1)  # (G, R, W)
         blocks = self.transformer.resblocks
         for i, (block, prefix) in enumerate(zip(blocks, keys_values, strict=True)):
+            x = x if before_block is None else before_block(i, x, packing)
             is_last = i == len(blocks) - 1
             mixed = attend_tails(block.attn, block.ln_1(x), prefix, packing, end_only=is_last)
             x = (x[:, packing.end] if is_last else x) + mixed
@@ -264,6 +278,12 @@ class TextEncoder(nn.Module):
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""
         return unit(self.encode_raw(texts))
+
+
+def _in_classes(
+    in_tails: InTails, classes: slice, depth: int, x: Float[Tensor, "G R W"], packing: Packing
+) -> Float[Tensor, "G R W"]:
+    return in_tails(depth, x, packing, classes)
 
 
 def attend_tails(

@@ -167,7 +167,7 @@ def test_published_commands_pass_the_config_stage(command, monkeypatch):
 def test_all_trainers_that_others_publish_are_among_the_commands():
     words = {word for command in COMMANDS for word in shlex.split(command)}
     assert {"CoOp", "CoCoOp", "MaPLe", "IVLP", "VPT", "PromptSRC", "PromptKD"} < words
-    assert {"TextRefiner", "ZeroshotCLIP", "Spotlighter", "KgCoOp", "ProGrad"} < words
+    assert {"TextRefiner", "ZeroshotCLIP", "Spotlighter", "KgCoOp", "ProGrad", "TCP"} < words
 
 
 def test_published_flags_that_are_keys_here_name_a_key_that_is_there(capsys):
