@@ -51,9 +51,9 @@ def draw_kept(
         y, across = top + 0.36 * height, "baseline"
         if grid > LARGE:  # above the patch, or below it where nothing is above
             y, across = (bottom, "top") if top < height else (top, "bottom")
-        size = 8 if grid <= LARGE else 6
-        style: dict[str, Any] = {"color": colour, "fontsize": size, "weight": "bold", "va": across}
-        label = axes.text(left + 0.06 * width, y, str(rank), **style)
+        points = 8 if grid <= LARGE else 6
+        style: dict[str, Any] = {"color": colour, "fontsize": points, "va": across}
+        label = axes.text(left + 0.06 * width, y, str(rank), weight="bold", **style)
         label.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
