@@ -173,17 +173,17 @@ class LPPlusPlus(AdapterTrainer):
         return LPPlusPlusModel(clip, class_names, sentences(templates, class_names))
 
     @torch.no_grad()
-    def compute(self) -> None:
+    def _compute(self, select: str) -> None:
         """Fit to one augmented view of each training picture; no random state is changed."""
         began, settings = time.perf_counter(), self.settings
         self.set_model_mode("eval")
         with rng.seeded(max(0, self.cfg.SEED)):
             cls, label = self.training_features(augmented=True)
-        validation = self.validation() if settings.SELECT == "val" else None
+        validation = self.validation() if select == "val" else None
         step = self.model.fit(unit(cls), label, settings, validation)
         alpha = self.model.learned.alpha
         logger.info(
             "LPPlusPlus computed in %.1f s; step %d of %d (SELECT %s), alpha from %.3g to %.3g",
-            *(time.perf_counter() - began, step, settings.STEPS, settings.SELECT),
+            *(time.perf_counter() - began, step, settings.STEPS, select),
             *(alpha.min().item(), alpha.max().item()),
         )
