@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import assert_close
-from tests.parity.towers import PACKAGES, make_towers
+from tests.parity.packages import PACKAGES, make_towers
 from tests.tuners import TRAINER, make_tuner
 from trainers.lp_plus_plus import descend
 

@@ -167,3 +167,24 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         parallel.process_group(use_cuda=True),
     ):
         pass
+
+
+def test_what_is_computed_is_computed_on_rank_0_and_shared(arguments, tmp_path):
+    """The cache and its weights are those of one process; so is what is trained from them."""
+    options = {"INPUT__TRANSFORMS": ("normalize",), "TRAINER__TIPADAPTER__VIEWS": 1}
+    before = """
+from runs import parallel
+from trainers import adapters
+
+if not parallel.is_rank0():
+    adapters.AdapterTrainer.features = None
+"""
+    states = []
+    for processes in (1, 2):
+        words = arguments("TipAdapter", f"of_{processes}", **options)
+        done = launch(words, processes, tmp_path, FLOAT64 + before)
+        assert done.returncode == 0, done.stderr
+        path = tmp_path / f"of_{processes}" / "prompt_learner" / "model.pth.tar-1"
+        states.append(torch.load(path, weights_only=True)["state_dict"])
+    for name, value in states[0].items():
+        assert not torch.is_tensor(value) or torch.equal(value, states[1][name]), name
