@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from datasets.base import template
 from models.clip.blocks import unit
@@ -86,6 +87,10 @@ class TCP(CoOp):
     """Textual-based class-aware prompt tuning."""
 
     takes_head = False  # its optimiser has an epsilon of its own
+
+    @classmethod
+    def extend_cfg(cls, cfg: CfgNode) -> None:
+        """CoOp's keys are there already; adding them again would lose KgCoOp's W."""
 
     @classmethod
     def build(
