@@ -126,6 +126,24 @@ def test_what_is_evaluated_between_epochs_changes_no_order(run, tmp_path, store,
     assert torch.equal(kept, plain)
 
 
+@pytest.mark.parametrize("left", ["all", "half", "none"])
+def test_a_run_goes_on_whatever_is_left_of_its_store(run, tmp_path, store, left):
+    options = {"OPTIM__MAX_EPOCH": 2, "TRAIN__CHECKPOINT_FREQ": 1, "FEATURES__VIEWS": 2}
+    run("CoOp", "whole", **options)
+    options |= store | {"FEATURES__KEEP": "disk"}
+    run("CoOp", "part", **options)
+    folder = tmp_path / "part" / "prompt_learner"
+    (folder / "model.pth.tar-2").unlink()
+    (folder / "checkpoint").write_text("model.pth.tar-1\n")
+    held = sorted(paths(store["FEATURES__DIR"]))
+    assert len(held) == 3  # two views, and the test pictures
+    for path in {"all": [], "half": held[::2], "none": held}[left]:
+        path.unlink()
+    run("CoOp", "part", **options)
+    whole, part = (checkpoint(tmp_path / name)["state_dict"]["ctx"] for name in ("whole", "part"))
+    assert torch.equal(whole, part)
+
+
 def test_trainers_share_what_their_towers_share(run, tmp_path, store, counted, pretrained):
     run("ZeroshotCLIP", "first", **store, **DISK | {"FEATURES__VIEWS": 0})
     held = paths(store["FEATURES__DIR"])
