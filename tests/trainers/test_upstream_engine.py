@@ -21,7 +21,9 @@ TRAINED = """
 import json, sys, dassl, tests.toy
 from tests.trainers.test_upstream_engine import train_resume_and_evaluate
 assert dassl.__file__.startswith(sys.argv[1]), dassl.__file__
-train_resume_and_evaluate(*json.loads(sys.argv[2]))
+for line in sys.stdin:
+    train_resume_and_evaluate(*json.loads(line))
+    print("END OF JOB", flush=True)
 """
 OPTIONS = {
     "TRAIN__CHECKPOINT_FREQ": 1,
@@ -48,6 +50,28 @@ def train_resume_and_evaluate(trained, resumed, evaluated):
     train.run(train.parse_args(evaluated))
 
 
+@pytest.fixture(scope="module")
+def on_upstream():
+    """Command lines for `train_resume_and_evaluate` on the other engine; what it printed."""
+    path = os.pathsep.join([UPSTREAM, str(PROJECT)])
+    words = [sys.executable, "-c", TRAINED, UPSTREAM]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options = {"cwd": PROJECT, "env": os.environ | {"PYTHONPATH": path}, "text": True}
+    with subprocess.Popen(words, **streams, **options) as process:
+
+        def go(lines):
+            process.stdin.write(json.dumps(lines) + "\n")
+            process.stdin.flush()
+            printed = ""
+            for line in process.stdout:
+                if line == "END OF JOB\n":
+                    return printed
+                printed += line
+            pytest.fail(printed)  # it has ended
+
+        yield go
+
+
 def weights(folder):
     (path,) = folder.glob("*/model.pth.tar-3")
     state = torch.load(path, weights_only=True)["state_dict"]
@@ -58,7 +82,9 @@ def weights(folder):
 @pytest.mark.parametrize(
     ("trainer", "workers"), [("CoOp", 0), ("MaPLe", 0), ("Spotlighter", 0), ("Spotlighter", 2)]
 )
-def test_trainers_train_resume_and_evaluate_on_upstream(run, arguments, tmp_path, trainer, workers):
+def test_trainers_train_resume_and_evaluate_on_upstream(
+    on_upstream, run, arguments, tmp_path, trainer, workers
+):
     options = OPTIONS | {"DATALOADER__NUM_WORKERS": workers}
     evaluation = ("--eval-only", "--model-dir", str(tmp_path / "whole"))
     lines = [
@@ -66,15 +92,7 @@ def test_trainers_train_resume_and_evaluate_on_upstream(run, arguments, tmp_path
         arguments(trainer, "resumed", **options),
         arguments(trainer, "evaluated", flags=evaluation, **options),
     ]
-    path = os.pathsep.join([UPSTREAM, str(PROJECT)])
-    done = subprocess.run(
-        [sys.executable, "-c", TRAINED, UPSTREAM, json.dumps(lines)],
-        **{"cwd": PROJECT, "env": {**os.environ, "PYTHONPATH": path}},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "model.pth.tar-1 (epoch 1)" in done.stdout
+    assert "model.pth.tar-1 (epoch 1)" in on_upstream(lines)
     whole = weights(tmp_path / "whole")
     torch.testing.assert_close(weights(tmp_path / "resumed"), whole, rtol=0, atol=0)
     names = ["whole", "resumed", "evaluated"]
