@@ -151,7 +151,7 @@ def class_parts(found: Runs) -> Iterator[Part]:
     """For each data set yield accuracies by class and trainer, the worst of the last one first."""
     for name, runs in by_dataset(found):
         part, frame = Part(f"Accuracy of each class: {name}"), pd.DataFrame(runs)
-        frame = frame.assign(label=labels(frame)).sort_values(
+        frame = frame.assign(label=rows.labels(frame)).sort_values(
             "trainer", key=lambda names: names.map(rows.trainer_rank)
         )
         columns, pictures = {}, pd.Series(dtype=int)
