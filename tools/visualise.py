@@ -47,7 +47,7 @@ def draw(
 ) -> list[str]:
     """Write a row for each path and class ("": unknown) in `chosen`; return the predicted names."""
     from datasets.pictures import open_picture
-    from inference.overlays import draw_row, name_maps
+    from inference.overlays import draw_row, in_words, name_maps
     from inference.predictor import SpotlighterPredictor
     from runs.data import upright
     from runs.figure_style import plt, save
