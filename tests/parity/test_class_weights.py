@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests.conftest import assert_close
-from tests.parity.packages import PACKAGES, make_towers
 from tests.tuners import make_tuner, shake
 from trainers.clap import templates
 from trainers.templates import sentences
@@ -15,16 +14,10 @@ LABEL = torch.tensor([0, 3, 3, 5])
 GRADIENT = 1e-10  # of the largest entry
 
 
-@pytest.fixture(params=PACKAGES)
-def towers(request, tmp_path):
-    return make_towers(request.param, tmp_path)
-
-
 def literal_logits(towers, images, weights):
     """exp(logit_scale) times the cosine of each picture with each class's weights."""
-    scale = towers.own.logit_scale.exp()
     rows = [
-        torch.stack([scale * (f @ w) / (f.norm() * w.norm()) for w in weights])
+        torch.stack([towers.scale * (f @ w) / (f.norm() * w.norm()) for w in weights])
         for f in towers.image(images)
     ]
     return torch.stack(rows)
@@ -54,7 +47,7 @@ def literal_loss(towers, images, weights, text, multipliers):
 @pytest.mark.parametrize("name", ["ZSLP", "CLAP"])
 def test_losses_gradients_and_predictions(towers, class_names, name):
     ours, images = make_tuner(name, towers.clip, class_names).train(), towers.pictures(4)
-    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
+    text = towers.class_text(class_names)
     assert_close(ours.learned.weight.detach(), text)
     multipliers = torch.zeros(len(text))
     if name == "CLAP":
@@ -92,7 +85,7 @@ def test_imagenet_starts_at_the_mean_of_eight_sentences(towers, class_names):
 def test_taskres_learns_a_share_of_what_is_added(towers, class_names, unit):
     ours = make_tuner("TaskRes", towers.clip, class_names, UNIT=unit).train()
     images = towers.pictures(4)
-    text = towers.text([f"a photo of a {name.replace('_', ' ')}." for name in class_names])
+    text = towers.class_text(class_names)
     text = torch.stack([t / t.norm() for t in text]) if unit else text
     with torch.no_grad():
         assert_close(ours(images), literal_logits(towers, images, text))

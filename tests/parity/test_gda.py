@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lab.published.common import normalise
 from models.fit import deal_shots
-from tests.adapters import TOWERS, VIEWS, make_adapted, make_features, towers_of
+from tests.adapters import VIEWS, make_adapted, make_features
 from tests.conftest import CLASS_NAMES, assert_close
 from trainers.gda import ALPHAS
 
@@ -16,13 +17,8 @@ NEW = ["ship", "tall tree", "owl"]
 CUT = torch.finfo(torch.float32).eps
 
 
-@pytest.fixture(params=TOWERS)
-def towers(request, tmp_path):
-    return towers_of(request.param, tmp_path)
-
-
 def setting(towers, **settings):
-    model = make_adapted("GDA", towers.ours, CLASS_NAMES, NUMBER + 2, VIEWS=VIEWS, **settings)
+    model = make_adapted("GDA", towers.clip, CLASS_NAMES, NUMBER + 2, VIEWS=VIEWS, **settings)
     return model, make_features(model.fixed, SHOTS)
 
 
@@ -107,25 +103,25 @@ def logits_of(towers, images, text, parts, alpha):
 def test_logits(towers, kind):
     """Of ALPHA as it is set, with two pictures that could not be read."""
     model, features = setting(towers, COVARIANCE=kind)
-    images = torch.randn(3, 3, towers.size, towers.size)
+    images = towers.pictures(3)
     model.learned.fill(features)
     model.learned.set_weights(0.7)
     rows, labels = rows_of(features, range(NUMBER))
     parts = gaussians(rows, labels, kind, len(rows))
-    expected = logits_of(towers, images, towers.text(CLASS_NAMES), parts, 0.7)
+    expected = logits_of(towers, images, normalise(towers.class_text(CLASS_NAMES)), parts, 0.7)
     with torch.no_grad():
         assert_close(model(images).log_softmax(1), expected)
 
 
 def test_logits_of_new_classes(towers):
     model, features = setting(towers)
-    images = torch.randn(3, 3, towers.size, towers.size)
+    images = towers.pictures(3)
     model.learned.fill(features)
     model.learned.set_weights(0.7)
-    new = make_adapted("GDA", towers.ours, NEW)
+    new = make_adapted("GDA", towers.clip, NEW)
     new.learned.load_state_dict(model.learned.state_dict())
     rows, _ = rows_of(features, range(NUMBER))
-    text = towers.text(NEW)
+    text = normalise(towers.class_text(NEW))
     expected = logits_of(towers, images, text, new_gaussians(rows, text), 0.7)
     with torch.no_grad():
         assert_close(new(images).log_softmax(1), expected)

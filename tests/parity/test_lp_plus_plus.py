@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.conftest import assert_close
-from tests.parity.packages import PACKAGES, make_towers
 from tests.tuners import TRAINER, make_tuner
 from trainers.lp_plus_plus import descend
 
@@ -15,11 +14,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 LABEL = torch.tensor([0, 3, 3, 5, 1, 2, 4, 0])
 CLASSES = 6
-
-
-@pytest.fixture(params=PACKAGES)
-def towers(request, tmp_path):
-    return make_towers(request.param, tmp_path)
 
 
 def unit_rows(rows):
@@ -58,7 +52,7 @@ class Literal:
 def test_the_probe_and_its_logits(towers, class_names, select):
     ours, steps = make_tuner("LPPlusPlus", towers.clip, class_names).eval(), 25
     pictures, others = towers.pictures(len(LABEL)), towers.pictures(30, seed=2)
-    text = unit_rows(towers.text([f"a photo of a {n.replace('_', ' ')}." for n in class_names]))
+    text = unit_rows(towers.class_text(class_names))
     f, validation = unit_rows(towers.image(pictures)), unit_rows(towers.image(others))
     truth = torch.arange(30) % CLASSES
     literal, most, expected, kept = Literal(f, text), -1, None, 0
@@ -80,9 +74,9 @@ def test_the_probe_and_its_logits(towers, class_names, select):
 
 def test_before_it_is_fitted_it_is_zero_shot_clip(towers, class_names):
     ours, pictures = make_tuner("LPPlusPlus", towers.clip, class_names).eval(), towers.pictures(4)
-    text = unit_rows(towers.text([f"a photo of a {n.replace('_', ' ')}." for n in class_names]))
+    text = unit_rows(towers.class_text(class_names))
     with torch.no_grad():
-        expected = towers.own.logit_scale.exp() * unit_rows(towers.image(pictures)) @ text.T
+        expected = towers.scale * unit_rows(towers.image(pictures)) @ text.T
         assert_close(ours(pictures), expected)
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from lab.published.common import normalise
 from runs.precision import Precision
 from tests.conftest import assert_close, make_clip
-from tests.parity.towers import KINDS, towers
 from tests.tuners import WORDS, make_run, make_tuner, shake
 from trainers.prograd import ProGrad, project
 
@@ -29,14 +29,14 @@ def descend(model, images, label, optimiser):
     Precision("fp32", model, CPU).descend(optimiser, total, step.general)
 
 
-def published_gradient(theirs, ctx, fixed, label, class_names, *, temperature, strength):
+def published_gradient(towers, ctx, fixed, pictures, class_names, *, temperature, strength):
     """The gradient of the cross-entropy, changed by that of the divergence; and their product."""
     sentences = [f"{' '.join(['X'] * len(ctx))} {name}." for name in class_names]
-    text = theirs.text([s.replace("_", " ") for s in sentences], ctx)
+    text = normalise(towers.prompted([s.replace("_", " ") for s in sentences], ctx))
     own, general = [], []
-    for feature, one in zip(theirs.image(theirs.images), label, strict=True):
-        logits = torch.stack([theirs.scale * (feature @ t) for t in text])
-        known = torch.stack([theirs.scale * (feature @ t) for t in fixed]) / temperature
+    for feature, one in zip(*pictures, strict=True):
+        logits = torch.stack([towers.scale * (feature @ t) for t in text])
+        known = torch.stack([towers.scale * (feature @ t) for t in fixed]) / temperature
         known = known.exp() / known.exp().sum()
         log = logits / temperature - (logits / temperature).exp().sum().log()
         own.append(logits.exp().sum().log() - logits[one])
@@ -49,24 +49,20 @@ def published_gradient(theirs, ctx, fixed, label, class_names, *, temperature, s
     return (a - strength * (product / b.norm()) * unit if product < 0 else a), product
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("strength", [1.0, 0.8])
-def test_three_sgd_steps(kind, strength, class_names, tmp_path):
-    theirs = towers(kind, tmp_path)
-    ours = make_prograd(theirs.clip, class_names, 6, LAMBDA=strength, T=2.0)
+def test_three_sgd_steps(towers, strength, class_names):
+    ours = make_prograd(towers.clip, class_names, 6, LAMBDA=strength, T=2.0)
     shake(ours.learned, size=0.5)
     ctx = ours.learned.ctx.detach().clone().requires_grad_()
-    sentences = [f"a photo of a {name.replace('_', ' ')}." for name in class_names]
-    fixed = theirs.text(sentences, None)
-    label = (theirs.image(theirs.images) @ fixed.T).argmin(-1)  # against what CLIP says
-    optimiser, reference = (
-        torch.optim.SGD(p, **SGD) for p in ([ours.learned.ctx], [ctx])
-    )
+    images, fixed = towers.pictures(4), normalise(towers.class_text(class_names))
+    features = normalise(towers.image(images))
+    label = (features @ fixed.T).argmin(-1)  # against what CLIP says
+    optimiser, reference = (torch.optim.SGD(p, **SGD) for p in ([ours.learned.ctx], [ctx]))
     products = []
     for _ in range(3):
-        descend(ours, theirs.images, label, optimiser)
+        descend(ours, images, label, optimiser)
         ctx.grad, product = published_gradient(
-            theirs, ctx, fixed, label, class_names, temperature=2.0, strength=strength
+            towers, ctx, fixed, (features, label), class_names, temperature=2.0, strength=strength
         )
         products.append(product)
         reference.step()
@@ -74,14 +70,13 @@ def test_three_sgd_steps(kind, strength, class_names, tmp_path):
     assert min(products) < 0  # else this test would not see the projection
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_words_are_the_last_vectors_and_the_others_are_0(kind, class_names, tmp_path):
-    theirs = towers(kind, tmp_path)
-    ours = make_prograd(theirs.clip, class_names, 6)
+def test_words_are_the_last_vectors_and_the_others_are_0(towers, class_names):
+    ours = make_prograd(towers.clip, class_names, 6)
     assert (ours.learned.ctx[:2] == 0).all()
     sentences = [f"X X a photo of a {name.replace('_', ' ')}." for name in class_names]
     zeros = torch.zeros(2, ours.learned.ctx.shape[1])
-    assert_close(ours.encode_text().detach(), theirs.text(sentences, zeros))
+    expected = normalise(towers.prompted(sentences, zeros))
+    assert_close(ours.encode_text().detach(), expected)
 
 
 def test_agreeing_gradients_stay_as_they_are():

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from lab.published.common import normalise
 from models.fit import Judged, deal_shots, fit_weights
-from tests.adapters import TOWERS, make_adapted, make_features, towers_of
+from tests.adapters import make_adapted, make_features
 from tests.conftest import CLASS_NAMES, assert_close
 from trainers.tip_adapter import BETAS
 
@@ -14,11 +15,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 SHOTS = (3, 4, 1)
 NUMBER = 2 * sum(SHOTS)
-
-
-@pytest.fixture(params=TOWERS)
-def towers(request, tmp_path):
-    return towers_of(request.param, tmp_path)
 
 
 def dot(one, other):
@@ -39,7 +35,7 @@ def votes(f, keys, labels, beta, classes, weight=lambda i: 1.0):
 
 
 def setting(towers, **settings):
-    model = make_adapted("TipAdapter", towers.ours, CLASS_NAMES, NUMBER + 2, **settings)
+    model = make_adapted("TipAdapter", towers.clip, CLASS_NAMES, NUMBER + 2, **settings)
     features = make_features(model.fixed, SHOTS)
     keys = [key_of(features.views[:, i]) for i in range(NUMBER)]
     return model, features, keys
@@ -48,11 +44,11 @@ def setting(towers, **settings):
 def test_logits(towers):
     """Of ALPHA and BETA as they are set, with two pictures that could not be read."""
     model, features, keys = setting(towers)
-    images = torch.randn(3, 3, towers.size, towers.size)
+    images = towers.pictures(3)
     model.learned.fill(features)
     model.learned.set_weights(1.7)
     model.learned.take(5.5)
-    text, expected = towers.text(CLASS_NAMES), []
+    text, expected = normalise(towers.class_text(CLASS_NAMES)), []
     for f in towers.image(images):
         f = f / f.norm()
         vote = votes(f, keys, features.label.tolist(), 5.5, len(text))
@@ -114,13 +110,13 @@ def test_the_search_takes_the_first_best_pair(towers):
 def test_k_is_trained_as_published(towers):
     """Three steps of AdamW on K alone, by gradients that are written out."""
     settings = {"lr": 0.01, "weight_decay": 0.01, "eps": 1e-4}
-    model = make_adapted("TipAdapterF", towers.ours, CLASS_NAMES, NUMBER + 2).train()
+    model = make_adapted("TipAdapterF", towers.clip, CLASS_NAMES, NUMBER + 2).train()
     features = make_features(model.fixed, SHOTS)
     model.fill(features)
     model.learned.set_weights(1.7)
     keys = torch.stack([key_of(features.views[:, i]) for i in range(NUMBER)]).requires_grad_()
-    images, label = torch.randn(4, 3, towers.size, towers.size), torch.tensor([0, 3, 3, 5])
-    text, seen = towers.text(CLASS_NAMES), [f / f.norm() for f in towers.image(images)]
+    images, label = towers.pictures(4), torch.tensor([0, 3, 3, 5])
+    text, seen = (normalise(x) for x in (towers.class_text(CLASS_NAMES), towers.image(images)))
     ours = torch.optim.AdamW([model.learned.keys], **settings)
     theirs = torch.optim.AdamW([keys], **settings)
     own = [(features.label == c).nonzero().flatten().tolist() for c in range(len(text))]
