@@ -15,7 +15,7 @@ wall on a GPU.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ Halves = dict[str, np.ndarray]  # by half
 SCORES = [*HALVES, "hm"]
 COLUMNS = ["trainer", "dataset", "seed", *SCORES, *EFFORT]
 CALIBRATION = [f"{measure}_{half}" for measure in MEASURES for half in HALVES]
+RESAMPLES = 2000  # of the bootstrap
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
 
@@ -110,6 +111,15 @@ def score(correct: Halves, seeds: np.ndarray, drawn: Halves) -> np.ndarray:
     return np.array([values.mean() for values in (*found, harmonic_mean(*found))])
 
 
+def interval(
+    draws: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends of the 95 % interval of a statistic of what is drawn."""
+    chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
+    low, high = bootstrap(draws, statistic, **chosen).confidence_interval
+    return low, high
+
+
 def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str, object]:
     """Return mean difference and its interval for base, new and harmonic mean."""
     sets, seeds = common(ours, other)
@@ -134,8 +144,7 @@ def compare(ours: pd.DataFrame, other: pd.DataFrame, resamples: int) -> dict[str
     draws = tuple(np.arange(n) for n in (len(seeds), *(hits[0][h].shape[-1] for h in HALVES)))
     cells = [f"{mean:+.2f}" for mean in difference(*draws)]
     if len(seeds) > 1:  # one seed says nothing of the spread of seeds
-        chosen = {"vectorized": False, "method": "percentile", "n_resamples": resamples, "rng": 0}
-        bounds = zip(*bootstrap(draws, difference, **chosen).confidence_interval, strict=True)
+        bounds = zip(*interval(draws, difference, resamples), strict=True)
         pairs = zip(cells, bounds, strict=True)
         cells = [f"{cell} [{low:+.2f}, {high:+.2f}]" for cell, (low, high) in pairs]
     found = dict(zip(SCORES, cells, strict=True))
@@ -200,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--of", default="Spotlighter", help="trainer to compare with all others")
     parser.add_argument("--csv", type=Path, help="write a row for each trainer, data set and seed")
     parser.add_argument("--order", choices=ORDERS, default="best", help=f"of rows: {IN_WORDS}")
-    parser.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (2000)")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (2000)")
     args = parser.parse_args(argv)
     trainers = in_order(read_trainers(args.root), args.order)
     if args.of not in trainers:
