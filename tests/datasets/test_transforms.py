@@ -10,6 +10,7 @@ from dassl.data.transforms import build_transform
 from PIL import Image
 
 import train
+import trainers  # noqa: F401  (registers the trainers, with their keys)
 from models.clip.openai import import_clip
 from runs.config import build_config
 from runs.data import CachedDataset
@@ -22,7 +23,8 @@ BICUBIC = T.InterpolationMode.BICUBIC
 
 
 def config(path, *options):
-    return build_config(train.parse_args(["--config-file", str(path), *options]))
+    words = ["--trainer", path.parent.name, "--config-file", str(path), *options]
+    return build_config(train.parse_args(words))
 
 
 def picture(size, mode="RGB"):
