@@ -67,9 +67,10 @@ def replace_context(
     """Before block `at`, put the tokens of each class in the place of its context."""
     if depth != at:
         return x
-    (places,) = (packing.place < tokens.shape[1]).nonzero(as_tuple=True)  # class after class
+    start = nn.functional.pad(packing.end[:-1] + 1, (1, 0))  # (C,) of each tail, its context first
+    places = start.unsqueeze(1) + torch.arange(tokens.shape[1], device=x.device)  # (C, M)
     own = tokens[classes].flatten(0, 1).to(x.dtype)
-    return x.index_copy(1, places, own.expand(len(x), -1, -1))
+    return x.index_copy(1, places.flatten(), own.expand(len(x), -1, -1))
 
 
 class TCPModel(KgCoOpModel):
