@@ -326,7 +326,7 @@ def test_base2new_takes_config_shots_and_environment(ready):
     [
         ([], "expected 3 to 5 arguments, got 0"),
         (["CoOp", "dtd", "1", "rn50", "4", "x"], "expected 3 to 5 arguments, got 6"),
-        (["Cop", "dtd", "1"], "no trainer Cop; there are: CoCoOp CoOp "),
+        (["Cop", "dtd", "1"], "no trainer Cop; there are: CLAP CLIPAdapter CoCoOp CoOp "),
         (["CoOp", "dte", "1"], "no data set dte; there are: caltech101 dtd "),
         (["CoOp", "dtd", "1", "rn5"], "no config rn5 for CoOp; there are: rn101 "),
         (["CoOp", "dtd", "one"], "SEED must be a whole number from 0, got one"),

@@ -127,7 +127,7 @@ def test_there_is_a_config_for_each_trainer(protocol, trainer, config):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("base2new", "Cop"), "no trainer Cop; there are: CLAP CoCoOp CoOp "),
+        (("base2new", "Cop"), "no trainer Cop; there are: CLAP CLIPAdapter CoCoOp CoOp "),
         (("base2new", "CoOp", "dte"), "no data set dte; there are: caltech101 dtd "),
         (("zeroshot", "CoOp"), "zeroshot takes ZeroshotCLIP or ZeroshotCLIP2, got CoOp"),
     ],

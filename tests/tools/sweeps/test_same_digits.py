@@ -85,7 +85,7 @@ def scores(project, output):
     return path.read_text()
 
 
-OWN = ("date", "git", "images_per_s")  # of a run, whatever its results
+OWN = ("date", "git", "images_per_s", "train_s")  # of a run, whatever its results
 # A run that is tested on a fold of its training pictures keeps the logits.
 COOP = ("--trainers", "CoOp", "--protocols", "fewshot", "--seeds", "1", "2")
 FOLD = ("--opts", "DATASET.FOLD", "1/2", "OPTIM.MAX_EPOCH", "1")
