@@ -53,10 +53,10 @@ class ExportForm(nn.Module):
         model = self.model
         if self.selects:
             base = model.base
-            tokens = base.encode_tower(image, model.patch_path, base.pruner).unit()
+            tokens = base.features(base.encode_tower(image, model.patch_path, base.pruner))
             out = model.logits_from_tokens(tokens)
             return self.scaled(out.logits), out.head.selection.indices
-        cls = model.encode_tower(image, None, model.pruner).unit().cls
+        cls = model.features(model.encode_tower(image, None, model.pruner)).cls
         return (self.scaled(model.classify(cls, model.text_features(cls))),)
 
     def scaled(self, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:

@@ -194,9 +194,13 @@ class CLIPClassifier(TrainedModel):
             images = [image] if whole else image.split(AT_A_TIME)
             return stack([self.encode_tower(x, patch_path, self.pruner) for x in images])
 
+    def features(self, raw: VisualTokens) -> VisualTokens:
+        """Unit-length float32 features of what the image tower gave."""
+        return raw.unit()
+
     def encode_image(self, image: Images, patch_path: str | None = None) -> VisualTokens:
         """Unit-length float32 features; `patch_path` as in VisualEncoder."""
-        return self.encode_raw(image, patch_path).unit()
+        return self.features(self.encode_raw(image, patch_path))
 
     def classify(
         self, cls: Float[Tensor, "B D"], text: Float[Tensor, "*B C D"]

@@ -6,6 +6,8 @@ Usage:
     python tools/features.py --dir /scratch/features
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/features.py`
-from runs.feature_store import FOLDER, described, files, unfinished
 from tools.shared.command_line import parser_of, reports_user_errors
 
 COLUMNS = ["features of", "pictures", "files", "MB", "last used"]
@@ -24,11 +25,13 @@ COLUMNS = ["features of", "pictures", "files", "MB", "last used"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a row for each backbone and data set, or remove all files of the store."""
     parser = parser_of(__doc__)
-    where = "FEATURES.DIR (default %(default)s)"
-    parser.add_argument("--dir", type=Path, default=FOLDER, help=where)
+    where = "FEATURES.DIR (~/.cache/spotlighter/features)"
+    parser.add_argument("--dir", type=Path, help=where)
     parser.add_argument("--clear", action="store_true", help="remove all features")
     args = parser.parse_args(argv)
-    folder = args.dir.expanduser()
+    from runs.feature_store import FOLDER, files, unfinished
+
+    folder = (args.dir or FOLDER).expanduser()
     found = sorted(files(folder)) if folder.is_dir() else []
     if args.clear:
         for path in [*(path for *_, path in found), *unfinished(folder)]:
@@ -43,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(found: list[tuple[float, int, Path]]) -> pd.DataFrame:
     """A row for each backbone and data set."""
+    from runs.feature_store import described
+
     rows = []
     for used, size, path in found:
         what, pictures = described(path)

@@ -80,14 +80,14 @@ class CLIPAdapterModel(ZeroShotCLIP):
         super().__init__(clip, class_sentences)
         self.learn(adapter)
 
-    def encode_image(self, image: Images, patch_path: str | None = None) -> VisualTokens:
+    def features(self, raw: VisualTokens) -> VisualTokens:
         """Unit-length float32 features, the class token's adapted."""
-        tokens = super().encode_image(image, patch_path)
+        tokens = super().features(raw)
         return tokens._replace(cls=self.learned(tokens.cls))
 
     def plain(self, image: Images) -> Float[Tensor, "B D"]:
         """CLIP's own unit-length features of the class token."""
-        return super().encode_image(image).cls
+        return super().features(self.encode_raw(image)).cls
 
 
 class Adapters(nn.Module):

@@ -8,6 +8,7 @@ from inference import overlays
 from inference.open import open_without_data
 from inference.overlays import nearest
 from models.spotlighter.select import whole_map
+from runs import figure_style
 from runs.draw import fitting, to_pixels
 from tools import visualise
 
@@ -87,8 +88,8 @@ def test_right_and_wrong_have_colours_where_the_truth_is_known(
     true, trained, tmp_path, monkeypatch
 ):
     titles = []
-    monkeypatch.setattr(visualise, "save", lambda figure, *_, **__: titles.extend(figure.axes))
-    monkeypatch.setattr(visualise, "in_words", lambda *_: "said")
+    monkeypatch.setattr(figure_style, "save", lambda figure, *_, **__: titles.extend(figure.axes))
+    monkeypatch.setattr(overlays, "in_words", lambda *_: "said")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "own.png")
     trainer = open_without_data(trained("Spotlighter"))
     (name,) = visualise.draw(trainer, [(tmp_path / "own.png", true)], tmp_path / "x.png")
