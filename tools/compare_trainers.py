@@ -39,6 +39,11 @@ RESAMPLES = 2000  # of the bootstrap
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
 
+def as_number(value: float | None) -> float:
+    """Return NaN for what a run does not say; with kept features it says no images/s."""
+    return float("nan") if value is None else value
+
+
 def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) -> dict[str, Any]:
     """Return what is known of both halves of a run: COLUMNS, CALIBRATION, path, git, its pictures.
 
@@ -58,7 +63,7 @@ def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) ->
         **{"base": base["accuracy"], "new": new["accuracy"]},
         "hm": float(harmonic_mean(base["accuracy"], new["accuracy"])),
         **{f"{name}_{half['classes']}": half[name] for name in MEASURES for half in (base, new)},
-        "images_per_s": (base["images_per_s"] + new["images_per_s"]) / 2,
+        "images_per_s": np.mean([as_number(half["images_per_s"]) for half in (base, new)]),
         "train_s": base["train_s"],
         "git": str(base["record"].get("git")),
         "right": dict(zip(HALVES, right, strict=True)),

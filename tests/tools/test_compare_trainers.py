@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tools.compare_trainers import CALIBRATION, COLUMNS, common, compare, main, read_trainers
+from tools.compare_trainers import (
+    CALIBRATION,
+    COLUMNS,
+    as_number,
+    common,
+    compare,
+    main,
+    read_trainers,
+)
 
 PICTURES = 200
 
@@ -171,3 +179,8 @@ def test_runs_on_other_pictures_are_not_compared(root, capsys, change):
     of = "Spotlighter" if change == "labels" else f"Spotlighter, data {'a' * 12}"
     assert main([str(root), "--of", of, "--resamples", "5"]) == 2
     assert "were tested on other pictures of A, seed " in capsys.readouterr().err
+
+
+def test_a_rate_that_a_run_does_not_say_is_not_a_number():
+    assert as_number(2.5) == 2.5
+    assert np.isnan(as_number(None))
