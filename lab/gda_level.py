@@ -26,7 +26,7 @@ from dassl.utils import set_random_seed
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/gda_level.py`
 from lab.object_hits import open_half
 from lab.validate import batches
-from models.spotlighter.options import LEVELS
+from models.spotlighter import LEVELS
 from runs.logs import quiet
 from runs.record import changed
 from tools.compare_trainers import interval

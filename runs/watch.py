@@ -18,8 +18,8 @@ from yacs.config import CfgNode
 
 from datasets.pictures import open_picture
 from datasets.splits import read_json
+from models.spotlighter import LEVELS
 from models.spotlighter.head import SpotlighterHead
-from models.spotlighter.options import LEVELS
 from runs.config_rules import flat
 from runs.data import upright
 from runs.draw import draw, one_a_class, to_pixels

@@ -18,11 +18,11 @@ from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
 from models.clip.tokenizer import normalise_name
-from models.spotlighter import CHOICES
+from models.spotlighter import CHOICES, LEVELS
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
-from models.spotlighter.options import LEVELS, HeadOptions
+from models.spotlighter.options import HeadOptions
 from runs import parallel, rng
 from runs.features import training_features
 from runs.record import changed

@@ -11,6 +11,7 @@ model             a prompt tuner with the head on it, and the loss (section 7)
 options           the config keys of a head
 """
 
+LEVELS = ("global", "1", "2", "both")  # whose weights are fitted
 KINDS = ("inherit", "text")  # of prototypes that a class without pictures gets
 CHOICES = (*KINDS, "off")  # off: the base alone speaks of it
 NEW_CLASSES = ("auto", *CHOICES)

@@ -31,11 +31,10 @@ from models.fit import (
     fit_weights,
     places,
 )
-from models.spotlighter import CHOICES, KINDS
+from models.spotlighter import CHOICES, KINDS, LEVELS
 from models.spotlighter.head import TextSide, asked_for
 from models.spotlighter.memory import PrototypeMemory, Written
 from models.spotlighter.model import SpotlightedCLIP
-from models.spotlighter.options import LEVELS
 
 AT_A_TIME = 32
 # With one shot nothing can be held out: weights in units of each part's spread. With them the

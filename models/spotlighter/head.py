@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from models.clip.blocks import as_parameter, freeze, gather_tokens, unit
 from models.clip.image_tower import VisualTokens
 from models.clip.prune import standardise
-from models.spotlighter import CHOICES, rank, select
+from models.spotlighter import CHOICES, LEVELS, rank, select
 from models.spotlighter.memory import Bank, PrototypeMemory
-from models.spotlighter.options import LEVELS, HeadOptions
+from models.spotlighter.options import HeadOptions
 from models.spotlighter.rank import TextRows
 from models.spotlighter.select import Candidates, ScoreInput, Selection
 

@@ -6,10 +6,9 @@ Each symbol is explained in docs/method.md.
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
-from models.spotlighter import NEW_CLASSES
+from models.spotlighter import LEVELS, NEW_CLASSES
 from models.spotlighter.select import SCORES, SELECTS
 
-LEVELS = ("global", "1", "2", "both")
 CHOICES: dict[str, Collection[str]] = {
     "select": SELECTS,
     "score": SCORES,

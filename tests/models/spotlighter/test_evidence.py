@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from models import fit
 from models.clip.prune import TokenPruner
 from models.fit import Judged, choose, fit_offset, fit_weights
-from models.spotlighter import CHOICES, KINDS, evidence
+from models.spotlighter import CHOICES, KINDS, LEVELS, evidence
 from models.spotlighter.evidence import Evidence, fill_and_fit
 from models.spotlighter.model import SpotlightedCLIP
-from models.spotlighter.options import LEVELS
 from tests import tuners
 from tests.conftest import CLASS_NAMES, assert_close, make_clip
 from tests.models.spotlighter.test_model import ALONE, NEW, of_classes, slow_logits
