@@ -65,9 +65,9 @@ class Calibration:
 
         B may be 0.
         """
-        from scipy.special import log_softmax
-
-        log_p = log_softmax(np.asarray(logits, float) / self.temperature, axis=1)
+        scaled = np.asarray(logits, float) / self.temperature
+        scaled = scaled - scaled.max(1, keepdims=True)
+        log_p = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
         self.loss -= float(log_p[np.arange(len(label)), label].sum())
         right = np.argmax(logits, axis=1) == label
         self.sums += bin_sums(np.exp(log_p.max(axis=1)), right)

@@ -217,7 +217,7 @@ def test_the_scale_of_the_loss_is_restored(run, tmp_path, monkeypatch):
         self.scaler = scalers[-1]
 
     monkeypatch.setattr(Precision, "__init__", with_scaler)
-    monkeypatch.setattr(Precision, "descend", lambda self, optimiser, loss: None)
+    monkeypatch.setattr(Precision, "descend", lambda *_: None)
     options = OPTIONS | {"OPTIM__MAX_EPOCH": 1}
     run("CoOp", **options)
     path = tmp_path / "run" / "prompt_learner" / "model.pth.tar-1"
