@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from models.adapters import AdaptedCLIP, Adapter, Features
+from models.classifier import Images
 from models.clip.blocks import at_least_float32, unit
-from runs import data, parallel, rng
+from runs import data, features, parallel, rng
 from trainers.base import CLIPTrainer
 from trainers.settings import BuildContext, Settings
 from trainers.templates import of_adapters, sentences
@@ -102,10 +103,10 @@ class AdapterTrainer(CLIPTrainer):
         began, model = time.perf_counter(), self.model
         self.set_model_mode("eval")
         with rng.seeded(max(0, self.cfg.SEED)):
-            features = self.features()
-        model.fill(features)
+            found = self.features()
+        model.fill(found)
         if select == "cross":
-            model.fit(features)
+            model.fit(found)
         elif select == "val":
             model.search(*self.validation())
         else:
@@ -133,7 +134,8 @@ class AdapterTrainer(CLIPTrainer):
         self, *, augmented: bool
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Class tokens as the tower gives them, and labels."""
-        pictures = data.training_pictures(self.cfg, self.state, augmented=augmented)
+        cfg, state = self.cfg, self.state
+        pictures = features.training_features(cfg, state, self.model, augmented=augmented)
         return together([(self.encode(image), label) for image, label in pictures])
 
     def validation(self) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
@@ -143,7 +145,7 @@ class AdapterTrainer(CLIPTrainer):
         cls, label = together([(self.encode(image), label) for image, label in pictures])
         return unit(cls), label
 
-    def encode(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    def encode(self, image: Images) -> Float[Tensor, "B D"]:
         """Class tokens as the tower gives them, float32."""
         with self.state.precision.autocast():
             return at_least_float32(self.model.encode_raw(image).cls)

@@ -18,7 +18,7 @@ from models.class_weights import ClassVectors, ClassWeightsModel
 from models.classifier import Images
 from models.clip.blocks import unit
 from runs import parallel, rng
-from runs.data import training_pictures
+from runs.features import training_features
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
 from trainers.templates import SELECTED, sentences
@@ -169,6 +169,6 @@ class CLAP(ZSLP):
             for view in loader.views:
                 yield unit(view.tokens.cls).to(device), view.label.to(device)
             return
-        for image, label in training_pictures(self.cfg, self.state):
+        for image, label in training_features(self.cfg, self.state, self.model):
             with self.state.precision.autocast():
                 yield self.model.encode_image(image).cls, label

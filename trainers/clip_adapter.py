@@ -20,6 +20,7 @@ from models.clip.image_tower import VisualTokens
 from models.fit import deal_shots
 from runs import parallel, rng
 from runs.data import training_pictures
+from runs.features import training_features
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
 from trainers.templates import sentences
@@ -176,7 +177,8 @@ class CLIPAdapter(CLIPTrainer):
     def features(self, *, augmented: bool) -> Float[Tensor, "N D"]:
         """CLIP's own features of the training pictures."""
         found = []
-        for image, _ in training_pictures(self.cfg, self.state, augmented=augmented):
+        cfg, state = self.cfg, self.state
+        for image, _ in training_features(cfg, state, self.model, augmented=augmented):
             with self.state.precision.autocast():
                 found.append(self.model.plain(image))
         return torch.cat(found)
