@@ -256,10 +256,12 @@ class ViewLoader:
     def __init__(self, cfg: CfgNode, state: RunState, model: nn.Module, loader: Any) -> None:
         self.state, self.loader = state, loader
         self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
-        states, began = rng.capture(), time.perf_counter()
+        began = time.perf_counter()
         count = min(cfg.FEATURES.VIEWS, cfg.OPTIM.MAX_EPOCH)
-        self.views = [encode_view(cfg, state, model, self.dataset, v, count) for v in range(count)]
-        rng.restore(states)
+        with rng.unchanged():
+            self.views = [
+                encode_view(cfg, state, model, self.dataset, view, count) for view in range(count)
+            ]
         size = sum(x.nbytes for one in self.views for x in one.tokens if x is not None)
         logger.info(
             "Encoded %d views of %d training pictures (FEATURES.VIEWS): %.1f s, %.1f MB",

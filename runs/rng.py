@@ -49,14 +49,21 @@ def restore(text: str) -> None:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw as after a seed; the random states afterwards are those before."""
+def unchanged() -> Iterator[None]:
+    """The random states afterwards are those before."""
     before = capture()
-    set_random_seed(seed)
     try:
         yield
     finally:
         restore(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw as after a seed; the random states afterwards are those before."""
+    with unchanged():
+        set_random_seed(seed)
+        yield
 
 
 def require_whole(text: str) -> None:

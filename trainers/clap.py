@@ -152,10 +152,9 @@ class CLAP(ZSLP):
             parallel.broadcast(self.model.learned)
 
     def _set_multipliers(self) -> None:
-        states = rng.capture()
         self.set_model_mode("eval")
-        self.model.set_multipliers(self.features())
-        rng.restore(states)
+        with rng.unchanged():
+            self.model.set_multipliers(self.features())
 
     @torch.no_grad()
     def features(self) -> Iterator[tuple[Tensor, Tensor]]:

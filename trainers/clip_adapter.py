@@ -19,7 +19,6 @@ from models.clip.blocks import full_precision, unit
 from models.clip.image_tower import VisualTokens
 from models.fit import deal_shots
 from runs import parallel, rng
-from runs.data import training_pictures
 from runs.features import training_features
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
@@ -141,17 +140,18 @@ class CLIPAdapter(CLIPTrainer):
     def before_training(self) -> None:
         """Choose the ratio; a run that goes on has its own."""
         if self.settings.SELECT == "cross" and self.start_epoch == 0:
-            parallel.on_rank0(self.choose_ratio)
+            with rng.unchanged():
+                parallel.on_rank0(self.choose_ratio)
             parallel.broadcast(self.model.learned)
 
     def choose_ratio(self) -> None:
         """Set the ratio under which training pictures are likeliest to adapters without them.
 
         An adapter for each ratio and fold is trained as the run will be, but on features that are
-        computed once. The random states afterwards are those before.
+        computed once.
         """
-        began, states = time.perf_counter(), rng.capture()
-        label = torch.cat([label for _, label in training_pictures(self.cfg, self.state)])
+        began = time.perf_counter()
+        plain, label = self.features(augmented=False)
         fold = deal_shots(label)
         if not (fold >= 0).any():
             logger.info("Ratio %g (RATIO): one picture a class leaves none to choose it by",
@@ -161,12 +161,11 @@ class CLIPAdapter(CLIPTrainer):
         ratios = torch.tensor(RATIOS, device=label.device).repeat_interleave(len(folds))
         held_out = fold == folds.repeat(len(RATIOS))[:, None]  # (G, N)
         adapters = Adapters(self.model.learned, ratios).to(label.device)
-        plain, *views = (self.features(augmented=number > 0) for number in range(1 + VIEWS))
+        views = [self.features(augmented=True)[0] for _ in range(VIEWS)]
         text = self.model.scale * self.model.fixed
         self.train_adapters(adapters, views, label, text, ~held_out)
         found = self.likelihood(adapters, plain, label, text, held_out)
         self.model.learned.ratio.fill_(RATIOS[int(found.argmin())])
-        rng.restore(states)
         logger.info(
             "Ratio %g chosen in %.1f s; nats a picture held out: %s",
             *(self.model.learned.ratio.item(), time.perf_counter() - began),
@@ -174,14 +173,15 @@ class CLIPAdapter(CLIPTrainer):
         )
 
     @torch.no_grad()
-    def features(self, *, augmented: bool) -> Float[Tensor, "N D"]:
-        """CLIP's own features of the training pictures."""
-        found = []
+    def features(self, *, augmented: bool) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
+        """CLIP's own features of the training pictures, and their labels."""
+        found, labels = [], []
         cfg, state = self.cfg, self.state
-        for image, _ in training_features(cfg, state, self.model, augmented=augmented):
+        for image, label in training_features(cfg, state, self.model, augmented=augmented):
             with self.state.precision.autocast():
                 found.append(self.model.plain(image))
-        return torch.cat(found)
+            labels.append(label)
+        return torch.cat(found), torch.cat(labels)
 
     def train_adapters(
         self, adapters: Adapters, views: list[Tensor], label: Int[Tensor, " N"],

@@ -39,6 +39,11 @@ def test_one_picture_a_class_leaves_the_ratio_as_it_is_set(run, tmp_path):
     run("CLIPAdapter", OPTIM__MAX_EPOCH=1, DATASET__NUM_SHOTS=1, TRAINER__CLIPADAPTER__RATIO=0.3)
     assert saved(tmp_path / "run", 1)["ratio"] == pytest.approx(0.3)
     assert "Ratio 0.3 (RATIO): one picture a class" in (tmp_path / "run/log.txt").read_text()
+    # It has drawn nothing: the run without the choice is the same.
+    off = {"TRAINER__CLIPADAPTER__SELECT": "off", "TRAINER__CLIPADAPTER__RATIO": 0.3}
+    run("CLIPAdapter", "off", OPTIM__MAX_EPOCH=1, DATASET__NUM_SHOTS=1, **off)
+    for name, value in saved(tmp_path / "off", 1).items():
+        assert torch.equal(value, saved(tmp_path / "run", 1)[name]), name
 
 
 def test_select_off_trains_as_published_and_the_choice_draws_nothing(run, tmp_path):
