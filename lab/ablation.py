@@ -3,9 +3,9 @@
 Usage:
     python lab/ablation.py emoji_animals emoji_food --seeds 1 --output output/ablation
 
-Every variant is run by scripts/base2new.sh with a setting of VARIANTS; finished runs are not
-repeated. The table, means over data sets and seeds, goes to standard output and to
-OUTPUT/ablation.md. Its first row is the unchanged config.
+Every variant is run by scripts/base2new.sh with a setting of VARIANTS behind those of OPTS, such as
+OPTS="FEATURES.KEEP disk"; finished runs are not repeated. The table, means over data sets and
+seeds, goes to standard output and to OUTPUT/ablation.md. Its first row is the unchanged config.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace, variant: str, dataset: str, seed: int) -> None
     """One pair of runs; raises ChildProcessError where it fails."""
     command = ["bash", "scripts/base2new.sh", "Spotlighter", dataset, str(seed)]
     output = str(folder(args.output, variant).absolute())
-    environment = os.environ | {"OUTPUT": output, "OPTS": options(variant)}
+    opts = f"{os.environ.get('OPTS', '')} {options(variant)}".strip()
+    environment = os.environ | {"OUTPUT": output, "OPTS": opts}
     captured = {"capture_output": True, "text": True, "preexec_fn": bound()}
     done = subprocess.run(command, cwd=PROJECT, env=environment, check=False, **captured)
     if done.returncode:

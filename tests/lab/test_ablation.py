@@ -1,6 +1,8 @@
 """The ablation: every variant is a setting that train.py knows, and the table is of its runs."""
 
+import argparse
 import json
+import subprocess
 
 import pytest
 from dassl.config import get_cfg_default
@@ -23,6 +25,22 @@ def test_every_variant_is_a_setting_that_is_allowed(variant):
 def test_variants_have_folders_and_settings_of_their_own(tmp_path):
     folders = {ablation.folder(tmp_path, v) for v in ablation.VARIANTS}
     assert len(folders) == len(ablation.VARIANTS) == len(set(ablation.VARIANTS.values()))
+
+
+def test_settings_of_all_variants_stand_before_a_variants_own(tmp_path, monkeypatch):
+    seen = []
+
+    def fake(command, env, **_):
+        seen.append(env["OPTS"])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(ablation.subprocess, "run", fake)
+    args = argparse.Namespace(output=tmp_path)
+    monkeypatch.setenv("OPTS", "FEATURES.KEEP disk")
+    ablation.run(args, "TOPK 3", "emoji_food", 1)
+    monkeypatch.delenv("OPTS")
+    ablation.run(args, "as configured", "emoji_food", 1)
+    assert seen == ["FEATURES.KEEP disk TRAINER.SPOTLIGHTER.TOPK 3", ""]
 
 
 def test_the_table_has_a_row_a_variant_and_a_failure_ends_in_one_sentence(
