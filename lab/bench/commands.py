@@ -182,13 +182,13 @@ def quick(threads: int, device: str) -> tuple[list[Row], dict[str, float]]:
     ratios[f"coop_eval_{MANY}"] = rows[-1].speedup
     errors += [row.max_error for row in rows if row.max_error is not None]
     ratios["coop_train_stored"] = speedups["CoOp"][STORED]
-    rows += launched(threads, device)
+    rows += whole_processes(threads, device)
     ratios["compare_stored"], ratios["start_s"] = rows[-2].speedup, rows[-1].median_s
     ratios = {key: round(value, 3) for key, value in ratios.items()}
     return rows, ratios | {"max_error": float(f"{max(errors):.2e}")}
 
 
-def launched(threads: int, device: str) -> list[Row]:
+def whole_processes(threads: int, device: str) -> list[Row]:
     """Rows of whole processes on the tiny CLIP."""
     with tempfile.TemporaryDirectory() as folder:
         root, output = Path(folder, "pictures"), Path(folder)
