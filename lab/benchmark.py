@@ -6,6 +6,9 @@ Usage:
     python lab/benchmark.py eval --trainers Spotlighter --sweep keep
     python lab/benchmark.py loader --workers 0 2
     python lab/benchmark.py end2end --images 128
+    python lab/benchmark.py run --trainers CoOp
+    python lab/benchmark.py second --trainers CoOp
+    python lab/benchmark.py tower
     python lab/benchmark.py plot
 
 Weights are random and pictures are noise: accuracy is not measured. After a warm-up the forms take

@@ -60,12 +60,10 @@ print(*{name.split(".")[0] for name in sys.modules})
 
 
 def test_a_help_waits_for_no_slow_import():
-    """`report` draws figures, and `own` calls it."""
-    quick = [tool for tool in TOOLS if Path(tool).stem not in ("report", "own")]
-    words = [sys.executable, "-c", ASK_ALL, *quick]
+    words = [sys.executable, "-c", ASK_ALL, *TOOLS]
     run = subprocess.run(words, capture_output=True, text=True, check=True, cwd=PROJECT)
     found = [line.split() for line in run.stderr.splitlines() if line.startswith("slow:")]
-    assert len(found) == len(quick)
+    assert len(found) == len(TOOLS)
     assert {tool: SLOW & set(modules) for _, tool, *modules in found if SLOW & set(modules)} == {}
 
 

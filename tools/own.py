@@ -11,6 +11,8 @@ Usage:
     python tools/own.py my_photos --dry-run
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import importlib.util
@@ -23,19 +25,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/own.py`
 from datasets.pictures import open_picture
-from inference.graph import PACKAGES
-from models.clip.text_tower import free_memory
 from runs.config import default_config, merge_file
 from runs.logs import quiet
 from runs.processes import content_of_results, exit_code_of, raise_at_sigterm
 from tools import check_data, collect_results, export, report
 from tools.check_data import Pictures, Subject, some
-from tools.shared import cost
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweep import show_failures
 from tools.sweeps import names
@@ -43,7 +41,11 @@ from tools.sweeps.done import require_own
 from tools.sweeps.protocols import Grid, Job, learns_nothing
 from tools.sweeps.schedule import Schedule
 from tools.sweeps.workers import Launch, LocalWorkers
-from trainers.base import trainer_named
+
+if TYPE_CHECKING:
+    import torch
+
+    from tools.shared import cost
 
 # The simple rival: the first of these trainers that there is.
 RIVAL = next(name for name in ("GDA", "CoOp") if name in names.default_rows())
@@ -119,6 +121,8 @@ def look(root: Path, show: int) -> tuple[Subject, Pictures]:
 
 def decide(args: argparse.Namespace, subject: Subject, pictures: Pictures) -> Plan:
     """Choose device, config and shots; a ValueError says that there is nothing to compare."""
+    import torch
+
     names_of_classes = subject.dataset.classnames
     if len(names_of_classes) < 2:
         raise ValueError(
@@ -181,6 +185,9 @@ def work_of(plan: Plan, trainer: str, *, keeps: bool) -> tuple[cost.Work, int]:
 
     `keeps` says whether decoded training pictures fit into memory.
     """
+    from tools.shared import cost
+    from trainers.base import trainer_named
+
     cfg, path = default_config(), names.CONFIGS / "trainers" / trainer
     merge_file(cfg, names.PROJECT / path / f"{plan.config_of(trainer)}.yaml")
     batch, tested = cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATALOADER.TEST.BATCH_SIZE
@@ -196,6 +203,11 @@ def work_of(plan: Plan, trainer: str, *, keeps: bool) -> tuple[cost.Work, int]:
 
 def announce(plan: Plan) -> None:
     """Print what is going to be run, for how long, and in how much memory."""
+    import torch
+
+    from models.clip.text_tower import free_memory
+    from tools.shared import cost
+
     backbone, classes = CONFIGS[plan.config][1], len(plan.subject.dataset.classnames)
     reading, one = sample(plan.subject)
     kept = one * plan.drawn()
@@ -239,6 +251,8 @@ def carry_out(plan: Plan, jobs: Sequence[Job]) -> int:
 
 def write_results(plan: Plan, jobs: Sequence[Job]) -> None:
     """Print the table; write the page and the exported model of the last run."""
+    from inference.graph import PACKAGES
+
     output, last = plan.output, jobs[-1].folder
     tables = ["--markdown", str(output / "results.md"), "--csv", str(output / "results.csv")]
     collect_results.main([str(output), *tables])

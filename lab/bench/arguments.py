@@ -4,16 +4,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.bench import DTYPES, FORMS, NAMES
+from lab.bench import DTYPES, FORMS, FROZEN, NAMES
 from tools.shared.command_line import parser_of, whole
 
 OUTPUT = Path("output/benchmark")
 AXES = {"train": ("classes", "batch"), "eval": ("classes", "batch", "keep")}
 HELP = {
-    "train": "training steps: forward, backward, optimiser, memory",
+    "train": "training steps: forward, backward, optimiser, memory; also with features at hand",
     "eval": "evaluated batches, beside zero-shot CLIP with text features at hand",
     "loader": "the training loader, with and without decoded pictures kept in memory",
     "end2end": "the test loader and Spotlighter, beside zero-shot CLIP",
+    "run": "whole trainings, counted from steps, ours with a store of features, empty at the start",
+    "second": "an evaluation on pictures whose features another trainer has left in a store",
+    "tower": "the image tower beside its matrix products alone, and a profile of the rest",
     "plot": "draw the table and the plots again from the rows in results.csv",
 }
 EXAMPLES = {
@@ -26,6 +29,11 @@ EXAMPLES = {
     "loader": "  python lab/benchmark.py loader --dataset emoji_food --root data",
     "end2end": """\
   python lab/benchmark.py end2end --images 128 --workers 0 2 --prune recommended 3:49""",
+    "run": """\
+  python lab/benchmark.py run --trainers CoOp --shots 16 --epochs 50 --views 4
+  python lab/benchmark.py run --backbone quick --classes 10""",
+    "second": "  python lab/benchmark.py second --trainers CoOp --images 128",
+    "tower": "  python lab/benchmark.py tower --batch 8",
     "plot": "  python lab/benchmark.py plot --output output/benchmark",
 }
 
@@ -60,12 +68,36 @@ def add_command(parser: argparse.ArgumentParser, name: str) -> None:
         text = "as 3:98 or 3:98,6:49; recommended (by the pruned config); none "
         text += "(recommended for Spotlighter, none for the others)"
         add("--prune", nargs="+", metavar="BLOCK:PATCHES", help=text)
-    if name in ("loader", "end2end"):
-        add("--images", type=whole(1), default=256, help="JPEG files to write and read (256)")
-        add("--dataset", default="", metavar="STEM", help="of a yaml in configs/datasets, instead")
-        add("--root", type=Path, default=Path("data"), help="folder of all data sets (data)")
+    if name in ("loader", "end2end", "second"):
+        add_pictures(parser, name)
+    if name in ("run", "second"):
+        add_trainings(parser, name)
+    if name == "tower":
+        add("--batch", nargs="+", type=whole(1), default=[8], help="batch sizes (8)")
+
+
+def add_pictures(parser: argparse.ArgumentParser, command: str) -> None:
+    """Which files are read, and how."""
+    add = parser.add_argument
+    add("--images", type=whole(1), default=256, help="JPEG files to write and read (256)")
+    add("--dataset", default="", metavar="STEM", help="of a yaml in configs/datasets, instead")
+    add("--root", type=Path, default=Path("data"), help="folder of all data sets (data)")
+    add("--batch", type=whole(1), default=32, help="pictures of a batch (32)")
+    if command != "second":
         add("--workers", nargs="+", type=int, default=[0, 2], help="loader processes (0 2)")
-        add("--batch", type=whole(1), default=32, help="pictures of a batch (32)")
+
+
+def add_trainings(parser: argparse.ArgumentParser, command: str) -> None:
+    """Which trainers take features, and how long a training is."""
+    add = parser.add_argument
+    chosen = {"nargs": "+", "metavar": "NAME", "default": ["CoOp"]}
+    add("--trainers", choices=FROZEN, help=f"of {', '.join(FROZEN)} (CoOp)", **chosen)
+    add("--classes", nargs="+", type=whole(1), default=[100], help="numbers of classes (100)")
+    if command == "run":
+        add("--batch", nargs="+", type=whole(1), help="batch sizes (as published: 32, 1, 8)")
+        add("--shots", type=whole(1), default=16, help="training pictures of each class (16)")
+        add("--epochs", type=whole(1), default=50, help="passes over them (50)")
+        add("--views", type=whole(1), default=4, help="of each picture, encoded once (4)")
 
 
 def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
@@ -77,7 +109,8 @@ def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
     add("--trainers", choices=NAMES, default=list(NAMES), help=f"of {names} (all)", **chosen)
     add("--classes", nargs="+", type=whole(1), default=[100], help="numbers of classes (100)")
     add("--batch", nargs="+", type=whole(1), help=f"batch sizes ({usual})")
-    add("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="what is timed (all)")
+    forms = FORMS[command]
+    add("--forms", nargs="+", choices=forms, default=list(forms), help="what is timed (all)")
     add("--sweep", choices=AXES[command], help="give one condition several values, for a plot")
     if command == "eval":
         add("--compile", default="", metavar="BACKEND", help="of torch.compile, as inductor")
@@ -87,7 +120,8 @@ def add_conditions(parser: argparse.ArgumentParser, command: str) -> None:
 def parse_arguments(doc: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; exactly one of a command and --quick must be there."""
     parser = parser_of(doc)
-    parser.add_argument("--quick", action="store_true", help="ratios on a small ViT, in a minute")
+    text = "ratios on a small ViT, in two minutes"
+    parser.add_argument("--quick", action="store_true", help=text)
     add_shared(parser)
     parser.set_defaults(output=OUTPUT, threads=1, device="cpu")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")

@@ -37,19 +37,19 @@ class BenchmarkPictures(FewShotDataset):
     dataset_dir, image_dir, split_file = "pictures", "images", "split.json"
 
 
-def write_pictures(root: Path, count: int) -> None:
+def write_pictures(root: Path, count: int, classes: int = CLASSES) -> None:
     """Write JPEG files with structure and noise, about as large as photographs, and a split."""
     folder = root / BenchmarkPictures.dataset_dir
     (folder / BenchmarkPictures.image_dir).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    names, entries = made_up_names(CLASSES), []
+    names, entries = made_up_names(classes), []
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
         pixels = np.asarray(coarse.resize(SIZE, Image.Resampling.BICUBIC), dtype=np.float32)
         pixels = (pixels + rng.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8)
         file = folder / BenchmarkPictures.image_dir / f"{i}.jpg"
         Image.fromarray(pixels).save(file, quality=90)
-        entries.append([file.name, i % CLASSES, names[i % CLASSES]])
+        entries.append([file.name, i % classes, names[i % classes]])
     split = {"train": entries, "val": [], "test": entries}
     (folder / BenchmarkPictures.split_file).write_text(json.dumps(split), encoding="utf-8")
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lab.bench import EXACT, FORMS
+from lab.bench import EXACT, FORMS, STORED
 from lab.bench.backbones import Schedule, load_backbone, made_up_names, tower_size
 from lab.bench.clock import REPORT, Clock, Work
 from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
@@ -17,6 +17,7 @@ from lab.bench.rows import Row, timed_rows
 from lab.bench.works import (
     NOTE,
     SLICE,
+    at_hand,
     classifier,
     fits,
     published_classifier,
@@ -55,7 +56,7 @@ class Bench:
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(batch, 3, size, size, generator=generator).to(self.device)
 
-    def row(self, command: str, trainer: str, form: str, classes: int, batch: int) -> Row:
+    def row(self, command: str, trainer: str, form: str, classes: int | None, batch: int) -> Row:
         """The conditions of a measurement."""
         return Row(
             command=command,
@@ -65,21 +66,21 @@ class Bench:
             image_size=self.clip.visual.input_resolution,
             classes=classes,
             batch=batch,
-            dtype=self.dtype if form == "ours" else "float32",
+            dtype=self.dtype if form in ("ours", STORED) else "float32",
             device=self.device,
             threads=self.threads,
             tokens=tower_size(self.clip.visual)[1],
         )
 
     def pair(
-        self, name: str, classes: int, forms: Sequence[str] = FORMS
+        self, name: str, classes: int, forms: Sequence[str] = ("published", "ours")
     ) -> tuple[Pair, float | None]:
         """Both forms, and their largest relative difference where both are timed and are equal."""
         REPORT.update("building both forms")
         copies = self.dtype != "float32"
         pair = build_pair(name, self.clip, made_up_names(classes), copies=copies)
         error = None
-        if name in EXACT and {"published", "ours"} <= set(forms):
+        if name in EXACT and "published" in forms and {"ours", STORED} & set(forms):
             REPORT.update("checking that both forms agree")
             error = relative_error(pair, self.images(CHECKED))
             require_equal(name, error)
@@ -97,21 +98,37 @@ class Bench:
         clip = self.clip if self.dtype == "float32" else copy.deepcopy(self.clip)
         return self.cast(build_ours(name, clip, names, schedule))
 
-    def train(self, name: str, classes: int, batch: int, forms: Sequence[str] = FORMS) -> list[Row]:
-        """Training steps of a published form and of ours, in turns."""
+    def train(
+        self, name: str, classes: int, batch: int, forms: Sequence[str] = FORMS["train"]
+    ) -> list[Row]:
+        """Training steps of a published form and of ours, in turns.
+
+        The form "stored" has what a frozen image tower gave at hand; there is none of others.
+        """
         pair, error = self.pair(name, classes, forms)
-        images = self.images(batch)
-        labels = torch.arange(batch, device=self.device) % classes
-        whole = fits(pair.published, batch if name == "CoCoOp" else 1, self.device)
-        form = pair.published if whole else sliced(pair.published)
-        works = {
-            "published": published_step(form, images, labels),
-            "ours": training_step(pair.ours, images, labels),
-        }
+        works, note = self.steps(pair, name, batch, forms)
         rows = {key: self.row("train", name, key, classes, batch) for key in works}
-        rows["published"] = replace(rows["published"], note="" if whole else NOTE)
-        rows["ours"] = replace(rows["ours"], max_error=error)
-        return self.time({key: row for key, row in rows.items() if key in forms}, works)
+        rows = {key: replace(row, max_error=error) for key, row in rows.items()}
+        if "published" in rows:
+            rows["published"] = replace(rows["published"], note=note, max_error=None)
+        return self.time(rows, works)
+
+    def steps(
+        self, pair: Pair, name: str, batch: int, forms: Sequence[str]
+    ) -> tuple[dict[str, Work], str]:
+        """Training steps by form, and a note on the published one."""
+        images = self.images(batch)
+        labels = torch.arange(batch, device=self.device) % len(pair.published.ids)
+        whole = fits(pair.published, batch if name == "CoCoOp" else 1, self.device)
+        form, ours = pair.published if whole else sliced(pair.published), pair.ours
+        works: dict[str, Work] = {}
+        if "published" in forms:
+            works["published"] = published_step(form, images, labels)
+        if "ours" in forms:
+            works["ours"] = training_step(ours, images, labels)
+        if STORED in forms and not ours.tuner.learns_images:
+            works[STORED] = training_step(ours, at_hand(ours, images), labels)
+        return works, "" if whole else NOTE
 
     def evaluate(
         self,
@@ -119,7 +136,7 @@ class Bench:
         classes: int,
         batch: int,
         schedules: Sequence[Schedule] = (),
-        forms: Sequence[str] = FORMS,
+        forms: Sequence[str] = FORMS["eval"],
     ) -> list[Row]:
         """Batches of zero-shot CLIP, of a published form, of ours, of ours pruned, in turns."""
         pair, error = self.pair(name, classes, forms)

@@ -16,7 +16,7 @@ LABELS = {
     "tokens": "patches that enter the last block",
     "batch": "batch size, pictures",
 }
-STYLES = {"ours": "-o", "published": "--s", "zero-shot": ":^"}
+STYLES = {"ours": "-o", "published": "--s", "zero-shot": ":^", "stored": "-.v"}
 COMMANDS = ("train", "eval")
 # What a label names where it is not the same in all lines, beside trainer and form.
 OTHERS = {

@@ -24,13 +24,13 @@ CPU_INFO = Path("/proc/cpuinfo")
 class Row:
     """A line of results.csv. A field that does not apply stays empty."""
 
-    command: str  # train | eval | loader | end2end
+    command: str  # train | eval | loader | end2end | run | second | tower | compare | start
     trainer: str
-    form: str  # ours | published | zero-shot; of the loader: plain | cached
+    form: str  # ours | published | zero-shot | stored; of loader and compare also plain | cached
     backbone: str = ""
     image_size: int | None = None
     classes: int | None = None
-    batch: int
+    batch: int | None = None
     dtype: str  # of the image tower; the published forms are float32
     device: str
     device_name: str = ""
@@ -52,6 +52,7 @@ class Row:
     gflop_per_s: float | None = None
     machine_gflop_per_s: float | None = None  # in matrix products of the image tower's shapes
     share: float | None = None  # gflop_per_s / machine_gflop_per_s
+    part: float | None = None  # of the command tower: of the whole tower's time
     note: str = ""
     python: str = ""
     torch: str = ""
@@ -77,12 +78,13 @@ def timed_rows(
 ) -> dict[str, Row]:
     """Rows with times, versions, date, and ratios to the forms "published" and "zero-shot".
 
-    One call takes `images`, by default a batch.
+    One call takes `images`, by default a batch; without either there is no rate.
     """
     found = {}
     packages, date = versions(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     for key, row in rows.items():
         low, high = timings[key].spread
+        seen = images or row.batch
         found[key] = replace(
             row,
             device_name=device_name(row.device),
@@ -91,7 +93,7 @@ def timed_rows(
             median_s=timings[key].median,
             min_s=low,
             max_s=high,
-            images_per_s=(images or row.batch) / timings[key].median,
+            images_per_s=seen / timings[key].median if seen else None,
             python=packages["python"],
             torch=torch.__version__,
             torchvision=packages["torchvision"],

@@ -26,6 +26,7 @@ HEADINGS = {
     "extra_mb": ("extra MB", "{:,.0f}"),
     "gflop_per_s": ("GFLOP/s", "{:,.0f}"),
     "share": ("of machine", "{:.0%}"),
+    "part": ("of the tower", "{:.1%}"),
     "max_error": ("max. error", "{:.1e}"),
     "note": ("note", WORD),
 }
@@ -48,12 +49,20 @@ TITLES = {
     "eval": "Evaluated batches",
     "loader": "Passes of the training loader",
     "end2end": "Files to logits",
+    "run": "Whole trainings, counted from steps",
+    "second": "A second trainer on the same test pictures",
+    "tower": "The image tower and its matrix products",
+    "compare": "A comparison of trainers",
+    "start": "From the start of train.py to its first step",
 }
 LEGEND = """\
 Seconds are the median of a step, a batch or a pass of the loader over interleaved rounds, with the
 fastest and the slowest round. "x published" and "x zero-shot" are how many times faster a form is
-than the published one (of the loader: than decoding every picture in every pass), and than
-zero-shot CLIP with its text features at hand, image for image. Extra MB: peak of tensor memory
+than the published one (of the loader: than decoding every picture in every pass; of a second
+trainer and of a comparison: than without a store), and than zero-shot CLIP with its text features
+at hand, image for image. "stored" is ours with features of the frozen image tower at hand. "Of the
+tower" is a time over that of the whole image tower: of its matrix products alone, in turns with it,
+and of the parts that a profile names. Extra MB: peak of tensor memory
 during a call, less what was there before. "Of machine" is the share of the rate that the same
 machine reaches in matrix products of the image tower's shapes and dtype, measured in the same
 rounds. The maximal error is that of our logits against the published ones, in float32, over the

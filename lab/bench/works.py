@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lab.published import Published, PublishedCoCoOp
 from lab.published.common import normalise
+from models.classifier import Images
 from models.clip.text_tower import TextEncoder, free_memory
 from models.clip.tokenizer import normalise_name
 from trainers.templates import DEFAULT
@@ -26,7 +27,13 @@ BYTES_OF_A_CLASS = 39e6  # kept by a step of a text tower of 12 blocks of width 
 BLOCKS_TIMES_WIDTH = 12 * 512
 
 
-def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
+def at_hand(model: nn.Module, images: Tensor) -> Images:
+    """What the frozen image tower gives of pictures, as a training step takes it from a store."""
+    found = model.tuner.encode_raw(images, model.tuner.step_patches)
+    return found.cls if found.patches is None else found
+
+
+def training_step(model: nn.Module, images: Images, labels: Tensor) -> Callable[[], None]:
     """One step of ours: forward, backward, optimiser, memory."""
     parameters = [p for p in model.learned.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(parameters, **SGD)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lab import benchmark
-from lab.bench import EXACT, NAMES, backbones, works
+from lab.bench import EXACT, NAMES, backbones, launches, works
 from lab.bench.arguments import parse_arguments
 from lab.bench.backbones import (
     MAX_CLASSES,
@@ -18,15 +18,19 @@ from lab.bench.backbones import (
     parse_schedule,
     recommended_schedule,
 )
-from lab.bench.clock import SLOW_S, Clock
+from lab.bench.clock import SLOW_S, Clock, Timing
 from lab.bench.counts import MatrixProduct, count_gflop, extra_mb
 from lab.bench.forms import TOLERANCE, build_pair, relative_error, require_equal
 from lab.bench.loaders import Source, time_end_to_end, time_loader, write_pictures
 from lab.bench.measure import Bench
 from lab.bench.plots import write_plots
 from lab.bench.rows import COLUMNS, append_rows, read_rows
+from lab.bench.stored import Course, evaluate, time_course, time_second, trainer_on
 from lab.bench.tables import to_rich, write_markdown
-from lab.bench.works import published_classifier, published_step, sliced
+from lab.bench.tower import Products, parts_of, time_tower
+from lab.bench.works import at_hand, published_classifier, published_step, sliced, training_step
+from models.classifier import CLIPClassifier
+from models.clip.image_tower import build_visual_encoder
 from models.clip.tokenizer import clip_tokenizer
 from tests.conftest import assert_close, in_dtype
 
@@ -223,12 +227,31 @@ def test_rows_of_training_have_all_columns(bench):
     bench.counts = True
     rows = bench.train("CoOp", 5, 2)
     check(rows)
-    assert [row.form for row in rows] == ["published", "ours"]
-    assert rows[0].speedup == 1
-    assert rows[1].max_error <= TOLERANCE
+    published, ours, stored = rows
+    assert [row.form for row in rows] == ["published", "ours", "stored"]
+    assert published.speedup == 1
+    assert max(ours.max_error, stored.max_error) <= TOLERANCE
     assert all(row.extra_mb > 0 and row.gflop > 0 and row.share > 0 for row in rows)
-    assert rows[1].extra_mb < rows[0].extra_mb
-    assert rows[1].gflop < rows[0].gflop
+    assert ours.extra_mb < published.extra_mb
+    assert published.gflop > ours.gflop > stored.gflop
+    tower = count_gflop(lambda: build_visual_encoder(bench.clip.visual)(bench.images(2)))
+    assert stored.gflop == pytest.approx(ours.gflop - tower)
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CoCoOp", "TextRefiner", "Spotlighter"])
+def test_a_step_with_features_at_hand_is_the_step_from_pictures(bench, name):
+    """Two steps, of which the second follows from what the first has learned."""
+    images, labels, learned = bench.images(2), torch.tensor([0, 4]), []
+    for is_stored in (False, True):
+        torch.manual_seed(0)
+        ours = build_pair(name, bench.clip, made_up_names(5)).ours
+        work = training_step(ours, at_hand(ours, images) if is_stored else images, labels)
+        before = [value.detach().clone() for value in ours.learned.parameters()]
+        work()
+        work()
+        learned.append(list(ours.learned.parameters()))
+        assert any(not torch.equal(a, b) for a, b in zip(before, learned[-1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*learned, strict=True))
 
 
 @pytest.mark.parametrize("name", ["CoCoOp", "Spotlighter"])
@@ -245,12 +268,13 @@ def test_bfloat16_is_for_our_image_tower_alone():
     bench = Bench("quick", dtype="bfloat16", clock=FAST, counts=False)
     rows = bench.train("MaPLe", 5, 2) + bench.evaluate("Spotlighter", 5, 2, (), ("ours",))
     assert [row.dtype for row in rows] == ["float32", "bfloat16", "bfloat16"]
+    assert [row.form for row in rows] == ["published", "ours", "ours"]  # MaPLe has no features
     assert bench.clip.visual.conv1.weight.dtype == torch.float32
 
 
 def test_many_classes_are_noted_where_memory_is_short(bench, monkeypatch):
     monkeypatch.setattr("lab.bench.measure.fits", lambda *_: False)
-    published, ours = bench.train("CoCoOp", 5, 1)
+    published, ours, _ = bench.train("CoCoOp", 5, 1)
     assert published.note == "text by slices of 100 classes"
     assert ours.note == ""
 
@@ -264,6 +288,92 @@ def test_loader_and_end_to_end(bench, tmp_path):
     rows = time_end_to_end(bench, source, 0, [Schedule((1,), (32,))])
     check(rows)
     assert [row.form for row in rows] == ["zero-shot", "ours", "ours"]
+
+
+# Where features are kept
+
+
+def test_a_training_is_counted_from_its_steps():
+    """16 x 10 pictures by 32: 5 steps an epoch. 4 views of them: 20 batches to encode."""
+    course, steps, encoding = Course(16, 50, 4), Timing((1.0, 3.0), 1), Timing((10.0, 30.0), 1)
+    assert course.counted(steps, None, 10, 32).seconds == (250, 750)
+    assert course.counted(steps, encoding, 10, 32).seconds == (250 + 200, 750 + 600)
+    assert course.note(10, 32, encodes=True) == "counted: 250 steps, 640 pictures encoded"
+    assert Course(1, 3, 4).steps(2, 32) == 3  # fewer pictures than a batch
+    assert Course(1, 3, 4).steps(70, 32) == 3 * 2
+
+
+def test_rows_of_a_training_have_all_columns(bench):
+    rows = time_course(bench, "CoOp", 5, 2, Course(2, 3, 1))
+    check(rows)
+    assert [(row.form, row.note) for row in rows] == [
+        ("published", "counted: 15 steps"),
+        ("stored", "counted: 15 steps, 10 pictures encoded"),
+    ]
+    assert rows[1].max_error <= TOLERANCE
+    assert rows[0].images_per_s == pytest.approx(3 * 10 / rows[0].median_s)
+
+
+def test_a_second_evaluation_encodes_no_picture(tmp_path, monkeypatch):
+    write_pictures(tmp_path, 6, classes=3)
+    source, bench = Source(tmp_path, size=64, batch=4), Bench("tiny-emoji", clock=FAST)
+    rows = time_second(bench, source, "CoOp", tmp_path)
+    check(rows)
+    assert [(row.form, row.classes) for row in rows] == [("ours", 3), ("stored", 3)]
+    assert rows[0].speedup == 1
+    assert rows[1].speedup == pytest.approx(rows[0].median_s / rows[1].median_s)
+
+    def encode_tower(*_):
+        raise AssertionError("the image tower runs")
+
+    monkeypatch.setattr(CLIPClassifier, "encode_tower", encode_tower)
+    evaluate(trainer_on(bench, source, "CoCoOp", tmp_path, tmp_path / "store"))
+    with pytest.raises(AssertionError, match="the image tower runs"):
+        evaluate(trainer_on(bench, source, "CoCoOp", tmp_path, None))
+
+
+# The image tower
+
+
+def test_the_products_are_those_of_the_tower(bench):
+    encoder = build_visual_encoder(bench.clip.visual)
+    expected = count_gflop(lambda: encoder(bench.images(3)))
+    assert count_gflop(Products(encoder, 3)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_rows_of_the_tower_name_what_its_time_goes_to(bench):
+    rows = time_tower(bench, 2)
+    check([replace(row, trainer="-", classes=1) for row in rows])
+    tower, products, *profiled = rows
+    assert (tower.form, products.form) == ("tower", "products")
+    assert tower.part == 1
+    assert tower.share == pytest.approx(products.part)
+    assert sum(row.part for row in profiled) == pytest.approx(1)
+    assert all(row.part > 0 for row in profiled)
+
+
+def test_the_profile_knows_an_operator_by_its_full_name():
+    x = torch.randn(50, 50)
+    found = dict(parts_of(lambda: x.add(1).mm(x).expand(2, 50, 50).bmm(x.expand(2, 50, 50))))
+    assert found["linear layers"] > 0
+    assert found["attention (products and softmax)"] > 0
+    assert found["residual sums"] > 0
+    assert found["LayerNorm"] == found["QuickGELU"] == 0
+
+
+# Whole processes
+
+
+def test_a_launch_that_fails_says_what_it_printed(tmp_path):
+    with pytest.raises(RuntimeError, match="ended with 3: no such thing"):
+        launches.launch(["-c", "import sys; print('no such thing'); sys.exit(3)"], 1, "cpu")
+    code = "import os; print(os.environ['OMP_NUM_THREADS'])"
+    said, seconds = launches.launch(["-c", code], 2, "cpu")
+    assert said == "2\n"
+    assert seconds > 0
+
+
+# Results
 
 
 def test_results_are_added_to_and_shown(bench, tmp_path):
@@ -294,7 +404,7 @@ def test_results_are_added_to_and_shown(bench, tmp_path):
 
 
 def test_every_command_has_an_example(capsys):
-    for command in ("train", "eval", "loader", "end2end", "plot"):
+    for command in ("train", "eval", "loader", "end2end", "run", "second", "tower", "plot"):
         with pytest.raises(SystemExit):
             parse_arguments(benchmark.__doc__, [command, "--help"])
         assert f"python lab/benchmark.py {command}" in capsys.readouterr().out
@@ -308,6 +418,8 @@ def test_errors_are_one_sentence(tmp_path, capsys):
         ("eval", *small, "--prune", "9:98"): "MODEL.PRUNE.AT must lie in 0..2",
         ("train", *output, "--backbone", "RN50"): "--backbone must be a ViT, one of tiny-emoji",
         ("train", *small, "--device", "tpu"): "--device must be cpu, cuda or cuda:N, got 'tpu'",
+        ("tower", *small[:4], "--dtype", "bfloat16"): "tower measures the CPU in float32",
+        ("second", *small, "--images", "2"): "--backbone quick is no backbone of train.py",
     }
     if not torch.cuda.is_available():
         cases |= {("train", *small, "--device", "cuda"): "finds no GPU; use cpu"}
@@ -334,7 +446,10 @@ def test_a_sweep_measures_several_values(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_quick_ends_with_its_ratios_as_json(tmp_path, capsys):
+def test_quick_ends_with_its_ratios_as_json(tmp_path, capsys, monkeypatch):
+    least = {"TRAINERS": ("ZeroshotCLIP",), "PER_CLASS": 10, "EPOCHS": 1, "STARTS": 1}
+    for name, value in least.items():
+        monkeypatch.setattr(launches, name, value)
     assert benchmark.main(["--quick", "--output", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(found) == [
@@ -345,11 +460,14 @@ def test_quick_ends_with_its_ratios_as_json(tmp_path, capsys):
         "eval_exact",
         "eval_pruned",
         "coop_eval_1000",
+        "coop_train_stored",
+        "compare_stored",
+        "start_s",
         "max_error",
     ]
     assert all(isinstance(value, float) and value > 0 for value in found.values())
     assert found["max_error"] <= TOLERANCE
-    assert len(read_rows(tmp_path / "results.csv")) == 4 * 2 + 3 + 2
+    assert len(read_rows(tmp_path / "results.csv")) == 4 * 2 + 1 + 3 + 2 + 2 + 1
 
 
 def test_a_compiled_form_is_timed_beside_the_plain_one():

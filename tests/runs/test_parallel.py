@@ -112,6 +112,38 @@ def test_two_processes_go_on_as_if_they_had_not_stopped(arguments, tmp_path):
             assert torch.equal(value, again[name]), name
 
 
+@pytest.mark.slow
+def test_two_processes_share_a_store_and_train_as_without(arguments, tmp_path):
+    """Each encodes its share of the views' batches, and the test pictures are those of rank 0."""
+    store = tmp_path / "store"
+    for name, kept in (("off", "off"), ("filling", "disk"), ("filled", "disk")):
+        words = arguments(
+            "Spotlighter",
+            name,
+            INPUT__TRANSFORMS=("random_flip", "normalize"),
+            DATALOADER__TRAIN_X__BATCH_SIZE=4,
+            DATALOADER__TEST__BATCH_SIZE=3,
+            FEATURES__VIEWS=2,
+            FEATURES__KEEP=kept,
+            FEATURES__DIR=str(store),
+        )
+        done = launch(words, 2, tmp_path)
+        assert done.returncode == 0, done.stderr
+        if name == "filling":
+            entries = set(store.iterdir())
+    assert len(entries) > 2 * 24 // 3 + 30 // 3  # two views of 24 pictures, and 30 of the test
+    assert set(store.iterdir()) == entries
+    first, results = state_of(tmp_path / "off"), {}
+    for name in ("off", "filling", "filled"):
+        again = state_of(tmp_path / name)
+        assert again.keys() == first.keys()
+        for key, value in first.items():
+            assert not torch.is_tensor(value) or torch.equal(value, again[key]), (name, key)
+        results[name] = json.loads((tmp_path / name / "results.json").read_text())
+    assert len({found["nll"] for found in results.values()}) == 1
+    assert ["images_per_s" in found for found in results.values()] == [True, True, False]
+
+
 @pytest.mark.thorough
 def test_two_runs_of_two_processes_are_kept_apart(arguments, tmp_path):
     words = arguments("CoOp", "run")

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+from models.clip.load import random_clip
 from tests.datasets.trees import picture
 from tools import own
 from tools.own import TRAINERS, announce, decide, look, main
+from tools.shared import cost
 
 
 def plant(folder, numbers, part=""):
@@ -103,15 +105,15 @@ def test_each_trainer_has_a_job_with_its_config(photos, tmp_path):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_time_and_memory_are_said_first(photos, capsys, monkeypatch, device):
-    size = own.cost.size_of(own.cost.random_clip("tiny-emoji"))
-    monkeypatch.setattr(own.cost, "measure", lambda *_: (size, 10.0))
+    size = cost.size_of(random_clip("tiny-emoji"))
+    monkeypatch.setattr(cost, "measure", lambda *_: (size, 10.0))
     monkeypatch.setattr(own, "sample", lambda _: (0.5, 2**20))
     plan = planned(photos)
     plan.device = torch.device(device)
     announce(plan)
     out = capsys.readouterr().out
     assert "CLIP tiny-emoji on" in out
-    epochs, runs, seconds = 20, 3, 3 * own.cost.START
+    epochs, runs, seconds = 20, 3, 3 * cost.START
     # Pictures of the test for each run, of CoOp's and Spotlighter's epochs, and of its bank.
     pictures = runs * 14 + 24 * (2 * epochs + own.BANK_PASSES)
     seconds += pictures / 10 + 0.5 * (runs * 14 + 24 * (2 + own.BANK_PASSES))

@@ -1,31 +1,33 @@
-"""Figures of the HTML report, as SVG inside it. Their width suits a phone."""
+"""Figures of the HTML report, as SVG inside it. Their width suits a phone.
+
+Matplotlib is imported when the first one is drawn.
+"""
+
+from __future__ import annotations
 
 import base64
 import io
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from runs.calibration import BINS, Reliability
-from runs.figure_style import plt, save
 from tools.results.tables import HEADINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH = 6.2  # inches
 LINE = 0.16  # inches from label to label
 MARKERS = "os^DvPX*<>"
 PANELS = 3  # of a row of reliability diagrams
 SMALL = 5  # percent; smaller shares are not written into a confusion matrix
-TWENTY = plt.get_cmap("tab20").colors
 STYLE = {
     "font.size": 9,
-    "axes.prop_cycle": cycler(color=[*TWENTY[::2], *TWENTY[1::2]]),  # the strong ones first
     **{"axes.spines.top": False, "axes.spines.right": False},
     **{"axes.grid": True, "grid.alpha": 0.3},
     "svg.hashsalt": "report",  # equal results give equal bytes
@@ -46,10 +48,22 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
+    """Those of pyplot."""
+    from runs.figure_style import plt
+
+    return plt.subplots(*shape, **options)
+
+
 def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Picture:
     """Return the figure that a function draws of its arguments, with the caption `text`."""
-    buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
+    from cycler import cycler
+
+    from runs.figure_style import plt, save
+
+    buffer, twenty = io.BytesIO(), plt.get_cmap("tab20").colors
+    colours = cycler(color=[*twenty[::2], *twenty[1::2]])  # the strong ones first
+    with plt.rc_context(STYLE | {"axes.prop_cycle": colours}):
         save(draw(*arguments), buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
@@ -80,7 +94,7 @@ def shot_curves(summary: pd.DataFrame) -> Figure:
     What was not trained (0 shots) is a dashed line over all shots.
     """
     labels = summary["label"].unique()
-    figure, axes = plt.subplots(figsize=(WIDTH, max(3.6, 1 + LINE * len(labels))))
+    figure, axes = subplots(figsize=(WIDTH, max(3.6, 1 + LINE * len(labels))))
     shots = sorted(set(summary["shots"]) - {0}, key=lambda n: (n < 0, n))  # all come last
     ends: list[tuple[str, tuple[float, float], str]] = []
     for i, label in enumerate(labels):
@@ -131,7 +145,7 @@ def radar(summary: pd.DataFrame, score: str) -> Figure:
     """One axis for each data set, one line for each label, broken where a score is missing."""
     table = summary.pivot_table(index="label", columns="dataset", values=score, sort=False)
     angles = np.linspace(0, 2 * np.pi, len(table.columns), endpoint=False)
-    figure, axes = plt.subplots(figsize=(WIDTH, WIDTH), subplot_kw={"projection": "polar"})
+    figure, axes = subplots(figsize=(WIDTH, WIDTH), subplot_kw={"projection": "polar"})
     for label, row in table.iterrows():
         axes.plot(np.append(angles, 0), np.append(row, row.iloc[0]), label=label)
     axes.set_xticks(angles, table.columns)
@@ -152,7 +166,7 @@ def reliability(panels: dict[str, dict[str, tuple[Reliability, float]]]) -> Figu
     rows = -(-len(panels) // columns)
     shape = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
     size = (WIDTH, 0.7 + rows * WIDTH / PANELS)
-    figure, grid = plt.subplots(rows, columns, figsize=size, **shape)
+    figure, grid = subplots(rows, columns, figsize=size, **shape)
     for axes, (label, curves) in zip(grid.flat, panels.items(), strict=False):
         axes.plot([0, 100], [0, 100], color="grey", linewidth=0.8, linestyle="--")
         for classes, (diagram, _) in curves.items():
@@ -180,7 +194,7 @@ def reliability(panels: dict[str, dict[str, tuple[Reliability, float]]]) -> Figu
 
 def confusion_matrix(shares: pd.DataFrame) -> Figure:
     """Shares in percent of each true class (row) that were taken for each class (column)."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.2 + 0.26 * len(shares)))
+    figure, axes = subplots(figsize=(WIDTH, 1.2 + 0.26 * len(shares)))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(shares.to_numpy()):
@@ -195,8 +209,10 @@ def confusion_matrix(shares: pd.DataFrame) -> Figure:
 
 def training_curves(curves: dict[str, pd.DataFrame]) -> Figure:
     """Loss and batch accuracy over epochs by label, of columns epoch, loss and acc."""
+    from matplotlib.ticker import MaxNLocator
+
     space = {"wspace": 0.3, "left": 0.08, "right": 0.99}
-    figure, both = plt.subplots(1, 2, figsize=(WIDTH, 2.8), gridspec_kw=space)
+    figure, both = subplots(1, 2, figsize=(WIDTH, 2.8), gridspec_kw=space)
     names = (("loss", "loss"), ("acc", "batch accuracy, percent"))
     for axes, (column, name) in zip(both, names, strict=True):
         for label, curve in curves.items():

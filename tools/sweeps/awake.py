@@ -5,6 +5,9 @@ code. It computes nothing itself, so that a child begins as `python train.py` do
 imports, and leaves nothing to the next one. Only on Linux.
 """
 
+# Not multiprocessing's forkserver: it ends a job without its exit handlers, imports the sweep's
+# main module in each, and is silent where a preload fails. Nor concurrent.futures: there a job that
+# dies breaks the pool, and the next job finds what the last one left.
 import contextlib
 import gc
 import math
