@@ -153,7 +153,7 @@ def compare(
         return f"Both columns agree to within a point: {why_same(tuned, found, other, own)}."
     if found.class_name != other.class_name:
         return "They name different classes."
-    pairs = [(found.probability, tuned.trainer_name), (other.probability, ZERO_SHOT.lower())]
+    pairs = [(found.probability, tuned.trainer_name), (other.probability, "zero-shot CLIP")]
     (less, _), (more, name) = sorted(pairs)
     return (
         f"Both name the same class; {name} is surer of it: {percent(more)} against {percent(less)}."
