@@ -9,10 +9,11 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 
 from datasets.base import FewShotDataset
-from datasets.pictures import class_folders, find, folders_in, shown
+from datasets.pictures import class_folders, find, folders_in, shown, what_is_left
 from datasets.splits import SPLITS, Item, Splits, divide, read_text
 
 CLASS_LIST = "classnames.txt"
+OTHERS = "files of another kind"  # are left out
 UNDIVIDED = ""  # stands for a split where none is named
 COLUMNS = ("path", "label", "split")
 # What folders and tables call a split.
@@ -52,7 +53,7 @@ def read_class_folders(
         if name in classes:
             items += [Item(path, labels[name], classname=classes[name]) for path in pictures]
         if name in classes or not pictures:
-            leave_out(left_out, "files of another kind", others)
+            leave_out(left_out, OTHERS, others)
     leave_out(left_out, "pictures outside class folders", find(folder, deep=False).pictures)
     return items
 
@@ -110,9 +111,11 @@ class Folder(FewShotDataset):
         listed = read_class_names(path) if path.is_file() else {}
         items = read_table(self.table) if self.table else self._read_folders(listed)
         if not any(items.values()):
+            others = self.left_out.get(OTHERS)
+            left = f" Left out: {what_is_left(OTHERS, others)}." if others else ""
             raise ValueError(
                 f"No pictures in {self.table or self.folder}; expected <class>/picture.jpg, or "
-                "train/, val/ and test/ with such folders."
+                f"train/, val/ and test/ with such folders.{left}"
             )
         keys = _keys(items)
         order = int if all(key.isdecimal() for key in keys) else str  # 2 before 10

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,12 @@ NEEDS = {
     "HEIF": "pip install -r requirements-heic.txt", "AVIF": "pip install 'pillow>=11.3'",
     "JPEG2000": "a Pillow with JPEG 2000",
 }
+# First bytes of files that are taken for pictures, their kind, and what to do if it is not read.
+HEADS = (
+    (rb"%PDF", "PDF", "it is a PDF; save the page that you mean as a PNG or JPEG"),
+    (rb".{4}ftyp(hei|hev|mif1|msf1)", "HEIF", f"it is a HEIC picture; run: {NEEDS['HEIF']}"),
+    (rb".{4}ftypavi", "AVIF", f"it is an AVIF picture; run: {NEEDS['AVIF']}"),
+)
 MAX_PIXELS = 64_000_000  # of one picture; to decode it takes 250 to 500 MB
 FEWER = {"WEBP": MAX_PIXELS // 2}  # its decoder takes twice as much
 
@@ -156,13 +163,26 @@ def open_picture(
     except Exception as error:  # a decoder that is fed with broken bytes may raise anything
         what = shown(str(error) or type(error).__name__)
         if isinstance(error, UnidentifiedImageError):
-            what = "it is of no format that is read here, or it is damaged"
+            what = _what_it_is(source)
         raise ValueError(f"{name} cannot be read as a picture: {what}") from error
     if upright and left in TURNS:
         picture = picture.transpose(TURNS[left])
     how = "upright" if upright or left not in TURNS else "stored"
     picture.info[TURNED] = how if called_for in TURNS else ""
     return picture
+
+
+def _what_it_is(source: str | Path | IO[bytes]) -> str:
+    """Say why no decoder takes a file, and what helps, from its first bytes."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            return _what_it_is(file)
+    source.seek(0)
+    head = source.read(16)
+    for pattern, kind, what in HEADS:
+        if kind not in FORMATS and re.match(pattern, head, re.DOTALL):
+            return what
+    return "it is of no format that is read here, or it is damaged"
 
 
 def _require_bounded(image: Image.Image) -> None:

@@ -57,6 +57,9 @@ class SpotlighterPredictor:
         class_names: C names, in the order of the logits.
         num_patches: N, patches of a picture (a square, row by row); None where none are selected.
         level1: kept patches of the first level, those of best rank; None likewise.
+        trainer_name: what was trained, as "CoOp" or "Spotlighter on CoOp".
+        trainer_class: its class, which says what it learns (`learns`, `new_classes`).
+        data: name of the data that it was trained on.
     """
 
     def __init__(self, trainer: CLIPTrainer) -> None:
@@ -67,9 +70,14 @@ class SpotlighterPredictor:
 
         cfg, model = trainer.cfg, trainer.model
         self.model, self.class_names = model, list(trainer.class_names)
+        base = trainer.tuner[0]
+        head_on = "" if isinstance(trainer, base) else f" on {base.__name__}"
+        self.trainer_name, self.trainer_class = f"{cfg.TRAINER.NAME}{head_on}", type(trainer)
+        self.data = cfg.DATASET.LABEL or cfg.DATASET.NAME
         self._read = partial(open_picture, upright=cfg.INPUT.EXIF != "stored")
         self._view: Any = build_transform(cfg, is_train=False, choices=())
         self._transform: Any = build_transform(cfg, is_train=False)
+        self._size = max(cfg.INPUT.SIZE)
         self._temperature = cfg.TEST.TEMPERATURE
         self._device, self._autocast = trainer.device, trainer.state.precision.autocast
         self.num_patches: int | None = None
@@ -136,6 +144,21 @@ class SpotlighterPredictor:
     def seen(self, image: Picture) -> Float[Tensor, "H W 3"]:
         """A picture as the model sees it, to draw patches on: resized and cut, in 0..1."""
         return self._view(self.open(image)).permute(1, 2, 0)
+
+    def seen_square(self, image: Picture) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what the model sees, in pixels of the picture itself.
+
+        The test transform resizes a picture by its short side and cuts the centre out.
+        """
+        size, (width, height) = self._size, self.open(image).size
+
+        def span(length: int) -> tuple[float, float]:
+            resized = size * length // min(width, height)
+            start = round((resized - size) / 2)
+            return start * length / resized, (start + size) * length / resized
+
+        (left, right), (top, bottom) = span(width), span(height)
+        return left, top, right, bottom
 
     def prepare(self, images: Sequence[Picture]) -> Float[Tensor, "B 3 H W"]:
         """Pictures as the model takes them: resized, cut, normalised, on its device."""

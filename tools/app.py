@@ -1,8 +1,9 @@
-"""A page in the browser: upload a photo, list the class names, press Predict.
+"""A page in the browser: choose a photo, list the class names, press Predict.
 
-It shows what the run and zero-shot CLIP predict, both maps and the kept patches. Without
---model-dir it uses the embedded tiny CLIP, tuned once on drawn pictures of food. The page is
-reachable from this machine only (127.0.0.1) and loads nothing from the network.
+It shows what a run and zero-shot CLIP predict, and on the photo the kept patches and both maps.
+Without --model-dir it begins with the embedded tiny CLIP, tuned once on drawn pictures of food;
+runs below output/ can be chosen on the page. The page is reachable from this machine only
+(127.0.0.1) and loads nothing from the network.
 
 From another machine: ssh -L 7860:127.0.0.1:7860 that-machine, then open http://127.0.0.1:7860
 
@@ -29,6 +30,8 @@ from tools.shared.command_line import parser_of, reports_user_errors, whole
 PROJECT = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
 EMBEDDED = Path("output/app/emoji_food")  # below the project
+OUTPUT = PROJECT / "output"
+MOST = 50  # runs that the page offers, the newest
 MISSING = "the page needs Gradio; install it with: pip install -r requirements-app.txt"
 
 
@@ -36,7 +39,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--model-dir", default="", metavar="RUN", help="output folder of a run of train.py")
+    run = "run of train.py that the page begins with (default: the embedded model)"
+    add("--model-dir", default="", metavar="RUN", help=run)
     add("--root", default="", help="folder of all data sets, if it moved (embedded model: data)")
     add("--port", type=whole(0, 65535), default=7860, help="default 7860; 0 takes a free one")
     add("--open", action="store_true", help="open the browser")
@@ -62,6 +66,25 @@ def embedded_run(root: str, folder: Path = EMBEDDED, *options: str) -> Path:
     return PROJECT / folder
 
 
+def runs_to_choose(first: str | Path, output: Path = OUTPUT) -> dict[str, Path]:
+    """Runs by the names that the page shows: `first`, the embedded one, the newest in `output`."""
+    found: dict[Path, float] = {}
+    for folder, inside, files in os.walk(output):
+        if "config.yaml" in files and (checkpoint := last_checkpoint(Path(folder))) is not None:
+            found[Path(folder)] = checkpoint.stat().st_mtime
+            inside.clear()
+    newest = sorted(found, key=lambda folder: found[folder], reverse=True)[:MOST]
+    embedded = [PROJECT / EMBEDDED] if last_checkpoint(PROJECT / EMBEDDED) is not None else []
+    runs: dict[str, Path] = {}
+    for folder in map(Path, (first, *embedded, *newest)):
+        if folder.resolve() not in {known.resolve() for known in runs.values()}:
+            is_below = folder.is_relative_to(output.parent)
+            name = str(folder.relative_to(output.parent) if is_below else folder)
+            is_embedded = folder.resolve() == (PROJECT / EMBEDDED).resolve()
+            runs["embedded tiny CLIP (food)" if is_embedded else name] = folder
+    return runs
+
+
 def serve(args: argparse.Namespace) -> None:
     """Serve the page until it is stopped."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
@@ -70,12 +93,12 @@ def serve(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(MISSING) from error
     from inference.web.answer import Answerer
-    from inference.web.page import build_page, example_pictures, launch, upload_folder
+    from inference.web.page import build_page, launch, upload_folder
 
     run = args.model_dir or str(embedded_run(args.root or "data"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # uploads go, too
     with quiet(), upload_folder() as uploads:
-        page = build_page(Answerer(run, args.root), uploads, example_pictures(run, args.root))
+        page = build_page(Answerer(runs_to_choose(run), args.root), uploads)
         address = launch(page, uploads, LOOPBACK, args.port, args.open)
         print(f"The page is at {address}; Ctrl-C ends it.", flush=True)
         page.block_thread()

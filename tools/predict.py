@@ -102,12 +102,13 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
             found.append(path)
         else:
             inside = find(path)
+            others = what_is_left("files of another kind", inside.others) if inside.others else ""
             if not inside.pictures:
-                raise ValueError(f"the folder {path} holds no picture ({', '.join(SUFFIXES)})")
+                which = f"{', '.join(SUFFIXES)}{'; left out: ' * bool(others)}{others}"
+                raise ValueError(f"the folder {shown(path)} holds no picture ({which})")
             found += inside.pictures
-            if inside.others:
-                what = what_is_left("files of another kind", inside.others)
-                sys.stderr.write(f"predict: left out in {shown(path)}: {what}\n")
+            if others:
+                sys.stderr.write(f"predict: left out in {shown(path)}: {others}\n")
     if not found:
         raise ValueError("no picture is named (--images)")
     return found

@@ -1,24 +1,24 @@
 """The page, in Gradio: questions on the left, answers on the right."""
 
 import fcntl
-import html
 import os
 import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from dassl.data.datasets import build_dataset
-from gradio.data_classes import ImageData
 
+from datasets.pictures import KINDS, open_picture
 from inference.open import config_of
-from inference.web.answer import TOP, Answer, Answerer
+from inference.web.answer import Answerer
 from inference.web.guard import UPLOAD, middleware, upload_in
+from inference.web.markup import markup, problem
 from models.spotlighter import NEW_CLASSES
 from runs.draw import one_a_class
 from runs.errors import sentence
@@ -28,6 +28,21 @@ EVERY, KEPT = 60, 1800  # seconds: between two removals of uploads; after the la
 WAITING = 16  # predictions that may wait for their turn
 AS_TRAINED = "as the run says"
 PORTS = 20  # that are tried, from --port on
+FEW = 10  # runs among which nobody searches
+BROWSABLE = tuple(s for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF") for s in KINDS[kind])
+# To the answer, unless it is in sight, as where columns are below each other.
+SCROLL = """() => {
+  const place = document.querySelector("#answer .answer");
+  if (place && place.getBoundingClientRect().top > 0.5 * window.innerHeight)
+    place.scrollIntoView({behavior: "smooth"});
+}"""
+# A picture that is pasted is uploaded like one that is chosen.
+PASTE = """() => document.addEventListener("paste", event => {
+  const input = document.querySelector("input[type=file]");
+  if (!input || !event.clipboardData.files.length) return;
+  input.files = event.clipboardData.files;
+  input.dispatchEvent(new Event("change", {bubbles: true}));
+})"""
 TEMPORARY = "GRADIO_TEMP_DIR"
 PREFIX = "spotlighter_page_"  # of folders for uploads
 
@@ -58,9 +73,9 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def path_of(upload: ImageData | None) -> str | None:
+def path_of(upload: Any) -> str | None:
     """The path of an upload, unopened: what opens it reports what is wrong with it."""
-    return None if upload is None else upload.path
+    return getattr(upload, "path", None)
 
 
 async def unchanged(path: Any) -> Any:
@@ -68,7 +83,17 @@ async def unchanged(path: Any) -> Any:
     return path
 
 
-def example_pictures(model_dir: str, root: str) -> list[str]:
+def takes_uploads(component: Any) -> Any:
+    """A component whose posted path comes to us as it is; a subclass would have a .pyi written.
+
+    A handler returns its value, never another component: that would take its place, unchanged.
+    """
+    component.preprocess = path_of
+    component.async_move_resource_to_block_cache = unchanged
+    return component
+
+
+def example_pictures(model_dir: str | Path, root: str) -> list[str]:
     """Test pictures of several classes, if the data set of the run is there."""
     try:
         test = build_dataset(config_of(model_dir, root)).test
@@ -77,62 +102,126 @@ def example_pictures(model_dir: str, root: str) -> list[str]:
     return [item.impath for item in one_a_class(test, EXAMPLES)]
 
 
-def toast(error: Exception, picture: str | None) -> gr.Error:
+def said(error: Exception, picture: str | None) -> str:
     """An error as a sentence on the page, without the folder of an upload."""
-    text = sentence(error).replace(f"{Path(picture or '.').parent}/", "")
-    return gr.Error(html.escape(text, quote=False), duration=None, print_exception=False)
+    return problem(sentence(error).replace(f"{Path(picture or '.').parent}/", ""))
 
 
-def build_page(answerer: Answerer, folder: Path, examples: Sequence[str] = ()) -> gr.Blocks:
-    """The page; it takes pictures from `folder` alone, and answers mistakes with a sentence."""
+def browsable(path: Path) -> str:
+    """The path of a picture that browsers show: itself, or a copy; ValueError if it is none."""
+    picture = open_picture(path, upright=True)
+    if path.suffix.lower() in BROWSABLE:
+        return str(path)
+    copy = path.with_name(f"{path.stem}_{path.suffix[1:]}.png")
+    picture.save(copy, compress_level=1)
+    return str(copy)
 
-    def predict(picture: str | None, names: str, new: str, threshold: float) -> Answer:
+
+class Handlers:
+    """What the page does; mistakes are answered with a sentence."""
+
+    def __init__(self, answerer: Answerer, folder: Path) -> None:
+        """`folder` is where pictures are taken from, and nowhere else."""
+        self.answerer, self.folder = answerer, folder
+
+    def take(self, upload: str | None) -> tuple[None, str | None, Any, str]:
+        """A new picture: empties the place for uploads and the answer, and shows the picture."""
+        try:
+            path = browsable(upload_in(self.folder, upload or ""))
+            return None, path, gr.Column(visible=True), ""
+        except (ValueError, OSError, MemoryError) as error:
+            return None, None, gr.Column(visible=False), said(error, upload)
+
+    def take_example(self, sample: list[str]) -> tuple[None, str | None, Any, str]:
+        """The same with a test picture, which is copied to the uploads."""
+        copy = Path(tempfile.mkdtemp(dir=self.folder)) / Path(sample[0]).name
+        with suppress(OSError):  # it is gone, as the sentence of `take` will say
+            shutil.copy(sample[0], copy)
+        return self.take(str(copy))
+
+    def choose(self, run: str, names: str) -> tuple[Any, Any, str]:
+        """Another run: its class names, unless there are some of one's own; its test pictures."""
+        try:
+            own = "\n".join(self.answerer.names(run))
+        except (ValueError, OSError, MemoryError) as error:
+            return gr.skip(), gr.Dataset(samples=[], visible=False), said(error, None)
+        samples = example_pictures(self.answerer.runs[run], self.answerer.root)
+        shown = gr.Dataset(samples=[[path] for path in samples], visible=bool(samples))
+        return own if self.answerer.is_own(names) else gr.skip(), shown, ""
+
+    def predict(
+        self, picture: str | None, names: str, new: str, threshold: float, run: str
+    ) -> str:
+        """The answer, as HTML."""
         try:
             if picture is not None:
-                path = upload_in(folder, picture)
+                path = upload_in(self.folder, picture)
                 os.utime(path)  # it is in use, so it is kept
-            return answerer.answer(picture, names, "" if new == AS_TRAINED else new, threshold)
+            new = "" if new == AS_TRAINED else new
+            return markup(self.answerer.answer(picture, names, new, threshold, run))
         except (ValueError, OSError, MemoryError) as error:
-            raise toast(error, picture) from error
+            return said(error, picture)
 
+
+def build_page(answerer: Answerer, folder: Path) -> gr.Blocks:
+    """The page; it takes pictures from `folder` alone."""
+    do, runs = Handlers(answerer, folder), list(answerer.runs)
+    samples = example_pictures(answerer.runs[runs[0]], answerer.root)
     with gr.Blocks(
         title="Spotlighter", analytics_enabled=False, delete_cache=(EVERY, KEPT)
     ) as page:
-        gr.Markdown("# Spotlighter\nUpload a photo, list the class names, press Predict.")
+        gr.Markdown("# Spotlighter\nChoose a photo, list the class names, press Predict.")
         with gr.Row():
             with gr.Column(scale=1):
-                picture = gr.Image(sources=["upload", "clipboard"], label="Picture", height=260)
-                picture.preprocess = path_of  # type: ignore  # a subclass would have Gradio write a .pyi here
-                picture.async_move_resource_to_block_cache = unchanged  # type: ignore
+                upload = takes_uploads(gr.File(label="Picture", height=140))
+                with gr.Column(visible=False) as frame:
+                    picture = gr.Image(
+                        show_label=False, height=260, interactive=False, buttons=["fullscreen"]
+                    )
+                    takes_uploads(picture)
+                run = gr.Dropdown(
+                    runs, value=runs[0], label="Model", filterable=len(runs) > FEW,
+                    info="The embedded one, or a run below output/.",
+                )
                 names = gr.Textbox(
                     "\n".join(answerer.class_names), lines=6, max_lines=6,
                     label="Class names", info="One a line, or with commas between.",
                 )
-                new = gr.Radio(
-                    [AS_TRAINED, *NEW_CLASSES], value=AS_TRAINED,
-                    label="Class names that were not in training",
-                    info="inherit: similar classes' prototypes; text: text only; auto: the better "
-                    "of the two on held-out training classes; off: prompts only",
-                )
-                threshold = gr.Slider(
-                    0, 1, value=0, step=0.05, label="Unsure below",
-                    info="A top probability below this is called unsure.",
-                )
+                with gr.Accordion("Options", open=False):
+                    new, threshold = options()
                 button = gr.Button("Predict", variant="primary")
-            with gr.Column(scale=2):
-                with gr.Row():
-                    tuned = gr.Label(label="Spotlighter", num_top_classes=TOP)
-                    plain = gr.Label(label="Zero-shot CLIP", num_top_classes=TOP)
-                unsure = gr.Markdown()
-                drawn = gr.Image(
-                    label="Maps and kept patches", show_label=False, interactive=False, buttons=[]
+                examples = gr.Dataset(
+                    components=[gr.Image(visible=False)], samples=[[path] for path in samples],
+                    type="values", label="Test pictures", visible=bool(samples),
                 )
-        if examples:
-            gr.Examples([[path] for path in examples], [picture], label="Test pictures")
-        asked, answered = [picture, names, new, threshold], [tuned, plain, drawn, unsure]
-        gr.on([button.click, names.submit], predict, asked, answered, api_name="predict")
+            with gr.Column(scale=2):
+                answer = gr.HTML(elem_id="answer")
+        taken = [upload, picture, frame, answer]
+        took = upload.upload(do.take, upload, taken, api_name="take")
+        examples.click(do.take_example, examples, taken, api_name="take_example")
+        run.input(do.choose, [run, names], [names, examples, answer], api_name="choose")
+        asked, wants = [picture, names, new, threshold, run], [button.click, names.submit]
+        answered = gr.on(wants, do.predict, asked, answer, api_name="predict")
+        for done in (took, answered):
+            done.then(None, js=SCROLL)
+        page.load(None, js=PASTE)
     page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=1)
     return page
+
+
+def options() -> tuple[gr.Radio, gr.Slider]:
+    """What is done with new classes, and below which probability an answer is unsure."""
+    new = gr.Radio(
+        [AS_TRAINED, *NEW_CLASSES], value=AS_TRAINED,
+        label="Class names that were not in training",
+        info="inherit: similar classes' prototypes; text: text only; auto: the better "
+        "of the two on held-out training classes; off: prompts only",
+    )
+    threshold = gr.Slider(
+        0, 1, value=0, step=0.05, label="Unsure below",
+        info="A top probability below this is called unsure.",
+    )
+    return new, threshold
 
 
 def free_port(host: str, first: int) -> int:

@@ -21,6 +21,7 @@ import httpx
 from inference.web import guard
 
 API = "/gradio_api"
+PROBLEM = r'<div class="problem">(.*?)</div>'
 GONE = "this is no picture that was uploaded a short while ago; choose it again"
 
 
@@ -32,7 +33,8 @@ def png(width=90, height=70):
 
 
 class Client:
-    def __init__(self, address):
+    def __init__(self, address, run="the run"):
+        self.run = str(run)
         self.http = httpx.Client(base_url=address.rstrip("/"), timeout=60)
 
     def upload(self, content, name="a.png"):
@@ -40,15 +42,21 @@ class Client:
         assert found.status_code == 200, found.text
         return found.json()[0]
 
-    def ask(self, picture, names="red fox, owl", new="as the run says", threshold=0):
+    def ask(self, picture, names="red fox, owl", new="as the run says", threshold=0, **run):
         """Event and data of an answer."""
-        question = {"data": [picture, names, new, threshold]}
-        asked = self.http.post(f"{API}/call/predict", json=question)
+        return self.call("predict", picture, names, new, threshold, run.get("run", self.run))
+
+    def call(self, name, *question):
+        """Event and data of what a handler of the page returns; a sentence of it is an error."""
+        asked = self.http.post(f"{API}/call/{name}", json={"data": question})
         if asked.status_code != 200:
             return str(asked.status_code), asked.text
-        text = self.http.get(f"{API}/call/predict/{asked.json()['event_id']}").text
+        text = self.http.get(f"{API}/call/{name}/{asked.json()['event_id']}").text
         event, data = re.search(r"event: (complete|error)\ndata: (.*)", text).groups()
-        return event, json.loads(data)
+        data = json.loads(data)
+        if event == "complete" and (wrong := re.search(PROBLEM, str(data[-1]))):
+            return "error", {"error": wrong[1]}
+        return event, data
 
     def said(self, *question, **named):
         event, data = self.ask(*question, **named)
@@ -57,8 +65,8 @@ class Client:
 
 
 @pytest.fixture
-def client(served):
-    return Client(served[0])
+def client(served, toy_run):
+    return Client(served[0], toy_run)
 
 
 def file(path, **more):
@@ -69,10 +77,12 @@ def test_an_upload_is_answered(client):
     for picture in (file(client.upload(png())), {"path": client.upload(png())}):
         event, data = client.ask(picture)
         assert event == "complete", data
-        assert {row["label"] for row in data[0]["confidences"]} == {"red fox", "owl"}
-        looked_at = client.http.get(f"{API}/file={data[2]['path']}")
-        assert looked_at.status_code == 200
-        assert looked_at.content
+        assert set(re.findall(r'title="([^"]*)"', data[0])) == {"red fox", "owl"}
+        assert data[0].count('src="data:image/jpeg;base64,') == 3
+    event, taken = client.call("take", picture := file(client.upload(png())))
+    assert event == "complete", taken
+    assert taken[1]["path"] == picture["path"]
+    assert client.http.get(f"{API}/file={picture['path']}").content == png()
 
 
 def test_pictures_of_the_machine_are_not_read(client, tmp_path):
@@ -96,6 +106,10 @@ def test_pictures_of_the_machine_are_not_read(client, tmp_path):
     )
     for place in places:
         assert client.said({"path": str(place)}) == GONE, place
+        for form in (file(place), {"path": str(place)}):
+            event, data = client.call("take", form)
+            assert event == "error", place
+            assert (data or {}).get("error") in (GONE, None), place
         assert client.said(file(place)) in (GONE, None), place
         assert client.http.get(f"{API}/file={place}".replace("\0", "%00")).status_code in (403, 404)
 
@@ -184,15 +198,20 @@ def test_a_picture_of_many_pixels_is_not_decoded(client, side):
 def test_no_other_question_is_taken(client):
     for way in ("run/predict", "component_server", "process_recording", "stream/x", "vibe-edit"):
         assert client.http.post(f"{API}/{way}", json={"data": []}).status_code == 404, way
-    assert "not in the list of choices" in client.said(file(client.upload(png())), new="anything")
+    picture = file(client.upload(png()))
+    assert "not in the list of choices" in client.said(picture, new="anything")
+    for run in ("/etc", "../..", ""):
+        assert "not in the list of choices" in client.said(picture, run=run)
+        event, data = client.call("choose", run, "")
+        assert (event, "not in the list of choices" in data["error"]) == ("error", True)
 
 
 def test_the_threshold_is_a_probability(client):
     picture = file(client.upload(png()))
     event, data = client.ask(picture, threshold=1)
     assert event == "complete", data
-    assert data[3].startswith("Spotlighter is unsure: ")
-    assert client.ask(picture)[1][3] == ""
+    assert "Spotlighter on CoOp is unsure: " in data[0]
+    assert "unsure" not in client.ask(picture)[1][0]
     for wrong in (-1, 1.5, "x", None, []):
         assert client.ask(picture, threshold=wrong)[0] != "complete", wrong
     assert client.ask(picture)[0] == "complete"
@@ -223,16 +242,17 @@ def test_uploads_go_when_the_page_ends(toy_run, tmp_path, how):
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, tmp_path):
     """A page in this process that says nothing of a picture, and its uploads."""
     from inference.web import page
-    from inference.web.answer import Answer
+    from inference.web.answer import Answer, Column
 
     class Nothing:
-        class_names = ("a", "b")
+        class_names, runs, root = ("a", "b"), {"the run": tmp_path}, ""
 
-        def answer(self, picture, names, new, threshold):
-            return Answer({"a": 1.0}, {"a": 1.0}, None)
+        def answer(self, picture, names, new, threshold, run):
+            column = Column("CoOp", "", [("a", 1.0)])
+            return Answer((column, column), "", "", None)
 
     monkeypatch.setattr(page, "EVERY", 1)
     monkeypatch.setattr(page, "KEPT", 1)
