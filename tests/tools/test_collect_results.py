@@ -407,7 +407,12 @@ def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
     assert printed.count(" ± ") == 6  # base, new and mean of HMs
     assert "…" not in printed
     assert {line[0] + line[-1] for line in printed.splitlines() if "│" in line} == {"││"}
-    assert "images/s" not in printed
+    assert "Not shown for want of room (--wide): images/s, learned parameters" in printed
+    assert printed.count("images/s") == 1
+    main([str(tree), "--wide"])
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert "Not shown" not in printed
     monkeypatch.delenv("COLUMNS")
     main([str(tree)])
     assert "images/s" in capsys.readouterr().out, "a file is as wide as a table needs"

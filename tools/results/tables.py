@@ -124,15 +124,16 @@ def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return text.drop(columns=list(same)), caption
 
 
-def to_rich(text: pd.DataFrame, title: str, *, narrow: bool = False) -> Table:
+def to_rich(text: pd.DataFrame, title: str, narrow: bool = False) -> Table:
     """Return a terminal table; its caption holds what is the same in all rows.
 
-    `narrow` breaks headings of figures between words.
+    `narrow` breaks headings of figures between words, and has no space beside the lines.
     """
     shown, caption = without_constants(text)
     if text.map(lambda cell: "±" in cell).any(axis=None):
         caption += f"\n{DEVIATION}"
-    table = Table(title=escape(title), caption=escape(caption.strip()))
+    space = (0, 0) if narrow else (0, 1)
+    table = Table(title=escape(title), caption=escape(caption.strip()), padding=space)
     for name in shown.columns:
         heading = HEADINGS.get(name, name)
         if name in NAMES:
