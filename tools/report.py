@@ -56,6 +56,11 @@ class Part:
     notes: list[str] = field(default_factory=list)
     small: bool = False  # many small pictures
 
+    def cell_class(self, column: int) -> str:
+        """Return how the cells of a column look: "name" stays in sight when the table is moved."""
+        heading, is_number = self.headings[column]
+        return "number" if is_number else "name" if heading in ("trainer", "class") else "word"
+
 
 def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
@@ -66,11 +71,25 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
         has_hm=any(run["classes"] != "all" for run in found),
-        runs=list(zip(found, evidence.short_configs(found), strict=True)),
+        count=len(found), runs=by_trainer(found),
         revisions=sorted({str(run["record"].get("git")) for run in found}),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
     )
+
+
+def by_trainer(found: Runs) -> list[tuple[str, list[tuple[dict[str, Any], str]]]]:
+    """Return the runs of each trainer, each with its config, in the order of tables."""
+    groups: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for run, config in zip(found, evidence.short_configs(found), strict=True):
+        groups.setdefault(run["trainer"], []).append((run, config))
+    return sorted(groups.items(), key=lambda group: rows.trainer_rank(group[0]))
+
+
+def average_first(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with those of the average above those of single data sets."""
+    is_average = shown["dataset"] == rows.AVERAGE
+    return pd.concat([shown[is_average], shown[~is_average]], ignore_index=True)
 
 
 def section_part(section: rows.Section, order: str) -> Part:
@@ -79,6 +98,7 @@ def section_part(section: rows.Section, order: str) -> Part:
     shown = summary = rows.order_rows(rows.with_average(section), order)
     if "hm" in section.scores:
         scores, shown = [*scores, "hm_mean"], rows.order_rows(with_published(summary), order)
+    shown = average_first(shown)
     text, label = to_text(shown), rows.labels(shown)
     part = Part(section.title, footnote=new_classes(text))
     keys = by_shots(shown[text.columns], label)

@@ -68,7 +68,8 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     axes = values.plot.barh(figsize=size, width=0.8, xerr=errors, legend=False, **style)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(xlabel="accuracy, percent; mean and standard deviation over seeds", ylabel="")
+    spread = "; mean and standard deviation over seeds" if errors.any() else ""
+    axes.set(xlabel=f"accuracy, percent{spread}", ylabel="")
     if len(scores) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return axes.figure

@@ -1,7 +1,6 @@
 """Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -54,8 +53,9 @@ def with_published(summary: pd.DataFrame) -> pd.DataFrame:
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what a run lacks is missing. Training time, nll and
-    ece are empty where results are of logs or of older versions, and no columns where all are.
+    What the literature does not print is empty, and a score whose run lacks is missing. Effort, nll
+    and ece are empty where results do not say them (logs, older versions, kept features), and no
+    columns where all are.
     """
     text = summary[[*NAMES, "shots"]].astype(str)
     if not text["settings"].any():
@@ -66,9 +66,8 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     for name in (["all"] if "all" in tested else []) + paired:
         text[name] = with_deviation(summary, name).where(summary[name].notna(), MISSING)
     for name in EFFORT:
-        if name != "train_s" or summary[name].notna().any():
-            lacking = "" if name == "train_s" else MISSING
-            text[name] = summary[name].map(partial(rounded, lacking=lacking))
+        if summary[name].notna().any():
+            text[name] = summary[name].map(rounded)
     for name in CALIBRATION:
         if name in summary and summary[name].notna().any():
             cells = with_deviation(summary, name, digits=3 if name.startswith("nll") else 2)
@@ -99,10 +98,10 @@ def by_shots(table: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
     return found[[*words, *wide.columns, *rest.columns.difference(words, sort=False)]]
 
 
-def rounded(number: float, lacking: str = "") -> str:
+def rounded(number: float) -> str:
     """Return a number as a table shows it: a digit after the point of what is below 10."""
     if pd.isna(number):
-        return lacking
+        return ""
     return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
 
 
