@@ -26,7 +26,15 @@ from scipy.stats import bootstrap
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
 from tools.results.cells import csv_frame
 from tools.results.read import EFFORT, KEY, MEASURES, read_predictions
-from tools.results.rows import IN_WORDS, ORDERS, SAMPLE, harmonic_mean, load_runs, trainer_rank
+from tools.results.rows import (
+    IN_WORDS,
+    ORDERS,
+    SAMPLE,
+    harmonic_mean,
+    load_runs,
+    shots_in_words,
+    trainer_rank,
+)
 from tools.results.tables import HEADINGS, new_classes_of, rounded, with_deviation
 from tools.results.terminal import add_wide, fitted, room, wrapped
 from tools.shared.command_line import parser_of, reports_user_errors
@@ -56,7 +64,7 @@ def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) ->
     """
     config = base["config"].removeprefix(TINY)
     name = base["trainer"] + (f"-{config}" if config != base["config"] else "")
-    shots = f"{base['shots']} shots" if with_shots else ""
+    shots = shots_in_words(base["shots"]) if with_shots else ""
     predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
     right = [(found.label == found.predicted).to_numpy() for found in predictions]
     labels = [found.label.to_numpy().tobytes() for found in predictions]

@@ -66,7 +66,7 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
-    environment.filters["shots"] = figures.shots_in_words
+    environment.filters["shots"] = rows.shots_in_words
     return environment.get_template("page.html").render(
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
@@ -117,7 +117,8 @@ def section_part(section: rows.Section, order: str) -> Part:
         else:
             over, drawn = "by trainer", (figures.bars, group, scores)
         part.pictures.append(figures.as_picture(*drawn, text=f"{dataset}: accuracy {over}"))
-    most_shots = labelled["shots"] == labelled["shots"].max()
+    shots = rows.shots_in_order(labelled["shots"])
+    most_shots = shots == shots.max()
     single = labelled[(labelled["dataset"] != rows.AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
         part.pictures.append(radar_of(single, scores[-1]))
@@ -161,7 +162,7 @@ def confusion_part(found: Runs) -> Part:
             part.notes.append(f"{name}: {error}")
             continue
         if shares is not None:
-            how = ", ".join(filter(None, (config, settings, figures.shots_in_words(shots))))
+            how = ", ".join(filter(None, (config, settings, rows.shots_in_words(shots))))
             text = f"{name}: {trainer} ({how}), percent of each true class"
             part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
     return part
@@ -217,7 +218,9 @@ def reliability_part(found: Runs) -> Part:
     if not own:
         return part
     frame = pd.DataFrame(own).assign(label=rows.labels)
-    frame = frame[frame["shots"] == frame.groupby(["dataset", "label"])["shots"].transform("max")]
+    shots = rows.shots_in_order(frame["shots"])
+    most = shots.groupby([frame["dataset"], frame["label"]]).transform("max")
+    frame = frame[shots == most]
     for dataset, runs in frame.groupby("dataset"):
         for kind in (["base", "new"], ["all"]):
             try:
@@ -248,7 +251,8 @@ def curve_part(found: Runs) -> Part:
     """Show training curves for each data set, of the first seed and the most shots."""
     part = Part("Training curves")
     for name, runs in by_dataset(found):
-        seed, shots = min(run["seed"] for run in runs), max(run["shots"] for run in runs)
+        every = {run["shots"] for run in runs}
+        seed, shots = min(run["seed"] for run in runs), min(every) if min(every) < 0 else max(every)
         chosen = [run for run in runs if (run["seed"], run["shots"]) == (seed, shots)]
         curves = {}
         for run in sorted(chosen, key=lambda run: rows.trainer_rank(run["trainer"])):
@@ -257,7 +261,7 @@ def curve_part(found: Runs) -> Part:
                 how = ", ".join(filter(None, (run["config"], run["settings"])))
                 curves[f"{run['trainer']}: {how}"] = curve
         if curves:
-            how = f"seed {seed}, {figures.shots_in_words(shots)}"
+            how = f"seed {seed}, {rows.shots_in_words(shots)}"
             text = f"{name}: {how}, means over the batches of an epoch"
             part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part

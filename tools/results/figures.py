@@ -54,11 +54,6 @@ def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Pi
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
-def shots_in_words(shots: int) -> str:
-    """Training pictures of each class as a reader understands them: below 0 they are all."""
-    return "all pictures" if shots < 0 else f"{shots} shots"
-
-
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
     size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))

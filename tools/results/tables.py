@@ -9,12 +9,13 @@ from rich.table import Table
 
 from tools.results.cells import markdown_table, markdown_text
 from tools.results.read import CALIBRATION, CLASSES, EFFORT
-from tools.results.rows import AVERAGE
+from tools.results.rows import AVERAGE, shots_in_order, shots_in_words
 
 HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
 HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT + CALIBRATION}
 HEADINGS["train_s"] = "training s"
 MISSING = "missing"
+ALL = "all"  # the training pictures, where shots are below 0
 NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
 DEVIATION = "±: standard deviation of a sample of seeds (n - 1)"
 # Base to new, 16 shots, ViT-B/16, percent, as printed in its sources, which README.md describes.
@@ -57,7 +58,7 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     and ece are empty where results do not say them (logs, older versions, kept features), and no
     columns where all are.
     """
-    text = summary[[*NAMES, "shots"]].astype(str)
+    text = summary[[*NAMES, "shots"]].astype(str).replace({"shots": {"-1": ALL}})
     if not text["settings"].any():
         text = text.drop(columns="settings")
     text["seeds"] = summary["seeds"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
@@ -83,15 +84,16 @@ def by_shots(table: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
     `label` takes the place of the trainers, and of configs and settings that differ. Other figures
     are those at the most shots. A table of one number of shots stays as it is.
     """
-    shots = table["shots"].astype(int)
-    if "all" not in table or shots[shots > 0].nunique() < 2:
+    shots = table["shots"].replace(ALL, -1).astype(int)
+    if "all" not in table or shots[shots != 0].nunique() < 2:
         return table
     lost = [name for name in ("config", "settings") if name in table and table[name].nunique() > 1]
     table = table.assign(trainer=label).drop(columns=lost)
     line = ["dataset", "trainer"]
     wide = table.assign(shots=shots).pivot(index=line, columns="shots", values="all").fillna("")
-    wide.columns = [f"{n} shot{'s' * (n != 1)}" for n in wide.columns]
-    most = shots.groupby([table[name] for name in line], sort=False).idxmax()
+    wide = wide.sort_index(axis="columns", key=lambda column: shots_in_order(column.to_series()))
+    wide.columns = map(shots_in_words, wide.columns)
+    most = shots_in_order(shots).groupby([table[name] for name in line], sort=False).idxmax()
     rest = table.loc[most].drop(columns=["shots", "all"])
     words = [name for name in (*NAMES, "seeds") if name in rest]
     found = rest.join(wide, on=line)
