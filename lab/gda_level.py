@@ -30,7 +30,7 @@ from models.spotlighter import LEVELS
 from runs.logs import quiet
 from runs.record import changed
 from tools.compare_trainers import interval
-from tools.results.cells import markdown_table
+from tools.results.terminal import add_wide, fitted, room
 from tools.shared.command_line import parser_of, reports_user_errors
 
 if TYPE_CHECKING:
@@ -162,10 +162,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
     parser.add_argument("model_dirs", nargs="+", type=Path, help="folders of Spotlighter runs")
     parser.add_argument("--root", default="", help="folder of all data sets, if it moved")
+    add_wide(parser)
     args = parser.parse_args(argv)
     with quiet():
         found = dict(measure(one, args.root) for one in args.model_dirs)
-    print(markdown_table(pd.DataFrame(table(over_sets(found))), disable_numparse=True))
+    rows, width = pd.DataFrame(table(over_sets(found))), room(wide=args.wide)
+    print(fitted(rows, width, COLUMNS[2:], disable_numparse=True))
     return 0
 
 

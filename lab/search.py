@@ -20,7 +20,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python lab/search.py`
 from lab.validate import SHOTS, parser_of_runs, validate
 from runs.logs import quiet
-from tools.results.cells import markdown_table
+from tools.results.terminal import add_wide, fitted, room
 from tools.shared.command_line import reports_user_errors
 from tools.sweeps import names
 
@@ -80,6 +80,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser, grid = parser_of_runs(__doc__), {"action": "append", "default": []}
     parser.add_argument("--grid", nargs="+", metavar="KEY VALUE", help="a key, its values", **grid)
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"CSV of the rows ({OUTPUT})")
+    add_wide(parser)
     return parser.parse_args(argv, argparse.Namespace(held_out=False))
 
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [name_of(dataset, args.root) for dataset in args.datasets]
     mine = found[(found.trainer == args.trainer) & found.dataset.isin(wanted)]
     table = mine.groupby(["config", "settings"], sort=False).accuracy.agg(["mean", "count"])
-    print(markdown_table(table.reset_index(), floatfmt=".2f"))
+    print(fitted(table.reset_index(), room(wide=args.wide), floatfmt=".2f"))
     return 0
 
 

@@ -22,11 +22,11 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from dassl.config import get_cfg_default
 from dassl.data.datasets import Datum, build_dataset
 from rich.console import Console
 from rich.progress import track
-from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/check_data.py`
 from datasets.base import FewShotDataset
@@ -37,6 +37,7 @@ from datasets.splits import ORIGIN, SPLITS, read_json
 from runs.errors import USER_ERRORS, sentence
 from runs.logs import quiet
 from tools.data.sources import benchmarks, find_name
+from tools.results.terminal import add_wide, fitted, plain_table, room
 from tools.shared.command_line import parser_of, reports_user_errors
 
 CHUNK = 1024  # pictures that are waited for at a time
@@ -45,6 +46,7 @@ MIN_BASE_TO_NEW = 4  # classes
 UNEVEN = 3  # times as many pictures as the smallest class has are worth a note
 COLUMNS = ["data set", "split", "listed", "published", "found", "missing", "unreadable"]
 COLUMNS += ["classes", "empty", "first and last class"]
+OPTIONAL = ["first and last class", "found", "empty"]  # not shown in a narrow terminal
 
 
 class Subject(NamedTuple):
@@ -319,7 +321,8 @@ def report(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
             lines += rows(subject, pictures)
             found = findings_of(subject, pictures)
         findings += [finding._replace(what=f"{name}: {finding.what}") for finding in found]
-    print(tabulate(lines, COLUMNS, disable_numparse=True))
+    table = pd.DataFrame(lines, columns=COLUMNS)
+    print(fitted(table, room(wide=args.wide), OPTIONAL, plain_table))
     for finding in findings:
         print(finding.text(args.show))
     return findings
@@ -335,6 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--quick", action="store_true", help="do not decode pictures or compare their content")
     add("--workers", type=int, default=4, help="number of threads that read pictures (4)")
     add("--show", type=int, default=20, help="number of files to list for each fault (20)")
+    add_wide(parser)
     args = parser.parse_args(argv)
     with quiet("datasets", level=logging.ERROR):  # what the loaders warn of is among the findings
         findings = report(choose(args.datasets, args.root.expanduser()), args)

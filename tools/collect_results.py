@@ -12,9 +12,9 @@ protocol has a table, best first; below it stands what each trainer knows of new
 is in processor seconds on a CPU, in seconds of the wall on a GPU, without evaluation.
 """
 
-import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +27,7 @@ from tools.results import rows, tables
 from tools.results.cells import csv_frame
 from tools.results.read import CALIBRATION, EFFORT, MEASURES
 from tools.results.rows import COLUMNS
+from tools.results.terminal import NO_LIMIT, add_wide, leave_out, room, what_is_left_out
 from tools.shared.command_line import parser_of, reports_user_errors
 
 
@@ -45,41 +46,41 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def fitting(text: pd.DataFrame, title: str, console: Console) -> list[Table]:
-    """Return tables that are not cut, the whole one if it fits.
+def fitting(text: pd.DataFrame, title: str, width: int) -> list[Table | str]:
+    """Return tables that are not cut, the whole one if it fits, and what they leave out.
 
-    Else nll and ece have a table of their own, or two; a narrow terminal has no speed and size.
+    Else nll and ece have a table of their own, or two; a narrow terminal has fewer columns, whose
+    headings and words go on in the next line.
     """
-    options = console.options.update_width(1000)
+    console = Console(width=NO_LIMIT)
 
-    def first_fitting(choices: list[list[Table]]) -> list[Table]:
-        for choice in choices:
-            widths = [Measurement.get(console, options, table).maximum for table in choice]
-            if max(widths) <= console.width:
-                break
-        return choice
+    def fits(shown: pd.DataFrame, heading: str = title, *, narrow: bool = False) -> bool:
+        size = Measurement.get(console, console.options, tables.to_rich(shown, heading, narrow))
+        return (size.minimum if narrow else size.maximum) <= width
 
     beside = [name for name in CALIBRATION if name in text]
-    rest, whole = text.drop(columns=beside), tables.to_rich(text, title)
-    scores = rest.drop(columns=EFFORT, errors="ignore")
-    shrunk = [tables.to_rich(table, title, narrow=True) for table in (rest, scores)]
-    first = first_fitting([[whole], [tables.to_rich(rest, title)], *([table] for table in shrunk)])
-    if first == [whole] or not beside:
-        return first
-    words, heading = text.loc[:, :"seeds"], f"{title}: probabilities"
-    of_measure = [[name for name in beside if name.startswith(measure)] for measure in MEASURES]
-    splits = ([beside], [names for names in of_measure if names])
-    parts = [[tables.to_rich(words.join(text[n]), heading) for n in names] for names in splits]
-    return first + first_fitting(parts)
+    shown, names = text if fits(text) else text.drop(columns=beside), []
+    if narrow := not fits(shown):
+        few = [name for name in text if name.endswith((" shot", " shots"))]
+        optional = (*EFFORT, "hm_mean", "seeds", *few[1:-1])
+        shown, names = leave_out(shown, optional, partial(fits, narrow=True))
+    found: list[Table | str] = [tables.to_rich(shown, title, narrow)]
+    if beside and beside[0] not in shown:
+        words, heading = text.loc[:, :"seeds"], f"{title}: probabilities"
+        parts = [[name for name in beside if name.startswith(measure)] for measure in MEASURES]
+        parts = [beside] if fits(words.join(text[beside]), heading) else parts
+        found += [tables.to_rich(words.join(text[n]), heading, narrow) for n in parts if n]
+    if names:
+        found.append(what_is_left_out([tables.HEADINGS.get(name, name) for name in names]))
+    return found
 
 
-def show(texts: dict[str, pd.DataFrame], *, published: bool) -> None:
+def show(texts: dict[str, pd.DataFrame], *, published: bool, wide: bool = False) -> None:
     """Print tables by title, each with what its trainers know of new classes."""
-    console = Console()
-    if not (console.is_terminal or "COLUMNS" in os.environ):  # a file is as wide as a table
-        console = Console(width=200)
+    width = room(wide=wide)
+    console = Console(width=width)
     for title, text in texts.items():
-        console.print(*fitting(text, title, console))
+        console.print(*fitting(text, title, width), highlight=False)
         if note := tables.new_classes(text):
             console.print(note, markup=False, highlight=False)
     if published:
@@ -99,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--latex", type=Path, help="write the tables as LaTeX, for the package booktabs")
     add("--published", action="store_true", help="add the published figures of the literature")
     add("--order", choices=rows.ORDERS, default="best", help=f"of rows: {rows.IN_WORDS}")
+    add_wide(parser)
     args = parser.parse_args(arguments)
     runs = rows.load_runs(args.root)
     if not runs:
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     seeds = rows.pair_runs(runs)
     texts = {s.title: text_of(s, args.published, args.order) for s in rows.split_sections(seeds)}
-    show(texts, published=args.published)
+    show(texts, published=args.published, wide=args.wide)
     for path, form in ((args.markdown, tables.to_markdown), (args.latex, tables.to_latex)):
         if path:
             write(path, "\n".join(form(text, title) for title, text in texts.items()))

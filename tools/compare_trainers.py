@@ -11,7 +11,7 @@ then averaged. Standard deviations are those of a sample of seeds (n - 1). A sec
 negative log-likelihood (nll, nats a picture) and the calibration error (ece, percent) of the
 probabilities; a trainer's cells are empty where one of its runs lacks them. Rows are best first, by
 the harmonic mean. Training is a mean over runs, in processor seconds on a CPU, in seconds of the
-wall on a GPU.
+wall on a GPU. A terminal shows the columns that it has room for (--wide: all).
 """
 
 import sys
@@ -24,10 +24,19 @@ import pandas as pd
 from scipy.stats import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/compare_trainers.py`
-from tools.results.cells import csv_frame, markdown_table
+from tools.results.cells import csv_frame
 from tools.results.read import EFFORT, KEY, MEASURES, read_predictions
-from tools.results.rows import IN_WORDS, ORDERS, SAMPLE, harmonic_mean, load_runs, trainer_rank
+from tools.results.rows import (
+    IN_WORDS,
+    ORDERS,
+    SAMPLE,
+    harmonic_mean,
+    load_runs,
+    shots_in_words,
+    trainer_rank,
+)
 from tools.results.tables import HEADINGS, new_classes_of, rounded, with_deviation
+from tools.results.terminal import add_wide, fitted, room, wrapped
 from tools.shared.command_line import parser_of, reports_user_errors
 
 HALVES = ("base", "new")
@@ -36,6 +45,9 @@ SCORES = [*HALVES, "hm"]
 COLUMNS = ["trainer", "dataset", "seed", *SCORES, *EFFORT]
 CALIBRATION = [f"{measure}_{half}" for measure in MEASURES for half in HALVES]
 RESAMPLES = 2000  # of the bootstrap
+# Columns that a narrow terminal does not show, the first ones first.
+OPTIONAL = ["data sets", "seeds", "learned parameters", "training s", "new", "base"]
+OF_PROBABILITIES = ["nll new", "ece new"]
 TINY = "tiny_emoji_"  # configs of this prefix are named by the rest, as Spotlighter-random
 
 
@@ -52,7 +64,7 @@ def read_pair(base: dict[str, Any], new: dict[str, Any], *, with_shots: bool) ->
     """
     config = base["config"].removeprefix(TINY)
     name = base["trainer"] + (f"-{config}" if config != base["config"] else "")
-    shots = f"{base['shots']} shots" if with_shots else ""
+    shots = shots_in_words(base["shots"]) if with_shots else ""
     predictions = [read_predictions(Path(run["path"])) for run in (base, new)]
     right = [(found.label == found.predicted).to_numpy() for found in predictions]
     labels = [found.label.to_numpy().tobytes() for found in predictions]
@@ -206,6 +218,18 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     csv_frame(rows[[*COLUMNS, "git", *CALIBRATION]].round(digits)).to_csv(path, index=False)
 
 
+def print_tables(rows: pd.DataFrame, against: pd.DataFrame, of: str, width: int) -> None:
+    """Print accuracies, probabilities, and the differences of the trainer `of`, as Markdown."""
+    print(fitted(means(rows), width, OPTIONAL), "\n")
+    names = dict.fromkeys(map(trainer_of, (of, *against["minus"])))
+    print(wrapped(new_classes_of(names), width), "\n")
+    if rows[CALIBRATION].notna().any(axis=None):
+        probabilities = seed_means(rows, CALIBRATION).reset_index()
+        print(fitted(probabilities, width, OF_PROBABILITIES), "\n")
+    print(f"{of} minus the others, difference and 95 % interval:\n")
+    print(fitted(against, width, OPTIONAL))
+
+
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables as Markdown; write the rows."""
@@ -215,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="write a row for each trainer, data set and seed")
     parser.add_argument("--order", choices=ORDERS, default="best", help=f"of rows: {IN_WORDS}")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap (2000)")
+    add_wide(parser)
     args = parser.parse_args(argv)
     trainers = in_order(read_trainers(args.root), args.order)
     if args.of not in trainers:
@@ -225,12 +250,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     against = [{"minus": name} | compare(ours, r, args.resamples) for name, r in trainers.items()]
     if args.csv:
         write_rows(args.csv, rows)
-    print(markdown_table(means(rows)), "\n")
-    print(new_classes_of(dict.fromkeys(map(trainer_of, (args.of, *trainers)))), "\n")
-    if rows[CALIBRATION].notna().any(axis=None):
-        print(markdown_table(seed_means(rows, CALIBRATION).reset_index()), "\n")
-    print(f"{args.of} minus the others, difference and 95 % interval:\n")
-    print(markdown_table(pd.DataFrame(against)))
+    columns = None if against else ["minus", *SCORES]
+    print_tables(rows, pd.DataFrame(against, columns=columns), args.of, room(wide=args.wide))
     baselines = [name for name in trainers if name in ("ZeroshotCLIP", "CoOp")]
     if baselines:
         new = rows.pivot_table(index="dataset", columns="trainer", values="new")

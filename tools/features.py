@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python tools/features.py`
+from tools.results.terminal import add_wide, fitted, plain_table, room
 from tools.shared.command_line import parser_of, reports_user_errors
 
 COLUMNS = ["features of", "pictures", "files", "MB", "last used"]
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = "FEATURES.DIR (~/.cache/spotlighter/features)"
     parser.add_argument("--dir", type=Path, help=where)
     parser.add_argument("--clear", action="store_true", help="remove all features")
+    add_wide(parser)
     args = parser.parse_args(argv)
     from runs.feature_store import FOLDER, files, unfinished
 
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = "removed from" if args.clear else "in"
     print(f"{len(found)} files, {size:.1f} MB, {done} {folder}")
     if found and not args.clear:
-        print(table(found).to_string(index=False))
+        print(fitted(table(found), room(wide=args.wide), ["files"], plain_table))
     return 0
 
 

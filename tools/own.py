@@ -34,6 +34,7 @@ from runs.logs import quiet
 from runs.processes import content_of_results, exit_code_of, raise_at_sigterm
 from tools import check_data, collect_results, export, report
 from tools.check_data import Pictures, Subject, some
+from tools.results.terminal import add_wide
 from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweep import show_failures
 from tools.sweeps import names
@@ -249,13 +250,13 @@ def carry_out(plan: Plan, jobs: Sequence[Job]) -> int:
     return show_failures(schedule)
 
 
-def write_results(plan: Plan, jobs: Sequence[Job]) -> None:
+def write_results(plan: Plan, jobs: Sequence[Job], *, wide: bool) -> None:
     """Print the table; write the page and the exported model of the last run."""
     from inference.graph import PACKAGES
 
     output, last = plan.output, jobs[-1].folder
     tables = ["--markdown", str(output / "results.md"), "--csv", str(output / "results.csv")]
-    collect_results.main([str(output), *tables])
+    collect_results.main([str(output), *tables, *["--wide"] * wide])
     title, root = plan.subject.dataset.label, str(plan.root)
     page = ["--title", title, "--root", root, "--by-class", "--wrong", str(last)]
     report.main([str(output), *page])
@@ -285,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", type=Path, metavar="DIR", help="folder to write to (output/own/NAME/CONFIG)")
     add("--show", type=whole(0), default=10, help="lines to print for each finding (10)")
     add("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    add_wide(parser)
     args = parser.parse_args(argv)
     args.folder = args.folder.expanduser().absolute()
     raise_at_sigterm()
@@ -296,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if code := carry_out(plan, jobs):
             return code
-        write_results(plan, jobs)
+        write_results(plan, jobs, wide=args.wide)
     except KeyboardInterrupt as interrupt:
         print("own: stopped; the same command goes on from here", file=sys.stderr)
         return exit_code_of(interrupt)

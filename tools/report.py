@@ -56,21 +56,40 @@ class Part:
     notes: list[str] = field(default_factory=list)
     small: bool = False  # many small pictures
 
+    def cell_class(self, column: int) -> str:
+        """Return how the cells of a column look: "name" stays in sight when the table is moved."""
+        heading, is_number = self.headings[column]
+        return "number" if is_number else "name" if heading in ("trainer", "class") else "word"
+
 
 def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
-    environment.filters["shots"] = figures.shots_in_words
+    environment.filters["shots"] = rows.shots_in_words
     return environment.get_template("page.html").render(
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
         has_hm=any(run["classes"] != "all" for run in found),
-        runs=list(zip(found, evidence.short_configs(found), strict=True)),
+        count=len(found), runs=by_trainer(found),
         revisions=sorted({str(run["record"].get("git")) for run in found}),
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
     )
+
+
+def by_trainer(found: Runs) -> list[tuple[str, list[tuple[dict[str, Any], str]]]]:
+    """Return the runs of each trainer, each with its config, in the order of tables."""
+    groups: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for run, config in zip(found, evidence.short_configs(found), strict=True):
+        groups.setdefault(run["trainer"], []).append((run, config))
+    return sorted(groups.items(), key=lambda group: rows.trainer_rank(group[0]))
+
+
+def average_first(shown: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with those of the average above those of single data sets."""
+    is_average = shown["dataset"] == rows.AVERAGE
+    return pd.concat([shown[is_average], shown[~is_average]], ignore_index=True)
 
 
 def section_part(section: rows.Section, order: str) -> Part:
@@ -79,6 +98,7 @@ def section_part(section: rows.Section, order: str) -> Part:
     shown = summary = rows.order_rows(rows.with_average(section), order)
     if "hm" in section.scores:
         scores, shown = [*scores, "hm_mean"], rows.order_rows(with_published(summary), order)
+    shown = average_first(shown)
     text, label = to_text(shown), rows.labels(shown)
     part = Part(section.title, footnote=new_classes(text))
     keys = by_shots(shown[text.columns], label)
@@ -97,7 +117,8 @@ def section_part(section: rows.Section, order: str) -> Part:
         else:
             over, drawn = "by trainer", (figures.bars, group, scores)
         part.pictures.append(figures.as_picture(*drawn, text=f"{dataset}: accuracy {over}"))
-    most_shots = labelled["shots"] == labelled["shots"].max()
+    shots = rows.shots_in_order(labelled["shots"])
+    most_shots = shots == shots.max()
     single = labelled[(labelled["dataset"] != rows.AVERAGE) & most_shots]
     if single["dataset"].nunique() >= MIN_RADAR:
         part.pictures.append(radar_of(single, scores[-1]))
@@ -141,7 +162,7 @@ def confusion_part(found: Runs) -> Part:
             part.notes.append(f"{name}: {error}")
             continue
         if shares is not None:
-            how = ", ".join(filter(None, (config, settings, figures.shots_in_words(shots))))
+            how = ", ".join(filter(None, (config, settings, rows.shots_in_words(shots))))
             text = f"{name}: {trainer} ({how}), percent of each true class"
             part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
     return part
@@ -197,7 +218,9 @@ def reliability_part(found: Runs) -> Part:
     if not own:
         return part
     frame = pd.DataFrame(own).assign(label=rows.labels)
-    frame = frame[frame["shots"] == frame.groupby(["dataset", "label"])["shots"].transform("max")]
+    shots = rows.shots_in_order(frame["shots"])
+    most = shots.groupby([frame["dataset"], frame["label"]]).transform("max")
+    frame = frame[shots == most]
     for dataset, runs in frame.groupby("dataset"):
         for kind in (["base", "new"], ["all"]):
             try:
@@ -228,7 +251,8 @@ def curve_part(found: Runs) -> Part:
     """Show training curves for each data set, of the first seed and the most shots."""
     part = Part("Training curves")
     for name, runs in by_dataset(found):
-        seed, shots = min(run["seed"] for run in runs), max(run["shots"] for run in runs)
+        every = {run["shots"] for run in runs}
+        seed, shots = min(run["seed"] for run in runs), min(every) if min(every) < 0 else max(every)
         chosen = [run for run in runs if (run["seed"], run["shots"]) == (seed, shots)]
         curves = {}
         for run in sorted(chosen, key=lambda run: rows.trainer_rank(run["trainer"])):
@@ -237,7 +261,7 @@ def curve_part(found: Runs) -> Part:
                 how = ", ".join(filter(None, (run["config"], run["settings"])))
                 curves[f"{run['trainer']}: {how}"] = curve
         if curves:
-            how = f"seed {seed}, {figures.shots_in_words(shots)}"
+            how = f"seed {seed}, {rows.shots_in_words(shots)}"
             text = f"{name}: {how}, means over the batches of an epoch"
             part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part

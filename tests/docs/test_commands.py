@@ -2,6 +2,7 @@
 
 import pytest
 
+import trainers  # noqa: F401  (registers their keys)
 from tests.commands import PROJECT, check, commands
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]

@@ -407,7 +407,12 @@ def test_figures_are_not_cut_in_a_narrow_terminal(tree, capsys, monkeypatch):
     assert printed.count(" ± ") == 6  # base, new and mean of HMs
     assert "…" not in printed
     assert {line[0] + line[-1] for line in printed.splitlines() if "│" in line} == {"││"}
-    assert "images/s" not in printed
+    assert "Not shown for want of room (--wide): images/s, learned parameters" in printed
+    assert printed.count("images/s") == 1
+    main([str(tree), "--wide"])
+    printed = capsys.readouterr().out
+    assert "images/s" in printed
+    assert "Not shown" not in printed
     monkeypatch.delenv("COLUMNS")
     main([str(tree)])
     assert "images/s" in capsys.readouterr().out, "a file is as wide as a table needs"
@@ -555,3 +560,23 @@ def test_nll_and_ece_have_tables_of_their_own_in_a_narrow_terminal(tmp_path, cap
     assert "Spotlighter" in printed
     row = next(csv.DictReader((tmp_path / "t.csv").open()))
     assert (row["nll_base"], row["nll_all"], row["ece_new"]) == ("0.6000", "", "11.0000")
+
+
+def test_all_training_pictures_are_the_most_shots(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for shots, accuracy in ((-1, 70.0), (16, 60.0), (1, 50.0)):
+        for trainer, gain in (("CoOp", 0), ("MaPLe", -shots)):
+            run = record(trainer=trainer, classes="all", shots=shots, accuracy=accuracy + gain)
+            (tmp_path / f"{trainer}{shots}").mkdir()
+            (tmp_path / f"{trainer}{shots}" / "results.json").write_text(json.dumps(run))
+    assert main([str(tmp_path)]) == 0
+    few = capsys.readouterr().out
+    heads = ("1 shot", "16 shots", "all pictures")
+    assert [few.index(head) for head in heads] == sorted(few.index(head) for head in heads)
+    assert few.index("MaPLe") < few.index("CoOp"), "best first with all pictures: 71 and 70"
+    for name in ("CoOp1", "CoOp16", "MaPLe1", "MaPLe16"):
+        (tmp_path / name / "results.json").unlink()
+    assert main([str(tmp_path)]) == 0
+    one = capsys.readouterr().out
+    assert "shots all" in one
+    assert "-1" not in few + one

@@ -156,15 +156,16 @@ def test_a_diagram_that_is_none_is_named(tmp_path, wrong):
 def test_missing_is_missing_and_published_is_labelled(html):
     rows = re.findall(r"<tr>\s*((?:<td[^>]*>[^<]*</td>)+)", html)
     (maple,) = (row for row in rows if ">EmojiFaces<" in row and ">MaPLe<" in row)
-    assert maple.count('<td data-order="">missing</td>') == 3  # new and both HMs
-    assert re.search(r'<tr class="published">\s*<td data-order="EuroSAT">EuroSAT</td>', html)
+    assert maple.count('<td data-order="" class="number">missing</td>') == 3  # new and both HMs
+    assert re.search(r'<tr class="published">\s*<td data-order="EuroSAT" class="word">', html)
     assert "published, arXiv 2509.00905" in html
 
 
 def test_words_of_users_are_escaped_and_runs_are_complete(html):
     assert "A &lt;b&gt; &amp; page" in html
     assert "LR: 0.02 # &lt;b&gt;&amp;" in html
-    assert html.count("<details>") == 3 * (3 * 2 * 2 + 3 * 2 + 1) - 2
+    assert html.count("<details>") == 3 * (3 * 2 * 2 + 3 * 2 + 1) - 2 + 3  # and of each trainer
+    assert "<summary>MaPLe: 17 runs</summary>" in html
     assert "git abc123; python 3.11, torch 2.14" in html
 
 

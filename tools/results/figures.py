@@ -68,11 +68,6 @@ def as_picture(draw: Callable[..., Figure], *arguments: object, text: str) -> Pi
     return Picture(data_uri("svg+xml", buffer.getvalue()), text)
 
 
-def shots_in_words(shots: int) -> str:
-    """Training pictures of each class as a reader understands them: below 0 they are all."""
-    return "all pictures" if shots < 0 else f"{shots} shots"
-
-
 def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     """Horizontal bars with error bars: a group for each row of the summary, a bar for a score."""
     size = (WIDTH, 0.9 + 0.17 * len(summary) * (len(scores) + 1))
@@ -82,7 +77,8 @@ def bars(summary: pd.DataFrame, scores: Sequence[str]) -> Figure:
     axes = values.plot.barh(figsize=size, width=0.8, xerr=errors, legend=False, **style)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(xlabel="accuracy, percent; mean and standard deviation over seeds", ylabel="")
+    spread = "; mean and standard deviation over seeds" if errors.any() else ""
+    axes.set(xlabel=f"accuracy, percent{spread}", ylabel="")
     if len(scores) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     return axes.figure

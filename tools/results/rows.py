@@ -40,6 +40,16 @@ GROUPS: dict[tuple[str, ...], tuple[str, ...] | None] = {
 }
 
 
+def shots_in_words(shots: int) -> str:
+    """Training pictures of each class as a reader understands them: below 0 they are all."""
+    return "all pictures" if shots < 0 else "1 shot" if shots == 1 else f"{shots} shots"
+
+
+def shots_in_order(shots: pd.Series) -> pd.Series:
+    """Return numbers of shots that sort: all pictures (below 0) are the most."""
+    return shots.where(shots >= 0, np.iinfo(np.int64).max)
+
+
 class Section(NamedTuple):
     """The rows of one protocol, one for each seed, and the columns of its scores."""
 
@@ -215,13 +225,15 @@ def order_rows(rows: pd.DataFrame, order: str = "listed") -> pd.DataFrame:
     def rank(column: pd.Series) -> pd.Series:
         if column.name == "dataset":
             return column.map(lambda name: (name == AVERAGE, name))
+        if column.name == "shots":
+            return shots_in_order(column)
         return column.map(trainer_rank) if column.name == "trainer" else column
 
     score: Any = 0.0
     if order == "best":
         scored = rows.assign(score=rows["hm"].fillna(rows["all"]), label=labels(rows))
-        lines = scored.sort_values("shots").groupby(["source", "dataset", "label"])
-        score = lines["score"].transform("last")
+        scored = scored.sort_values("shots", key=shots_in_order)
+        score = scored.groupby(["source", "dataset", "label"])["score"].transform("last")
     columns = ["dataset", "score", *GROUP[2:], GROUP[0]]
     downwards = [name != "score" for name in columns]
     options = {"key": rank, "ascending": downwards, "ignore_index": True}

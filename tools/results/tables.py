@@ -1,7 +1,6 @@
 """Tables of results for the terminal, Markdown and LaTeX, with the published figures."""
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +9,13 @@ from rich.table import Table
 
 from tools.results.cells import markdown_table, markdown_text
 from tools.results.read import CALIBRATION, CLASSES, EFFORT
-from tools.results.rows import AVERAGE
+from tools.results.rows import AVERAGE, shots_in_order, shots_in_words
 
 HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
 HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT + CALIBRATION}
 HEADINGS["train_s"] = "training s"
 MISSING = "missing"
+ALL = "all"  # the training pictures, where shots are below 0
 NAMES = ["dataset", "trainer", "config", "settings"]  # columns of words
 DEVIATION = "±: standard deviation of a sample of seeds (n - 1)"
 # Base to new, 16 shots, ViT-B/16, percent, as printed in its sources, which README.md describes.
@@ -54,10 +54,11 @@ def with_published(summary: pd.DataFrame) -> pd.DataFrame:
 def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     """Return a summary as strings; without settings, or columns of classes, that no run has.
 
-    What the literature does not print is empty, what a run lacks is missing. Training time, nll and
-    ece are empty where results are of logs or of older versions, and no columns where all are.
+    What the literature does not print is empty, and a score whose run lacks is missing. Effort, nll
+    and ece are empty where results do not say them (logs, older versions, kept features), and no
+    columns where all are.
     """
-    text = summary[[*NAMES, "shots"]].astype(str)
+    text = summary[[*NAMES, "shots"]].astype(str).replace({"shots": {"-1": ALL}})
     if not text["settings"].any():
         text = text.drop(columns="settings")
     text["seeds"] = summary["seeds"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
@@ -66,9 +67,8 @@ def to_text(summary: pd.DataFrame) -> pd.DataFrame:
     for name in (["all"] if "all" in tested else []) + paired:
         text[name] = with_deviation(summary, name).where(summary[name].notna(), MISSING)
     for name in EFFORT:
-        if name != "train_s" or summary[name].notna().any():
-            lacking = "" if name == "train_s" else MISSING
-            text[name] = summary[name].map(partial(rounded, lacking=lacking))
+        if summary[name].notna().any():
+            text[name] = summary[name].map(rounded)
     for name in CALIBRATION:
         if name in summary and summary[name].notna().any():
             cells = with_deviation(summary, name, digits=3 if name.startswith("nll") else 2)
@@ -84,25 +84,26 @@ def by_shots(table: pd.DataFrame, label: pd.Series) -> pd.DataFrame:
     `label` takes the place of the trainers, and of configs and settings that differ. Other figures
     are those at the most shots. A table of one number of shots stays as it is.
     """
-    shots = table["shots"].astype(int)
-    if "all" not in table or shots[shots > 0].nunique() < 2:
+    shots = table["shots"].replace(ALL, -1).astype(int)
+    if "all" not in table or shots[shots != 0].nunique() < 2:
         return table
     lost = [name for name in ("config", "settings") if name in table and table[name].nunique() > 1]
     table = table.assign(trainer=label).drop(columns=lost)
     line = ["dataset", "trainer"]
     wide = table.assign(shots=shots).pivot(index=line, columns="shots", values="all").fillna("")
-    wide.columns = [f"{n} shot{'s' * (n != 1)}" for n in wide.columns]
-    most = shots.groupby([table[name] for name in line], sort=False).idxmax()
+    wide = wide.sort_index(axis="columns", key=lambda column: shots_in_order(column.to_series()))
+    wide.columns = map(shots_in_words, wide.columns)
+    most = shots_in_order(shots).groupby([table[name] for name in line], sort=False).idxmax()
     rest = table.loc[most].drop(columns=["shots", "all"])
     words = [name for name in (*NAMES, "seeds") if name in rest]
     found = rest.join(wide, on=line)
     return found[[*words, *wide.columns, *rest.columns.difference(words, sort=False)]]
 
 
-def rounded(number: float, lacking: str = "") -> str:
+def rounded(number: float) -> str:
     """Return a number as a table shows it: a digit after the point of what is below 10."""
     if pd.isna(number):
-        return lacking
+        return ""
     return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
 
 
@@ -124,15 +125,16 @@ def without_constants(text: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return text.drop(columns=list(same)), caption
 
 
-def to_rich(text: pd.DataFrame, title: str, *, narrow: bool = False) -> Table:
+def to_rich(text: pd.DataFrame, title: str, narrow: bool = False) -> Table:
     """Return a terminal table; its caption holds what is the same in all rows.
 
-    `narrow` breaks headings of figures between words.
+    `narrow` breaks headings of figures between words, and has no space beside the lines.
     """
     shown, caption = without_constants(text)
     if text.map(lambda cell: "±" in cell).any(axis=None):
         caption += f"\n{DEVIATION}"
-    table = Table(title=escape(title), caption=escape(caption.strip()))
+    space = (0, 0) if narrow else (0, 1)
+    table = Table(title=escape(title), caption=escape(caption.strip()), padding=space)
     for name in shown.columns:
         heading = HEADINGS.get(name, name)
         if name in NAMES:

@@ -1,5 +1,7 @@
 """What runs take, against counted operations and measured memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -34,6 +36,14 @@ def test_memory_of_many_classes_is_about_what_was_measured():
     """A step of CoOp on ViT-B/16, batch 32, 1000 classes: 1,129 MB (docs/performance.md)."""
     found = cost.memory(VIT_B16, 1000, 32) - cost.FLOAT * VIT_B16.parameters
     assert found / 1e6 == pytest.approx(1129, rel=0.15)
+
+
+def test_the_page_of_advice_has_the_memory_of_the_formula(tiny):
+    page = (Path(__file__).parents[3] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    for name, size in (("tiny", cost.size_of(tiny)), ("ViT-B/16", VIT_B16)):
+        work = ((100, 4), (100, 32), (1000, 32), (100, 100))  # classes, batch
+        cells = (f"{cost.memory(size, *one) / 1e9:.2f}" for one in work)
+        assert f"\n| {name} | {' | '.join(cells)} |\n" in page
 
 
 def test_memory_of_pictures_is_about_what_is_measured(tiny):
