@@ -37,8 +37,9 @@ def test_wrong_rows_are_named_the_surest_first(folder):
 def test_wrong_pictures_stand_beside_what_was_kept(folder, toy_root):
     found, caption = wrong_pictures(folder, str(toy_root), 1)
     assert caption.startswith("2 of 15 test pictures are wrong; here are the 1 that")
-    assert "right: the patches that it kept" in caption
+    assert "right: the part that the model sees, and the patches that it kept" in caption
     assert found[0].text.startswith("true: ash tree; said: ")
+    assert found[0].text.count("\N{NO-BREAK SPACE}%") == 3  # a line never begins with %
     assert found[0].text.endswith("(test_0_1.png)")
     assert opened(found[0]).size == (2 * SIDE + GAP, SIDE)
     assert len(wrong_pictures(folder, str(toy_root), 9)[0]) == 2
