@@ -74,7 +74,7 @@ def test_without_training_pictures_zero_shot_is_run_alone(tmp_path):
 def test_broken_pictures_are_left_out(photos):
     (photos / "cat" / "3.png").write_bytes(b"no picture")
     plan = planned(photos)
-    assert "1 pictures that cannot be read are left out" in notes(plan)
+    assert "1 picture cannot be read; it is left out" in notes(plan)
     assert "DATALOADER.SKIP_UNREADABLE True" in " ".join(plan.opts)
 
 
