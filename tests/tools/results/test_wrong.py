@@ -70,6 +70,8 @@ def test_the_page_shows_classes_and_wrong_pictures(folder, toy_root, tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/jpeg") == 2
     assert "Wrong pictures of Spotlighter" in html
+    assert "of Spotlighter its prompts alone" in html  # the training curve
+    assert "sample of seeds" not in html  # there is one
     table = html.partition("<h2>Accuracy of each class")[2].partition("<tbody>")[2]
     cells = table.partition("</tr>")[0]
     assert ">ash tree<" in cells  # the worst first: 3 of 5
