@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 
-from datasets.pictures import what_is_left
+from datasets.pictures import counted, what_is_left
 from datasets.splits import Splits, deal, read_split, subsample_classes, write_split
 from datasets.subsets import cached_subset, digest
 
@@ -146,7 +146,7 @@ class FewShotDataset(DatasetBase):
             f"made from {', '.join(self.raw_files)}, because {self.split_file} was missing; "
             "accuracies do not compare with the literature's"
         )
-        origin += "".join(f"; left out: {len(p):,} {why}" for why, p in self.left_out.items() if p)
+        origin += "".join(f"; left out: {counted(why, p)}" for why, p in self.left_out.items() if p)
         logger.warning("%s: the split was %s", name, origin)
         write_split(self.split_path, splits, self.image_folder, origin)
         return splits

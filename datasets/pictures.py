@@ -120,6 +120,11 @@ def class_folders(folder: Path) -> list[str]:
     return [name for name in names if any(map(_is_picture, _files(folder / name, deep=True)))]
 
 
+def counted(reason: str, paths: Sequence[Path]) -> str:
+    """Return a number and why so many are left out, as "1 file of another kind"."""
+    return f"{len(paths):,} {reason.replace('s ', ' ', 1) if len(paths) == 1 else reason}"
+
+
 def what_is_left(reason: str, paths: Sequence[Path]) -> str:
     """Return how many files or folders are left out and why, one of them, and what would help."""
     suffixes = Counter(path.suffix.lower() for path in paths)
@@ -130,7 +135,7 @@ def what_is_left(reason: str, paths: Sequence[Path]) -> str:
         for kind, cure in NEEDS.items()
         if kind not in FORMATS and suffixes.keys() & KINDS[kind]
     ]
-    return f"{len(paths):,} {reason}{kinds}, as {shown(paths[0])}{''.join(cures)}"
+    return f"{counted(reason, paths)}{kinds}, as {shown(paths[0])}{''.join(cures)}"
 
 
 def shown(text: object) -> str:

@@ -185,7 +185,8 @@ def check_sizes(subject: Subject, _: Pictures) -> Iterator[Finding]:
     parts = (", ".join(f"{split} {count[n]}" for split, count in counts.items()) for n in order)
     rows = [f"{names[n]}: {sizes[n]} ({part})" for n, part in zip(order, parts, strict=True)]
     least, most = sizes[order[0]], sizes[order[-1]]
-    yield Finding(f"pictures of each class: {least} to {most}, fewest first", rows, note=True)
+    each = f"{least} to {most}, fewest first" if least < most else f"{most}"
+    yield Finding(f"pictures of each class: {each}", rows, note=True)
     if most >= UNEVEN * max(1, least):
         what = f"imbalance: {names[order[-1]]} has {most} pictures, {names[order[0]]} has {least}"
         yield Finding(f"{what}; macro F1 counts each class alike, accuracy each picture", note=True)

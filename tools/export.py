@@ -65,6 +65,7 @@ def describe(trainer: CLIPTrainer, run: str, outputs: list[str], onnx: bool) -> 
         **{"trainer": cfg.TRAINER.NAME, "backbone": cfg.MODEL.BACKBONE.NAME},
         "class_names": trainer.class_names,
         "preparation": {
+            "turn_by_exif": settings.EXIF != "stored",  # as the predictor does
             **{"mode": "RGB", "resize_short_side": max(settings.SIZE)},
             **{"interpolation": settings.INTERPOLATION, "center_crop": list(settings.SIZE)},
             "scale_to": [0.0, 1.0],

@@ -106,16 +106,15 @@ def look(root: Path, show: int) -> tuple[Subject, Pictures]:
     """Check the pictures; print how many there are, and the findings."""
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root}; name the one that holds your photos")
-    with quiet("datasets", level=logging.ERROR):  # what the loader warns of is among the findings
-        subject = check_data.open_subject(names.OWN, root)
+    subject = check_data.open_subject(names.OWN, root)
     pictures = check_data.examine(subject, os.cpu_count() or 1, quick=False)
     parts = ", ".join(f"{len(items):,} {split}" for split, items in subject.splits.items())
     total, classes = some(list(subject.items())), subject.dataset.classnames
     print(f"{root}: {total} ({parts}), {some(classes, 'class', 'es')}")
     findings = check_data.findings_of(subject, pictures)
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: finding.note):  # faults are seen first
         print(finding.text(show))
-    if not all(finding.note for finding in findings):
+    if len(classes) > 1 and not all(finding.note for finding in findings):
         print("The accuracies below are not to be trusted until what is called FAULT is mended.")
     return subject, pictures
 
@@ -146,8 +145,9 @@ def decide(args: argparse.Namespace, subject: Subject, pictures: Pictures) -> Pl
 def note_what_is_short(plan: Plan, pictures: Pictures) -> None:
     """Change a plan where classes or pictures are too few for it, and say so in its notes."""
     subject, notes, classes = plan.subject, plan.notes, plan.subject.dataset.classnames
-    if bad := len(pictures.missing) + len(pictures.unreadable):
-        notes.append(f"{bad} pictures that cannot be read are left out")
+    if bad := pictures.missing | pictures.unreadable.keys():
+        it_is = "it is" if len(bad) == 1 else "they are"
+        notes.append(f"{some(bad)} cannot be read; {it_is} left out")
         plan.opts += ["DATALOADER.SKIP_UNREADABLE", "True"]
     train = Counter(item.label for item in subject.splits.get("train", ()))
     if not train:
@@ -155,7 +155,8 @@ def note_what_is_short(plan: Plan, pictures: Pictures) -> None:
         notes.append("there are no training pictures, so zero-shot CLIP alone is run")
         return
     if (most := max(train.values())) < plan.shots:
-        notes.append(f"{most} shots instead of {plan.shots}: no class has more training pictures")
+        instead = f"{some(range(most), 'shot')} instead of {plan.shots}"
+        notes.append(f"{instead}: no class has more training pictures")
         plan.shots = most
     if short := [name for n, name in enumerate(classes) if train[n] < plan.shots]:
         what = f"all training pictures of {some(short, 'class', 'es')} with fewer than {plan.shots}"
@@ -163,9 +164,10 @@ def note_what_is_short(plan: Plan, pictures: Pictures) -> None:
     if empty := subject.empty_classes("test"):
         which = ", ".join(empty[:5])
         notes.append(f"no test picture of {which}: too few to divide, or none in test/")
-    if plan.test < FEW:
-        error = 50 / plan.test**0.5
-        what = f"{some(range(plan.test), 'test picture')}: chance alone moves an accuracy by"
+    tested = sum(item.impath not in bad for item in subject.splits["test"])
+    if 0 < tested < FEW:
+        error = 50 / tested**0.5
+        what = f"{some(range(tested), 'test picture')}: chance alone moves an accuracy by"
         notes.append(f"{what} up to {error:.0f} points (one standard error)")
 
 
@@ -221,7 +223,8 @@ def announce(plan: Plan) -> None:
     gigabytes = (cost.PROCESS + min(kept, room) + step * (plan.device.type == "cpu")) / 1e9
     for note in plan.notes:
         print(f"note: {note}")
-    print(f"To run: {', '.join(plan.trainers)}, {plan.shots} shots, --config {plan.config}")
+    shots = some(range(plan.shots), "shot")
+    print(f"To run: {', '.join(plan.trainers)}, {shots}, --config {plan.config}")
     print(f"CLIP {backbone} on {plan.device.type}: {rate:,.0f} pictures a second")
     if plan.config == "tiny":
         print(TINY)
@@ -243,6 +246,8 @@ def carry_out(plan: Plan, jobs: Sequence[Job]) -> int:
     """Run what is not done; returns 1 if a run failed, else 0."""
     require_own(jobs, names.PROJECT)
     schedule = Schedule(jobs, 0, names.PROJECT)
+    if done := len(jobs) - len(schedule.left()):
+        print(f"{some(range(done), 'run')} of {len(jobs)} done before", flush=True)
     if schedule.left():
         with schedule.bars.progress:
             threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
@@ -257,7 +262,7 @@ def write_results(plan: Plan, jobs: Sequence[Job], *, wide: bool) -> None:
     output, last = plan.output, jobs[-1].folder
     tables = ["--markdown", str(output / "results.md"), "--csv", str(output / "results.csv")]
     collect_results.main([str(output), *tables, *["--wide"] * wide])
-    title, root = plan.subject.dataset.label, str(plan.root)
+    title, root = plan.root.name, str(plan.root)
     page = ["--title", title, "--root", root, "--by-class", "--wrong", str(last)]
     report.main([str(output), *page])
     has_onnx = all(map(importlib.util.find_spec, PACKAGES))
@@ -291,14 +296,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.folder = args.folder.expanduser().absolute()
     raise_at_sigterm()
     try:
-        plan = decide(args, *look(args.folder, args.show))
-        announce(plan)
-        jobs = plan.jobs()
-        if args.dry_run:
-            return 0
-        if code := carry_out(plan, jobs):
-            return code
-        write_results(plan, jobs, wide=args.wide)
+        with quiet("datasets", level=logging.ERROR):  # its warnings are among the findings
+            plan = decide(args, *look(args.folder, args.show))
+            announce(plan)
+            jobs = plan.jobs()
+            if args.dry_run:
+                return 0
+            if code := carry_out(plan, jobs):
+                return code
+            write_results(plan, jobs, wide=args.wide)
     except KeyboardInterrupt as interrupt:
         print("own: stopped; the same command goes on from here", file=sys.stderr)
         return exit_code_of(interrupt)

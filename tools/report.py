@@ -70,6 +70,7 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     return environment.get_template("page.html").render(
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
+        has_seeds=len({run["seed"] for run in found}) > 1,
         has_hm=any(run["classes"] != "all" for run in found),
         count=len(found), runs=by_trainer(found),
         revisions=sorted({str(run["record"].get("git")) for run in found}),
@@ -263,6 +264,8 @@ def curve_part(found: Runs) -> Part:
         if curves:
             how = f"seed {seed}, {rows.shots_in_words(shots)}"
             text = f"{name}: {how}, means over the batches of an epoch"
+            if any(label.startswith("Spotlighter") for label in curves):
+                text += "; of Spotlighter its prompts alone, as patches are weighed at the end"
             part.pictures.append(figures.as_picture(figures.training_curves, curves, text=text))
     return part
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 folder, *pictures = map(Path, sys.argv[1:])
 model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -18,8 +18,11 @@ how = model["preparation"]
 
 
 def prepare(path: Path) -> np.ndarray:
-    """Resize by the short side, cut out the middle, normalise: (3, H, W)."""
-    image = Image.open(path).convert(how["mode"])
+    """Turn upright, resize by the short side, cut out the middle, normalise: (3, H, W)."""
+    image = Image.open(path)
+    if how.get("turn_by_exif", True):  # phones store a picture as it lay, and say how to turn it
+        image = ImageOps.exif_transpose(image)
+    image = image.convert(how["mode"])
     short, side = min(image.size), how["resize_short_side"]
     size = [int(side * length / short) for length in image.size]
     image = image.resize(size, Image.Resampling[how["interpolation"].upper()])

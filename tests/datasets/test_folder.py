@@ -150,7 +150,7 @@ def test_what_is_left_out_is_counted_and_said(tmp_path, caplog):
         "pictures beside the splits": 1,
         "folders without a picture": 1,
     }
-    assert "left out: 1 pictures beside the splits (1 .png), as " in caplog.text
+    assert "left out: 1 picture beside the splits (1 .png), as " in caplog.text
     assert ".heic needs: pip install -r requirements-heic.txt" in caplog.text or (
         ".heic" in SUFFIXES
     )
@@ -234,7 +234,7 @@ def test_an_empty_folder_is_a_class_only_where_another_split_or_a_list_names_it(
     split_root(tmp_path)
     (tmp_path / "test" / "ant").mkdir()
     assert build("Folder", tmp_path).classnames == NAMES
-    assert f"left out: 1 folders without a picture, as {tmp_path}/test/ant" in caplog.text
+    assert f"left out: 1 folder without a picture, as {tmp_path}/test/ant" in caplog.text
     picture(tmp_path / "train" / "ant" / "0.png")
     assert build("Folder", tmp_path).classnames == ["ant", *NAMES]
     shutil.rmtree(tmp_path / "train" / "ant")

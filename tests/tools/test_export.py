@@ -92,6 +92,7 @@ def test_model_json_says_what_is_needed(call, trained, toy_root):
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert said["checkpoint"] == {"file": checkpoint.name, "sha256": digest, "epoch": 1}
     assert said["preparation"]["center_crop"] == [64, 64]
+    assert said["preparation"]["turn_by_exif"] is True
     assert said["preparation"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert said["config"]["TRAINER.COOP.CTX_INIT"] == "a photo of a"
     assert {"python", "torch", "git"} <= set(said["versions"])
@@ -107,6 +108,11 @@ def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
     for number, shape in enumerate(((90, 141, 3), (131, 70, 3))):
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(paths[-1])
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter, as a phone held upright says
+    paths.append(tmp_path / "phone.png")
+    with Image.open(paths[0]) as upright:
+        upright.transpose(Image.Transpose.ROTATE_90).save(paths[-1], exif=turned)
     example = tmp_path / "classify_onnx.py"
     example.write_text((PROJECT / "docs" / "examples" / "classify_onnx.py").read_text())
     blocked = "import sys; sys.modules.update(torch=None, clip=None, models=None, dassl=None); "

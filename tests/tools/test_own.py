@@ -74,8 +74,23 @@ def test_without_training_pictures_zero_shot_is_run_alone(tmp_path):
 def test_broken_pictures_are_left_out(photos):
     (photos / "cat" / "3.png").write_bytes(b"no picture")
     plan = planned(photos)
-    assert "1 pictures that cannot be read are left out" in notes(plan)
+    assert "1 picture cannot be read; it is left out" in notes(plan)
+    tested = 14 - any(item.impath.endswith("cat/3.png") for item in plan.subject.splits["test"])
+    assert f"{tested} test pictures: chance alone" in notes(plan)
     assert "DATALOADER.SKIP_UNREADABLE True" in " ".join(plan.opts)
+
+
+def test_faults_come_before_notes_and_numbers_are_words(tmp_path, capsys):
+    plan = planned(plant(tmp_path / "two", {"bee": 2, "cat": 2}))
+    picture(tmp_path / "two" / "dog" / "0.png")
+    (tmp_path / "two" / "dog" / "0.png").write_bytes(b"no picture")
+    assert "1 shot instead of 16" in notes(plan)
+    assert "pictures of each class: 2\n" in capsys.readouterr().out
+    planned(tmp_path / "two")
+    kinds = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    kinds = [kind for kind in kinds if kind in ("FAULT", "note")]
+    assert kinds == sorted(kinds)
+    assert "FAULT" in kinds
 
 
 def test_nothing_is_written_among_the_photos(photos):
@@ -166,5 +181,7 @@ def test_a_folder_becomes_a_page_and_a_model(tmp_path, capsys, monkeypatch):
     assert sorted(photos.rglob("*")) == before
     written = results.stat().st_mtime_ns
     shutil.rmtree(out / "model")
+    capsys.readouterr()
     assert main([str(photos), "--output", str(out)]) == 0
+    assert "1 run of 1 done before" in capsys.readouterr().out
     assert results.stat().st_mtime_ns == written

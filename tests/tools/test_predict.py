@@ -157,7 +157,7 @@ def test_folders_are_searched_as_those_of_data_sets(call, images, tmp_path):
     _, out, err = call("--images", tmp_path / "in", tmp_path / "links", trainer="CoOp")
     assert [Path(row["path"]).name for row in rows(out)] == ["a.PNG", "a.PNG"]
     assert "predict: left out in " in err
-    assert "1 files of another kind (1 .raw), as " in err
+    assert "1 file of another kind (1 .raw), as " in err
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])

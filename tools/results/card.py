@@ -17,6 +17,14 @@ FEW = 10  # test pictures of a class that say little
 SEEN = {
     "tiny-emoji": "The backbone is the embedded tiny CLIP, which has seen drawings of emoji alone.",
 }
+USE = """## Use
+
+`docs/examples/classify_onnx.py` in Spotlighter's repository prepares pictures as model.json says
+and prints the class of each. It needs onnxruntime, numpy and Pillow, and not the repository:
+
+    python classify_onnx.py FOLDER_OF_THIS_FILE PICTURE ...
+
+`torch.export.load` reads model.pt2. Softmax makes probabilities of the output `logits`."""
 
 
 def model_card(run: Path, described: Mapping[str, Any]) -> str:
@@ -28,6 +36,7 @@ def model_card(run: Path, described: Mapping[str, Any]) -> str:
     parts = [title, *facts(described, results), f"## Classes\n\n{names}"]
     if is_of_the_run(described, results):
         parts += list(accuracies(run))
+    parts.append(USE)
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits(described, results)))
     return "\n\n".join(parts) + "\n"
 

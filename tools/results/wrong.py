@@ -24,6 +24,7 @@ SIDE, GAP = 224, 6  # pixels: height of a picture, space between two
 WIDEST = 2  # times as wide as high, at most
 TOP = 3  # classes that a caption names
 QUALITY = 75  # of JPEG
+SPACE = "\N{NO-BREAK SPACE}"
 
 
 def read_wrong(folder: Path) -> pd.DataFrame:
@@ -62,7 +63,10 @@ def wrong_pictures(folder: Path, root: str, most: int) -> tuple[list[Picture], s
     rows = list(wrong.head(most).itertuples())
     found = [of_picture(base / row.path, row.true_name, predictor) for row in rows]
     which = "all of them" if len(rows) == len(wrong) else f"the {len(rows)} that it is surest of"
-    where = "; right: the patches that it kept" * (predictor.num_patches is not None)
+    where = ""
+    if predictor.num_patches is not None:
+        where = "; right: the part that the model sees, and the patches that it kept"
+        where += " (yellow: level 1; blue: level 2)" * bool(predictor.level1)
     return found, f"{what}; here are {which}, the surest first. Left: the picture{where}."
 
 
@@ -83,6 +87,6 @@ def of_picture(path: Path, true: str, predictor: SpotlighterPredictor) -> Pictur
         left += panel.width + GAP
     content = io.BytesIO()
     sheet.save(content, "JPEG", quality=QUALITY)
-    said = ", ".join(f"{name} {100 * p:.1f} %" for name, p in found.top)
+    said = ", ".join(f"{name} {100 * p:.1f}{SPACE}%" for name, p in found.top)
     text = f"true: {true}; said: {said} ({shown(path.name)})"
     return Picture(data_uri("jpeg", content.getvalue()), text)

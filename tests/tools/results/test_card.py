@@ -36,6 +36,7 @@ def test_a_card_has_data_classes_accuracy_calibration_and_limits(run):
     assert "| temperature | 1.5 |" in card
     assert "25 pictures of the same collection (standard error 8.0 points)" in card
     assert "has seen drawings of emoji alone" in card
+    assert "    python classify_onnx.py FOLDER" in card
     found = pd.read_csv(run / "predictions.csv")
     for label, name in enumerate(("bee", r"big\|cat")):
         own = found[found.label == label]

@@ -37,8 +37,9 @@ def test_wrong_rows_are_named_the_surest_first(folder):
 def test_wrong_pictures_stand_beside_what_was_kept(folder, toy_root):
     found, caption = wrong_pictures(folder, str(toy_root), 1)
     assert caption.startswith("2 of 15 test pictures are wrong; here are the 1 that")
-    assert "right: the patches that it kept" in caption
+    assert "right: the part that the model sees, and the patches that it kept" in caption
     assert found[0].text.startswith("true: ash tree; said: ")
+    assert found[0].text.count("\N{NO-BREAK SPACE}%") == 3  # a line never begins with %
     assert found[0].text.endswith("(test_0_1.png)")
     assert opened(found[0]).size == (2 * SIDE + GAP, SIDE)
     assert len(wrong_pictures(folder, str(toy_root), 9)[0]) == 2
@@ -69,6 +70,8 @@ def test_the_page_shows_classes_and_wrong_pictures(folder, toy_root, tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert html.count("data:image/jpeg") == 2
     assert "Wrong pictures of Spotlighter" in html
+    assert "of Spotlighter its prompts alone" in html  # the training curve
+    assert "sample of seeds" not in html  # there is one
     table = html.partition("<h2>Accuracy of each class")[2].partition("<tbody>")[2]
     cells = table.partition("</tr>")[0]
     assert ">ash tree<" in cells  # the worst first: 3 of 5
