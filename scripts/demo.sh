@@ -2,9 +2,9 @@
 # Compare Spotlighter, CoOp and zero-shot CLIP from base to new classes on the embedded benchmark:
 #   bash scripts/demo.sh [DATASET ...]          (default: emoji_animals emoji_food)
 # Environment: SEEDS, as SEEDS="1 2 3" (1); OPTS, settings of all runs. Without, features of pictures
-# are kept in output/demo/features, and epochs go round four augmented views of each training
-# picture, where published configs draw fresh ones: OPTS= does that. Runs that are done are not
-# repeated; remove output/demo to start again.
+# are kept in output/demo/features until the end, and epochs go round four augmented views of each
+# training picture, where published configs draw fresh ones: OPTS= does that. Runs that are done are
+# not repeated; remove output/demo to start again.
 #
 # Example:
 #   SEEDS="1 2 3" bash scripts/demo.sh emoji_faces
@@ -22,3 +22,4 @@ echo "This takes a few minutes. The pictures of a new data set are drawn first."
 TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output OPTS=$OPTS setup_run bash scripts/compare.sh "$@"
 setup_run python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
 echo "The patches that Spotlighter kept are drawn in $output/spotlight.png."
+rm -rf "$output/features"
