@@ -390,7 +390,7 @@ def test_the_tool_shows_and_clears(run, store, capsys):
     tool.main(["--dir", store["FEATURES__DIR"]])
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("1 files, 0.0 MB, in ")
-    assert said[2].split()[:5] == ["tiny-emoji,", "Toy", "30", "1", "0.0"]
+    assert said[3].split()[:5] == ["tiny-emoji,", "Toy", "30", "1", "0.0"]
     cut(*held)
     tool.main(["--dir", store["FEATURES__DIR"]])
     assert "unreadable" in capsys.readouterr().out

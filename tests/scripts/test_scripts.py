@@ -389,7 +389,8 @@ def test_demo_runs_tabulates_and_draws(ready):
     runs, table, page, picture = ready.calls()
     assert runs == (
         f"{SWEEP}emoji_animals emoji_food --trainers ZeroshotCLIP CoOp Spotlighter --seeds 2 3 "
-        "--root data --output output/demo --processes --opts"
+        "--root data --output output/demo --processes "
+        "--opts FEATURES.KEEP disk FEATURES.DIR output/demo/features FEATURES.VIEWS 4"
     )
     assert table.startswith("tools/collect_results.py output/demo ")
     columns = "trainer dataset seed base new hm images_per_s learned_parameters train_s config"
@@ -405,6 +406,11 @@ def test_demo_runs_tabulates_and_draws(ready):
 def test_demo_takes_data_sets(ready):
     ready.run("demo", "emoji_faces")
     assert ready.calls()[0].startswith(f"{SWEEP}emoji_faces --trainers Zero")
+
+
+def test_demo_takes_other_settings_or_none(ready):
+    ready.run("demo", OPTS="")
+    assert ready.calls()[0].endswith("--processes --opts")
 
 
 def test_compare_runs_all_trainers_and_makes_table_and_page(ready):

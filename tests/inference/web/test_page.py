@@ -37,12 +37,18 @@ def upload(page, path):
         page.locator("input[type=file]").first.set_input_files(path)
 
 
+def upload_picture(page, path):
+    """Upload a picture 90 pixels wide, and wait until it is shown."""
+    upload(page, path)
+    page.wait_for_function("() => [...document.images].some(i => i.naturalWidth == 90)")
+
+
 def predict(page):
     page.get_by_role("button", name="Predict").click()
 
 
 def test_upload_type_predict(page, picture, served, tmp_path):
-    upload(page, picture)
+    upload_picture(page, picture)
     page.get_by_label("Class names").first.fill("red fox, snowy owl, teapot")
     predict(page)
     page.locator(".answer .card").nth(1).wait_for()
@@ -64,7 +70,7 @@ def test_upload_type_predict(page, picture, served, tmp_path):
 
 def test_a_phone_sees_the_answer_and_a_long_name_is_cut(page, picture):
     page.set_viewport_size({"width": 390, "height": 844})
-    upload(page, picture)
+    upload_picture(page, picture)
     long = "a name that is as long as a sentence because somebody wrote one, which is allowed"
     page.get_by_label("Class names").first.fill(f"{long.replace(',', ';')}\nowl")
     predict(page)
@@ -93,7 +99,7 @@ def test_mistakes_are_sentences(page, picture, tmp_path):
         page.get_by_text(f"{path.name} cannot be read as a picture: {said}").wait_for()
         assert page.locator(".problem").count() == 1
     page.get_by_label("Class names").first.fill("owl")
-    upload(page, picture)
+    upload_picture(page, picture)
     predict(page)
     page.get_by_text("one class (owl) leaves no choice").wait_for()
     assert page.faults == []
@@ -104,10 +110,8 @@ def test_a_heic_picture_is_shown_and_answered(page, tmp_path):
     path = tmp_path / "IMG_1.HEIC"
     pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(path, format="HEIF")
-    upload(page, path)
-    shown = page.locator("[data-testid=image] img, .image-frame img").first
-    shown.wait_for()
-    page.wait_for_function("() => [...document.images].some(i => i.naturalWidth == 90)")
+    upload_picture(page, path)
+    page.locator("[data-testid=image] img, .image-frame img").first.wait_for()
     predict(page)
     page.locator(".answer .card").nth(1).wait_for()
     assert page.faults == []
