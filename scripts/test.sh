@@ -36,7 +36,7 @@ if (($(getconf _NPROCESSORS_ONLN) < 2)); then
 fi
 
 # Half of the work; the other process takes all other folders. Each makes its own session fixtures.
-half=(tests/reliability tests/trainers)
+half=(tests/inference tests/lab tests/parity tests/reliability tests/trainers)
 log=$(mktemp)
 trap 'kill "$pid" 2>/dev/null || true; rm -f "$log"' EXIT
 status=0
