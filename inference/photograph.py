@@ -50,8 +50,9 @@ class Photograph(NamedTuple):
         x, y = min(round(left * across), size[0] - SIDE), min(round(top * down), size[1] - SIDE)
         return cls(picture.resize(size, Image.Resampling.BICUBIC), (x, y, x + SIDE, y + SIDE))
 
-    def with_square(self, whole: Image.Image, square: Image.Image) -> Image.Image:
-        """A picture of this size with another square in it, and a frame around that."""
+    def with_square(self, picture: Image.Image, square: Image.Image, grid: int) -> Image.Image:
+        """A picture of this size, dark but for another square in it, and a frame around that."""
+        whole = Image.fromarray(darken(np.asarray(picture), (), grid).astype(np.uint8))
         whole.paste(square, self.square[:2])
         if whole.size != (SIDE, SIDE):
             left, top, right, bottom = self.square
@@ -60,9 +61,8 @@ class Photograph(NamedTuple):
 
     def with_kept(self, kept: Sequence[int], grid: int, level1: int) -> Image.Image:
         """The picture, dark but for its kept patches, which are framed by level and numbered."""
-        dark = Image.fromarray(darken(np.asarray(self.picture), (), grid).astype(np.uint8))
         square = mark_kept(self.picture.crop(self.square), kept, grid, level1)
-        return self.with_square(dark, with_ranks(square, kept, grid, level1))
+        return self.with_square(self.picture, with_ranks(square, kept, grid, level1), grid)
 
     def with_map(self, score: Tensor, grid: int) -> Image.Image:
         """The picture in grey with a score (N,) of its patches over it; nothing where it is nan."""
@@ -75,8 +75,7 @@ class Photograph(NamedTuple):
         square = grey.crop(self.square)
         layer = layer.resize(square.size, Image.Resampling.NEAREST)
         square.paste(layer, mask=layer)
-        dark = Image.fromarray(darken(np.asarray(grey), (), grid).astype(np.uint8))
-        return self.with_square(dark, square)
+        return self.with_square(grey, square, grid)
 
 
 def with_ranks(square: Image.Image, kept: Sequence[int], grid: int, level1: int) -> Image.Image:
