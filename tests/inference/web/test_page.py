@@ -98,6 +98,8 @@ def test_mistakes_are_sentences(page, picture, tmp_path):
         upload(page, path)
         page.get_by_text(f"{path.name} cannot be read as a picture: {said}").wait_for()
         assert page.locator(".problem").count() == 1
+        told = page.locator(".problem").inner_text()
+        assert "/" not in told.split("cannot be read")[0], "the folder of uploads is not told"
     page.get_by_label("Class names").first.fill("owl")
     upload_picture(page, picture)
     predict(page)
