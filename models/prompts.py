@@ -78,7 +78,8 @@ class PromptLearner(nn.Module):
         """Split off the tokens that all classes begin with: the context too where it is shared."""
         shared = self.keeps_shared and self.order is None and not self.csc
         self.num_prefix = common_prefix(tokens.ids, tokens.eos, None if shared else self.num_start)
-        self.layout = Layout(tokens.eos + 1 - self.num_prefix).to(embedding.device)
+        ids = tokens.ids[:, self.num_prefix :] if shared else None  # tails that begin alike share
+        self.layout = Layout(tokens.eos + 1 - self.num_prefix, ids).to(embedding.device)
         split = split_prompts(embedding, self.layout, self.num_prefix)
         self.register_buffer("tail", split.tail if shared else None, persistent=False)
 

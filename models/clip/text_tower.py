@@ -1,14 +1,16 @@
 """Prompts -> text features: what classes share is computed once, and padding never.
 
-The tower is causal, so the states of a prefix that all classes have in common do not depend on
-what follows. It is run once (once an image where prompts depend on it), and its keys and values
-serve the classes' own tails, which are packed without padding. Exact, gradients included.
-C classes, G groups, P prefix tokens, R tokens of all tails, W tower width, H heads.
+The tower is causal, so the state of a token depends on those before it alone. The prefix that all
+classes have in common is run once (once an image where prompts depend on it), and its keys and
+values serve the classes' own tails. These are packed without padding, and tails that begin alike
+("red fox", "red owl") share the tokens in which they do. Exact, gradients included.
+C classes, G groups, P prefix tokens, T tokens of the longest tail, R different tokens of all tails,
+W tower width, H heads.
 """
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -37,41 +39,67 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Packing(NamedTuple):
-    """Where the tokens of some tails stand when they are packed one after the other."""
+    """Where the tokens of some tails stand when each is there once, one after the other."""
 
-    cell: Int[Tensor, " R"]  # of each token in a padded (C, T) table: class * T + place
+    cell: Int[Tensor, " R"]  # the first of each token in a padded (C, T) table: class * T + place
     place: Int[Tensor, " R"]  # of each token in its tail, from 0
     end: Int[Tensor, " C"]  # of each class: which token is its EOS, the last of its tail
+    row: Int[Tensor, "C T"]  # which token each cell of the padded table holds; behind EOS any
     valid: Bool[Tensor, "C T"]  # which cells of the padded table hold a token
 
 
-class Layout(nn.Module):
-    """The packing of tails of `length` tokens each, EOS included, at least 1. Nothing is saved."""
+def pack(tails: Sequence[Sequence[int]]) -> tuple[list[int], Packing]:
+    """Their packing, in order of appearance, and the last number of each token that is kept.
 
-    def __init__(self, length: Int[Tensor, " C"]) -> None:
+    A token is kept once for all tails that have the same numbers up to it.
+    """
+    size = max(map(len, tails))
+    row, found = torch.empty(len(tails), size, dtype=torch.long), list[int]()
+    known: dict[tuple[int, ...], int] = {}
+    cell: list[int] = []
+    for i, tail in enumerate(tails):
+        for place in range(size):
+            begins = tuple(tail[: place + 1])  # behind EOS: all of it
+            row[i, place] = known.setdefault(begins, len(cell))
+            if len(known) > len(cell):
+                cell.append(i * size + place)
+                found.append(begins[-1])
+    first, length = torch.tensor(cell), torch.tensor([len(tail) for tail in tails])
+    valid = torch.arange(size) < length.unsqueeze(1)
+    return found, Packing(first, first % size, row[:, -1].clone(), row, valid)
+
+
+class Layout(nn.Module):
+    """The packing of tails of `length` tokens each, EOS included, at least 1. Nothing is saved.
+
+    Tails share the tokens that they begin with where `ids` names these; else none.
+    """
+
+    def __init__(self, length: Int[Tensor, " C"], ids: Int[Tensor, "C L"] | None = None) -> None:
         super().__init__()
         self.lengths: list[int] = length.tolist()
-        size = max(self.lengths)
-        place = torch.arange(size, device=length.device)
-        valid = place < length.unsqueeze(1)  # (C, T)
-        cell = valid.flatten().nonzero().squeeze(1)  # (R,)
-        whole = Packing(cell, cell % size, length.cumsum(0) - 1, valid)
+        words = [[i] * n for i, n in enumerate(self.lengths)] if ids is None else ids.tolist()
+        _, whole = pack([own[:n] for own, n in zip(words, self.lengths, strict=True)])
         for name, value in whole._asdict().items():
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.to(length.device), persistent=False)
 
-    def parts(self, max_rows: int) -> Iterator[tuple[slice, Packing]]:
+    def parts(self, max_rows: int) -> Iterator[tuple[slice | Tensor, Packing]]:
         """Runs of at most `max_rows` tokens (or one class): which tokens, and their own packing."""
-        first = row = 0
-        while first < len(self.lengths):
-            last, end = first + 1, row + self.lengths[first]
-            while last < len(self.lengths) and end + self.lengths[last] - row <= max_rows:
-                end += self.lengths[last]
+        if sum(self.lengths) <= max_rows:
+            whole = (self.get_buffer(name) for name in Packing._fields)
+            yield slice(None), Packing(*whole)
+            return
+        rows = [row[:n] for row, n in zip(self.row.tolist(), self.lengths, strict=True)]
+        first = 0
+        while first < len(rows):
+            last, count = first + 1, len(rows[first])
+            while last < len(rows) and count + len(rows[last]) <= max_rows:
+                count += len(rows[last])
                 last += 1
-            rows, classes = slice(row, end), slice(first, last)
-            cell = self.cell[rows] - first * self.valid.shape[1]
-            places = self.place[rows], self.end[classes] - row
-            yield rows, Packing(cell, *places, self.valid[classes])
-            first, row = last, end
+            found, packing = pack(rows[first:last])
+            device = self.row.device
+            yield torch.tensor(found, device=device), Packing(*(x.to(device) for x in packing))
+            first = last
 
 
 InTails = Callable[[int, Tensor, Packing, slice], Tensor]
@@ -82,7 +110,7 @@ class Prompts(NamedTuple):
     """Token embeddings, without positions."""
 
     prefix: Float[Tensor, "G P W"]  # SOS, context, and whatever else all classes begin with
-    tail: Float[Tensor, "R W"]  # the rest, up to EOS, class after class; the same for all groups
+    tail: Float[Tensor, "R W"]  # the rest, up to EOS, as packed; the same for all groups
     layout: Layout
 
 
@@ -270,7 +298,7 @@ class TextEncoder(nn.Module):
         """Float32 features of plain sentences as CLIP gives them, no gradient."""
         tokens = self.tokenizer.tokenize(texts)
         num_prefix = common_prefix(tokens.ids, tokens.eos)
-        layout = Layout(tokens.eos + 1 - num_prefix)
+        layout = Layout(tokens.eos + 1 - num_prefix, tokens.ids[:, num_prefix:])
         device = self.text_projection.device
         embedding = self.token_embedding(tokens.ids.to(device))
         return at_least_float32(self(split_prompts(embedding, layout.to(device), num_prefix))[0])
@@ -293,12 +321,12 @@ def attend_tails(
     """Each token attends to the prefix and its own tail up to itself; `end_only`: the EOS alone."""
     size = packing.valid.shape[1]
     if end_only:
-        k, v = (pad(part, packing) for part in project(attn, x, slice(1, 3)))
+        k, v = pad(project(attn, x, slice(1, 3)), packing)
         (q,) = project(attn, x[:, packing.end], slice(0, 1))  # (G, H, C, W / H)
         q = q.unsqueeze(3)  # (G, H, C, 1, W / H)
         hidden = ~packing.valid.unsqueeze(1)  # (C, 1, T)
     else:
-        q, k, v = (pad(part, packing) for part in project(attn, x))  # (G, H, C, T, W / H)
+        q, k, v = pad(project(attn, x), packing)  # (G, H, C, T, W / H)
         hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
     prefix_k, prefix_v = prefix  # (G, H, P, W / H)
     q = q * q.shape[-1] ** -0.5
@@ -311,7 +339,6 @@ def attend_tails(
     return attn.out_proj(mixed if end_only else mixed[:, packing.cell])
 
 
-def pad(x: Float[Tensor, "G H R D"], packing: Packing) -> Float[Tensor, "G H C T D"]:
-    """Spread packed tokens over a table of classes and places; empty cells are 0."""
-    table = x.new_zeros(*x.shape[:2], packing.valid.numel(), x.shape[-1])
-    return table.index_copy(2, packing.cell, x).unflatten(2, packing.valid.shape)
+def pad(x: Float[Tensor, "K G H R D"], packing: Packing) -> Float[Tensor, "K G H C T D"]:
+    """Spread packed tokens over a table of classes and places."""
+    return x.index_select(3, packing.row.flatten()).unflatten(3, packing.row.shape)

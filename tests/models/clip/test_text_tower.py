@@ -23,11 +23,11 @@ def test_encode_equals_clip_at_77_positions(clip_model):
     assert_close(TextEncoder(clip_model).encode(TEXTS), expected)
 
 
-def prompts_of(clip_model, texts, num_prefix=None):
+def prompts_of(clip_model, texts, num_prefix=None, *, shared=True):
     """Sentences as prompts, with as long a prefix as they share, or a shorter one."""
     tokens = clip_tokenizer().tokenize(texts)
     num_prefix = common_prefix(tokens.ids, tokens.eos, num_prefix)
-    layout = Layout(tokens.eos + 1 - num_prefix)
+    layout = Layout(tokens.eos + 1 - num_prefix, tokens.ids[:, num_prefix:] if shared else None)
     return split_prompts(clip_model.token_embedding(tokens.ids), layout, num_prefix)
 
 
@@ -35,11 +35,51 @@ def clip_text(clip_model, texts):
     return clip_model.encode_text(import_clip().tokenize(texts))
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("num_prefix", [1, 2, 4, None])
-def test_any_split_gives_clips_features(clip_model, num_prefix):
+def test_any_split_gives_clips_features(clip_model, num_prefix, shared):
     texts = ["a photo of a dog.", "a photo of a large and old oak tree.", "a photo of a"]
-    found = TextEncoder(clip_model)(prompts_of(clip_model, texts, num_prefix))
+    found = TextEncoder(clip_model)(prompts_of(clip_model, texts, num_prefix, shared=shared))
     assert_close(found[0], clip_text(clip_model, texts))
+
+
+# They begin alike: with one, two and three words, as a whole, and with a name inside a name.
+ALIKE = [
+    f"a photo of a {name}."
+    for name in ("red fox", "old oak", "red owl", "old oak tree", "red fox", "old", "old oak chair")
+]
+
+
+@pytest.mark.parametrize("rows", [1, 9, 100])
+def test_tails_that_begin_alike_are_computed_once(clip_model, monkeypatch, rows):
+    """Features and gradients of the context and of the tails' own embeddings, in any parts."""
+    monkeypatch.setattr(text_encoder, "ROWS_AT_A_TIME", rows)
+    encoder = TextEncoder(clip_model)
+    alike, apart = (prompts_of(clip_model, ALIKE, shared=shared) for shared in (True, False))
+    assert (len(alike.tail), len(apart.tail)) == (19, 29)
+    with torch.no_grad():
+        assert_close(encoder(alike)[0], clip_text(clip_model, ALIKE))
+    assert_close(*(learned(encoder, prompts)[1] for prompts in (alike, apart)))
+    weight = clip_model.token_embedding.weight
+    found = []
+    for prompts in (alike, apart):
+        loss = encoder(prompts)[0].square().sum()
+        found.append(torch.autograd.grad(loss, weight)[0])
+    assert_close(*found)
+
+
+def test_the_packing_of_tails_that_begin_alike():
+    ids = torch.tensor([[5, 6, 9, 0], [5, 7, 6, 9], [5, 6, 9, 0], [6, 9, 0, 0]])
+    layout = Layout(torch.tensor([3, 4, 3, 2]), ids)
+    ((rows, whole),) = layout.parts(100)
+    assert rows == slice(None)
+    assert ids.flatten()[whole.cell].tolist() == [5, 6, 9, 7, 6, 9, 6, 9]
+    assert whole.place.tolist() == [0, 1, 2, 1, 2, 3, 0, 1]
+    assert whole.end.tolist() == [2, 5, 2, 7]
+    assert whole.row.tolist() == [[0, 1, 2, 2], [0, 3, 4, 5], [0, 1, 2, 2], [6, 7, 7, 7]]
+    parts = list(layout.parts(7))
+    assert [rows.tolist() for rows, _ in parts] == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7]]
+    assert parts[1][1].row.tolist() == [[0, 1, 2], [3, 4, 4]]
 
 
 def test_one_class_alone_and_equal_names(clip_model):
@@ -57,15 +97,16 @@ def test_groups_have_prefixes_of_their_own(clip_model):
     assert_close(found, torch.stack(each))
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_chunks_give_equal_features_and_gradients(clip_model, chunk):
+def test_chunks_give_equal_features_and_gradients(clip_model, chunk, shared):
     """MODEL.TEXT_CHUNK: the rest is recomputed in the backward pass."""
     texts = [f"a photo of {'very ' * i}old dog." for i in (0, 4, 1, 0, 2)]
     results = []
     for size in (0, chunk):
         encoder = TextEncoder(clip_model)
         encoder.chunk = size
-        results.append(learned(encoder, prompts_of(clip_model, texts)))
+        results.append(learned(encoder, prompts_of(clip_model, texts, shared=shared)))
     (features, gradient), (chunked, recomputed) = results
     assert_close(chunked, features)
     assert (recomputed - gradient).abs().max() < 1e-5 * gradient.abs().max()
