@@ -1,9 +1,9 @@
 """Prompts -> text features: what classes share is computed once, and padding never.
 
 The tower is causal, so the state of a token depends on those before it alone. The prefix that all
-classes have in common is run once (once an image where prompts depend on it), and its keys and
-values serve the classes' own tails. These are packed without padding, and tails that begin alike
-("red fox", "red owl") share the tokens in which they do. Exact, gradients included.
+classes have in common (SOS, context) is there once, an image where prompts depend on it; the
+classes' own tails are packed behind it without padding. Tails that begin alike ("red fox", "red
+owl") share the tokens in which they do. Exact, gradients included.
 C classes, G groups, P prefix tokens, T tokens of the longest tail, R different tokens of all tails,
 W tower width, H heads.
 """
@@ -26,7 +26,6 @@ from models.clip.tokenizer import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
-KeysValues = tuple[Tensor, Tensor]  # (G, H, P, W / H) each
 ROWS_AT_A_TIME = 16384  # tokens, where no gradient is kept; bounds the memory
 # What a block keeps of a token for the backward pass, measured: times W, and times H scores.
 KEPT_WIDTHS, KEPT_SCORES = 12, 4
@@ -213,24 +212,21 @@ class TextEncoder(nn.Module):
 
         Before each block, `before_block` gets the prefix alone, `in_tails` what stands behind it.
         """
-        keys_values = self.read_prefix(prompts.prefix, before_block)
-        learns = torch.is_grad_enabled() and (
-            prompts.tail.requires_grad or any(k.requires_grad for k, _ in keys_values)
-        )
+        learned = prompts.prefix.requires_grad or prompts.tail.requires_grad
+        learns = torch.is_grad_enabled() and bool(learned or before_block or in_tails)
         groups, layout = prompts.prefix.shape[0], prompts.layout
-        encode: Callable[..., Tensor] = self.encode_tails
+        encode: Callable[..., Tensor] = self.encode_part
         limit = sum(layout.lengths)
         if learns and (chunk := self.prompts_at_a_time(prompts)):
-            encode = partial(checkpoint, self.encode_tails, use_reentrant=False)
+            encode = partial(checkpoint, self.encode_part, use_reentrant=False)
             limit = max(1, chunk // groups) * max(layout.lengths)
         elif not learns and self.in_parts:
             limit = max(1, ROWS_AT_A_TIME // groups)
         parts, first = [], 0
         for rows, packing in layout.parts(limit):
             classes = slice(first, first := first + len(packing.end))
-            if in_tails is not None:
-                encode = partial(encode, before_block=partial(_in_classes, in_tails, classes))
-            parts.append(encode(keys_values, prompts.tail[rows], packing))
+            seam = None if in_tails is None else partial(_in_classes, in_tails, classes)
+            parts.append(encode(prompts.prefix, prompts.tail[rows], packing, before_block, seam))
         return torch.cat(parts, dim=1)
 
     def prompts_at_a_time(self, prompts: Prompts) -> int:
@@ -260,36 +256,27 @@ class TextEncoder(nn.Module):
         scores = KEPT_SCORES * heads * (size + prompts.prefix.shape[1])
         return float(self.num_blocks * size * (width + scores) * self.dtype.itemsize)
 
-    def read_prefix(
-        self, prefix: Float[Tensor, "G P W"], before_block: BeforeBlock | None
-    ) -> list[KeysValues]:
-        """Keys and values of the prefix in every block."""
-        x = prefix.to(self.dtype) + self.positional_embedding[: prefix.shape[1]].to(self.dtype)
-        found: list[KeysValues] = []
-        for depth, block in enumerate(self.transformer.resblocks):
-            x = x if before_block is None else before_block(depth, x)
-            q, k, v = project(block.attn, block.ln_1(x))
-            found.append((k, v))
-            if len(found) < self.num_blocks:  # nothing reads what the last block gives
-                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                x = x + block.attn.out_proj(merge_heads(mixed))
-                x = x + mlp(block, x)
-        return found
-
-    def encode_tails(
-        self, keys_values: list[KeysValues], tail: Float[Tensor, "R W"], packing: Packing,
-        before_block: Callable[[int, Tensor, Packing], Tensor] | None = None,
+    def encode_part(
+        self, prefix: Float[Tensor, "G P W"], tail: Float[Tensor, "R W"], packing: Packing,
+        before_block: BeforeBlock | None = None,
+        in_tails: Callable[[int, Tensor, Packing], Tensor] | None = None,
     ) -> Float[Tensor, "G C D"]:
-        """Features of some classes, from the states of their common prefix."""
-        groups, _, num_prefix, _ = keys_values[0][0].shape
-        position = self.positional_embedding[num_prefix + packing.place].to(self.dtype)
-        x = (tail.to(self.dtype) + position).expand(groups, -1, -1)  # (G, R, W)
+        """Features of some classes."""
+        groups, num_prefix, _ = prefix.shape
+        x = torch.cat([prefix, tail.to(prefix.dtype).expand(groups, -1, -1)], dim=1).to(self.dtype)
+        place = torch.arange(num_prefix, device=x.device)
+        place = torch.cat([place, num_prefix + packing.place])
+        x = x + self.positional_embedding[place].to(self.dtype)  # (G, P + R, W)
         blocks = self.transformer.resblocks
-        for i, (block, prefix) in enumerate(zip(blocks, keys_values, strict=True)):
-            x = x if before_block is None else before_block(i, x, packing)
-            is_last = i == len(blocks) - 1
-            mixed = attend_tails(block.attn, block.ln_1(x), prefix, packing, end_only=is_last)
-            x = (x[:, packing.end] if is_last else x) + mixed
+        for depth, block in enumerate(blocks):
+            if before_block is not None:
+                x = torch.cat([before_block(depth, x[:, :num_prefix]), x[:, num_prefix:]], dim=1)
+            if in_tails is not None:
+                changed = in_tails(depth, x[:, num_prefix:], packing)
+                x = torch.cat([x[:, :num_prefix], changed], dim=1)
+            is_last = depth == len(blocks) - 1  # nothing reads its other tokens
+            mixed = attend(block.attn, block.ln_1(x), num_prefix, packing, end_only=is_last)
+            x = (x[:, num_prefix + packing.end] if is_last else x) + mixed
             x = x + mlp(block, x)
         return self.ln_final(x).to(self.dtype) @ self.text_projection
 
@@ -314,31 +301,45 @@ def _in_classes(
     return in_tails(depth, x, packing, classes)
 
 
-def attend_tails(
-    attn: nn.MultiheadAttention, x: Float[Tensor, "G R W"], prefix: KeysValues,
-    packing: Packing, *, end_only: bool,
+def attend(
+    attn: nn.MultiheadAttention, x: Float[Tensor, "G L W"], num_prefix: int, packing: Packing,
+    *, end_only: bool,
 ) -> Float[Tensor, "G Q W"]:
-    """Each token attends to the prefix and its own tail up to itself; `end_only`: the EOS alone."""
-    size = packing.valid.shape[1]
+    """Causal attention of P prefix tokens and R of tails; `end_only`: for each EOS alone.
+
+    A token of a tail attends to the prefix and to its own tail up to itself.
+    """
     if end_only:
-        k, v = pad(project(attn, x, slice(1, 3)), packing)
-        (q,) = project(attn, x[:, packing.end], slice(0, 1))  # (G, H, C, W / H)
-        q = q.unsqueeze(3)  # (G, H, C, 1, W / H)
-        hidden = ~packing.valid.unsqueeze(1)  # (C, 1, T)
-    else:
-        q, k, v = pad(project(attn, x), packing)  # (G, H, C, T, W / H)
-        hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
-    prefix_k, prefix_v = prefix  # (G, H, P, W / H)
-    q = q * q.shape[-1] ** -0.5
-    near = (q @ k.transpose(-1, -2)).masked_fill(hidden, -torch.inf)  # (G, H, C, T, T)
-    far = (q.flatten(2, 3) @ prefix_k.transpose(-1, -2)).unflatten(2, q.shape[2:4])
-    share = torch.cat([far, near], dim=-1).softmax(-1).to(v.dtype)  # (G, H, C, T, P + T)
-    far, near = share.split([prefix_k.shape[2], size], dim=-1)
-    mixed = near @ v + (far.flatten(2, 3) @ prefix_v).unflatten(2, q.shape[2:4])
-    mixed = merge_heads(mixed.flatten(2, 3))  # (G, C * T, W)
-    return attn.out_proj(mixed if end_only else mixed[:, packing.cell])
+        k, v = project(attn, x, slice(1, 3))  # (G, H, P + R, W / H)
+        (q,) = project(attn, x[:, num_prefix + packing.end], slice(0, 1))  # (G, H, C, W / H)
+        mixed = attend_tails(q.unsqueeze(3), k, v, num_prefix, packing, ~packing.valid.unsqueeze(1))
+        return attn.out_proj(mixed)
+    size = packing.valid.shape[1]
+    hidden = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+    q, k, v = states = project(attn, x)
+    prefix_q, prefix_k, prefix_v = states[:, :, :, :num_prefix]
+    own = F.scaled_dot_product_attention(prefix_q, prefix_k, prefix_v, is_causal=True)
+    tails = attend_tails(pad(q[:, :, num_prefix:], packing), k, v, num_prefix, packing, hidden)
+    return attn.out_proj(torch.cat([merge_heads(own), tails[:, packing.cell]], dim=1))
 
 
-def pad(x: Float[Tensor, "K G H R D"], packing: Packing) -> Float[Tensor, "K G H C T D"]:
+def attend_tails(
+    q: Float[Tensor, "G H C Q Wh"], k: Float[Tensor, "G H L Wh"], v: Float[Tensor, "G H L Wh"],
+    num_prefix: int, packing: Packing, hidden: Bool[Tensor, "*C Q T"],
+) -> Float[Tensor, "G CQ W"]:
+    """Q queries of each tail attend to the prefix, and to tokens of their tail not `hidden`."""
+    (prefix_k, near_k), (prefix_v, near_v) = (
+        (x[:, :, :num_prefix], pad(x[:, :, num_prefix:], packing)) for x in (k, v)
+    )
+    size, q = q.shape[2:4], q * q.shape[-1] ** -0.5
+    near = (q @ near_k.transpose(-1, -2)).masked_fill(hidden, -torch.inf)  # (G, H, C, Q, T)
+    far = (q.flatten(2, 3) @ prefix_k.transpose(-1, -2)).unflatten(2, size)
+    share = torch.cat([far, near], dim=-1).softmax(-1).to(v.dtype)  # (G, H, C, Q, P + T)
+    far, near = share.split([num_prefix, near.shape[-1]], dim=-1)
+    mixed = near @ near_v + (far.flatten(2, 3) @ prefix_v).unflatten(2, size)
+    return merge_heads(mixed.flatten(2, 3))
+
+
+def pad(x: Float[Tensor, "G H R Wh"], packing: Packing) -> Float[Tensor, "G H C T Wh"]:
     """Spread packed tokens over a table of classes and places."""
-    return x.index_select(3, packing.row.flatten()).unflatten(3, packing.row.shape)
+    return x.index_select(2, packing.row.flatten()).unflatten(2, packing.row.shape)

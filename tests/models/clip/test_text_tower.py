@@ -139,13 +139,13 @@ def test_without_gradients_rows_are_bounded(clip_model, monkeypatch):
     monkeypatch.setattr(text_encoder, "ROWS_AT_A_TIME", 20)
     texts = [f"a photo of {'very ' * i}old dog." for i in (0, 4, 1, 0, 2)]
     encoder, seen = TextEncoder(clip_model), []
-    encode = encoder.encode_tails
+    encode = encoder.encode_part
 
-    def note(keys_values, tail, packing):
+    def note(prefix, tail, *others):
         seen.append(len(tail))
-        return encode(keys_values, tail, packing)
+        return encode(prefix, tail, *others)
 
-    monkeypatch.setattr(encoder, "encode_tails", note)
+    monkeypatch.setattr(encoder, "encode_part", note)
     with torch.no_grad():
         found = encoder(prompts_of(clip_model, texts))[0]
     assert_close(found, clip_text(clip_model, texts))
