@@ -3,9 +3,10 @@
 import re
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 from rich import progress as shown
@@ -27,6 +28,31 @@ class State(Enum):
     DONE = "done"
     FAILED = "failed"
     SKIPPED = "not run, because what it needs failed"
+
+
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs as several places are best filled: the most steps first, with those that wait.
+
+    Short trainings fill the end. A test stands behind its training: a sweep that is stopped leaves
+    whole results. Trainings of equal length go by trainer: two trainers that begin at once on one
+    data set would compute the same features.
+    """
+    by_folder, waiting = {job.folder: job for job in jobs}, defaultdict(list)
+    for job in jobs:
+        for folder in job.needs:
+            waiting[folder].append(job)
+
+    @cache
+    def length(job: Job) -> float:
+        """Steps of the longest chain that begins with a job."""
+        return job.steps + max(map(length, waiting[job.folder]), default=0)
+
+    def place(job: Job) -> tuple[float, str]:
+        is_test = job.needs and not job.steps
+        trainer = job.name.partition(" ")[0]
+        return -length(by_folder[job.needs[-1]] if is_test else job), trainer
+
+    return sorted(jobs, key=place)
 
 
 class Bars:
