@@ -12,6 +12,7 @@ from pathlib import Path
 from rich import progress as shown
 from rich.markup import escape
 
+from tools.sweeps.names import default_rows
 from tools.sweeps.protocols import Job
 from tools.sweeps.workers import POLL, Ended, LocalWorkers, RayWorkers
 
@@ -34,9 +35,11 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
     """Return jobs as several places are best filled: the most steps first, with those that wait.
 
     Short trainings fill the end. A test stands behind its training: a sweep that is stopped leaves
-    whole results. Trainings of equal length go by trainer: two trainers that begin at once on one
-    data set would compute the same features.
+    whole results. Trainings of equal length go by trainer, as two that begin at once on one data
+    set would compute the same features; the last of the tables first, as their features of patches
+    (FEATURES.KEEP) are enough for the others.
     """
+    listed = {name: place for place, name in enumerate(default_rows())}
     by_folder, waiting = {job.folder: job for job in jobs}, defaultdict(list)
     for job in jobs:
         for folder in job.needs:
@@ -47,10 +50,11 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
         """Steps of the longest chain that begins with a job."""
         return job.steps + max(map(length, waiting[job.folder]), default=0)
 
-    def place(job: Job) -> tuple[float, str]:
+    def place(job: Job) -> tuple[float, int, str]:
         is_test = job.needs and not job.steps
-        trainer = job.name.partition(" ")[0]
-        return -length(by_folder[job.needs[-1]] if is_test else job), trainer
+        steps = length(by_folder[job.needs[-1]] if is_test else job)
+        spec = job.name.partition(" ")[0]  # TRAINER:CONFIG
+        return -steps, -listed.get(spec.partition(":")[0], 0), spec
 
     return sorted(jobs, key=place)
 

@@ -51,6 +51,12 @@ def test_a_test_stands_behind_its_training_and_a_trainer_beside_itself():
     assert found == expected
 
 
+def test_of_equal_trainings_that_which_keeps_patches_begins():
+    jobs = [job("CoOp", 5), job("Spotlighter", 5), job("TextRefiner", 5), job("Another", 5)]
+    found = [one.folder.name for one in longest_first(jobs)]
+    assert found == ["Spotlighter", "TextRefiner", "CoOp", "Another"]
+
+
 def test_a_sweep_begins_with_the_longest_and_a_serial_one_as_listed(project):
     words = ["--trainers", *SHORT_TO_LONG, "--datasets", "emoji_food"]
     assert sweep.main(["--processes", "1", "--output", "swept", *words]) == 0
