@@ -1,11 +1,13 @@
-"""In which order jobs begin."""
+"""In which order jobs begin, and what the bars say."""
 
 from itertools import permutations
 from pathlib import Path
 
+import pytest
+
 from tools import sweep
 from tools.sweeps.protocols import Job
-from tools.sweeps.schedule import longest_first
+from tools.sweeps.schedule import BESIDE, Bars, State, longest_first
 
 SHORT_TO_LONG = ("ZeroshotCLIP", "CoOp", "MaPLe", "PromptSRC")
 
@@ -55,6 +57,24 @@ def test_of_equal_trainings_that_which_keeps_patches_begins():
     jobs = [job("CoOp", 5), job("Spotlighter", 5), job("TextRefiner", 5), job("Another", 5)]
     found = [one.folder.name for one in longest_first(jobs)]
     assert found == ["Spotlighter", "TextRefiner", "CoOp", "Another"]
+
+
+def test_the_bar_of_the_sweep_moves_with_steps(tmp_path, capsys):
+    long, short, before = job("long", 90), job("short"), job("before", 40)
+    bars = Bars(tmp_path, [long, short, before], [before])
+    (whole,) = bars.progress.tasks
+    assert (whole.completed, whole.total) == (40 + BESIDE, 90 + 40 + 3 * BESIDE)
+    bars.start(long)
+    (tmp_path / long.log).parent.mkdir()
+    (tmp_path / long.log).write_text("epoch [1/3] batch [5/5]")
+    bars.update()
+    assert whole.completed == pytest.approx(40 + BESIDE + 90 / 3)
+    assert [task.completed for task in bars.progress.tasks[1:]] == [pytest.approx(100 / 3)]
+    bars.end(long, State.DONE)
+    assert (whole.completed, whole.description) == (90 + 40 + 2 * BESIDE, "all jobs 2/3")
+    bars.end(short, State.SKIPPED)
+    assert whole.finished
+    assert "[3/3] short:tiny on food: not run" in capsys.readouterr().out
 
 
 def test_a_sweep_begins_with_the_longest_and_a_serial_one_as_listed(project):
