@@ -12,6 +12,7 @@ import platform
 import random
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 FORM = 1  # of keys and entries; another number makes all stored ones unknown
 AT_TEST = ("SIZE", "INTERPOLATION", "PIXEL_MEAN", "PIXEL_STD")  # of INPUT, in the test transform
 BOTH = ("normalize", "instance_norm")  # of INPUT.TRANSFORMS, in the test transform, too
+PATCH_PATHS = ("value", "raw")  # entries of these have the class tokens of one without patches, too
 TURNED, RANDOM = "turned", "random"  # in an entry: pictures turned by EXIF, and random states after
 
 
@@ -94,6 +96,22 @@ def key_of(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def lookup(
+    state: RunState, model: Any, path: str | None, pictures: Any, places: Sequence[int],
+    draws: str = "",
+) -> tuple[str, str]:
+    """The key of a batch, and that of a stored entry with its tokens, "" if there is none.
+
+    Class tokens have the same bits in an entry with patches, unless the tower is compiled.
+    """
+    batch, store = (pictures, places, draws), state.store
+    assert store is not None  # of those who look
+    own = key_of(state, model, path, *batch)
+    paths = () if path or pictures.cfg.MODEL.COMPILE else PATCH_PATHS
+    keys = chain([own], (key_of(state, model, other, *batch) for other in paths))
+    return own, next((key for key in keys if key in store), "")
+
+
 # From the store, and into it
 
 
@@ -103,11 +121,14 @@ def encode(state: RunState, model: Any, image: Any, path: str | None) -> VisualT
         return model.tuner.encode_raw(image, path)
 
 
-def stored(entry: Entry, pictures: Any, places: Sequence[int]) -> dict[str, Any]:
-    """A batch with tokens in place of pictures."""
+def stored(
+    entry: Entry, pictures: Any, places: Sequence[int], path: str | None
+) -> dict[str, Any]:
+    """A batch with tokens in place of pictures; without a `path` of patches, class tokens alone."""
     items = [pictures.data_source[place] for place in places]
+    names = VisualTokens._fields if path else ("cls",)
     return {
-        "img": VisualTokens(**{k: x for k, x in entry.tensors.items() if k != TURNED}),
+        "img": VisualTokens(**{k: x for k, x in entry.tensors.items() if k in names}),
         "label": torch.tensor([item.label for item in items]),
         "impath": [item.impath for item in items],
         "index": torch.tensor(places),
@@ -137,20 +158,19 @@ def from_loader(
         yield from prefetch(loader)
         return
     batches = list(loader.batch_sampler)
-    keys = [key_of(state, model, path, pictures, places, draws) for places in batches]
-    known = {key for key in keys if key in store}
-    missing = [places for key, places in zip(keys, batches, strict=True) if key not in known]
+    looked = [lookup(state, model, path, pictures, places, draws) for places in batches]
+    missing = [places for (_, at), places in zip(looked, batches, strict=True) if not at]
     rest = DataLoader(
         pictures, batch_sampler=missing, num_workers=min(loader.num_workers, len(missing)),
         worker_init_fn=loader.worker_init_fn, pin_memory=loader.pin_memory,
     )
     computed = prefetch(iter(rest))
-    for key, places in zip(keys, batches, strict=True):
+    for (key, at), places in zip(looked, batches, strict=True):
         more = {"key": key, "what": what(pictures, state)}
-        if key not in known:
+        if not at:
             yield next(computed) | more
-        elif entry := store.get(key):
-            yield stored(entry, pictures, places)
+        elif entry := store.get(at):
+            yield stored(entry, pictures, places, path)
         else:  # it was there when this pass began
             yield default_collate([pictures[place] for place in places]) | more
 
@@ -172,12 +192,13 @@ def training_features(
         return
     pictures = training_set(cfg, state, augmented=augmented)
     _draw_as_a_loader()
+    path = model.patch_path
     batches = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE)
     for places in tqdm(batches, "training pictures", disable=None):
         draws = rng.capture() if augmented else ""
-        key = key_of(state, model, model.patch_path, pictures, places, draws)
-        if entry := state.store.get(key):
-            batch = stored(entry, pictures, places)
+        key, at = lookup(state, model, path, pictures, places, draws)
+        if entry := state.store.get(at):
+            batch = stored(entry, pictures, places, path)
             if augmented:
                 rng.restore(entry.words[RANDOM])
         else:
@@ -187,7 +208,7 @@ def training_features(
         if not len(batch["label"]):
             continue
         image, label = to_device(batch, state)
-        tokens = encode(state, model, image, model.patch_path)
+        tokens = encode(state, model, image, path)
         keep(state, batch, tokens, rng.capture() if augmented else "")
         yield tokens, label
 

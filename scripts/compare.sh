@@ -5,7 +5,8 @@
 # and Spotlighter on six bases; PromptKD learns from PromptSRC); PROTOCOLS, of base2new fewshot
 # zeroshot xd dg (base2new); SEEDS, as SEEDS="1 2 3" (1); DATA, the folder of all data sets (data);
 # OUTPUT (output/compare); ADDRESS, of a Ray cluster (this machine, without Ray); OPTS, further
-# settings, as OPTS="OPTIM.MAX_EPOCH 5". Runs that are done are not repeated.
+# settings, as OPTS="OPTIM.MAX_EPOCH 5"; SPOTLIGHT, a run of Spotlighter below OUTPUT whose kept
+# patches are drawn in OUTPUT/spotlight.png. Runs that are done are not repeated.
 #
 # Example:
 #   TRAINERS="CoOp Spotlighter" SEEDS="1 2 3" bash scripts/compare.sh emoji_faces
@@ -35,10 +36,13 @@ where=(--processes)
 setup_run python tools/sweep.py --protocols "${protocols[@]}" --datasets "${datasets[@]}" \
   --trainers "${trainers[@]}" --seeds "${seeds[@]}" --root "$root" --output "$output" \
   "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
+# At the same time; the tables are printed.
+setup_start python tools/report.py "$output" --root "$root" --output "$output/report.html"
+[[ -z ${SPOTLIGHT:-} ]] || setup_start python tools/visualise.py \
+  --model-dir "$output/$SPOTLIGHT" --output "$output/spotlight.png"
 setup_run python tools/collect_results.py "$output" --markdown "$output/results.md" \
   --csv "$output/results.csv" --latex "$output/results.tex" --columns trainer dataset seed \
   base new hm images_per_s learned_parameters train_s config settings shots source all \
   nll_all nll_base nll_new ece_all ece_base ece_new
-setup_run python tools/report.py "$output" --root "$root" --output "$output/report.html"
 echo "The table is in $output/results.md, one row per seed in $output/results.csv, the HTML report"
 echo "in $output/report.html."

@@ -16,10 +16,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" run "$@"
 read -r -a seeds <<<"${SEEDS:-1}"
 output=output/demo
 OPTS=${OPTS-FEATURES.KEEP disk FEATURES.DIR $output/features FEATURES.VIEWS 4}
-spotlighter=$output/train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
+spotlighter=train_base/$1/shots_16/Spotlighter/tiny_emoji/seed${seeds[0]}
 
 echo "This takes a few minutes. The pictures of a new data set are drawn first."
-TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output OPTS=$OPTS setup_run bash scripts/compare.sh "$@"
-setup_run python tools/visualise.py --model-dir "$spotlighter" --output "$output/spotlight.png"
+TRAINERS="ZeroshotCLIP CoOp Spotlighter" OUTPUT=$output OPTS=$OPTS SPOTLIGHT=$spotlighter \
+  setup_run bash scripts/compare.sh "$@"
 echo "The patches that Spotlighter kept are drawn in $output/spotlight.png."
 rm -rf "$output/features"

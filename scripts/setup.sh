@@ -92,19 +92,29 @@ setup_environment() {
   export PATH="$env/bin:$PATH"
 }
 
-# Run a command that ends together with the script: by SIGTERM, and with setpriv (Linux) by SIGKILL,
-# too. Ctrl-C reaches it from the terminal.
-setup_run() {
-  local pid status=0
+# Start a command that ends together with the script: by SIGTERM, and with setpriv (Linux) by
+# SIGKILL, too. Ctrl-C reaches it from the terminal.
+setup_pids=()
+setup_start() {
   if setpriv --pdeathsig TERM true 2>/dev/null; then
     set -- setpriv --pdeathsig TERM "$@"
   fi
   "$@" &
-  pid=$!
-  trap 'kill -TERM "$pid" 2>/dev/null || true; wait "$pid" || true; exit 143' TERM
-  trap 'wait "$pid" || true; exit 130' INT
-  wait "$pid" || status=$?
+  setup_pids+=("$!")
+}
+
+# Start a command; wait for it and those that were started before it. The status is 0, or that of
+# one that failed.
+setup_run() {
+  local pid status=0
+  setup_start "$@"
+  trap 'kill -TERM "${setup_pids[@]}" 2>/dev/null || true; wait || true; exit 143' TERM
+  trap 'wait || true; exit 130' INT
+  for pid in "${setup_pids[@]}"; do
+    wait "$pid" || status=$?
+  done
   trap - TERM INT
+  setup_pids=()
   return "$status"
 }
 

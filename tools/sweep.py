@@ -29,7 +29,7 @@ from tools.shared.command_line import parser_of, reports_user_errors, whole
 from tools.sweeps import names
 from tools.sweeps.done import require_own
 from tools.sweeps.protocols import PROTOCOLS, Grid
-from tools.sweeps.schedule import Schedule, State, read_log
+from tools.sweeps.schedule import Schedule, State, longest_first, read_log
 from tools.sweeps.workers import Launch, LocalWorkers, RayWorkers
 
 
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan the jobs, run those that are not done; returns the exit code."""
     grid = Grid(**{field.name: getattr(args, field.name) for field in fields(Grid)})
     launch = Launch(names.PROJECT, args.threads, args.torchrun, args.isolate)
-    jobs = grid.jobs()
+    jobs = grid.jobs() if args.serial else longest_first(grid.jobs())
     require_own(jobs, names.PROJECT)
     schedule = Schedule(jobs, args.retries, names.PROJECT)
     if args.dry_run:

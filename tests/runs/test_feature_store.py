@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 from models.clip.image_tower import VisualEncoder
-from runs import feature_store, rng
+from runs import feature_store, features, rng
 from runs.feature_store import LEFT, Disk, Entry, Memory, files, open_store
 from tests.trainers.test_runs import checkpoint, results
 from tools import features as tool
@@ -155,6 +156,39 @@ def test_trainers_share_what_their_towers_share(run, tmp_path, store, counted, p
     counted.clear()
     run("CoCoOp", "third", **store, **DISK)
     assert not counted
+
+
+@pytest.mark.parametrize("name", ["CoOp", "CoCoOp"])
+@pytest.mark.parametrize("tower", [{}, {"MODEL__PRUNE__AT": "(1,)", "MODEL__PRUNE__KEEP": "(9,)"}])
+@pytest.mark.usefixtures("pretrained")
+def test_class_tokens_are_read_from_entries_with_patches(
+    run, tmp_path, store, counted, name, tower
+):
+    run(name, "off", **FOLD, **tower)
+    views = DISK | tower | {"FEATURES__VIEWS": 0}
+    run("Spotlighter", "first", **store, **views, TRAINER__SPOTLIGHTER__BASE="CoOp")
+    held = paths(store["FEATURES__DIR"])
+    counted.clear()
+    run(name, "second", **store, **DISK, **tower)
+    assert sum(counted) == 12 + 12 * bool(tower)  # the view, what a pruner is fitted to; no fold
+    assert len(paths(store["FEATURES__DIR"]) - held) == 1
+    assert outcome(tmp_path / "second") == outcome(tmp_path / "off")
+    run("Spotlighter", "third", **store, **views, TRAINER__SPOTLIGHTER__BASE="CoOp")
+    assert outcome(tmp_path / "third") == outcome(tmp_path / "first")
+
+
+def test_a_compiled_tower_may_round_otherwise_with_patches(monkeypatch):
+    monkeypatch.setattr(features, "key_of", lambda state, model, path, *_: f"key of {path}")
+
+    def found(path, *there, compiled=""):
+        pictures = SimpleNamespace(cfg=SimpleNamespace(MODEL=SimpleNamespace(COMPILE=compiled)))
+        return features.lookup(SimpleNamespace(store=there), None, path, pictures, [0])
+
+    patches = ("key of raw", "key of value")
+    assert found(None, *patches) == ("key of None", "key of value")
+    assert found(None, *patches, compiled="inductor") == ("key of None", "")
+    assert found(None, "key of None", *patches, compiled="inductor") == ("key of None",) * 2
+    assert found("raw", "key of None", "key of value") == ("key of raw", "")
 
 
 @pytest.mark.parametrize(

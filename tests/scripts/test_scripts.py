@@ -386,7 +386,8 @@ SWEEP = "tools/sweep.py --protocols base2new --datasets "
 def test_demo_runs_tabulates_and_draws(ready):
     run = ready.run("demo", SEEDS="2 3")
     assert run.returncode == 0, run.stderr
-    runs, table, page, picture = ready.calls()
+    runs, *others = ready.calls()
+    table, page, picture = sorted(others)  # they run at the same time
     assert runs == (
         f"{SWEEP}emoji_animals emoji_food --trainers ZeroshotCLIP CoOp Spotlighter --seeds 2 3 "
         "--root data --output output/demo --processes "
@@ -416,7 +417,8 @@ def test_demo_takes_other_settings_or_none(ready):
 def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
     run = ready.run("compare", "emoji_faces", "--root", "/pics", OUTPUT="out", OPTS="OPTIM.LR 1")
     assert run.returncode == 0, run.stderr
-    runs, table, page = ready.calls()
+    runs, *others = ready.calls()
+    table, page = sorted(others)
     trainers = runs.split("--trainers ")[1].split(" --seeds")[0].split()
     listed = list(default_rows())
     assert trainers[: len(listed)] == listed
@@ -431,7 +433,8 @@ def test_compare_runs_all_trainers_and_makes_table_and_page(ready):
 
 def test_the_whole_embedded_comparison_is_one_command(ready):
     assert ready.run("embedded", ADDRESS="auto").returncode == 0
-    runs, _, page = ready.calls()
+    runs, *others = ready.calls()
+    _, page = sorted(others)
     assert runs.startswith("tools/sweep.py --protocols base2new xd --datasets emoji_animals ")
     datasets = runs.split("--datasets ")[1].split(" --trainers")[0].split()
     colour = [p.stem for p in (ROOT / "configs/datasets").glob("emoji_*.yaml")]
@@ -455,24 +458,44 @@ def test_help_ends_with_an_example_and_does_nothing(ready, script):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("script", ["compare", "demo"])
-def test_what_ends_a_script_ends_what_it_started(ready, script, sign):
+@pytest.mark.parametrize(
+    ("script", "tools"),
+    [
+        ("compare", ["sweep"]),
+        ("demo", ["sweep"]),
+        ("demo", ["collect_results", "report", "visualise"]),
+        ("demo", ["report"]),
+    ],
+)
+def test_what_ends_a_script_ends_what_it_started(ready, script, tools, sign):
     if sign == signal.SIGKILL and not shutil.which("setpriv"):
         pytest.skip("setpriv is not installed")
     python = ready.env / "bin" / "python"
-    python.write_text(FAKE_PYTHON.replace("  *)", '  tools/sweep.py*) exec sleep 60 ;;\n  *)'))
+    those = " | ".join(f"tools/{tool}.py*" for tool in tools)
+    python.write_text(FAKE_PYTHON.replace("  *)", f"  {those}) exec sleep 60 ;;\n  *)"))
     python.chmod(0o755)
     process = ready.start(script)
     marker = f"PROJECT={ready.root}".encode()
     end = time.monotonic() + 30
-    while not (sleeping := [p for p in processes(marker) if p[1] == "sleep"]):
+    while len(sleeping := [p for p in processes(marker) if p[1] == "sleep"]) < len(tools):
         assert time.monotonic() < end
         time.sleep(0.1)
     process.send_signal(sign)
     assert process.wait(30) == (143 if sign == signal.SIGTERM else -sign)
-    while sleeping[0] in processes(marker):
+    while set(sleeping) & set(processes(marker)):
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("tool", ["collect_results", "report", "visualise"])
+def test_a_script_fails_where_one_of_its_tools_does(ready, tool):
+    python = ready.env / "bin" / "python"
+    python.write_text(FAKE_PYTHON.replace("  *)", f"  tools/{tool}.py*) exit 3 ;;\n  *)"))
+    python.chmod(0o755)
+    run = ready.run("demo")
+    assert run.returncode == 3
+    assert "The patches that Spotlighter kept" not in run.stdout
+    assert len(ready.calls()) == 3  # the others are run to their ends
 
 
 def processes(marker):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain, product
 from pathlib import Path
 
@@ -26,6 +27,7 @@ SHIFT = "_lineart"  # ends the names of the embedded domain shifts
 IMAGENETS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 CONTEXT = {"N_CTX": 16, "CSC": False, "CLASS_TOKEN_POSITION": "end", "CTX_INIT": ""}  # of CoOp
 TEACHER, TEACHER_KEY = "PromptSRC", "TRAINER.PROMPTKD.TEACHER_DIR"
+EPOCHS, BATCH = ("OPTIM.MAX_EPOCH", 10), ("DATALOADER.TRAIN_X.BATCH_SIZE", 32)  # engine's defaults
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Job:
     name: str
     folder: Path  # where it writes; no two jobs share one
     words: tuple[str, ...]
-    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before
+    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before; last the training
+    steps: float = 0  # of a training, for each class; a test has none
 
     @property
     def log(self) -> Path:
@@ -197,6 +200,23 @@ def _context_level(cell: Cell) -> str:
     return "nctx{N_CTX}_csc{CSC}_ctp{CLASS_TOKEN_POSITION}".format(**values)
 
 
+def _steps(cell: Cell) -> float:
+    """Return the steps of a training for each class, as yaml and pairs say; a wrong value is none.
+
+    Of all pictures (0 shots), as of one shot.
+    """
+    if learns_nothing(cell.trainer):
+        return 0
+    node = names.read_yaml(CONFIGS / "trainers" / cell.trainer / f"{cell.config}.yaml")
+
+    def value(key: str, default: int) -> int:
+        found = reduce(lambda part, name: part.get(name, {}), key.split("."), node) or default
+        given = str(cell.given.get(key, found))
+        return max(1, int(given)) if given.isdecimal() else default
+
+    return value(*EPOCHS) * max(1, cell.shots) / value(*BATCH)
+
+
 def _job(cell: Cell, folder: Path, classes: str, trained: Job | None = None) -> Job:
     """Return a training, or the test of what an earlier job has trained."""
     learned = () if trained is None else ("--eval-only", "--model-dir", str(trained.folder))
@@ -209,7 +229,8 @@ def _job(cell: Cell, folder: Path, classes: str, trained: Job | None = None) -> 
     )
     data = cell.dataset if classes == "all" else f"{cell.dataset} ({classes} classes)"
     name = f"{cell.trainer}:{cell.config} on {data}, {cell.shots} shots, seed {cell.seed}"
-    return Job(name, folder, words, (*cell.needs, *([trained.folder] if trained else [])))
+    needs = (*cell.needs, *([trained.folder] if trained else []))
+    return Job(name, folder, words, needs, 0 if trained else _steps(cell))
 
 
 def join(plans: Sequence[Sequence[Job]]) -> list[Job]:

@@ -3,20 +3,23 @@
 import re
 import signal
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 
 from rich import progress as shown
 from rich.markup import escape
 
+from tools.sweeps.names import default_rows
 from tools.sweeps.protocols import Job
 from tools.sweeps.workers import POLL, Ended, LocalWorkers, RayWorkers
 
 EPOCH = re.compile(r"epoch \[(\d+)/(\d+)\]")  # in a job's log
 USER_ERROR = 2  # exit code of train.py that no second attempt mends
 MAX_LOSSES = 5  # times that a job may lose its machine, or be killed with it
+BESIDE = 10  # steps for each class, about as long as start and evaluation of a job
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes
 
 
@@ -29,17 +32,51 @@ class State(Enum):
     SKIPPED = "not run, because what it needs failed"
 
 
-class Bars:
-    """One bar for the sweep and one for each running job; lines where there is no terminal."""
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs as several places are best filled: the most steps first, with those that wait.
 
-    def __init__(self, project: Path, total: int, finished: int) -> None:
-        self.project, self.total, self.finished = project, total, finished
+    Short trainings fill the end. A test stands behind its training: a sweep that is stopped leaves
+    whole results. Trainings of equal length go by trainer, as two that begin at once on one data
+    set would compute the same features; the last of the tables first, as their features of patches
+    (FEATURES.KEEP) are enough for the others.
+    """
+    listed = {name: place for place, name in enumerate(default_rows())}
+    by_folder, waiting = {job.folder: job for job in jobs}, defaultdict(list)
+    for job in jobs:
+        for folder in job.needs:
+            waiting[folder].append(job)
+
+    @cache
+    def length(job: Job) -> float:
+        """Steps of the longest chain that begins with a job."""
+        return job.steps + max(map(length, waiting[job.folder]), default=0)
+
+    def place(job: Job) -> tuple[float, int, str]:
+        is_test = job.needs and not job.steps
+        steps = length(by_folder[job.needs[-1]] if is_test else job)
+        spec = job.name.partition(" ")[0]  # TRAINER:CONFIG
+        return -steps, -listed.get(spec.partition(":")[0], 0), spec
+
+    return sorted(jobs, key=place)
+
+
+def work_of(job: Job) -> float:
+    """Return how long a job is, in steps for each class."""
+    return job.steps + BESIDE
+
+
+class Bars:
+    """One bar for the sweep, by steps, and one for each running job; lines without a terminal."""
+
+    def __init__(self, project: Path, jobs: Sequence[Job], finished: Iterable[Job]) -> None:
+        self.project, self.total, self.finished = project, len(jobs), set(finished)
         self.progress = shown.Progress(
-            *("{task.description}", shown.BarColumn(), shown.MofNCompleteColumn()),
+            *("{task.description}", shown.BarColumn(), shown.TaskProgressColumn()),
             *(shown.TimeElapsedColumn(), "left", shown.TimeRemainingColumn()),
             speed_estimate_period=3600,  # seconds: jobs take minutes
         )
-        self.whole = self.progress.add_task("all jobs", total=total, completed=finished)
+        work, done = sum(map(work_of, jobs)), sum(map(work_of, self.finished))
+        self.whole = self.progress.add_task("all jobs", total=work, completed=done)
         self.bars: dict[Job, shown.TaskID | None] = {}
         self.since: dict[Job, float] = {}
 
@@ -49,21 +86,26 @@ class Bars:
         self.bars[job], self.since[job] = None, time.monotonic()
 
     def update(self) -> None:
-        """Move the bars to the epochs in the logs, in percent."""
+        """Move the bars to the epochs in the logs."""
+        done = sum(map(work_of, self.finished))
         for job, bar in self.bars.items():
             log = self.project / job.log
             if bar is None and log.is_file():
                 bar = self.bars[job] = self.progress.add_task(escape(job.name), total=100)
             if bar is not None:
-                self.progress.update(bar, completed=round(100 * fraction_done(log)))
+                part = fraction_done(log)
+                self.progress.update(bar, completed=100 * part)
+                done += part * job.steps
+        counted = f"all jobs {len(self.finished)}/{self.total}"
+        self.progress.update(self.whole, completed=done, description=counted)
 
     def end(self, job: Job, state: State) -> None:
         """Print how a job ended."""
         seconds = time.monotonic() - self.since.get(job, time.monotonic())
-        self.finished += 1
-        self.progress.update(self.whole, completed=self.finished)
+        self.finished.add(job)
         result = f"{seconds:.0f} s" if state is State.DONE else state.value
-        self.remove(job, f"[{self.finished}/{self.total}] {job.name}: {result}")
+        self.remove(job, f"[{len(self.finished)}/{self.total}] {job.name}: {result}")
+        self.update()
 
     def remove(self, job: Job, line: str) -> None:
         """Remove a job's bar and print why."""
@@ -81,7 +123,7 @@ class Schedule:
         self.reasons: dict[Job, str] = {}  # of failures
         self.failures, self.losses = Counter(), Counter()
         self.states = {job: State.DONE_BEFORE for job in self.jobs if self.was_done(job)}
-        self.bars = Bars(project, len(self.jobs), len(self.states))
+        self.bars = Bars(project, self.jobs, self.states)
 
     def was_done(self, job: Job) -> bool:
         """Whether a job was done before this sweep, and all that it needs."""

@@ -182,3 +182,23 @@ def test_a_student_learns_from_the_teacher_of_its_cell():
     assert all(teacher in job.needs for job in taught)
     alone = Grid(("base2new",), ("PromptKD",), ("emoji_food",), OUT).jobs()
     assert all("TRAINER.PROMPTKD.TEACHER_DIR" not in job.words for job in alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"trainer": "CoCoOp"}, 10 * 16 / 1),  # batch_size 1, as its yaml says
+        ({"trainer": "CoOp"}, 50 * 16 / 32),  # epochs of the yaml, batch size of the engine
+        ({"trainer": "GDA"}, 10 * 16 / 32),  # as the engine's: its yaml names neither
+        ({"shots": 4}, 50 * 4 / 32),
+        ({"shots": 0}, 50 / 32),  # all pictures, whose number is not known
+        ({"opts": ("OPTIM.MAX_EPOCH", "3", "DATALOADER.TRAIN_X.BATCH_SIZE", "8")}, 3 * 16 / 8),
+        ({"opts": ("OPTIM.MAX_EPOCH", "many")}, 10 * 16 / 32),  # train.py refuses it
+        ({"opts": ("DATALOADER.TRAIN_X.BATCH_SIZE", "0")}, 50 * 16),  # it, too
+        ({"trainer": "ZeroshotCLIP"}, 0),
+    ],
+)
+def test_a_training_says_how_long_it_is(options, steps):
+    training, *tests = run("base2new", dataset="dtd", **options)
+    assert training.steps == pytest.approx(steps)
+    assert [test.steps for test in tests] == [0]
