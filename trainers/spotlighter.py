@@ -178,13 +178,17 @@ class Spotlighter(CLIPTrainer):
     def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
         """Features and labels of the training pictures, in batches.
 
-        A teacher is asked for its labels of the pictures alone, not of augmented views.
+        Where pictures of new classes are among them, without labels, a teacher's choice stands in
+        for every label; it is asked for it once, not for augmented views.
         """
         base, state = self.model.base, self.state
         for image, label in training_features(cfg, state, self.model, augmented=augmented):
             with state.precision.autocast():
                 tokens = base.encode_image(image, self.model.patch_path)
-                label = label if augmented else base.target(image, label).label
+                if state.transductive:
+                    label = label if augmented else base.target(image, label).label
+                elif base.rows is not None:
+                    label = base.rows[label]  # among the model's classes, which are more
             yield tokens, label
 
 
