@@ -26,6 +26,7 @@ from tools.shared.command_line import parser_of, reports_user_errors
 
 PROJECT = Path(__file__).parents[1]
 OUTPUT = Path("output/ablation")
+FORMATS = ("", ".2f", ".2f", ".2f", ".3f", ".3f", "")  # of the table's columns
 NODE = "TRAINER.SPOTLIGHTER."
 VARIANTS = {
     "as configured": "",
@@ -83,8 +84,8 @@ def table(args: argparse.Namespace) -> pd.DataFrame:
         pairs = pair_runs(load_runs(folder(args.output, variant)))
         if len(pairs):
             means = pairs[["base", "new", "hm"]].mean()
-            learned = int(pairs.learned_parameters.max())
-            rows.append({"variant": variant, **means, "learned parameters": f"{learned:,}"})
+            nll = {f"nll {half}": pairs[f"nll_{half}"].mean() for half in ("base", "new")}
+            rows.append({"variant": variant, **means, **nll, "pairs of runs": len(pairs)})
     return pd.DataFrame(rows)
 
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChildProcessError, OSError) as error:
         sys.stderr.write(f"ablation: error: {error}\n")
         return 1
-    text = markdown_table(table(args), floatfmt=".2f")
+    text = markdown_table(table(args), floatfmt=FORMATS)
     (args.output / "ablation.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     return 0

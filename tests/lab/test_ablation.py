@@ -54,7 +54,7 @@ def test_the_table_has_a_row_a_variant_and_a_failure_ends_in_one_sentence(
             folder.mkdir(parents=True, exist_ok=True)
             record = {"trainer": "Spotlighter", "dataset": dataset, "config": "c", "shots": 16}
             record |= {"seed": seed, "classes": classes, "accuracy": 50.0}
-            record |= {"images_per_s": 1.0, "learned_parameters": 533}
+            record |= {"images_per_s": 1.0, "learned_parameters": 533, "nll": 1.25}
             (folder / "results.json").write_text(json.dumps(record))
 
     monkeypatch.setattr(ablation, "run", fake)
@@ -66,3 +66,4 @@ def test_the_table_has_a_row_a_variant_and_a_failure_ends_in_one_sentence(
     assert "as configured" in table
     assert "TOPK 1" in table
     assert "50.00" in table
+    assert "1.250" in table
