@@ -52,20 +52,16 @@ def pack(tails: Sequence[Sequence[int]]) -> tuple[list[int], Packing]:
 
     A token is kept once for all tails that have the same numbers up to it.
     """
-    size = max(map(len, tails))
-    row, found = torch.empty(len(tails), size, dtype=torch.long), list[int]()
-    known: dict[tuple[int, ...], int] = {}
-    cell: list[int] = []
-    for i, tail in enumerate(tails):
-        for place in range(size):
-            begins = tuple(tail[: place + 1])  # behind EOS: all of it
-            row[i, place] = known.setdefault(begins, len(cell))
-            if len(known) > len(cell):
-                cell.append(i * size + place)
-                found.append(begins[-1])
-    first, length = torch.tensor(cell), torch.tensor([len(tail) for tail in tails])
-    valid = torch.arange(size) < length.unsqueeze(1)
-    return found, Packing(first, first % size, row[:, -1].clone(), row, valid)
+    size, known = max(map(len, tails)), dict[tuple[int, ...], int]()
+    row = torch.tensor([
+        [known.setdefault(tuple(tail[: place + 1]), len(known)) for place in range(size)]
+        for tail in tails  # behind EOS: all of a tail
+    ])
+    highest = row.flatten().cummax(0).values  # it rises where a token is new
+    cell = highest.diff(prepend=highest.new_tensor([-1])).nonzero().squeeze(1)
+    valid = torch.arange(size) < torch.tensor([len(tail) for tail in tails]).unsqueeze(1)
+    found = [begins[-1] for begins in known]
+    return found, Packing(cell, cell % size, row[:, -1].clone(), row, valid)
 
 
 class Layout(nn.Module):
@@ -89,14 +85,13 @@ class Layout(nn.Module):
             yield slice(None), Packing(*whole)
             return
         rows = [row[:n] for row, n in zip(self.row.tolist(), self.lengths, strict=True)]
-        first = 0
+        first, device = 0, self.row.device
         while first < len(rows):
             last, count = first + 1, len(rows[first])
             while last < len(rows) and count + len(rows[last]) <= max_rows:
                 count += len(rows[last])
                 last += 1
             found, packing = pack(rows[first:last])
-            device = self.row.device
             yield torch.tensor(found, device=device), Packing(*(x.to(device) for x in packing))
             first = last
 
@@ -178,8 +173,9 @@ def _table(path: Path) -> dict[str, float]:
 class TextEncoder(nn.Module):
     """CLIP's text tower on prompt embeddings, with a seam before every block.
 
-    Differs from `CLIP.encode_text` in: it computes the prompts' common prefix once, and only the
-    EOS rows in the last block. Features equal CLIP's at 77 positions to rounding.
+    Differs from `CLIP.encode_text` in: it computes what prompts begin with once (for each part
+    where prompts are taken in parts), and only the EOS rows in the last block. Features equal
+    CLIP's at 77 positions to rounding.
     """
 
     def __init__(self, clip: nn.Module) -> None:
