@@ -176,20 +176,12 @@ class Spotlighter(CLIPTrainer):
         return kept_if_small(partial(self.tokens, cfg), shots.total()), views
 
     def tokens(self, cfg: CfgNode, *, augmented: bool = False) -> Iterator[Any]:
-        """Features and labels of the training pictures, in batches.
-
-        Where pictures of new classes are among them, without labels, a teacher's choice stands in
-        for every label; it is asked for it once, not for augmented views.
-        """
+        """Features of the run's training pictures and their labels among the model's classes."""
         base, state = self.model.base, self.state
         for image, label in training_features(cfg, state, self.model, augmented=augmented):
             with state.precision.autocast():
                 tokens = base.encode_image(image, self.model.patch_path)
-                if state.transductive:
-                    label = label if augmented else base.target(image, label).label
-                elif base.rows is not None:
-                    label = base.rows[label]  # among the model's classes, which are more
-            yield tokens, label
+            yield tokens, label if base.rows is None else base.rows[label]
 
 
 def in_short(weights: list[float]) -> str:

@@ -82,36 +82,34 @@ def test_features_are_kept_where_all_of_them_fit(monkeypatch, most, passes, batc
     assert (len(calls), len(given)) == (passes, batches)
 
 
-@pytest.mark.parametrize("transductive", [False, True])
-def test_a_teacher_labels_pictures_without_labels_once(run, monkeypatch, transductive):
-    """Not each of their augmented views; and none that have a label."""
-    fits, asked = [], []
+@pytest.mark.parametrize(("half", "transductive"), [("base", True), ("new", False)])
+def test_on_promptkd_the_head_has_the_labels_among_the_models_classes(
+    run, monkeypatch, half, transductive
+):
+    """PromptKD knows the names of all six classes; three of them have no pictures for the head."""
+    banks, asked = [], []
     fit, target = Spotlighter._fit_head, PromptKDModel.target
-    monkeypatch.setattr(Spotlighter, "_fit_head", lambda self: (fits.append(1), fit(self)))
+
+    def note(self):
+        asked.clear()
+        fit(self)
+        banks.append((self, len(asked)))
+
+    monkeypatch.setattr(Spotlighter, "_fit_head", note)
     monkeypatch.setattr(
-        PromptKDModel,
-        "target",
-        lambda self, image, label: (asked.extend(fits * len(label)), target(self, image, label))[1],
+        PromptKDModel, "target", lambda *args: (asked.append(args), target(*args))[1]
     )
-    options = {"TRAINER__PROMPTKD__TRANSDUCTIVE": transductive}
-    run("Spotlighter", OPTIM__MAX_EPOCH=1, TRAINER__SPOTLIGHTER__BASE="PromptKD", **options)
-    assert len(asked) == 24 * transductive
-
-
-def test_on_promptkd_the_bank_has_the_pictures_labels_among_the_models_classes(run, monkeypatch):
-    """PromptKD knows the names of all six classes; the three new ones have no pictures."""
-    banks = []
-    fit = Spotlighter._fit_head
-    monkeypatch.setattr(Spotlighter, "_fit_head", lambda self: (fit(self), banks.append(self))[0])
-    options = {"TRAINER__SPOTLIGHTER__BASE": "PromptKD", "DATASET__SUBSAMPLE_CLASSES": "base"}
+    options = {"TRAINER__SPOTLIGHTER__BASE": "PromptKD", "DATASET__SUBSAMPLE_CLASSES": half}
+    options |= {"TRAINER__PROMPTKD__TRANSDUCTIVE": transductive}
     run("Spotlighter", OPTIM__MAX_EPOCH=1, **options)
-    (trainer,) = banks
+    ((trainer, asked_by_the_head),) = banks
     memory = trainer.model.head.memory
     masses = zip(memory.class_names, memory.global_mass.tolist(), strict=True)
     found = [name for name, mass in masses if mass]
     assert len(memory.class_names) == 6
     assert sorted(found) == sorted(trainer.dm.dataset.classnames)
     assert len(set(memory.global_mass[memory.global_mass > 0].tolist())) == 1, "alike many each"
+    assert not asked_by_the_head, "the teacher's choices"
 
 
 @pytest.mark.parametrize("scale", [(0.08, 0.5), (0.2, 1.0), (0.95, 1.0)])
