@@ -101,6 +101,8 @@ setup_start() {
   fi
   "$@" &
   setup_pids+=("$!")
+  trap 'kill -TERM "${setup_pids[@]}" 2>/dev/null || true; wait || true; exit 143' TERM
+  trap 'wait || true; exit 130' INT
 }
 
 # Start a command; wait for it and those that were started before it. The status is 0, or that of
@@ -108,8 +110,6 @@ setup_start() {
 setup_run() {
   local pid status=0
   setup_start "$@"
-  trap 'kill -TERM "${setup_pids[@]}" 2>/dev/null || true; wait || true; exit 143' TERM
-  trap 'wait || true; exit 130' INT
   for pid in "${setup_pids[@]}"; do
     wait "$pid" || status=$?
   done

@@ -201,16 +201,16 @@ def _context_level(cell: Cell) -> str:
 
 
 def _steps(cell: Cell) -> float:
-    """Return the steps of a training for each class, as yaml and pairs say; a wrong value is none.
+    """Return the steps of a training for each class, as its yaml and the pairs given say.
 
-    Of all pictures (0 shots), as of one shot.
+    A value that is no number counts as the engine's default, and all pictures (0 shots) as one.
     """
     if learns_nothing(cell.trainer):
         return 0
     node = names.read_yaml(CONFIGS / "trainers" / cell.trainer / f"{cell.config}.yaml")
 
     def value(key: str, default: int) -> int:
-        found = reduce(lambda part, name: part.get(name, {}), key.split("."), node) or default
+        found = reduce(lambda part, name: part.get(name) or {}, key.split("."), node) or default
         given = str(cell.given.get(key, found))
         return max(1, int(given)) if given.isdecimal() else default
 

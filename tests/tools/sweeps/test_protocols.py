@@ -202,3 +202,13 @@ def test_a_training_says_how_long_it_is(options, steps):
     training, *tests = run("base2new", dataset="dtd", **options)
     assert training.steps == pytest.approx(steps)
     assert [test.steps for test in tests] == [0]
+
+
+def test_an_empty_node_of_a_yaml_names_nothing(monkeypatch):
+    read = names.read_yaml
+    empty = {"OPTIM": None, "DATALOADER": {"TRAIN_X": None}}
+    monkeypatch.setattr(
+        names, "read_yaml", lambda path: empty if path.parent.name == "CoOp" else read(path)
+    )
+    training, _ = run("base2new", dataset="dtd", trainer="CoOp")
+    assert training.steps == pytest.approx(10 * 16 / 32)
