@@ -36,7 +36,7 @@ where=(--processes)
 setup_run python tools/sweep.py --protocols "${protocols[@]}" --datasets "${datasets[@]}" \
   --trainers "${trainers[@]}" --seeds "${seeds[@]}" --root "$root" --output "$output" \
   "${where[@]}" --opts ${opts[@]+"${opts[@]}"}
-# At the same time; the tables are printed.
+# Page and picture are made while the tables are printed.
 setup_start python tools/report.py "$output" --root "$root" --output "$output/report.html"
 [[ -z ${SPOTLIGHT:-} ]] || setup_start python tools/visualise.py \
   --model-dir "$output/$SPOTLIGHT" --output "$output/spotlight.png"
