@@ -1,9 +1,9 @@
 """Prompts -> text features: what classes share is computed once, and padding never.
 
 The tower is causal, so the state of a token depends on those before it alone. The prefix that all
-classes have in common (SOS, context) is there once, an image where prompts depend on it; the
-classes' own tails are packed behind it without padding. Tails that begin alike ("red fox", "red
-owl") share the tokens in which they do. Exact, gradients included.
+classes have in common (SOS, context) is there once, or once for each image where prompts depend on
+it; the classes' own tails are packed behind it without padding. Tails that begin alike ("red
+fox", "red owl") share the tokens in which they do. Exact, gradients included.
 C classes, G groups, P prefix tokens, T tokens of the longest tail, R different tokens of all tails,
 W tower width, H heads.
 """
@@ -48,7 +48,7 @@ class Packing(NamedTuple):
 
 
 def pack(tails: Sequence[Sequence[int]]) -> tuple[list[int], Packing]:
-    """Their packing, in order of appearance, and the last number of each token that is kept.
+    """Which numbers the tokens have that are kept, in order of appearance, and the packing.
 
     A token is kept once for all tails that have the same numbers up to it.
     """
@@ -67,7 +67,7 @@ def pack(tails: Sequence[Sequence[int]]) -> tuple[list[int], Packing]:
 class Layout(nn.Module):
     """The packing of tails of `length` tokens each, EOS included, at least 1. Nothing is saved.
 
-    Tails share the tokens that they begin with where `ids` names these; else none.
+    With `ids`, the tokens of the tails, those that begin alike share tokens; without, none do.
     """
 
     def __init__(self, length: Int[Tensor, " C"], ids: Int[Tensor, "C L"] | None = None) -> None:

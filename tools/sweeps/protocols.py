@@ -37,7 +37,7 @@ class Job:
     name: str
     folder: Path  # where it writes; no two jobs share one
     words: tuple[str, ...]
-    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before; last the training
+    needs: tuple[Path, ...] = ()  # folders of the jobs that must be done before, the training last
     steps: float = 0  # of a training, for each class; a test has none
 
     @property

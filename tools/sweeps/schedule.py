@@ -33,12 +33,13 @@ class State(Enum):
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:
-    """Return jobs as several places are best filled: the most steps first, with those that wait.
+    """Return jobs in an order that fills several places well: the most steps first.
 
-    Short trainings fill the end. A test stands behind its training: a sweep that is stopped leaves
-    whole results. Trainings of equal length go by trainer, as two that begin at once on one data
-    set would compute the same features; the last of the tables first, as their features of patches
-    (FEATURES.KEEP) are enough for the others.
+    Steps are those of a training and of the jobs that wait for it; short trainings fill the end. A
+    test stands behind its training: a sweep that is stopped leaves whole results. Trainings of
+    equal length go by trainer, as two that begin at once on one data set would compute the same
+    features. The last trainer of the tables begins: it keeps features of patches (FEATURES.KEEP),
+    which serve the others, too.
     """
     listed = {name: place for place, name in enumerate(default_rows())}
     by_folder, waiting = {job.folder: job for job in jobs}, defaultdict(list)
