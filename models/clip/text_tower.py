@@ -47,20 +47,24 @@ class Packing(NamedTuple):
     valid: Bool[Tensor, "C T"]  # which cells of the padded table hold a token
 
 
-def pack(tails: Sequence[Sequence[int]]) -> tuple[list[int], Packing]:
+def pack(
+    tails: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, " R"], Packing]:
     """Which numbers the tokens have that are kept, in order of appearance, and the packing.
 
     A token is kept once for all tails that have the same numbers up to it.
     """
     size, known = max(map(len, tails)), dict[tuple[int, ...], int]()
-    row = torch.tensor([
+    places = [
         [known.setdefault(tuple(tail[: place + 1]), len(known)) for place in range(size)]
         for tail in tails  # behind EOS: all of a tail
-    ])
+    ]
+    row = torch.tensor(places, device=device)
     highest = row.flatten().cummax(0).values  # it rises where a token is new
-    cell = highest.diff(prepend=highest.new_tensor([-1])).nonzero().squeeze(1)
-    valid = torch.arange(size) < torch.tensor([len(tail) for tail in tails]).unsqueeze(1)
-    found = [begins[-1] for begins in known]
+    cell = highest.diff(prepend=highest.new_full((1,), -1)).nonzero().squeeze(1)
+    length = torch.tensor([len(tail) for tail in tails], device=device)
+    valid = torch.arange(size, device=device) < length.unsqueeze(1)
+    found = torch.tensor([begins[-1] for begins in known], device=device)
     return found, Packing(cell, cell % size, row[:, -1].clone(), row, valid)
 
 
@@ -74,25 +78,33 @@ class Layout(nn.Module):
         super().__init__()
         self.lengths: list[int] = length.tolist()
         words = [[i] * n for i, n in enumerate(self.lengths)] if ids is None else ids.tolist()
-        _, whole = pack([own[:n] for own, n in zip(words, self.lengths, strict=True)])
+        cut = [own[:n] for own, n in zip(words, self.lengths, strict=True)]
+        _, whole = pack(cut, length.device)
         for name, value in whole._asdict().items():
-            self.register_buffer(name, value.to(length.device), persistent=False)
+            self.register_buffer(name, value, persistent=False)
+        rows = zip(whole.row.tolist(), self.lengths, strict=True)
+        self._rows = [row[:n] for row, n in rows]  # of each tail
+        self._parts: dict[tuple[int, torch.device], list[tuple[Tensor, Packing]]] = {}
 
-    def parts(self, max_rows: int) -> Iterator[tuple[slice | Tensor, Packing]]:
+    def parts(self, max_rows: int) -> list[tuple[slice, Packing]] | list[tuple[Tensor, Packing]]:
         """Runs of at most `max_rows` tokens (or one class): which tokens, and their own packing."""
         if sum(self.lengths) <= max_rows:
             whole = (self.get_buffer(name) for name in Packing._fields)
-            yield slice(None), Packing(*whole)
-            return
-        rows = [row[:n] for row, n in zip(self.row.tolist(), self.lengths, strict=True)]
-        first, device = 0, self.row.device
-        while first < len(rows):
-            last, count = first + 1, len(rows[first])
-            while last < len(rows) and count + len(rows[last]) <= max_rows:
-                count += len(rows[last])
+            return [(slice(None), Packing(*whole))]
+        key = max_rows, self.row.device
+        if key not in self._parts:
+            self._parts[key] = [pack(rows, self.row.device) for rows in self._runs(max_rows)]
+        return self._parts[key]
+
+    def _runs(self, max_rows: int) -> Iterator[list[list[int]]]:
+        """The tails of each part, as rows."""
+        first = 0
+        while first < len(self._rows):
+            last, count = first + 1, self.lengths[first]
+            while last < len(self._rows) and count + self.lengths[last] <= max_rows:
+                count += self.lengths[last]
                 last += 1
-            found, packing = pack(rows[first:last])
-            yield torch.tensor(found, device=device), Packing(*(x.to(device) for x in packing))
+            yield self._rows[first:last]
             first = last
 
 
