@@ -88,7 +88,7 @@ class Layout(nn.Module):
 
     def parts(self, max_rows: int) -> list[tuple[slice, Packing]] | list[tuple[Tensor, Packing]]:
         """Runs of at most `max_rows` tokens (or one class): which tokens, and their own packing."""
-        if sum(self.lengths) <= max_rows:
+        if len(self.cell) <= max_rows:
             whole = (self.get_buffer(name) for name in Packing._fields)
             return [(slice(None), Packing(*whole))]
         key = max_rows, self.row.device
@@ -186,7 +186,7 @@ class TextEncoder(nn.Module):
     """CLIP's text tower on prompt embeddings, with a seam before every block.
 
     Differs from `CLIP.encode_text` in: it computes what prompts begin with once (for each part
-    where prompts are taken in parts), and only the EOS rows in the last block. Features equal
+    where the tails are taken in parts), and only the EOS rows in the last block. Features equal
     CLIP's at 77 positions to rounding.
     """
 
@@ -229,7 +229,11 @@ class TextEncoder(nn.Module):
             encode = partial(checkpoint, self.encode_part, use_reentrant=False)
             limit = max(1, chunk // groups) * max(layout.lengths)
         elif not learns and self.in_parts:
-            limit = max(1, ROWS_AT_A_TIME // groups)
+            limit = max(1, ROWS_AT_A_TIME - prompts.prefix.shape[1])
+            at_once = max(1, ROWS_AT_A_TIME // (prompts.prefix.shape[1] + len(prompts.tail)))
+            if groups > at_once:  # few groups with all tails: a prefix is computed once
+                some = (prompts._replace(prefix=few) for few in prompts.prefix.split(at_once))
+                return torch.cat([self(few, before_block, in_tails) for few in some])
         parts, first = [], 0
         for rows, packing in layout.parts(limit):
             classes = slice(first, first := first + len(packing.end))

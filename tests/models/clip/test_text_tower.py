@@ -153,6 +153,31 @@ def test_without_gradients_rows_are_bounded(clip_model, monkeypatch):
     assert max(seen) <= 20
 
 
+@pytest.mark.parametrize(("rows", "sizes"), [(72, [3, 2]), (50, [2, 2, 1]), (12, [1] * 5)])
+def test_groups_are_taken_with_all_tails_where_these_fit(clip_model, monkeypatch, rows, sizes):
+    """So a prefix is computed once: 4 tokens of it, and 20 of tails that begin alike."""
+    encoder, seen = TextEncoder(clip_model), []
+    prompts = prompts_of(clip_model, ALIKE, 4)
+    prefix = prompts.prefix + 0.1 * torch.randn(5, *prompts.prefix.shape[1:])
+    prompts = prompts._replace(prefix=prefix)
+    whole, encode = encoder(prompts), encoder.encode_part
+
+    def note(prefix, tail, *others):
+        seen.append((len(prefix), len(tail)))
+        return encode(prefix, tail, *others)
+
+    monkeypatch.setattr(encoder, "encode_part", note)
+    monkeypatch.setattr(text_encoder, "ROWS_AT_A_TIME", rows)
+    with torch.no_grad():
+        assert_close(encoder(prompts), whole)
+    if rows >= 4 + len(prompts.tail):
+        assert seen == [(size, len(prompts.tail)) for size in sizes]
+    else:  # not even one: parts of the tails
+        assert len(seen) > 5
+        assert {size for size, _ in seen} == {1}
+    assert all(size * (4 + tail) <= rows for size, tail in seen)
+
+
 def test_before_block_can_replace_tokens_of_the_prefix(clip_model):
     encoder, prompts = TextEncoder(clip_model), prompts_of(clip_model, TEXTS[:2])
     seen = []
