@@ -267,7 +267,8 @@ def write_results(plan: Plan, jobs: Sequence[Job], *, wide: bool) -> None:
     report.main([str(output), *page])
     has_onnx = all(map(importlib.util.find_spec, PACKAGES))
     kind, model = "both" if has_onnx else "torch", output / "model"
-    export.main(["--model-dir", str(last), "--output", str(model), "--format", kind])
+    where = ["--model-dir", str(last), "--output", str(model)]
+    export.main([*where, "--format", kind, "--if-changed"])
     print()
     for trainer, job in zip(plan.trainers, jobs, strict=True):
         found = content_of_results(plan.output / job.folder)

@@ -147,6 +147,29 @@ def test_other_classes_are_fixed_in_the_graph(call, trained, tmp_path):
     assert "a run of CoOp, which has no bank" in call(*words, "--new", "text")[2]
 
 
+def test_only_what_changed_is_exported_again(call, trained, tmp_path):
+    words = ("--format", "torch", "--if-changed")
+    *_, folder = call(*words)
+    graph = folder / "model.pt2"
+
+    def is_written(*more, **options):
+        before = graph.stat().st_mtime_ns if graph.exists() else None
+        code, out, err, _ = call(*words, *more, **options)
+        assert code == 0, err
+        changed = graph.stat().st_mtime_ns != before
+        assert changed != (f"{folder}: exported before, from the same run" in out)
+        return changed
+
+    assert not is_written()
+    graph.unlink()
+    assert is_written()
+    (tmp_path / "names.txt").write_text("piano\nbee")
+    assert is_written("--classes", tmp_path / "names.txt")
+    assert is_written(TEST__TEMPERATURE=2.5)
+    (folder / "model.json").write_text("{")
+    assert is_written(TEST__TEMPERATURE=2.5)
+
+
 def test_a_run_in_half_precision_is_exported_in_full(call):
     code, _, err, folder = call("--format", "torch", TRAINER__COOP__PREC="bf16")
     assert code == 0, err
