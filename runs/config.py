@@ -141,6 +141,11 @@ def read_run_config(model_dir: str | Path) -> CfgNode:
     path = Path(model_dir) / "config.yaml"
     if not path.is_file():
         why = "so it is not the output folder of a run (--model-dir)"
+        if path.with_name("model.json").is_file():  # of tools/export.py
+            why += (
+                "; it is an exported model, with which pictures are classified by: "
+                f"python docs/examples/classify_onnx.py {model_dir} PICTURE ..."
+            )
         raise FileNotFoundError(f"{model_dir} holds no config.yaml, {why}")
     cfg = default_config()
     merge_file(cfg, path)

@@ -302,7 +302,12 @@ def test_mistakes_end_in_a_sentence(call, trained, tmp_path, capsys):
     assert code == 2
     assert str(tmp_path / "file") in err
     assert predict.main(["--model-dir", str(tmp_path), "--images", "a.png"]) == 2
-    assert "is not the output folder of a run" in capsys.readouterr().err
+    assert "is not the output folder of a run" in (said := capsys.readouterr().err)
+    assert "exported" not in said
+    (tmp_path / "model.json").write_text("{}")  # as tools/export.py leaves it
+    assert predict.main(["--model-dir", str(tmp_path), "--images", "a.png"]) == 2
+    said = capsys.readouterr().err
+    assert f"by: python docs/examples/classify_onnx.py {tmp_path} PICTURE ...\n" in said
     with pytest.raises(SystemExit):
         call("--images", "a.png", "--topk", "0")
 
