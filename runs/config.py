@@ -139,6 +139,8 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 def read_run_config(model_dir: str | Path) -> CfgNode:
     """The config that a run wrote; a FileNotFoundError says that a folder holds none."""
     path = Path(model_dir) / "config.yaml"
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {model_dir}, so no run in it (--model-dir)")
     if not path.is_file():
         why = "so it is not the output folder of a run (--model-dir)"
         if path.with_name("model.json").is_file():  # of tools/export.py

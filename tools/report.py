@@ -203,6 +203,9 @@ def wrong_part(folder: Path, root: str) -> Part:
     """Show the pictures that a run got wrong."""
     from tools.results.wrong import wrong_pictures  # loads torch
 
+    if not (folder / "results.json").is_file():
+        why = "so it is not the output folder of a finished run (--wrong)"
+        raise FileNotFoundError(f"{folder} holds no results.json, {why}")
     record = json.loads((folder / "results.json").read_text("utf-8"))
     part = Part(f"Wrong pictures of {record['trainer']}", small=True)
     try:

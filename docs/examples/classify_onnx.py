@@ -16,6 +16,8 @@ with suppress(ImportError):  # for HEIC, as phones write it
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 folder, *pictures = map(Path, sys.argv[1:])
 model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
 session = onnxruntime.InferenceSession(str(folder / "model.onnx"))

@@ -148,6 +148,10 @@ def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
         assert float(line[2]) == pytest.approx(one.probability, abs=2e-4)
 
 
+def test_the_example_without_a_picture_says_how_it_is_used(classify):
+    assert "Usage: python classify_onnx.py EXPORTED PICTURE ..." in classify([]).stderr
+
+
 def test_the_example_reads_heic_or_says_what_it_needs(classify, tmp_path):
     pytest.importorskip("pillow_heif", exc_type=ImportError).register_heif_opener()
     path = tmp_path / "IMG_1.HEIC"
