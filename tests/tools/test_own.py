@@ -117,6 +117,16 @@ def test_each_trainer_has_a_job_with_its_config(photos, tmp_path):
         assert "DATASET.SUBSAMPLE_CLASSES all" in " ".join(job.words)
 
 
+def test_what_is_done_is_not_counted(photos, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cost, "measure", lambda *_: (cost.size_of(random_clip("tiny-emoji")), 10.0))
+    plan = planned(photos, output=tmp_path / "out")
+    for job in plan.jobs()[1:]:
+        job.folder.mkdir(parents=True)
+        (job.folder / "results.json").write_text("{}")
+    announce(plan)
+    assert f"To run: {TRAINERS[0]}; 10 shots, --config tiny\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_time_and_memory_are_said_first(photos, capsys, monkeypatch, device):
     size = cost.size_of(random_clip("tiny-emoji"))
@@ -183,6 +193,7 @@ def test_a_folder_becomes_a_page_and_a_model(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main([str(photos), "--output", str(out)]) == 0
     said = capsys.readouterr().out
+    assert "To run: nothing, as all is done; 3 shots, --config tiny\nResults go to" in said
     assert "1 run of 1 done before" in said
     assert f"{out / 'model'}: exported before, from the same run" in said
     assert [path.stat().st_mtime_ns for path in kept] == written
