@@ -139,8 +139,15 @@ def merge_file(cfg: CfgNode, path: Path) -> None:
 def read_run_config(model_dir: str | Path) -> CfgNode:
     """The config that a run wrote; a FileNotFoundError says that a folder holds none."""
     path = Path(model_dir) / "config.yaml"
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {model_dir}, so no run in it (--model-dir)")
     if not path.is_file():
         why = "so it is not the output folder of a run (--model-dir)"
+        if path.with_name("model.json").is_file():  # of tools/export.py
+            why += (
+                "; it is an exported model, with which pictures are classified by: "
+                f"python docs/examples/classify_onnx.py {model_dir} PICTURE ..."
+            )
         raise FileNotFoundError(f"{model_dir} holds no config.yaml, {why}")
     cfg = default_config()
     merge_file(cfg, path)

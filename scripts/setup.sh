@@ -56,6 +56,22 @@ setup_make_environment() {
     setup_die "the environment $env has no Python 3.10 or newer; deactivate or remove it."
 }
 
+# Say which other clone an environment was set up for: its `dassl` goes, and so do its stamps, so
+# that its next script installs it again.
+setup_take_over() {
+  local env=$1 stamp clone lost=
+  for stamp in "$env"/.spotlighter-*; do
+    [[ -f $stamp ]] || continue
+    read -r clone <"$stamp" || true
+    if [[ $clone != "$PWD" ]]; then
+      rm "$stamp"
+      [[ ! -d $clone || $clone -ef $PWD ]] || lost=$clone # else it was moved to here
+    fi
+  done
+  [[ -z $lost ]] || echo "The environment $env was set up for $lost, which loses its dassl to" \
+    "$PWD; to keep both, deactivate it (a .venv is made then), or activate another one."
+}
+
 # Run pip in the background; on a terminal, show the time and what it does.
 setup_install() {
   local env=$1 requirements=$2 log=$1/setup.log pid
@@ -86,6 +102,7 @@ setup_environment() {
   stamp=$env/.spotlighter-$kind
   if [[ ! -x $env/bin/python || ! -f $stamp || $(<"$stamp") != "$(setup_wanted)" ]]; then
     setup_make_environment "$env"
+    setup_take_over "$env"
     setup_install "$env" "$requirements"
     setup_wanted >"$stamp"
   fi

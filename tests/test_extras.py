@@ -1,5 +1,6 @@
 """Extras are what the requirements files say, in a form that pip takes from pyproject.toml."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def test_an_extra_is_a_list_of_requirements(name):
     lines = FILES[name].read_text().splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert found
+
+
+def test_the_readme_names_them_all():
+    (named,) = re.findall(r"pip install '\.\[([^\]]*)\]'", (PROJECT / "README.md").read_text())
+    assert sorted(named.split(",")) == sorted(FILES)
 
 
 def test_the_developers_environment_has_them_all():

@@ -32,12 +32,12 @@ from tools.results.rows import (
     SAMPLE,
     harmonic_mean,
     load_runs,
-    shots_in_words,
     trainer_rank,
 )
 from tools.results.tables import HEADINGS, new_classes_of, rounded, with_deviation
 from tools.results.terminal import add_wide, fitted, room, wrapped
 from tools.shared.command_line import parser_of, reports_user_errors
+from tools.sweeps.names import shots_in_words
 
 HALVES = ("base", "new")
 Halves = dict[str, np.ndarray]  # by half

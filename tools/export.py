@@ -109,6 +109,16 @@ def compare(name: str, run: Graph, tried: Sequence[tuple[Tensor, Tensor]]) -> fl
     return worst
 
 
+def is_exported(folder: Path, files: Sequence[str], described: dict[str, Any]) -> bool:
+    """Whether a folder holds graphs whose model.json says what a new one would say."""
+    try:
+        said = json.loads((folder / "model.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    is_same = said == json.loads(json.dumps(described))  # JSON has lists alone
+    return is_same and all((folder / name).is_file() for name in files)
+
+
 def export(args: argparse.Namespace) -> None:
     """Open the run, write the graphs, compare them with the model, write model.json."""
     from inference import graph
@@ -121,9 +131,12 @@ def export(args: argparse.Namespace) -> None:
     report("opening the run")
     names = read_class_list(args.classes)
     trainer = open_without_data(args.model_dir, names, new=args.new, root=args.root, plain=True)
-    tried = trials(trainer)
     form = graph.ExportForm(trainer.model, trainer.cfg.TEST.TEMPERATURE)
     described = describe(trainer, args.model_dir, form.output_names, "onnx" in chosen)
+    if args.if_changed and is_exported(args.output, [FILES[kind] for kind in chosen], described):
+        print(f"{args.output}: exported before, from the same run and versions")
+        return
+    tried = trials(trainer)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "model.json").unlink(missing_ok=True)
     report("tracing the model")
@@ -148,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--format", choices=("onnx", "torch", "both"), default="both", help="default both")
+    changed = "do nothing if DIR holds the export of this run as it is now"
+    add("--if-changed", action="store_true", help=changed)
     args = parser.parse_args(argv)
     import torch
 

@@ -206,6 +206,19 @@ def work_of(plan: Plan, trainer: str, *, keeps: bool) -> tuple[cost.Work, int]:
 
 def announce(plan: Plan) -> None:
     """Print what is going to be run, for how long, and in how much memory."""
+    pairs = zip(plan.trainers, plan.jobs(), strict=True)
+    left = [trainer for trainer, job in pairs if not job.is_done(names.PROJECT)]
+    for note in plan.notes:
+        print(f"note: {note}")
+    what = ", ".join(left) or "nothing, as all is done"
+    print(f"To run: {what}; {some(range(plan.shots), 'shot')}, --config {plan.config}")
+    if left:
+        announce_cost(plan, left)
+    print(f"Results go to {plan.output}", flush=True)
+
+
+def announce_cost(plan: Plan, trainers: Sequence[str]) -> None:
+    """Print how long some trainers take, and how much memory; keep what fits into memory."""
     import torch
 
     from models.clip.text_tower import free_memory
@@ -217,21 +230,16 @@ def announce(plan: Plan) -> None:
     room = free_memory(torch.device("cpu")) / 2
     plan.opts += ["DATALOADER.CACHE_MB", str(int(min(kept, room) / 2**20) + 1)]
     size, rate = cost.measure(backbone, plan.device)
-    found = [work_of(plan, trainer, keeps=kept <= room) for trainer in plan.trainers]
+    found = [work_of(plan, trainer, keeps=kept <= room) for trainer in trainers]
     time_needed = sum(cost.seconds(size, work, classes, rate, reading) for work, _ in found)
     step = max(cost.memory(size, classes, batch) for _, batch in found)
     gigabytes = (cost.PROCESS + min(kept, room) + step * (plan.device.type == "cpu")) / 1e9
-    for note in plan.notes:
-        print(f"note: {note}")
-    shots = some(range(plan.shots), "shot")
-    print(f"To run: {', '.join(plan.trainers)}, {shots}, --config {plan.config}")
     print(f"CLIP {backbone} on {plan.device.type}: {rate:,.0f} pictures a second")
     if plan.config == "tiny":
         print(TINY)
     print(f"Time: about {minutes(time_needed)}. Memory: about {gigabytes:.1f} GB.")
     if plan.device.type == "cuda":
         print(f"GPU memory: about {step / 1e9:.1f} GB (a formula, not measured on a GPU).")
-    print(f"Results go to {plan.output}", flush=True)
 
 
 def minutes(seconds: float) -> str:
@@ -267,7 +275,8 @@ def write_results(plan: Plan, jobs: Sequence[Job], *, wide: bool) -> None:
     report.main([str(output), *page])
     has_onnx = all(map(importlib.util.find_spec, PACKAGES))
     kind, model = "both" if has_onnx else "torch", output / "model"
-    export.main(["--model-dir", str(last), "--output", str(model), "--format", kind])
+    where = ["--model-dir", str(last), "--output", str(model)]
+    export.main([*where, "--format", kind, "--if-changed"])
     print()
     for trainer, job in zip(plan.trainers, jobs, strict=True):
         found = content_of_results(plan.output / job.folder)

@@ -35,6 +35,7 @@ from tools.results.tables import (
     without_constants,
 )
 from tools.shared.command_line import parser_of, reports_user_errors, whole
+from tools.sweeps.names import shots_in_words
 
 TEMPLATES = Path(__file__).parent / "results"
 MIN_RADAR, MAX_RADAR = 3, 8  # axes; lines
@@ -66,7 +67,7 @@ def render(title: str, parts: list[Part], found: Runs) -> str:
     """Return the page of some parts and of single runs."""
     options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), **options)
-    environment.filters["shots"] = rows.shots_in_words
+    environment.filters["shots"] = shots_in_words
     return environment.get_template("page.html").render(
         title=title, date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         parts=[part for part in parts if part.rows or part.pictures or part.notes or part.caption],
@@ -163,7 +164,7 @@ def confusion_part(found: Runs) -> Part:
             part.notes.append(f"{name}: {error}")
             continue
         if shares is not None:
-            how = ", ".join(filter(None, (config, settings, rows.shots_in_words(shots))))
+            how = ", ".join(filter(None, (config, settings, shots_in_words(shots))))
             text = f"{name}: {trainer} ({how}), percent of each true class"
             part.pictures.append(figures.as_picture(figures.confusion_matrix, shares, text=text))
     return part
@@ -202,6 +203,9 @@ def wrong_part(folder: Path, root: str) -> Part:
     """Show the pictures that a run got wrong."""
     from tools.results.wrong import wrong_pictures  # loads torch
 
+    if not (folder / "results.json").is_file():
+        why = "so it is not the output folder of a finished run (--wrong)"
+        raise FileNotFoundError(f"{folder} holds no results.json, {why}")
     record = json.loads((folder / "results.json").read_text("utf-8"))
     part = Part(f"Wrong pictures of {record['trainer']}", small=True)
     try:
@@ -262,7 +266,7 @@ def curve_part(found: Runs) -> Part:
                 how = ", ".join(filter(None, (run["config"], run["settings"])))
                 curves[f"{run['trainer']}: {how}"] = curve
         if curves:
-            how = f"seed {seed}, {rows.shots_in_words(shots)}"
+            how = f"seed {seed}, {shots_in_words(shots)}"
             text = f"{name}: {how}, means over the batches of an epoch"
             if any(label.startswith("Spotlighter") for label in curves):
                 text += "; of Spotlighter its prompts alone, as patches are weighed at the end"

@@ -5,12 +5,19 @@ Usage: python classify_onnx.py EXPORTED PICTURE ...
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+with suppress(ImportError):  # for HEIC, as phones write it
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 folder, *pictures = map(Path, sys.argv[1:])
 model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
 session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
@@ -19,7 +26,11 @@ how = model["preparation"]
 
 def prepare(path: Path) -> np.ndarray:
     """Turn upright, resize by the short side, cut out the middle, normalise: (3, H, W)."""
-    image = Image.open(path)
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        cure = "save it as a JPEG, or, if it is HEIC, run: pip install pillow-heif"
+        sys.exit(f"{path} cannot be read as a picture; {cure}")
     if how.get("turn_by_exif", True):  # phones store a picture as it lay, and say how to turn it
         image = ImageOps.exif_transpose(image)
     image = image.convert(how["mode"])

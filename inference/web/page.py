@@ -25,7 +25,8 @@ from runs.errors import sentence
 
 EXAMPLES = 6  # pictures
 EVERY, KEPT = 60, 1800  # seconds: between two removals of uploads; after the last use of one
-WAITING = 16  # predictions that may wait for their turn
+WAITING = 16  # questions that may wait for their turn
+IN_TURN = "in turn"  # what is asked is answered one by one, in the order of the clicks
 AS_TRAINED = "as the run says"
 PORTS = 20  # that are tried, from --port on
 FEW = 10  # runs among which nobody searches
@@ -124,15 +125,18 @@ class Handlers:
         """`folder` is where pictures are taken from, and nowhere else."""
         self.answerer, self.folder = answerer, folder
 
-    def take(self, upload: str | None) -> tuple[None, str | None, Any, str]:
-        """A new picture: empties the place for uploads and the answer, and shows the picture."""
+    def take(self, upload: str | None) -> tuple[None, str | None, Any, str | None, str]:
+        """A new picture: empties the place for uploads and the answer, and shows the picture.
+
+        It is the one that later questions are about, whatever was on the page when they were asked.
+        """
         try:
             path = browsable(upload_in(self.folder, upload or ""))
-            return None, path, gr.Column(visible=True), ""
+            return None, path, gr.Column(visible=True), path, ""
         except (ValueError, OSError, MemoryError) as error:
-            return None, None, gr.Column(visible=False), said(error, upload)
+            return None, None, gr.Column(visible=False), None, said(error, upload)
 
-    def take_example(self, sample: list[str]) -> tuple[None, str | None, Any, str]:
+    def take_example(self, sample: list[str]) -> tuple[None, str | None, Any, str | None, str]:
         """The same with a test picture, which is copied to the uploads."""
         copy = Path(tempfile.mkdtemp(dir=self.folder)) / Path(sample[0]).name
         with suppress(OSError):  # it is gone, as the sentence of `take` will say
@@ -178,7 +182,7 @@ def build_page(answerer: Answerer, folder: Path) -> gr.Blocks:
                     picture = gr.Image(
                         show_label=False, height=260, interactive=False, buttons=["fullscreen"]
                     )
-                    takes_uploads(picture)
+                    newest = gr.State()  # its path, kept here: a browser may be a picture behind
                 run = gr.Dropdown(
                     runs, value=runs[0], label="Model", filterable=len(runs) > FEW,
                     info="The embedded one, or a run below output/.",
@@ -196,12 +200,14 @@ def build_page(answerer: Answerer, folder: Path) -> gr.Blocks:
                 )
             with gr.Column(scale=2):
                 answer = gr.HTML(elem_id="answer")
-        taken = [upload, picture, frame, answer]
-        took = upload.upload(do.take, upload, taken, api_name="take")
-        examples.click(do.take_example, examples, taken, api_name="take_example")
-        run.input(do.choose, [run, names], [names, examples, answer], api_name="choose")
-        asked, wants = [picture, names, new, threshold, run], [button.click, names.submit]
-        answered = gr.on(wants, do.predict, asked, answer, api_name="predict")
+        turn: dict[str, Any] = {"concurrency_id": IN_TURN}
+        taken = [upload, picture, frame, newest, answer]
+        took = upload.upload(do.take, upload, taken, api_name="take", **turn)
+        examples.click(do.take_example, examples, taken, api_name="take_example", **turn)
+        chosen = [names, examples, answer]
+        run.input(do.choose, [run, names], chosen, api_name="choose", **turn)
+        asked, wants = [newest, names, new, threshold, run], [button.click, names.submit]
+        answered = gr.on(wants, do.predict, asked, answer, api_name="predict", **turn)
         for done in (took, answered):
             done.then(None, js=SCROLL)
         page.load(None, js=PASTE)

@@ -174,8 +174,22 @@ def test_setup_installs_again_for_another_clone(ready):
     moved = ready.root.with_name("moved")
     ready.root.rename(moved)
     ready.root, ready.env = moved, moved / "environment"
-    ready.run("setup", "run")
+    assert "loses" not in ready.run("setup", "run").stdout
     assert len(ready.calls()) == 1
+
+
+def test_setup_says_which_clone_loses_its_environment(ready):
+    (ready.root / "other").mkdir()
+    other = Project(ready.root / "other")
+    other.env = ready.env
+    run = other.run("setup", "dev")
+    assert run.returncode == 0, run.stderr
+    loses = f"was set up for {ready.root}, which loses its dassl to {other.root}; to keep both"
+    assert run.stdout.count(loses) == 1
+    assert len(other.calls()) == 1
+    assert f"set up for {other.root}, which loses" in ready.run("setup", "run").stdout
+    assert len(ready.calls()) == 1, "the environment is taken back"
+    assert ready.run("setup", "run").stdout == ""
 
 
 def test_failed_installation_is_shown_and_tried_again(project):

@@ -99,10 +99,34 @@ def test_model_json_says_what_is_needed(call, trained, toy_root):
     assert str(toy_root) not in text
 
 
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The folder of an exported run of CoOp."""
+    folder = tmp_path_factory.mktemp("exported")
+    where = ["--model-dir", str(trained("CoOp")), "--output", str(folder)]
+    assert export.main([*where, "--format", "onnx"]) == 0
+    return folder
+
+
+@pytest.fixture
+def classify(exported, tmp_path):
+    """Run the example without some packages, in a folder without the repository."""
+    example = tmp_path / "classify_onnx.py"
+    example.write_text((PROJECT / "docs" / "examples" / "classify_onnx.py").read_text())
+
+    def go(paths, *without):
+        absent = dict.fromkeys(("torch", "clip", "models", "dassl", *without))
+        code = f"import sys; sys.modules.update({absent}); "
+        code += f"import runpy; runpy.run_path({str(example)!r})"
+        words = [sys.executable, "-I", "-c", code, str(exported), *map(str, paths)]
+        return subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+
+    return go
+
+
 def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
-    call, trained, toy_root, tmp_path
+    classify, trained, toy_root, tmp_path
 ):
-    _, _, _, folder = call("--format", "onnx", trainer="CoOp")
     paths = [toy_root / "toy" / "images" / f"test_{label}_0.png" for label in (0, 1, 2)]
     rng = np.random.default_rng(0)
     for number, shape in enumerate(((90, 141, 3), (131, 70, 3))):
@@ -113,16 +137,7 @@ def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
     paths.append(tmp_path / "phone.png")
     with Image.open(paths[0]) as upright:
         upright.transpose(Image.Transpose.ROTATE_90).save(paths[-1], exif=turned)
-    example = tmp_path / "classify_onnx.py"
-    example.write_text((PROJECT / "docs" / "examples" / "classify_onnx.py").read_text())
-    blocked = "import sys; sys.modules.update(torch=None, clip=None, models=None, dassl=None); "
-    code = f"{blocked}import runpy; runpy.run_path({str(example)!r})"
-    found = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(folder), *map(str, paths)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    found = classify(paths)
     assert found.stderr == ""
     lines = [line.split("\t") for line in found.stdout.splitlines()]
     wanted = SpotlighterPredictor.from_run(trained("CoOp")).predict(paths)
@@ -131,6 +146,23 @@ def test_the_example_needs_no_repository_and_says_what_the_predictor_says(
     ]
     for line, one in zip(lines, wanted, strict=True):
         assert float(line[2]) == pytest.approx(one.probability, abs=2e-4)
+
+
+def test_the_example_without_a_picture_says_how_it_is_used(classify):
+    assert "Usage: python classify_onnx.py EXPORTED PICTURE ..." in classify([]).stderr
+
+
+def test_the_example_reads_heic_or_says_what_it_needs(classify, tmp_path):
+    pytest.importorskip("pillow_heif", exc_type=ImportError).register_heif_opener()
+    path = tmp_path / "IMG_1.HEIC"
+    Image.new("RGB", (90, 70), "red").save(path, format="HEIF")
+    assert classify([path]).stdout.startswith(f"{path}\t")
+    found = classify([path], "pillow_heif")
+    assert found.returncode == 1
+    assert found.stderr == (
+        f"{path} cannot be read as a picture; save it as a JPEG, or, if it is HEIC, run: "
+        "pip install pillow-heif\n"
+    )
 
 
 def test_other_classes_are_fixed_in_the_graph(call, trained, tmp_path):
@@ -145,6 +177,29 @@ def test_other_classes_are_fixed_in_the_graph(call, trained, tmp_path):
     with torch.no_grad():
         assert_near(torch.export.load(folder / "model.pt2").module()(image)[0], model(image))
     assert "a run of CoOp, which has no bank" in call(*words, "--new", "text")[2]
+
+
+def test_only_what_changed_is_exported_again(call, trained, tmp_path):
+    words = ("--format", "torch", "--if-changed")
+    *_, folder = call(*words)
+    graph = folder / "model.pt2"
+
+    def is_written(*more, **options):
+        before = graph.stat().st_mtime_ns if graph.exists() else None
+        code, out, err, _ = call(*words, *more, **options)
+        assert code == 0, err
+        changed = graph.stat().st_mtime_ns != before
+        assert changed != (f"{folder}: exported before, from the same run" in out)
+        return changed
+
+    assert not is_written()
+    graph.unlink()
+    assert is_written()
+    (tmp_path / "names.txt").write_text("piano\nbee")
+    assert is_written("--classes", tmp_path / "names.txt")
+    assert is_written(TEST__TEMPERATURE=2.5)
+    (folder / "model.json").write_text("{")
+    assert is_written(TEST__TEMPERATURE=2.5)
 
 
 def test_a_run_in_half_precision_is_exported_in_full(call):

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -118,6 +117,16 @@ def test_each_trainer_has_a_job_with_its_config(photos, tmp_path):
         assert "DATASET.SUBSAMPLE_CLASSES all" in " ".join(job.words)
 
 
+def test_what_is_done_is_not_counted(photos, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cost, "measure", lambda *_: (cost.size_of(random_clip("tiny-emoji")), 10.0))
+    plan = planned(photos, output=tmp_path / "out")
+    for job in plan.jobs()[1:]:
+        job.folder.mkdir(parents=True)
+        (job.folder / "results.json").write_text("{}")
+    announce(plan)
+    assert f"To run: {TRAINERS[0]}; 10 shots, --config tiny\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_time_and_memory_are_said_first(photos, capsys, monkeypatch, device):
     size = cost.size_of(random_clip("tiny-emoji"))
@@ -179,9 +188,12 @@ def test_a_folder_becomes_a_page_and_a_model(tmp_path, capsys, monkeypatch):
     assert "Accuracy of each class" in (out / "report.html").read_text()
     assert json.loads((out / "model" / "model.json").read_text())["class_names"] == ["bee", "cat"]
     assert sorted(photos.rglob("*")) == before
-    written = results.stat().st_mtime_ns
-    shutil.rmtree(out / "model")
+    kept = [results, *(out / "model").iterdir()]
+    written = [path.stat().st_mtime_ns for path in kept]
     capsys.readouterr()
     assert main([str(photos), "--output", str(out)]) == 0
-    assert "1 run of 1 done before" in capsys.readouterr().out
-    assert results.stat().st_mtime_ns == written
+    said = capsys.readouterr().out
+    assert "To run: nothing, as all is done; 3 shots, --config tiny\nResults go to" in said
+    assert "1 run of 1 done before" in said
+    assert f"{out / 'model'}: exported before, from the same run" in said
+    assert [path.stat().st_mtime_ns for path in kept] == written

@@ -301,8 +301,15 @@ def test_mistakes_end_in_a_sentence(call, trained, tmp_path, capsys):
     code, _, err = call("--images", tmp_path / "a.png", "--output", tmp_path / "file" / "b.csv")
     assert code == 2
     assert str(tmp_path / "file") in err
+    assert predict.main(["--model-dir", str(tmp_path / "gone"), "--images", "a.png"]) == 2
+    assert f"there is no folder {tmp_path}/gone, so no run in it" in capsys.readouterr().err
     assert predict.main(["--model-dir", str(tmp_path), "--images", "a.png"]) == 2
-    assert "is not the output folder of a run" in capsys.readouterr().err
+    assert "is not the output folder of a run" in (said := capsys.readouterr().err)
+    assert "exported" not in said
+    (tmp_path / "model.json").write_text("{}")  # as tools/export.py leaves it
+    assert predict.main(["--model-dir", str(tmp_path), "--images", "a.png"]) == 2
+    said = capsys.readouterr().err
+    assert f"by: python docs/examples/classify_onnx.py {tmp_path} PICTURE ...\n" in said
     with pytest.raises(SystemExit):
         call("--images", "a.png", "--topk", "0")
 

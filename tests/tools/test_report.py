@@ -1,5 +1,6 @@
 """The page, read by a browser where there is one."""
 
+import io
 import itertools
 import json
 import re
@@ -7,6 +8,7 @@ import re
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 from runs.figure_style import plt
 from tests.tools.conftest import DIAGRAM, write_run
@@ -247,6 +249,33 @@ def test_it_is_readable_on_a_phone(opened):
     widths = opened.eval_on_selector_all("figure", "all => all.map(f => f.offsetWidth)")
     assert max(widths) <= 390
     assert min(widths) > 300
+
+
+def test_a_table_that_goes_on_to_the_right_has_a_shade_there(opened):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    table = opened.locator(".scroll").first
+    row = table.locator("tbody tr:not(.published)").first
+
+    def brightness():
+        """Of the right end of a row, below its text."""
+        row.scroll_into_view_if_needed()
+        picture = Image.open(io.BytesIO(opened.screenshot())).convert("L")
+        place, cell = table.bounding_box(), row.bounding_box()
+        x, y = place["x"] + place["width"] - 4, cell["y"] + cell["height"] - 4
+        return picture.getpixel((round(x), round(y)))
+
+    assert brightness() < 230
+    table.evaluate("place => place.scrollLeft = 1e5")
+    assert brightness() == 255, "it ends here"
+
+
+def test_pictures_are_dimmed_in_the_dark_and_drawings_turned_over(opened):
+    add = "kind => { const i = new Image(); i.src = `data:image/${kind};base64,`; document"
+    add += ".querySelector('figure').append(i); return getComputedStyle(i).filter; }"
+    assert opened.evaluate(add, "jpeg") == "none"
+    opened.emulate_media(color_scheme="dark")
+    assert opened.evaluate(add, "jpeg") == "brightness(0.8)"
+    assert opened.evaluate(add, "svg+xml").startswith("invert(")
 
 
 def test_it_is_readable_in_print(opened):

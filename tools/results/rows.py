@@ -40,11 +40,6 @@ GROUPS: dict[tuple[str, ...], tuple[str, ...] | None] = {
 }
 
 
-def shots_in_words(shots: int) -> str:
-    """Training pictures of each class as a reader understands them: below 0 they are all."""
-    return "all pictures" if shots < 0 else "1 shot" if shots == 1 else f"{shots} shots"
-
-
 def shots_in_order(shots: pd.Series) -> pd.Series:
     """Return numbers of shots that sort: all pictures (below 0) are the most."""
     return shots.where(shots >= 0, np.iinfo(np.int64).max)

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from tools.results.cells import markdown_table, markdown_text
 from tools.results.read import CALIBRATION, CLASSES, EFFORT
-from tools.results.rows import AVERAGE, shots_in_order, shots_in_words
+from tools.results.rows import AVERAGE, shots_in_order
+from tools.sweeps.names import shots_in_words
 
 HEADINGS = {"dataset": "data set", "hm": "HM of means", "hm_mean": "mean of HMs"}
 HEADINGS |= {name: name.replace("_per_", "/").replace("_", " ") for name in EFFORT + CALIBRATION}

@@ -1,4 +1,4 @@
-"""Data sets, trainers and configs by name, as configs/ lists them."""
+"""Data sets, trainers and configs by name, as configs/ lists them; shots in words."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -30,6 +30,11 @@ def dataset_name(stem: str) -> str:
 def is_embedded(dataset: str) -> bool:
     """Whether this project draws the pictures of a data set (a stem)."""
     return dataset.startswith("emoji_")
+
+
+def shots_in_words(shots: int) -> str:
+    """Training pictures of each class as a reader understands them: below 0 they are all."""
+    return "all pictures" if shots < 0 else "1 shot" if shots == 1 else f"{shots} shots"
 
 
 @cache

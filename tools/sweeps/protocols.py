@@ -228,7 +228,8 @@ def _job(cell: Cell, folder: Path, classes: str, trained: Job | None = None) -> 
         *("DATASET.NUM_SHOTS", str(cell.shots), "DATASET.SUBSAMPLE_CLASSES", classes, *cell.opts),
     )
     data = cell.dataset if classes == "all" else f"{cell.dataset} ({classes} classes)"
-    name = f"{cell.trainer}:{cell.config} on {data}, {cell.shots} shots, seed {cell.seed}"
+    shots = names.shots_in_words(cell.shots)
+    name = f"{cell.trainer}:{cell.config} on {data}, {shots}, seed {cell.seed}"
     needs = (*cell.needs, *([trained.folder] if trained else []))
     return Job(name, folder, words, needs, 0 if trained else _steps(cell))
 

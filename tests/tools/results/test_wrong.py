@@ -78,6 +78,11 @@ def test_the_page_shows_classes_and_wrong_pictures(folder, toy_root, tmp_path):
     assert ">60.0<" in cells
 
 
+def test_a_folder_without_results_is_named(folder, tmp_path, capsys):
+    assert report.main([str(folder), "--wrong", str(tmp_path / "gone")]) == 2
+    assert f"{tmp_path}/gone holds no results.json, so it is not" in capsys.readouterr().err
+
+
 def test_nothing_wrong_is_said(folder, toy_root):
     rows = pd.read_csv(folder / "predictions.csv").assign(predicted=lambda rows: rows["label"])
     rows.to_csv(folder / "predictions.csv", index=False)

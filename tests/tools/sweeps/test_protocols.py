@@ -32,6 +32,15 @@ def test_base_to_new_trains_on_base_and_tests_on_new():
     assert (base.needs, new.needs) == ((), (base.folder,))
 
 
+@pytest.mark.parametrize(
+    ("shots", "words"), [(1, "1 shot"), (16, "16 shots"), (-1, "all pictures")]
+)
+def test_a_job_says_its_shots_in_words(shots, words):
+    (job,) = run("fewshot", "CoOp", "dtd", shots)
+    config = job.name.partition(" on ")[0]
+    assert job.name == f"{config} on dtd, {words}, seed 1"
+
+
 def test_cross_dataset_lies_where_it_always_lay():
     train, *tests = run("xd", targets=("dtd", "eurosat"))
     level = "vit_b16_ep50_ctxv1_16shots"
