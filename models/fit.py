@@ -8,6 +8,7 @@ docs/method.md, section 6. B pictures, C classes, P parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -148,15 +149,14 @@ def fit_offset(
 
     logits, is_new = logits.double(), is_new.double()
     shown = is_new.gather(1, label.unsqueeze(1)).mean()  # share of pictures of new classes
+    if not 0 < shown < 1:
+        return 0.0
 
     def slope(offset: float) -> float:
         """Of the mean negative log-likelihood, which is convex."""
         share = (logits + offset * is_new).softmax(1)
         return float((share * is_new).sum(1).mean() - shown)
 
-    low, high = -1.0, 1.0
-    while slope(low) > 0 and low > -1e3:
-        low *= 2
-    while slope(high) < 0 and high < 1e3:
-        high *= 2
-    return float(bisect(slope, low, high)) if slope(low) < 0 < slope(high) else 0.0
+    # So far away one kind has less than a picture in all, whatever the scale of the logits.
+    end = float(logits.max() - logits.min()) + math.log(logits.numel()) + 1
+    return float(bisect(slope, -end, end))

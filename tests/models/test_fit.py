@@ -127,10 +127,24 @@ def test_offset_makes_new_classes_as_likely_as_they_are():
     assert losses[1] == min(losses)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("gap", [-3e4, -3.0, 3e4])
+def test_offset_is_found_however_far_away_it_is(scale, gap):
+    """Logits of one kind far from those of the other, as where a CLIP has a large scale."""
+    one = judged(400, 6)
+    is_new = torch.zeros(400, 6)
+    is_new[:, 3:] = 1
+    logits = scale * one.parts[..., 0] + gap * is_new
+    share = (logits + fit_offset(logits, is_new, one.label) * is_new).softmax(1)
+    shown = float((one.label >= 3).double().mean())
+    assert float((share * is_new).sum(1).mean()) == pytest.approx(shown, abs=1e-6)
+
+
 def test_no_offset_where_only_one_side_was_shown():
     one = judged(10, 4)
-    is_new = torch.zeros(10, 4)
-    assert fit_offset(one.parts[..., 0], is_new, one.label) == 0
+    for column, label in ((0, one.label % 3 + 1), (3, one.label % 3)):
+        is_new = torch.ones(10, 4) * (torch.arange(4) < column)
+        assert fit_offset(one.parts[..., 0], is_new, label) == 0
 
 
 @pytest.mark.parametrize("factor", [1e-3, 8.0, 100.0])
