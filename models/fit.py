@@ -101,6 +101,9 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
     Args:
         judged: one entry for each list of classes.
         ridge: 0 or more; one for all parts, or one each.
+
+    Raises:
+        FloatingPointError: a part is infinite or not a number.
     """
     from scipy.optimize import minimize  # here: a run without a fit does not pay for it
 
@@ -108,6 +111,11 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
         (one.parts.double() - one.parts.double().mean(1, keepdim=True)).cpu().numpy()
         for one in judged
     ]
+    if not all(np.isfinite(x).all() for x in centred):
+        raise FloatingPointError(
+            "the features of a training picture, or the logits from them, are infinite or not a "
+            "number; choose PREC fp32 or bf16, or other weights"
+        )
     spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0)) + TINY
     scaled = [x / spread for x in centred]
     labels = [one.label.cpu().numpy() for one in judged]

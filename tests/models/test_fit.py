@@ -85,6 +85,14 @@ def test_a_part_without_a_word_gets_a_finite_weight():
     torch.testing.assert_close(weight[:3], fit_weights([one]).weights, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_part_that_is_no_number_is_refused(value):
+    one = judged()
+    one.parts[3, 2, 1] = value
+    with pytest.raises(FloatingPointError, match="choose PREC fp32 or bf16"):
+        fit_weights([one])
+
+
 def test_probabilities_are_true_where_the_model_is():
     """Labels drawn from the softmax of twice a part: the fit finds the 2."""
     random = torch.Generator().manual_seed(0)

@@ -430,6 +430,15 @@ def test_evidence_is_of_some_shots_of_some_classes(monkeypatch):
     assert found.tolist() == [1, 1, -1, 0]
 
 
+def test_with_one_patch_left_there_is_nothing_to_choose():
+    """A pruned tower may leave one; no direction tells it from others."""
+    case = make_case(topk=1)
+    case.model.base.prune(TokenPruner(at=(1,), keep=(1,), width=64))
+    model = case.fit()
+    assert (model.head.memory.direction == 0).all()
+    assert F.cross_entropy(model(case.images), case.label) < 1.5
+
+
 def test_an_evaluation_before_the_fit_is_not_kept():
     case = make_case()
     before = case.model(case.images)
