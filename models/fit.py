@@ -27,7 +27,7 @@ RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
 # held out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
 CAUTION = 0.1
 CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
-TINY = 1e-12  # of a part that says nothing
+TINY = 1e-12  # spread of a part that says nothing
 
 
 class Judged(NamedTuple):
@@ -96,7 +96,8 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
 
     Minimises the mean over pictures of -log softmax(sum_p w_p parts_p)[label], plus the sum of
     ridge_p (w_p spread_p)^2. spread_p is the root mean square of part p, centred over the
-    classes; so a part that is multiplied by 8 gets an eighth of the weight.
+    classes; so a part that is multiplied by 8 gets an eighth of the weight. One that is the same
+    for all classes gets none.
 
     Args:
         judged: one entry for each list of classes.
@@ -116,7 +117,9 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
             "the features of a training picture, or the logits from them, are infinite or not a "
             "number; choose PREC fp32 or bf16, or other weights"
         )
-    spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0)) + TINY
+    spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0))
+    speaks = spread > TINY
+    spread[~speaks] = 1
     scaled = [x / spread for x in centred]
     labels = [one.label.cpu().numpy() for one in judged]
     number, pull = sum(map(len, labels)), np.broadcast_to(np.asarray(ridge), spread.shape)
@@ -140,7 +143,7 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
         objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=CLOSELY
     )
     nll = float(found.fun) - float(pull @ found.x**2)
-    return Fit(torch.from_numpy(found.x / spread), nll)
+    return Fit(torch.from_numpy(np.where(speaks, found.x / spread, 0)), nll)
 
 
 def fit_offset(

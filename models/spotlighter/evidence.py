@@ -22,6 +22,7 @@ from models.fit import (
     LEAST_CLASSES,
     RIDGE,
     ROUNDS,
+    TINY,
     Fit,
     Judged,
     choose,
@@ -300,11 +301,11 @@ class Evidence:
         side = self.side(held)
         one = self.of_class_token(held, side) if len(levels) == 1 else self.judge([(held, side)])[0]
         centred = one.parts - one.parts.mean(1, keepdim=True)
-        spread = centred.square().mean((0, 1)).sqrt().clamp_min(torch.finfo(centred.dtype).tiny)
+        spread = centred.square().mean((0, 1)).sqrt()
         weights = torch.zeros(1 + len(levels), dtype=spread.dtype, device=spread.device)
         weights[0] = 1
         for place, name in enumerate(levels, 1):
-            if name in self.head.options.levels:
+            if name in self.head.options.levels and spread[place] > TINY:  # else it says nothing
                 weights[place] = ONE_SHOT.get(name, 0.0) / spread[place]
         return Fit(weights, float("nan"))
 

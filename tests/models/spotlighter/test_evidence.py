@@ -307,6 +307,15 @@ def test_one_shot_gives_weights_in_units_of_the_spread(levels):
     assert_close(model.head.candidates, torch.stack([torch.tensor(1.0), expected[0]]))
 
 
+def test_one_shot_of_one_class_says_nothing():
+    """No part differs between classes; beside others the class has the base's logits."""
+    case = make_case(shots=1, names=["dog"])
+    model = case.fit()
+    assert torch.equal(torch.cat([model.head.base.view(1), model.head.level]), ALONE)
+    mixed = of_classes(model, ["dog", *NEW], prototypes=PROTOTYPES)
+    assert torch.equal(mixed(case.images), mixed.base(case.images))
+
+
 def test_one_shot_of_some_classes_leaves_the_evidence_to_the_others(judgements):
     case = make_case()
     is_left = (case.label != 2) | (fit.turn_in_class(case.label) == 0)
