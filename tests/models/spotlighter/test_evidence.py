@@ -448,6 +448,19 @@ def test_with_one_patch_left_there_is_nothing_to_choose():
     assert F.cross_entropy(model(case.images), case.label) < 1.5
 
 
+def test_classes_that_share_a_name_have_their_own_prototypes():
+    """CLIP cannot tell them apart, their pictures can."""
+    case = make_case(names=["dog", "Dog", *CLASS_NAMES[2:]], shots=8)
+    model = case.fit()
+    cls = next(case.pictures()())[0].cls
+    assert torch.equal(*model.text_side(cls).text[:2])
+    memory = model.head.memory
+    for c, row in enumerate(model.text_side(cls).bank.global_prototypes[:2]):
+        assert_close(row, memory.cls_space(memory.global_prototypes[c]))
+    among = case.label < 2
+    assert (model(case.images).argmax(1) == case.label)[among].double().mean() > 0.7
+
+
 def test_an_evaluation_before_the_fit_is_not_kept():
     case = make_case()
     before = case.model(case.images)
