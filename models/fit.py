@@ -23,8 +23,9 @@ LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to 
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, a bank from all
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
-# The same of classes without pictures, but for the base's weight, which is free. Few classes can be
-# held out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
+# The same for classes without pictures, but for the base's weight. Few classes can be held out,
+# and they are as many independent trials: lab/held_out_classes.py compares such ridges. Where the
+# base alone tells them apart its weight would have no end without a ridge.
 CAUTION = 0.1
 CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
 TINY = 1e-12  # spread of a part that says nothing

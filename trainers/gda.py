@@ -19,6 +19,7 @@ from models.clip.blocks import unit
 from models.fit import (
     CAUTION,
     LEAST_CLASSES,
+    RIDGE,
     ROUNDS,
     Judged,
     deal_classes,
@@ -232,7 +233,7 @@ class Gaussians(Adapter):
             own = places(group, len(evidence.text))
             judged.append(Judged(parts[away][:, group], own[label[away]]))
             mixed.append((parts[beside], (own >= 0).expand_as(part)[beside], label[beside]))
-        found = fit_weights(judged, [0.0, CAUTION]).weights
+        found = fit_weights(judged, [RIDGE, CAUTION]).weights
         if found[1] > 0:  # else nothing helps: CLIP's logits, as they are
             self.new_weights.copy_(found)
         parts, is_new, label = map(torch.cat, zip(*mixed, strict=True))

@@ -204,7 +204,7 @@ class Evidence:
     def fit_new_candidates(self, kind: str, new: list[HeldOut], ridge: float = CAUTION) -> None:
         """The same for classes without pictures, whose prototypes are of one of `KINDS`."""
         judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
-        found = self.fit_of(judged, ridge, of_base=0.0).weights[:2]
+        found = self.fit_of(judged, ridge).weights[:2]
         self.head.new_candidates[KINDS.index(kind)] = found.to(self.head.new_candidates)
 
     def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
@@ -236,7 +236,7 @@ class Evidence:
 
     def fit_new_parts(self, kind: str, judged: list[Judged], ridge: float = CAUTION) -> float:
         """Fit base and all levels for classes without pictures; the nll of the fit."""
-        found, new_parts = self.fit_of(judged, ridge, of_base=0.0), self.head.new_parts
+        found, new_parts = self.fit_of(judged, ridge), self.head.new_parts
         weights = found.weights.to(new_parts)
         if not weights[1:].any():  # nothing helps: the base's logits, as they are
             weights = new_parts[CHOICES.index("off")]
@@ -280,12 +280,12 @@ class Evidence:
             for (held, _), parts in zip(sides, found, strict=True)
         ]
 
-    def fit_of(self, judged: list[Judged], ridge: float = RIDGE, of_base: float = RIDGE) -> Fit:
-        """The weights of base and levels; those that are not among LEVELS get 0."""
+    def fit_of(self, judged: list[Judged], ridge: float = RIDGE) -> Fit:
+        """The weights of base and levels, by the levels' ridge; 0 for those not among LEVELS."""
         allowed = {"base", *self.head.options.levels}
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
-        pull = [ridge if column else of_base for column in columns]
+        pull = [ridge if column else RIDGE for column in columns]
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged], pull)
         weights = fit.weights.new_zeros(len(names))
         weights[columns] = fit.weights

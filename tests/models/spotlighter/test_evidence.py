@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 BATCH = 7  # some batches have pictures of some classes only
 PROTOTYPES = 6
-CAUTIOUS = [0.0, *[evidence.CAUTION] * len(LEVELS)]  # the base's weight is free
+CAUTIOUS = [evidence.RIDGE, *[evidence.CAUTION] * len(LEVELS)]
 
 
 class Case(NamedTuple):
@@ -373,6 +373,36 @@ def test_pictures_that_come_or_go_are_refused(passes, size):
 
     with pytest.raises(ValueError, match=f"training pictures .* then {'more' if size > 0 else 23}"):
         fill_and_fit(case.model, pictures, [case.pictures(noise=0.3)])
+
+
+def chance(classes, number, random):
+    """Parts of imagined pictures, of which all know something, the base most."""
+    label = torch.arange(classes).repeat(number)
+    parts = torch.randn(len(label), classes, 5, generator=random)
+    parts *= torch.tensor([1.5, *[0.1] * len(LEVELS)])
+    parts[torch.arange(len(label)), label] += torch.tensor([4.0, *[0.1] * len(LEVELS)])
+    return Judged(parts, label)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_pictures_that_the_base_tells_apart_do_not_make_it_sure(seed):
+    """Two classes of two pictures in each half, all of them right, some by little.
+
+    A weight that only these pictures hold would have no end.
+    """
+    case, random = make_case(), torch.Generator().manual_seed(seed)
+    own = Evidence(case.model, case.pictures(), *evidence.read(case.model, case.pictures(), []))
+    halves, test = [chance(2, 2, random) for _ in range(8)], chance(4, 200, random)
+    for parts, label in halves:
+        right, wrong = label.unsqueeze(1), 1 - label.unsqueeze(1)
+        base = parts[..., 0].clone()
+        best = torch.maximum(base.gather(1, right), base.gather(1, wrong) + 0.1)
+        parts[..., 0] = base.scatter(1, right, best)
+    own.fit_new_parts("text", halves)
+    found = case.model.head.new_parts[KINDS.index("text")]
+    assert F.cross_entropy(test.parts @ found, test.label) < F.cross_entropy(
+        test.parts[..., 0], test.label
+    )
 
 
 def test_with_few_classes_new_ones_are_left_to_the_base():
