@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROUNDS = 4  # random partitions of the classes into halves that are held out
-LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
+LEAST_CLASSES = 4  # below it new classes have the weights of the base
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, a bank from all
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture

@@ -136,8 +136,9 @@ class Evidence:
             fold.fill_(-1)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
-        enough = len(every) >= LEAST_CLASSES
-        new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
+        new, mixed = self.hold_out_halves(every, fold) if len(every) > 1 else ([], [])
+        if len(every) < LEAST_CLASSES:  # a half of one class has no other to be taken for
+            new = []
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if mixed:

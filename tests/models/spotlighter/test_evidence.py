@@ -342,17 +342,18 @@ def test_fewer_pictures_to_hold_out_than_classes_are_as_one_shot(judgements):
     assert all(held.judges.all() for held, _ in sides)
 
 
-def test_what_cannot_be_fitted_is_not_what_was_fitted_before():
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_cannot_be_fitted_is_not_what_was_fitted_before(number):
     """As where a run starts from what another one with more pictures has learned."""
     case, first = make_case(), make_case(seed=1).fit().head.state_dict()
     case.model.head.load_state_dict(first)
-    few = case.label < evidence.LEAST_CLASSES - 1
+    few = case.label < number
     head = case._replace(images=case.images[few], label=case.label[few]).fit().head
     assert (first["new_offset"] != 0).all()
     assert not torch.equal(first["new_parts"], ALONE.expand(3, -1))
     assert torch.equal(head.new_parts, ALONE.expand(3, -1))
     assert torch.equal(head.new_candidates, ALONE[:2].expand(3, -1))
-    assert (head.new_offset == 0).all()
+    assert ((head.new_offset == 0) == (number == 1)).all()
     assert head.new_kind == 0
 
 
@@ -405,14 +406,34 @@ def test_few_pictures_that_the_base_tells_apart_do_not_make_it_sure(seed):
     )
 
 
-def test_with_few_classes_new_ones_are_left_to_the_base():
-    case = make_case(names=CLASS_NAMES[: evidence.LEAST_CLASSES - 1])
+@pytest.mark.parametrize("number", range(2, evidence.LEAST_CLASSES))
+def test_with_few_classes_new_ones_are_left_to_the_base(number):
+    """Beside others with the offset that makes them as likely as they are."""
+    case = make_case(names=CLASS_NAMES[:number], shots=8)
     model = case.fit()
     assert not torch.equal(model(case.images), model.base(case.images))
     other = of_classes(model, NEW, prototypes=PROTOTYPES)
     assert torch.equal(other(case.images), other.base(case.images))
     mixed = of_classes(model, ["dog", *NEW], prototypes=PROTOTYPES)
-    assert torch.equal(mixed(case.images)[:, 1:], mixed.base(case.images)[:, 1:])
+    offset = model.head.new_offset[model.head.new_kind]
+    assert offset != 0
+    assert_close(mixed(case.images)[:, 1:], mixed.base(case.images)[:, 1:] + offset)
+
+
+def test_new_classes_beside_two_are_no_less_likely_than_they_are():
+    """Of two classes one is held out at a time."""
+    case = make_case(shots=16)
+    train = (case.label < 2) & (fit.turn_in_class(case.label) < 8)
+    small = make_case(names=CLASS_NAMES[:2])
+    small = small._replace(images=case.images[train], label=case.label[train])
+    small.fit()
+    model, test = of_classes(small.model, CLASS_NAMES, prototypes=PROTOTYPES), ~train
+    share = model(case.images[test]).softmax(1)[:, 2:].sum(1)
+    is_new = case.label[test] >= 2
+    assert share[is_new].mean() > 0.5
+    model.head.new_offset.zero_()
+    model.clear_cache()
+    assert model(case.images[test]).softmax(1)[is_new, 2:].sum(1).mean() < 0.4
 
 
 def test_levels_that_are_not_named_get_no_weight(judgements):
