@@ -176,8 +176,9 @@ class SpotlighterPredictor:
                 "PREC fp32 or bf16 in the run's config.yaml helps where fp16 is too small"
             )
         shares = (logits.float() / self._temperature).softmax(-1)
-        best = shares.topk(min(topk, len(self.class_names)))
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        # Of equal scores the first class is taken, as in an evaluation.
+        best = logits.argsort(descending=True, stable=True)[:, :topk]
+        pairs = zip(best.tolist(), shares.gather(1, best).tolist(), strict=True)
         tops = [[(self.class_names[c], p) for c, p in zip(*pair, strict=True)] for pair in pairs]
         if out is None:
             return [Prediction(*top[0], top) for top in tops]

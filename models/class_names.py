@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import Any
 
 from torch import nn
@@ -9,10 +10,25 @@ from torch import nn
 from models.clip.tokenizer import normalise_name
 
 
+def folded(name: str) -> str:
+    """What two spellings of a name share: case and underscores do not count."""
+    return normalise_name(name).casefold()
+
+
 def match_names(class_names: list[str], seen: list[str]) -> list[int]:
-    """For each name its position in `seen`, or -1; case and underscores do not count."""
-    position = {normalise_name(name).casefold(): i for i, name in enumerate(seen)}
-    return [position.get(normalise_name(name).casefold(), -1) for name in class_names]
+    """For each name its position in `seen`, or -1; by `folded`.
+
+    Classes that share a name keep their order: the second of a list is the second of the other.
+    """
+    positions = defaultdict(list)
+    for i, name in enumerate(seen):
+        positions[folded(name)].append(i)
+    found, before = [], Counter[str]()
+    for name in map(folded, class_names):
+        places = positions.get(name, [-1])
+        found.append(places[min(before[name], len(places) - 1)])
+        before[name] += 1
+    return found
 
 
 class OfClasses(nn.Module):

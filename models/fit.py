@@ -8,6 +8,7 @@ docs/method.md, section 6. B pictures, C classes, P parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROUNDS = 4  # random partitions of the classes into halves that are held out
-LEAST_CLASSES = 4  # below it no classes are held out, and new ones are left to the base
+LEAST_CLASSES = 4  # below it new classes have the weights of the base
 MOST_SHOTS, MOST_CLASSES = 16, 250  # the evidence comes from that many, a bank from all
 FOLDS = 4  # at most; a class with fewer shots has as many folds as shots
 RIDGE = 1e-3  # of the weights in units of the spread, against nats a picture
-# The same of classes without pictures, but for the base's weight, which is free. Few classes can be
-# held out, and they are as many independent trials: lab/held_out_classes.py compares such ridges.
+# The same for classes without pictures, but for the base's weight. Few classes can be held out,
+# and they are as many independent trials: lab/held_out_classes.py compares such ridges. Where the
+# base alone tells them apart its weight would have no end without a ridge.
 CAUTION = 0.1
 CLOSELY = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 2000}  # of the search
-TINY = 1e-12  # of a part that says nothing
+TINY = 1e-12  # spread of a part that says nothing
 
 
 class Judged(NamedTuple):
@@ -95,11 +97,15 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
 
     Minimises the mean over pictures of -log softmax(sum_p w_p parts_p)[label], plus the sum of
     ridge_p (w_p spread_p)^2. spread_p is the root mean square of part p, centred over the
-    classes; so a part that is multiplied by 8 gets an eighth of the weight.
+    classes; so a part that is multiplied by 8 gets an eighth of the weight. One that is the same
+    for all classes gets none.
 
     Args:
         judged: one entry for each list of classes.
         ridge: 0 or more; one for all parts, or one each.
+
+    Raises:
+        FloatingPointError: a part is infinite or not a number.
     """
     from scipy.optimize import minimize  # here: a run without a fit does not pay for it
 
@@ -107,7 +113,14 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
         (one.parts.double() - one.parts.double().mean(1, keepdim=True)).cpu().numpy()
         for one in judged
     ]
-    spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0)) + TINY
+    if not all(np.isfinite(x).all() for x in centred):
+        raise FloatingPointError(
+            "the features of a training picture, or the logits from them, are infinite or not a "
+            "number; choose PREC fp32 or bf16, or other weights"
+        )
+    spread = np.sqrt(np.mean([np.square(x).mean((0, 1)) for x in centred], 0))
+    speaks = spread > TINY
+    spread[~speaks] = 1
     scaled = [x / spread for x in centred]
     labels = [one.label.cpu().numpy() for one in judged]
     number, pull = sum(map(len, labels)), np.broadcast_to(np.asarray(ridge), spread.shape)
@@ -131,7 +144,7 @@ def fit_weights(judged: Sequence[Judged], ridge: float | Sequence[float] = RIDGE
         objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=CLOSELY
     )
     nll = float(found.fun) - float(pull @ found.x**2)
-    return Fit(torch.from_numpy(found.x / spread), nll)
+    return Fit(torch.from_numpy(np.where(speaks, found.x / spread, 0)), nll)
 
 
 def fit_offset(
@@ -148,15 +161,14 @@ def fit_offset(
 
     logits, is_new = logits.double(), is_new.double()
     shown = is_new.gather(1, label.unsqueeze(1)).mean()  # share of pictures of new classes
+    if not 0 < shown < 1:
+        return 0.0
 
     def slope(offset: float) -> float:
         """Of the mean negative log-likelihood, which is convex."""
         share = (logits + offset * is_new).softmax(1)
         return float((share * is_new).sum(1).mean() - shown)
 
-    low, high = -1.0, 1.0
-    while slope(low) > 0 and low > -1e3:
-        low *= 2
-    while slope(high) < 0 and high < 1e3:
-        high *= 2
-    return float(bisect(slope, low, high)) if slope(low) < 0 < slope(high) else 0.0
+    # So far away one kind has less than a picture in all, whatever the scale of the logits.
+    end = float(logits.max() - logits.min()) + math.log(logits.numel()) + 1
+    return float(bisect(slope, -end, end))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
+from models.class_names import folded
 from models.clip.load import load_clip
 from models.clip.tokenizer import Tokenizer, clip_tokenizer, normalise_name, tokenizer_of
 
@@ -24,8 +25,11 @@ def check_class_names(names: Iterable[str], clip: nn.Module | None = None) -> li
     if wrong := [f"class {label} ({fault})" for label, fault in faults if fault]:
         advice = "mend the names in the split file or the class list of the data set"
         raise ValueError(f"no prompt can be made for {'; '.join(wrong)}; {advice}")
-    counts = Counter(map(normalise_name, names))
-    if shared := ", ".join(name for name, count in counts.items() if count > 1):
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(folded(name), normalise_name(name))
+    counts = Counter(map(folded, names))
+    if shared := ", ".join(name for key, name in first.items() if counts[key] > 1):
         warning = "several classes have one name, so their prompts cannot be told apart: %s"
         logger.warning(warning, shared)
     return names

@@ -73,6 +73,15 @@ def require_finite_scores(scores: Tensor, files: list[str], precision: str) -> N
         )
 
 
+def require_finite_features(features: Tensor, precision: str) -> None:
+    """Refuse to compute anything from features of training pictures that are not finite."""
+    if not torch.isfinite(features).all():
+        raise FloatingPointError(
+            "the features of a training picture are infinite or not a number (precision "
+            f"{precision}); choose PREC fp32 or bf16, or other weights"
+        )
+
+
 def _some(files: list[str]) -> str:
     if len(files) <= NAMED:
         return ", ".join(files)

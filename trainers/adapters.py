@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from models.adapters import AdaptedCLIP, Adapter, Features
 from models.classifier import Images
 from models.clip.blocks import at_least_float32, unit
-from runs import data, features, parallel, rng
+from runs import data, features, health, parallel, rng
 from trainers.base import CLIPTrainer
 from trainers.settings import BuildContext, Settings
 from trainers.templates import of_adapters, sentences
@@ -136,7 +136,9 @@ class AdapterTrainer(CLIPTrainer):
         """Class tokens as the tower gives them, and labels."""
         cfg, state = self.cfg, self.state
         pictures = features.training_features(cfg, state, self.model, augmented=augmented)
-        return together([(self.encode(image), label) for image, label in pictures])
+        cls, label = together([(self.encode(image), label) for image, label in pictures])
+        health.require_finite_features(cls, state.precision.name)
+        return cls, label
 
     def validation(self) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Unit-length class tokens of the validation pictures, and labels."""

@@ -19,6 +19,7 @@ from models.clip.blocks import unit
 from models.fit import (
     CAUTION,
     LEAST_CLASSES,
+    RIDGE,
     ROUNDS,
     Judged,
     deal_classes,
@@ -217,29 +218,30 @@ class Gaussians(Adapter):
         """Fit new classes' weights, and their offset beside others, to halves held out.
 
         As Spotlighter's (docs/method.md, section 6): four times the classes are halved at random.
-        Each half is judged among itself without pictures of it, and one fold among all classes.
+        Each half is judged among itself without pictures of it, and one fold among all classes;
+        with one shot every picture.
         """
         label, fold, folds = evidence.features.label, evidence.fold, int(evidence.fold.max()) + 1
-        judged, mixed = [], []
-        if len(evidence.text) < LEAST_CLASSES:
+        judged, mixed, classes = [], [], len(evidence.text)
+        if classes < 2:
             return
-        for number, half in enumerate(deal_classes(len(evidence.text), ROUNDS, seed=0)):
+        for number, half in enumerate(deal_classes(classes, ROUNDS, seed=0)):
             group = half.to(label.device)
             away = torch.isin(label, group)
-            beside = fold == number % folds if folds else torch.zeros_like(away)
-            part = self.judge(evidence, ~away & ~beside, group)
+            beside = fold == number % folds if folds else torch.ones_like(away)
+            part = self.judge(evidence, ~away & ~beside if folds else ~away, group)
             parts = torch.stack([evidence.base, part], -1)
-            own = places(group, len(evidence.text))
+            own = places(group, classes)
             judged.append(Judged(parts[away][:, group], own[label[away]]))
             mixed.append((parts[beside], (own >= 0).expand_as(part)[beside], label[beside]))
-        found = fit_weights(judged, [0.0, CAUTION]).weights
-        if found[1] > 0:  # else nothing helps: CLIP's logits, as they are
-            self.new_weights.copy_(found)
+        if classes >= LEAST_CLASSES:
+            found = fit_weights(judged, [RIDGE, CAUTION]).weights
+            if found[1] > 0:  # else nothing helps: CLIP's logits, as they are
+                self.new_weights.copy_(found)
         parts, is_new, label = map(torch.cat, zip(*mixed, strict=True))
         weight = torch.where(is_new, self.new_weights[1], self.weights[1])
         logits = self.weights[0] * parts[..., 0] + weight * parts[..., 1]
-        if len(label):
-            self.new_offset.fill_(fit_offset(logits, is_new.to(logits), label))
+        self.new_offset.fill_(fit_offset(logits, is_new.to(logits), label))
 
     def search(
         self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"], base: Float[Tensor, "B C"]

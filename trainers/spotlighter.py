@@ -106,8 +106,9 @@ class Spotlighter(CLIPTrainer):
         if not directory or not self.settings.gate:
             return
         head, asked = self.model.head, self.settings.levels
-        weights = zip(LEVELS, head.level.tolist(), strict=True)
-        if others := [name for name, weight in weights if weight and name not in asked]:
+        fitted = torch.cat([head.level.view(1, -1), head.new_parts[:, 1:]]).any(0).tolist()
+        has = zip(LEVELS, fitted, strict=True)
+        if others := [name for name, weight in has if weight and name not in asked]:
             raise ValueError(
                 f"the head in {directory} was fitted with weights of {', '.join(others)}, which "
                 "TRAINER.SPOTLIGHTER.LEVELS does not name; levels are chosen where a run is "

@@ -19,6 +19,7 @@ from models.clip.blocks import at_least_float32, gather_tokens, unit
 
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
 EPSILON = 1e-6
+SAME = 1e-12  # variance of unit vectors that differ by rounding alone
 
 
 def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
@@ -137,9 +138,14 @@ class LinearDiscriminant:
         self.square = self.square + rows.T @ rows  # (W, W)
 
     def direction(self) -> Float[Tensor, " W"]:
-        """The linear discriminant of selected against ignored patches, unit length."""
-        mean = self.total / self.count.unsqueeze(1)  # (2, W)
+        """The linear discriminant of selected against ignored patches, unit length.
+
+        Zero where it says nothing: no patch was ignored, or those of a group do not differ.
+        """
+        mean = self.total / self.count.clamp_min(1).unsqueeze(1)  # (2, W)
         within = (self.square - mean.T @ (self.count.unsqueeze(1) * mean)) / self.count.sum()
+        if not self.count.all() or within.trace() < SAME:
+            return torch.zeros_like(mean[0], dtype=self.dtype)
         ridge = RIDGE * within.diagonal().mean() * torch.eye(len(within), device=within.device)
         return unit(torch.linalg.solve(within + ridge, mean[0] - mean[1]).to(self.dtype))
 

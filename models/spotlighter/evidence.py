@@ -22,6 +22,7 @@ from models.fit import (
     LEAST_CLASSES,
     RIDGE,
     ROUNDS,
+    TINY,
     Fit,
     Judged,
     choose,
@@ -135,8 +136,9 @@ class Evidence:
             fold.fill_(-1)
         every = torch.arange(len(self.classes), device=fold.device)
         shots = [self.hold_out(fold == f, every) for f in range(int(fold.max()) + 1)]
-        enough = len(every) >= LEAST_CLASSES
-        new, mixed = self.hold_out_halves(every, fold) if enough else ([], [])
+        new, mixed = self.hold_out_halves(every, fold) if len(every) > 1 else ([], [])
+        if len(every) < LEAST_CLASSES:  # a half of one class has no other to be taken for
+            new = []
         self.fit_candidates(shots, new)
         self.fit_parts(shots, new)
         if mixed:
@@ -203,7 +205,7 @@ class Evidence:
     def fit_new_candidates(self, kind: str, new: list[HeldOut], ridge: float = CAUTION) -> None:
         """The same for classes without pictures, whose prototypes are of one of `KINDS`."""
         judged = [self.of_class_token(held, self.side(held, kind)) for held in new]
-        found = self.fit_of(judged, ridge, of_base=0.0).weights[:2]
+        found = self.fit_of(judged, ridge).weights[:2]
         self.head.new_candidates[KINDS.index(kind)] = found.to(self.head.new_candidates)
 
     def of_class_token(self, held: HeldOut, side: TextSide) -> Judged:
@@ -235,7 +237,7 @@ class Evidence:
 
     def fit_new_parts(self, kind: str, judged: list[Judged], ridge: float = CAUTION) -> float:
         """Fit base and all levels for classes without pictures; the nll of the fit."""
-        found, new_parts = self.fit_of(judged, ridge, of_base=0.0), self.head.new_parts
+        found, new_parts = self.fit_of(judged, ridge), self.head.new_parts
         weights = found.weights.to(new_parts)
         if not weights[1:].any():  # nothing helps: the base's logits, as they are
             weights = new_parts[CHOICES.index("off")]
@@ -279,12 +281,12 @@ class Evidence:
             for (held, _), parts in zip(sides, found, strict=True)
         ]
 
-    def fit_of(self, judged: list[Judged], ridge: float = RIDGE, of_base: float = RIDGE) -> Fit:
-        """The weights of base and levels; those that are not among LEVELS get 0."""
+    def fit_of(self, judged: list[Judged], ridge: float = RIDGE) -> Fit:
+        """The weights of base and levels, by the levels' ridge; 0 for those not among LEVELS."""
         allowed = {"base", *self.head.options.levels}
         names = ("base", *LEVELS)[: judged[0].parts.shape[-1]]
         columns = [place for place, name in enumerate(names) if name in allowed]
-        pull = [ridge if column else of_base for column in columns]
+        pull = [ridge if column else RIDGE for column in columns]
         fit = fit_weights([one._replace(parts=one.parts[..., columns]) for one in judged], pull)
         weights = fit.weights.new_zeros(len(names))
         weights[columns] = fit.weights
@@ -300,11 +302,11 @@ class Evidence:
         side = self.side(held)
         one = self.of_class_token(held, side) if len(levels) == 1 else self.judge([(held, side)])[0]
         centred = one.parts - one.parts.mean(1, keepdim=True)
-        spread = centred.square().mean((0, 1)).sqrt().clamp_min(torch.finfo(centred.dtype).tiny)
+        spread = centred.square().mean((0, 1)).sqrt()
         weights = torch.zeros(1 + len(levels), dtype=spread.dtype, device=spread.device)
         weights[0] = 1
         for place, name in enumerate(levels, 1):
-            if name in self.head.options.levels:
+            if name in self.head.options.levels and spread[place] > TINY:  # else it says nothing
                 weights[place] = ONE_SHOT.get(name, 0.0) / spread[place]
         return Fit(weights, float("nan"))
 

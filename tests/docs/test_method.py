@@ -81,7 +81,8 @@ def test_keys_of_the_head_in_all_pages_exist():
     [
         f"F = min({fit.FOLDS}, pictures of the largest class)",
         f"RIDGE is {fit.RIDGE:.0e}".replace("e-0", "e-"),
-        f"RIDGE_p is {evidence.CAUTION} for them (`CAUTION`), and 0 for the base",
+        f"RIDGE_p is {evidence.CAUTION} for them (`CAUTION`)",
+        f"and {fit.RIDGE:.0e} for the base".replace("e-0", "e-"),
         f"the global level gets {evidence.ONE_SHOT['global']} / sigma_0",
         f"both gets {evidence.ONE_SHOT['both']} / sigma_12",
         f"at most {fit.MOST_SHOTS} pictures count",

@@ -59,6 +59,16 @@ def test_a_top_probability_below_the_threshold_is_unsure(trained, toy_root):
             predictor.predict(some, threshold=wrong)
 
 
+def test_equal_scores_go_to_the_first_class(trained, toy_root):
+    """As in an evaluation."""
+    predictor = from_run(trained("CoOp"), [f"class {c}" for c in range(40)])
+    scores = torch.tensor([0.0, 3.0, 1.0, 3.0]).repeat(15, 10)
+    predictor.model = lambda batch: scores[: len(batch)]
+    for one in predictor.predict(pictures(toy_root), topk=25):
+        order = [*range(1, 40, 2), *range(2, 20, 4)]
+        assert [name for name, _ in one.top] == [f"class {c}" for c in order]
+
+
 def test_logits_are_those_of_the_run(trained, toy_root):
     from inference.open import open_run
 

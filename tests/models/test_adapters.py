@@ -84,6 +84,14 @@ def test_only_what_is_listed_counts(name, fitted, images, tmp_path):
     assert_close(found[:, : len(CLASS_NAMES)].log_softmax(1), own.log_softmax(1))
 
 
+def test_classes_that_share_a_name_keep_what_they_learned(name):
+    model = fit(name, (8,), ["dog", "Dog", *CLASS_NAMES[2:]])
+    test = make_features(model.fixed, (20,), seed=1)
+    with torch.no_grad():
+        found = model.classify(test.plain, model.fixed).argmax(1)
+    assert (found == test.label)[test.label < 2].double().mean() > 0.7
+
+
 def test_weights_fit_held_out_pictures_better_than_zero_shot(name):
     model = fit(name, (8,))
     test = make_features(model.fixed, (20,), seed=1)

@@ -23,6 +23,13 @@ def test_names_are_compared_in_folded_case_with_underscores_as_spaces():
     assert match_names(["OAK TREE", "fox", "Dog"], NAMES) == [0, -1, 1]
 
 
+def test_classes_that_share_a_name_keep_their_order():
+    seen = ["crane", "dog", "Crane", "fox"]
+    assert match_names(seen, seen) == [0, 1, 2, 3]
+    assert match_names(["fox", "CRANE", "crane", "owl", "owl"], seen) == [3, 0, 2, -1, -1]
+    assert match_names(["crane"] * 3, seen) == [0, 2, 2]
+
+
 def test_a_checkpoint_of_other_classes_is_taken_over(tmp_path):
     saved, own = Rows(NAMES), nn.ModuleDict({"part": Rows(["fox"])})
     weight = own["part"].weight

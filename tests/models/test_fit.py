@@ -77,12 +77,23 @@ def test_what_is_the_same_for_all_classes_changes_nothing():
     torch.testing.assert_close(weight, other, rtol=1e-6, atol=1e-6)
 
 
-def test_a_part_without_a_word_gets_a_finite_weight():
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("ridge", [0.0, 1e-3])
+def test_a_part_without_a_word_gets_no_weight(place, ridge):
+    """Nor is it where the search begins, if it is the first."""
+    one, silence = judged(), torch.randn(60, 1, 1).expand(60, 5, 1)
+    columns = [one.parts[..., :place], silence, one.parts[..., place:]]
+    weight = fit_weights([Judged(torch.cat(columns, -1), one.label)], ridge).weights.tolist()
+    assert weight.pop(place) == 0
+    assert weight == pytest.approx(fit_weights([one], ridge).weights.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_part_that_is_no_number_is_refused(value):
     one = judged()
-    silent = Judged(torch.cat([one.parts, torch.zeros(60, 5, 1)], dim=-1), one.label)
-    weight = fit_weights([silent]).weights
-    assert weight.isfinite().all()
-    torch.testing.assert_close(weight[:3], fit_weights([one]).weights, rtol=1e-3, atol=1e-4)
+    one.parts[3, 2, 1] = value
+    with pytest.raises(FloatingPointError, match="choose PREC fp32 or bf16"):
+        fit_weights([one])
 
 
 def test_probabilities_are_true_where_the_model_is():
@@ -127,10 +138,24 @@ def test_offset_makes_new_classes_as_likely_as_they_are():
     assert losses[1] == min(losses)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("gap", [-3e4, -3.0, 3e4])
+def test_offset_is_found_however_far_away_it_is(scale, gap):
+    """Logits of one kind far from those of the other, as where a CLIP has a large scale."""
+    one = judged(400, 6)
+    is_new = torch.zeros(400, 6)
+    is_new[:, 3:] = 1
+    logits = scale * one.parts[..., 0] + gap * is_new
+    share = (logits + fit_offset(logits, is_new, one.label) * is_new).softmax(1)
+    shown = float((one.label >= 3).double().mean())
+    assert float((share * is_new).sum(1).mean()) == pytest.approx(shown, abs=1e-6)
+
+
 def test_no_offset_where_only_one_side_was_shown():
     one = judged(10, 4)
-    is_new = torch.zeros(10, 4)
-    assert fit_offset(one.parts[..., 0], is_new, one.label) == 0
+    for column, label in ((0, one.label % 3 + 1), (3, one.label % 3)):
+        is_new = torch.ones(10, 4) * (torch.arange(4) < column)
+        assert fit_offset(one.parts[..., 0], is_new, label) == 0
 
 
 @pytest.mark.parametrize("factor", [1e-3, 8.0, 100.0])

@@ -8,6 +8,7 @@ import torch
 from runs import data
 from tests.adapters import ADAPTERS
 from tests.tuners import TRAINER
+from trainers.adapters import AdapterTrainer
 
 BASE = {"DATASET__SUBSAMPLE_CLASSES": "base"}
 NEW = {"DATASET__SUBSAMPLE_CLASSES": "new"}
@@ -114,6 +115,16 @@ def test_a_picture_that_cannot_be_read_leaves_its_place_empty(run, tmp_path, tra
     state = state_of(tmp_path / "run")
     assert state["count"].tolist() == [0, 4, 4, 4, 4, 4]
     assert (state["label"] == -1).sum() == 4
+
+
+@pytest.mark.parametrize("trainer", [*ADAPTERS, "LPPlusPlus"])
+def test_features_that_are_no_numbers_are_refused(fails, trainer, monkeypatch):
+    """As those of a tower whose numbers are too large for its precision."""
+    encode = AdapterTrainer.encode
+    monkeypatch.setattr(AdapterTrainer, "encode", lambda *args: encode(*args) / 0)
+    said = fails(trainer)
+    assert "the features of a training picture are infinite or not a number" in said
+    assert "choose PREC fp32 or bf16" in said
 
 
 @pytest.mark.parametrize("select", ["cross", "val", "off"])

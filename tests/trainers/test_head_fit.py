@@ -64,6 +64,26 @@ def test_levels_are_chosen_in_training(run, fails, tmp_path):
     assert settings["TRAINER.SPOTLIGHTER.LEVELS"] == ["2"]
 
 
+def test_levels_of_new_classes_are_chosen_in_training_too(run, fails, tmp_path, monkeypatch):
+    """Here level 1 has a weight for these alone."""
+    fit = Spotlighter._fit_head
+
+    def only_new(self):
+        fit(self)
+        head = self.model.head
+        for weights in (head.level, head.new_parts):
+            weights.zero_()
+        head.base.fill_(1)
+        head.new_parts[:, 0] = 1
+        head.new_parts[0, 2] = 0.5
+
+    monkeypatch.setattr(Spotlighter, "_fit_head", only_new)
+    run("Spotlighter", "whole", OPTIM__MAX_EPOCH=1)
+    options = {"OPTIM__MAX_EPOCH": 1, "TRAINER__SPOTLIGHTER__LEVELS": ("global",)}
+    found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "whole"), **options)
+    assert "fitted with weights of 1, which TRAINER.SPOTLIGHTER.LEVELS does not name" in found
+
+
 @pytest.mark.parametrize(("most", "passes", "batches"), [(2000, 1, 3), (1999, 3, 7)])
 def test_features_are_kept_where_all_of_them_fit(monkeypatch, most, passes, batches):
     """10 pictures of 200 bytes; one batch says that they do not fit."""

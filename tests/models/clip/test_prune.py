@@ -5,7 +5,7 @@ import torch
 
 from models.clip.blocks import unit
 from models.clip.image_tower import VisualEncoder
-from models.clip.prune import LinearDiscriminant, PatchLayout, TokenPruner
+from models.clip.prune import LinearDiscriminant, PatchLayout, TokenPruner, most_attended
 from tests import tuners
 from tests.conftest import assert_close, make_clip
 
@@ -132,6 +132,15 @@ def test_calibration_is_the_linear_discriminant(class_names):
     within += 1e-3 * within.trace() / 4 * torch.eye(4)
     expected = torch.linalg.inv(within) @ (means[0] - means[1])
     assert_close(scatter.direction(), unit(expected))
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 8), (1, 2, 8)])
+def test_a_discriminant_of_patches_that_do_not_differ_is_zero(shape):
+    """One patch a picture, all selected; or one picture, with a patch in each group."""
+    patches = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = LinearDiscriminant()
+    found.add(patches, most_attended(torch.rand(shape[:2])))
+    assert torch.equal(found.direction(), torch.zeros(8))
 
 
 def test_watching_drops_nothing_and_sees_all_patches(class_names, images):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 BATCH = 7  # some batches have pictures of some classes only
 PROTOTYPES = 6
-CAUTIOUS = [0.0, *[evidence.CAUTION] * len(LEVELS)]  # the base's weight is free
+CAUTIOUS = [evidence.RIDGE, *[evidence.CAUTION] * len(LEVELS)]
 
 
 class Case(NamedTuple):
@@ -307,6 +307,15 @@ def test_one_shot_gives_weights_in_units_of_the_spread(levels):
     assert_close(model.head.candidates, torch.stack([torch.tensor(1.0), expected[0]]))
 
 
+def test_one_shot_of_one_class_says_nothing():
+    """No part differs between classes; beside others the class has the base's logits."""
+    case = make_case(shots=1, names=["dog"])
+    model = case.fit()
+    assert torch.equal(torch.cat([model.head.base.view(1), model.head.level]), ALONE)
+    mixed = of_classes(model, ["dog", *NEW], prototypes=PROTOTYPES)
+    assert torch.equal(mixed(case.images), mixed.base(case.images))
+
+
 def test_one_shot_of_some_classes_leaves_the_evidence_to_the_others(judgements):
     case = make_case()
     is_left = (case.label != 2) | (fit.turn_in_class(case.label) == 0)
@@ -333,17 +342,18 @@ def test_fewer_pictures_to_hold_out_than_classes_are_as_one_shot(judgements):
     assert all(held.judges.all() for held, _ in sides)
 
 
-def test_what_cannot_be_fitted_is_not_what_was_fitted_before():
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_cannot_be_fitted_is_not_what_was_fitted_before(number):
     """As where a run starts from what another one with more pictures has learned."""
     case, first = make_case(), make_case(seed=1).fit().head.state_dict()
     case.model.head.load_state_dict(first)
-    few = case.label < evidence.LEAST_CLASSES - 1
+    few = case.label < number
     head = case._replace(images=case.images[few], label=case.label[few]).fit().head
     assert (first["new_offset"] != 0).all()
     assert not torch.equal(first["new_parts"], ALONE.expand(3, -1))
     assert torch.equal(head.new_parts, ALONE.expand(3, -1))
     assert torch.equal(head.new_candidates, ALONE[:2].expand(3, -1))
-    assert (head.new_offset == 0).all()
+    assert ((head.new_offset == 0) == (number == 1)).all()
     assert head.new_kind == 0
 
 
@@ -366,14 +376,64 @@ def test_pictures_that_come_or_go_are_refused(passes, size):
         fill_and_fit(case.model, pictures, [case.pictures(noise=0.3)])
 
 
-def test_with_few_classes_new_ones_are_left_to_the_base():
-    case = make_case(names=CLASS_NAMES[: evidence.LEAST_CLASSES - 1])
+def chance(classes, number, random):
+    """Parts of imagined pictures, of which all know something, the base most."""
+    label = torch.arange(classes).repeat(number)
+    parts = torch.randn(len(label), classes, 5, generator=random)
+    parts *= torch.tensor([1.5, *[0.1] * len(LEVELS)])
+    parts[torch.arange(len(label)), label] += torch.tensor([4.0, *[0.1] * len(LEVELS)])
+    return Judged(parts, label)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_pictures_that_the_base_tells_apart_do_not_make_it_sure(seed):
+    """Two classes of two pictures in each half, all of them right, some by little.
+
+    A weight that only these pictures hold would have no end.
+    """
+    case, random = make_case(), torch.Generator().manual_seed(seed)
+    own = Evidence(case.model, case.pictures(), *evidence.read(case.model, case.pictures(), []))
+    halves, test = [chance(2, 2, random) for _ in range(8)], chance(4, 200, random)
+    for parts, label in halves:
+        right, wrong = label.unsqueeze(1), 1 - label.unsqueeze(1)
+        base = parts[..., 0].clone()
+        best = torch.maximum(base.gather(1, right), base.gather(1, wrong) + 0.1)
+        parts[..., 0] = base.scatter(1, right, best)
+    own.fit_new_parts("text", halves)
+    found = case.model.head.new_parts[KINDS.index("text")]
+    assert F.cross_entropy(test.parts @ found, test.label) < F.cross_entropy(
+        test.parts[..., 0], test.label
+    )
+
+
+@pytest.mark.parametrize("number", range(2, evidence.LEAST_CLASSES))
+def test_with_few_classes_new_ones_are_left_to_the_base(number):
+    """Beside others with the offset that makes them as likely as they are."""
+    case = make_case(names=CLASS_NAMES[:number], shots=8)
     model = case.fit()
     assert not torch.equal(model(case.images), model.base(case.images))
     other = of_classes(model, NEW, prototypes=PROTOTYPES)
     assert torch.equal(other(case.images), other.base(case.images))
     mixed = of_classes(model, ["dog", *NEW], prototypes=PROTOTYPES)
-    assert torch.equal(mixed(case.images)[:, 1:], mixed.base(case.images)[:, 1:])
+    offset = model.head.new_offset[model.head.new_kind]
+    assert offset != 0
+    assert_close(mixed(case.images)[:, 1:], mixed.base(case.images)[:, 1:] + offset)
+
+
+def test_new_classes_beside_two_are_no_less_likely_than_they_are():
+    """Of two classes one is held out at a time."""
+    case = make_case(shots=16)
+    train = (case.label < 2) & (fit.turn_in_class(case.label) < 8)
+    small = make_case(names=CLASS_NAMES[:2])
+    small = small._replace(images=case.images[train], label=case.label[train])
+    small.fit()
+    model, test = of_classes(small.model, CLASS_NAMES, prototypes=PROTOTYPES), ~train
+    share = model(case.images[test]).softmax(1)[:, 2:].sum(1)
+    is_new = case.label[test] >= 2
+    assert share[is_new].mean() > 0.5
+    model.head.new_offset.zero_()
+    model.clear_cache()
+    assert model(case.images[test]).softmax(1)[is_new, 2:].sum(1).mean() < 0.4
 
 
 def test_levels_that_are_not_named_get_no_weight(judgements):
@@ -428,6 +488,28 @@ def test_evidence_is_of_some_shots_of_some_classes(monkeypatch):
     found, classes = choose(torch.tensor([1, 1, 1, 0]))
     assert classes.tolist() == [0, 1]
     assert found.tolist() == [1, 1, -1, 0]
+
+
+def test_with_one_patch_left_there_is_nothing_to_choose():
+    """A pruned tower may leave one; no direction tells it from others."""
+    case = make_case(topk=1)
+    case.model.base.prune(TokenPruner(at=(1,), keep=(1,), width=64))
+    model = case.fit()
+    assert (model.head.memory.direction == 0).all()
+    assert F.cross_entropy(model(case.images), case.label) < 1.5
+
+
+def test_classes_that_share_a_name_have_their_own_prototypes():
+    """CLIP cannot tell them apart, their pictures can."""
+    case = make_case(names=["dog", "Dog", *CLASS_NAMES[2:]], shots=8)
+    model = case.fit()
+    cls = next(case.pictures()())[0].cls
+    assert torch.equal(*model.text_side(cls).text[:2])
+    memory = model.head.memory
+    for c, row in enumerate(model.text_side(cls).bank.global_prototypes[:2]):
+        assert_close(row, memory.cls_space(memory.global_prototypes[c]))
+    among = case.label < 2
+    assert (model(case.images).argmax(1) == case.label)[among].double().mean() > 0.7
 
 
 def test_an_evaluation_before_the_fit_is_not_kept():
