@@ -7,17 +7,26 @@ B pictures, C classes, N training pictures, V views of each, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.class_names import OfClasses, match_names
 from models.classifier import ZeroShotCLIP
 from models.clip.blocks import full_precision
-from models.fit import TINY, Judged, choose, deal_shots, fit_weights
+from models.fit import (
+    ROUNDS,
+    TINY,
+    Judged,
+    choose,
+    deal_classes,
+    deal_shots,
+    fit_offset,
+    fit_weights,
+)
 
 # With one shot nothing can be held out: the part's weight in units of its spread, beside CLIP's
 # logits as they are. Spotlighter's global level has the same.
@@ -94,6 +103,24 @@ class Adapter(OfClasses):
     def fit_new(self, evidence: Evidence) -> None:
         """Fit the weights of classes without pictures, where the method says something of them."""
 
+    def fit_offset(
+        self, evidence: Evidence, parts: Iterable[tuple[Int[Tensor, " _"], Float[Tensor, "N C"]]]
+    ) -> None:
+        """Fit the offset of new classes, from halves of the classes that stand for such.
+
+        `parts` has for each of `halves` what is said of all pictures where that half is new. Each
+        is judged by the pictures beside it, among all classes. docs/method.md, section 6.
+        """
+        label, every = evidence.features.label, torch.arange(len(evidence.text))
+        found = []
+        for (_, beside), (group, part) in zip(halves(evidence), parts, strict=True):
+            is_new = torch.isin(every.to(group.device), group).expand_as(part)
+            weight = torch.where(is_new, self.new_weights[1], self.weights[1])
+            logits = self.weights[0] * evidence.base + weight * part
+            found.append((logits[beside], is_new[beside], label[beside]))
+        logits, is_new, label = map(torch.cat, zip(*found, strict=True))
+        self.new_offset.fill_(fit_offset(logits, is_new.to(logits), label))
+
     def search(
         self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"], base: Float[Tensor, "B C"]
     ) -> None:
@@ -151,6 +178,20 @@ class Adapter(OfClasses):
         spread = (part - part.mean(1, keepdim=True)).square().mean().sqrt()
         if spread > TINY:
             self.weights[1] = ONE_SHOT / spread
+
+
+def halves(evidence: Evidence) -> list[tuple[Int[Tensor, " _"], Bool[Tensor, " N"]]]:
+    """Halves of two or more classes, and the pictures that judge each beside the other.
+
+    These are one fold, which what is judged must not have seen; with one shot all pictures.
+    """
+    fold, classes = evidence.fold, len(evidence.text)
+    folds = int(fold.max()) + 1
+    groups = deal_classes(classes, ROUNDS, seed=0) if classes > 1 else []
+    return [
+        (group.to(fold.device), fold == n % folds if folds else torch.ones_like(fold) > 0)
+        for n, group in enumerate(groups)
+    ]
 
 
 class AdaptedCLIP(ZeroShotCLIP):

@@ -14,16 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.adapters import Adapter, Evidence, Features
+from models.adapters import Adapter, Evidence, Features, halves
 from models.clip.blocks import unit
 from models.fit import (
     CAUTION,
     LEAST_CLASSES,
     RIDGE,
-    ROUNDS,
     Judged,
-    deal_classes,
-    fit_offset,
     fit_weights,
     places,
 )
@@ -221,27 +218,20 @@ class Gaussians(Adapter):
         Each half is judged among itself without pictures of it, and one fold among all classes;
         with one shot every picture.
         """
-        label, fold, folds = evidence.features.label, evidence.fold, int(evidence.fold.max()) + 1
-        judged, mixed, classes = [], [], len(evidence.text)
-        if classes < 2:
-            return
-        for number, half in enumerate(deal_classes(classes, ROUNDS, seed=0)):
-            group = half.to(label.device)
+        label, classes = evidence.features.label, len(evidence.text)
+        parts, judged = [], []
+        for group, beside in halves(evidence):
             away = torch.isin(label, group)
-            beside = fold == number % folds if folds else torch.ones_like(away)
-            part = self.judge(evidence, ~away & ~beside if folds else ~away, group)
-            parts = torch.stack([evidence.base, part], -1)
-            own = places(group, classes)
-            judged.append(Judged(parts[away][:, group], own[label[away]]))
-            mixed.append((parts[beside], (own >= 0).expand_as(part)[beside], label[beside]))
+            part = self.judge(evidence, ~away & ~(beside & (evidence.fold >= 0)), group)
+            parts.append((group, part))
+            own = places(group, classes)[label[away]]
+            judged.append(Judged(torch.stack([evidence.base, part], -1)[away][:, group], own))
         if classes >= LEAST_CLASSES:
             found = fit_weights(judged, [RIDGE, CAUTION]).weights
             if found[1] > 0:  # else nothing helps: CLIP's logits, as they are
                 self.new_weights.copy_(found)
-        parts, is_new, label = map(torch.cat, zip(*mixed, strict=True))
-        weight = torch.where(is_new, self.new_weights[1], self.weights[1])
-        logits = self.weights[0] * parts[..., 0] + weight * parts[..., 1]
-        self.new_offset.fill_(fit_offset(logits, is_new.to(logits), label))
+        if parts:
+            self.fit_offset(evidence, parts)
 
     def search(
         self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"], base: Float[Tensor, "B C"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.adapters import Adapter, Evidence, Features
+from models.adapters import Adapter, Evidence, Features, halves
 from models.clip.blocks import unit
 from runs import parallel
 from trainers.adapters import AdapterSettings, AdapterTrainer
@@ -55,6 +55,18 @@ def grid(most: float | int, steps: float | int) -> list[float]:
 def sharpened(cosine: Float[Tensor, "*shape"], beta: Float[Tensor, ""] | float) -> Tensor:
     """exp(-beta (1 - cosine)): 1 for equal features."""
     return (-beta * (1 - cosine)).exp()
+
+
+def votes_of_others(
+    evidence: Evidence, beta: Float[Tensor, ""] | float
+) -> Float[Tensor, "N C"]:
+    """Votes of the other folds, times all pictures of a class over those that vote."""
+    features, fold = evidence.features, evidence.fold
+    cosine = features.plain @ unit(features.views.mean(0)).T  # (N, N)
+    own = features.label.unsqueeze(1) == torch.arange(len(evidence.text), device=fold.device)
+    others = (fold.unsqueeze(1) != fold).to(cosine)  # (N, N)
+    scale = evidence.number / (others @ own.to(cosine)).clamp_min(1)  # (N, C)
+    return scale * ((others * sharpened(cosine, beta)) @ own.to(cosine))
 
 
 class Cache(Adapter):
@@ -104,14 +116,24 @@ class Cache(Adapter):
         return sharpened(cls @ self.keys.T, self.beta) @ table[0]
 
     def held_out(self, evidence: Evidence) -> Iterator[tuple[float, Float[Tensor, "N C"]]]:
-        """Votes of the other folds, times all pictures of a class over those that vote."""
-        features, fold = evidence.features, evidence.fold
-        cosine = features.plain @ unit(features.views.mean(0)).T  # (N, N)
-        own = features.label.unsqueeze(1) == torch.arange(len(evidence.text), device=fold.device)
-        others = (fold.unsqueeze(1) != fold).to(cosine)  # (N, N)
-        scale = evidence.number / (others @ own.to(cosine)).clamp_min(1)  # (N, C)
+        """Votes of the other folds, by beta."""
         for beta in BETAS:
-            yield beta, scale * ((others * sharpened(cosine, beta)) @ own.to(cosine))
+            yield beta, votes_of_others(evidence, beta)
+
+    def fit_new(self, evidence: Evidence) -> None:
+        """Nobody votes for classes without pictures; beside others their offset makes up for it."""
+        if (evidence.fold >= 0).any():
+            votes = votes_of_others(evidence, self.beta)
+        else:
+            table = self.table(evidence.text, evidence.classes)
+            votes = self.part(evidence.features.plain, table)
+        every = torch.arange(len(evidence.text), device=votes.device)
+        parts = [
+            (group, votes.masked_fill(torch.isin(every, group), 0))
+            for group, _ in halves(evidence)
+        ]
+        if parts:
+            self.fit_offset(evidence, parts)
 
     def take(self, option: Any) -> None:
         """Take a beta."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from models.adapters import Features
 from models.classifier import ZeroShotCLIP
 from runs.checkpoint import load_into
 from tests.adapters import ADAPTERS, make_adapted, make_features
@@ -99,6 +100,33 @@ def test_weights_fit_held_out_pictures_better_than_zero_shot(name):
         ours = cross_entropy(model.classify(test.plain, model.fixed), test.label)
         plain = cross_entropy(model.scale * test.plain @ model.fixed.T, test.label)
     assert ours < plain - 0.05
+
+
+@pytest.mark.parametrize(("classes", "shots"), [(3, 4), (3, 16), (4, 1)])
+def test_the_offset_makes_new_classes_beside_others_likelier(name, classes, shots):
+    """With few classes, and with one shot, too."""
+    whole = make_adapted(name, make_clip(), CLASS_NAMES)
+    every = make_features(whole.fixed, (shots,), seed=2)
+    rows = every.label < classes
+    few = make_adapted(name, make_clip(), CLASS_NAMES[:classes], int(rows.sum()))
+    own = Features(every.views[:, rows], every.plain[rows], every.label[rows])
+    few.fill(own)
+    few.fit(own)
+    whole.learned.load_state_dict(few.learned.state_dict())
+    test, losses = make_features(whole.fixed, (30,), seed=1), []
+    for offset in (few.learned.new_offset.item(), 0.0):
+        whole.learned.new_offset.fill_(offset)
+        whole.clear_cache()
+        losses.append(cross_entropy(whole.classify(test.plain, whole.fixed), test.label))
+    assert losses[0] < losses[1]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_class_has_no_offset(name, number):
+    model = fit(name, (8,), CLASS_NAMES[:number])
+    assert torch.isfinite(model.learned.new_offset)
+    if number == 1:
+        assert model.learned.new_offset == 0
 
 
 def test_one_shot_gives_the_part_half_a_spread(name):

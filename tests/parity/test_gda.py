@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from lab.published.common import normalise
-from models.adapters import Features
 from models.fit import deal_shots
 from tests.adapters import VIEWS, make_adapted, make_features
 from tests.conftest import CLASS_NAMES, assert_close
@@ -156,25 +154,6 @@ def test_new_classes_are_judged_without_their_pictures(towers):
     for one, pictures in ((own, found[:, list(own)]), (new, found[:, list(new)])):
         expected = torch.stack([torch.stack([p(f) for p in one.values()]) for f in features.plain])
         assert_close(pictures, expected - expected.mean(1, keepdim=True))
-
-
-@pytest.mark.parametrize(("classes", "shots"), [(3, 4), (3, 16), (4, 1)])
-def test_the_offset_makes_new_classes_beside_others_likelier(towers, classes, shots):
-    """With few classes, and with one shot, too."""
-    whole = make_adapted("GDA", towers.clip, CLASS_NAMES, 0, VIEWS=VIEWS)
-    every = make_features(whole.fixed, (shots,), seed=2)
-    rows = every.label < classes
-    few = make_adapted("GDA", towers.clip, CLASS_NAMES[:classes], int(rows.sum()), VIEWS=VIEWS)
-    own = Features(every.views[:, rows], every.plain[rows], every.label[rows])
-    few.fill(own)
-    few.fit(own)
-    whole.learned.load_state_dict(few.learned.state_dict())
-    test, losses = make_features(whole.fixed, (30,), seed=1), []
-    for offset in (few.learned.new_offset.item(), 0.0):
-        whole.learned.new_offset.fill_(offset)
-        whole.clear_cache()
-        losses.append(F.cross_entropy(whole.classify(test.plain, whole.fixed), test.label))
-    assert losses[0] < losses[1]
 
 
 def test_the_search_takes_the_first_best_alpha(towers):

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from lab.published.common import normalise
-from models.fit import Judged, deal_shots, fit_weights
+from models.fit import FOLDS, ROUNDS, Judged, deal_classes, deal_shots, fit_weights
 from tests.adapters import make_adapted, make_features
 from tests.conftest import CLASS_NAMES, assert_close
 from trainers.tip_adapter import BETAS
@@ -82,6 +83,40 @@ def test_cross_fitting_asks_the_pictures_of_other_folds(towers):
     assert model.learned.beta == best
     torch.testing.assert_close(model.learned.weights, found[best].weights, rtol=1e-5, atol=1e-7)
     assert found[best].weights[1] > 0
+
+
+def test_the_offset_is_fitted_to_halves_of_the_classes_without_votes(towers):
+    """Each half stands for new classes once; one fold is judged, by the votes of the others."""
+    model, features, keys = setting(towers)
+    model.fill(features)
+    model.fit(features)
+    label, fold = features.label.tolist(), deal_shots(features.label).tolist()
+    (of_base, of_part), beta = model.learned.weights.tolist(), model.learned.beta.item()
+    classes, judged = len(CLASS_NAMES), []
+    for number, half in enumerate(deal_classes(classes, ROUNDS, seed=0)):
+        new = half.tolist()
+        for i in (i for i in range(NUMBER) if fold[i] == number % FOLDS):
+            others = [j for j in range(NUMBER) if fold[j] != fold[i] and label[j] not in new]
+            mine = [[keys[j] for j in others], [label[j] for j in others]]
+            vote = votes(features.plain[i], *mine, beta, classes)
+            kept = [max(1, sum(label[j] == c for j in others)) for c in range(classes)]
+            logits = [
+                of_base * model.scale.item() * dot(features.plain[i], t)
+                + of_part * vote[c] * label.count(c) / kept[c]
+                for c, t in enumerate(model.fixed)
+            ]
+            judged.append((logits, new, label[i]))
+
+    def loss(offset):
+        found = 0.0
+        for logits, new, true in judged:
+            moved = [z + offset * (c in new) for c, z in enumerate(logits)]
+            found += math.log(sum(map(math.exp, moved))) - moved[true]
+        return found
+
+    best = minimize_scalar(loss, bounds=(-50, 50), method="bounded", options={"xatol": 1e-9})
+    assert model.learned.new_offset.item() == pytest.approx(best.x, abs=1e-5)
+    assert best.x > 0.1
 
 
 def test_the_search_takes_the_first_best_pair(towers):
