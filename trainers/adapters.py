@@ -41,9 +41,7 @@ class AdapterSettings(Settings):
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = super().problems() + self.at_least(1, "VIEWS") + self.at_least(0, "ALPHA")
-        if self.SELECT not in SELECTS:
-            found.append(f"SELECT must be one of {', '.join(SELECTS)}, got {self.SELECT!r}")
-        return found
+        return found + self.one_of(SELECTS, "SELECT")
 
 
 class AdapterTrainer(CLIPTrainer):

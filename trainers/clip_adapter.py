@@ -45,9 +45,7 @@ class CLIPAdapterSettings(Settings):
         found = super().problems() + self.at_least(1, "REDUCTION")
         if not 0 <= self.RATIO <= 1:
             found.append(f"RATIO must lie in 0..1, got {self.RATIO}")
-        if self.SELECT not in SELECTS:
-            found.append(f"SELECT must be one of {', '.join(SELECTS)}, got {self.SELECT!r}")
-        return found
+        return found + self.one_of(SELECTS, "SELECT")
 
 
 class Adapter(nn.Module):

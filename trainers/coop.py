@@ -28,10 +28,7 @@ class CoOpSettings(Settings):
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
-        found, position = super().problems(), self.CLASS_TOKEN_POSITION
-        if position not in POSITIONS:
-            known = ", ".join(POSITIONS)
-            found.append(f"CLASS_TOKEN_POSITION must be one of {known}, got {position!r}")
+        found = super().problems() + self.one_of(POSITIONS, "CLASS_TOKEN_POSITION")
         return found + self.at_least(1, "N_CTX")
 
 

@@ -57,9 +57,7 @@ class SpotlighterSettings(Settings, HeadOptions):
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = Settings.problems(self) + HeadOptions.problems(self)
-        if self.BASE not in bases():
-            found.append(f"BASE must be one of {', '.join(bases())}, got {self.BASE!r}")
-        return found + self.at_least(0, "DISTILL", "VIEWS")
+        return found + self.one_of(bases(), "BASE") + self.at_least(0, "DISTILL", "VIEWS")
 
 
 @register

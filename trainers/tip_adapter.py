@@ -144,7 +144,6 @@ class TipAdapter(AdapterTrainer):
 
     node = "TIPADAPTER"
     settings_class = TipAdapterSettings
-    new_classes = "zero-shot CLIP"
 
     @classmethod
     def adapter(
