@@ -45,7 +45,7 @@ class CoOpModel(CLIPClassifier):
 
 
 def coop_prompts(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptLearner:
-    """The prompts that CoOp and TextRefiner learn."""
+    """The prompts that CoOp learns, and methods that are built on it."""
     return PromptLearner(
         class_names, clip.token_embedding, n_ctx=settings.N_CTX, ctx_init=settings.CTX_INIT,
         csc=settings.CSC, class_token_position=settings.CLASS_TOKEN_POSITION,

@@ -17,7 +17,6 @@ import torch
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.clip.tokenizer import normalise_name
 from models.spotlighter import CHOICES, LEVELS
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
@@ -28,7 +27,7 @@ from runs.features import training_features
 from runs.record import changed
 from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
 from trainers.settings import BuildContext, Settings, read_settings
-from trainers.templates import DEFAULT
+from trainers.templates import DEFAULT, one_each
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +89,8 @@ class Spotlighter(CLIPTrainer):
         """The base tuner with a head on it."""
         settings, run = self.settings, BuildContext(self.cfg, self.dm.dataset)
         class_names = self.tuner[0].model_classes(run)
-        sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
-        head = SpotlighterHead(class_names, tuner.text.encode(sentences), settings)
+        anchors = tuner.text.encode(one_each(DEFAULT, class_names))
+        head = SpotlighterHead(class_names, anchors, settings)
         return SpotlightedCLIP(tuner, head, distill=settings.DISTILL)
 
     def compatibility(self) -> dict[str, Any]:
