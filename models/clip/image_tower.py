@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from models.clip.blocks import (
     BeforeBlock,
     attend_with_map,
-    deep_prompts,
     mlp,
     read_class_token,
     run_block,
@@ -122,18 +120,6 @@ class VisualEncoder(nn.Module):
         patches = self.project(layout.split(patches)[1])
         kept = slice(self.num_prefix_tokens, self.num_prefix_tokens + patches.shape[1])
         return VisualTokens(cls, patches, attention[:, kept], layout.positions)
-
-
-def encode_with_prompts(
-    visual: nn.Module, prompts: Sequence[Float[Tensor, "M Wv"]], image: Tensor,
-    patch_path: str | None, pruner: Pruner | None,
-) -> VisualTokens:
-    """The image tower with each block's own prompts behind the patches, if there are any."""
-    if not len(prompts):
-        return visual(image, patch_path=patch_path, pruner=pruner)
-    first, *deeper = prompts
-    seam = deep_prompts(deeper, slice(-len(first), None))
-    return visual(image, seam, patch_path, first, pruner)
 
 
 class ResNetEncoder(nn.Module):
