@@ -105,8 +105,8 @@ class PromptKDModel(CLIPClassifier):
 
     def __init__(
         self, clip: nn.Module, vision: nn.ParameterList, projector: Projector,
-        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None = None, weight: float = 1.0,
-        temperature: float = 1.0,
+        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None, weight: float,
+        temperature: float,
     ) -> None:
         """Join the student `clip` and its teacher, which has a `name`.
 

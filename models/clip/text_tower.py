@@ -270,8 +270,7 @@ class TextEncoder(nn.Module):
 
     def encode_part(
         self, prefix: Float[Tensor, "G P W"], tail: Float[Tensor, "R W"], packing: Packing,
-        before_block: BeforeBlock | None = None,
-        in_tails: Callable[[int, Tensor, Packing], Tensor] | None = None,
+        before_block: BeforeBlock | None, in_tails: Callable[[int, Tensor, Packing], Tensor] | None,
     ) -> Float[Tensor, "G C D"]:
         """Features of some classes."""
         groups, num_prefix, _ = prefix.shape

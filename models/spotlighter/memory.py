@@ -52,7 +52,7 @@ class PrototypeMemory(OfClasses):
     by_class = ("anchors", "global_prototypes", "global_mass", "prototypes", "mass")
 
     def __init__(
-        self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int = 16
+        self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int
     ) -> None:
         """An empty bank: every prototype is its class's anchor (text0), without evidence."""
         super().__init__()
