@@ -23,7 +23,7 @@ from models.spotlighter.head import SpotlighterHead
 from runs.config_rules import flat
 from runs.data import upright
 from runs.draw import draw, one_a_class, to_pixels
-from runs.files import write_text
+from runs.files import write_bytes, write_text
 from runs.state import RunState
 
 PICTURES = 4
@@ -54,9 +54,7 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
         if not any(event.HasField("summary") for event in kept):
             path.unlink()
         elif content.tell() < path.stat().st_size:
-            unfinished = path.with_name(f".{path.name}.unfinished")
-            unfinished.write_bytes(content.getvalue())
-            unfinished.replace(path)
+            write_bytes(path, content.getvalue())
 
 
 def _records(path: Path) -> Iterator[bytes]:
