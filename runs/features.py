@@ -29,6 +29,7 @@ from models.clip.image_tower import VisualTokens, stack
 from runs import parallel, rng
 from runs.config_rules import flat
 from runs.data import (
+    none_readable,
     prefetch,
     readable,
     to_device,
@@ -193,7 +194,7 @@ def training_features(
     pictures = training_set(cfg, state, augmented=augmented)
     _draw_as_a_loader()
     path = model.patch_path
-    batches = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE)
+    batches, found = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE), 0
     for places in tqdm(batches, "training pictures", disable=None):
         draws = rng.capture() if augmented else ""
         key, at = lookup(state, model, path, pictures, places, draws)
@@ -210,7 +211,10 @@ def training_features(
         image, label = to_device(batch, state)
         tokens = encode(state, model, image, path)
         keep(state, batch, tokens, rng.capture() if augmented else "")
+        found += 1
         yield tokens, label
+    if not found:
+        raise none_readable(cfg, "train")
 
 
 def in_turn(number: int, size: int) -> list[list[int]]:
