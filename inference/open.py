@@ -101,7 +101,6 @@ def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CL
             dataset = SimpleNamespace(classnames=class_names, all_class_names=class_names)
             self.dm: Any = SimpleNamespace(dataset=dataset)
             self.lab2cname = dict(enumerate(class_names))
-            self.num_classes = len(class_names)
 
     return WithoutPictures
 
