@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -254,18 +254,16 @@ class View(Dataset[dict[str, Any]]):
         return self.pictures[idx]
 
 
-class Encoded:
+class Encoded(NamedTuple):
     """What the image tower gives of the pictures of a `View`, and their labels."""
 
-    def __init__(self, tokens: VisualTokens, label: Tensor) -> None:
-        self.tokens, self.label = tokens, label
+    tokens: VisualTokens
+    label: Tensor
 
     def rows(self, places: list[int]) -> tuple[Tensor | VisualTokens, Tensor]:
         """Features and labels of some pictures; class tokens (B, D) where there is nothing else."""
-        if self.tokens.patches is None:
-            return self.tokens.cls[places], self.label[places]
-        found = VisualTokens._make(None if x is None else x[places] for x in self.tokens)
-        return found, self.label[places]
+        found = self.tokens.rows(places)
+        return found.cls if found.patches is None else found, self.label[places]
 
 
 class ViewLoader:

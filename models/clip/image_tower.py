@@ -32,6 +32,10 @@ class VisualTokens(NamedTuple):
         moved = (None if x is None else x.to(device, non_blocking=non_blocking) for x in self)
         return VisualTokens._make(moved)
 
+    def rows(self, places: Tensor | list[int]) -> VisualTokens:
+        """Those of some images, by place or by mask."""
+        return VisualTokens._make(None if x is None else x[places] for x in self)
+
     def unit(self) -> VisualTokens:
         """The same with features of unit length, float32."""
         patches = None if self.patches is None else unit(self.patches)
