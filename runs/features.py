@@ -277,8 +277,7 @@ class ViewLoader:
     num_workers = 0
 
     def __init__(self, cfg: CfgNode, state: RunState, model: nn.Module, loader: Any) -> None:
-        self.state, self.loader = state, loader
-        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
+        self.state, self.dataset, self.batch_sampler = state, loader.dataset, loader.batch_sampler
         began = time.perf_counter()
         count = min(cfg.FEATURES.VIEWS, cfg.OPTIM.MAX_EPOCH)
         with rng.unchanged():

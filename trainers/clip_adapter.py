@@ -162,7 +162,7 @@ class CLIPAdapter(CLIPTrainer):
         views = [self.features(augmented=True)[0] for _ in range(VIEWS)]
         text = self.model.scale * self.model.fixed
         self.train_adapters(adapters, views, label, text, ~held_out)
-        found = self.likelihood(adapters, plain, label, text, held_out)
+        found = self.nll_held_out(adapters, plain, label, text, held_out)
         self.model.learned.ratio.fill_(RATIOS[int(found.argmin())])
         logger.info(
             "Ratio %g chosen in %.1f s; nats a picture held out: %s",
@@ -199,7 +199,7 @@ class CLIPAdapter(CLIPTrainer):
             schedule.step()
 
     @torch.no_grad()
-    def likelihood(
+    def nll_held_out(
         self, adapters: Adapters, cls: Float[Tensor, "N D"], label: Int[Tensor, " N"],
         text: Float[Tensor, "C D"], held_out: Bool[Tensor, "G N"],
     ) -> Float[Tensor, " R"]:
