@@ -62,7 +62,7 @@ class ClassAwarePrompts(PromptLearner):
 
 def replace_context(
     at: int, tokens: Float[Tensor, "C M W"],
-    depth: int, x: Float[Tensor, "G R W"], packing: Packing, classes: slice,
+    classes: slice, depth: int, x: Float[Tensor, "G R W"], packing: Packing,
 ) -> Float[Tensor, "G R W"]:
     """Before block `at`, put the tokens of each class in the place of its context."""
     if depth != at:

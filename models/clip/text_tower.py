@@ -108,8 +108,8 @@ class Layout(nn.Module):
             first = last
 
 
-InTails = Callable[[int, Tensor, Packing, slice], Tensor]
-"""`in_tails(depth, x, packing, classes) -> x` with the tails x (G, R, W) of some classes."""
+InTails = Callable[[slice, int, Tensor, Packing], Tensor]
+"""`in_tails(classes, depth, x, packing) -> x` with the tails x (G, R, W) of some classes."""
 
 
 class Prompts(NamedTuple):
@@ -237,7 +237,7 @@ class TextEncoder(nn.Module):
         parts, first = [], 0
         for rows, packing in layout.parts(limit):
             classes = slice(first, first := first + len(packing.end))
-            seam = None if in_tails is None else partial(_in_classes, in_tails, classes)
+            seam = None if in_tails is None else partial(in_tails, classes)
             parts.append(encode(prompts.prefix, prompts.tail[rows], packing, before_block, seam))
         return torch.cat(parts, dim=1)
 
@@ -304,12 +304,6 @@ class TextEncoder(nn.Module):
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""
         return unit(self.encode_raw(texts))
-
-
-def _in_classes(
-    in_tails: InTails, classes: slice, depth: int, x: Float[Tensor, "G R W"], packing: Packing
-) -> Float[Tensor, "G R W"]:
-    return in_tails(depth, x, packing, classes)
 
 
 def attend(
