@@ -65,7 +65,7 @@ class Cache(Adapter):
 
     def __init__(
         self, class_names: list[str], like: Float[Tensor, "C D"], pictures: int,
-        settings: TipAdapterSettings, *, trained: bool = False,
+        settings: TipAdapterSettings, *, trained: bool,
     ) -> None:
         """No pictures yet; `trained`: K is learned in steps from its start."""
         super().__init__(class_names, like)
@@ -149,8 +149,8 @@ class TipAdapter(AdapterTrainer):
     def adapter(
         cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
     ) -> Cache:
-        """An empty cache."""
-        return Cache(class_names, like, pictures, settings)
+        """An empty cache, whose K is trained if the method is not computed."""
+        return Cache(class_names, like, pictures, settings, trained=not cls.computed)
 
 
 @register
@@ -159,13 +159,6 @@ class TipAdapterF(TipAdapter):
 
     node = "TIPADAPTERF"
     computed = False
-
-    @classmethod
-    def adapter(
-        cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
-    ) -> Cache:
-        """An empty cache, whose K is trained."""
-        return Cache(class_names, like, pictures, settings, trained=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """K; with the published epsilon, where the optimiser has one."""
