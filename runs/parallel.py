@@ -107,7 +107,7 @@ def rank0_first(work: Callable[[], T]) -> T:
 def on_rank0_only(context: AbstractContextManager[Any]) -> Iterator[None]:
     """Enter a context on rank 0; the others go on once it has, or raise Rank0Error."""
     with ExitStack() as stack:
-        on_rank0(lambda: stack.enter_context(context) and None)
+        on_rank0(lambda: stack.enter_context(context) and None)  # what it gives is not sent
         yield
 
 

@@ -59,7 +59,7 @@ class RunState:
 
     @property
     def num_learned(self) -> int:
-        """Trainable scalars."""
+        """Scalars that are trained, or fitted afterwards as a head's."""
         return 0 if self.learned is None else sum(p.numel() for p in self.learned.parameters())
 
     @contextmanager

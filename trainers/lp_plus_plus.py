@@ -38,7 +38,7 @@ class LPPlusPlusSettings(Settings):
     INIT_ALPHA: float = 250.0  # alpha at the beginning, times mean <f, t> of the pictures' classes
     SELECT: str = "last"  # the step that is kept: the last, or the best on validation pictures
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("STEPS", "EVERY", "MOMENTUM"), *("INIT_ALPHA", "SELECT"),
+        "STEPS", "EVERY", "MOMENTUM", "INIT_ALPHA", "SELECT",
     )
 
     def problems(self) -> list[str]:
