@@ -108,7 +108,7 @@ class PrototypeMemory(OfClasses):
         self, class_names: list[str], anchors: Float[Tensor, "C2 D"], *,
         new: str = "inherit", temperature: float = 0.3,
     ) -> Bank:
-        """The bank of any class list; `new`, of `KINDS`, says what classes without pictures get."""
+        """The bank of any class list; `new`: one of `CHOICES`, for classes without pictures."""
         own = Bank(self.global_prototypes, self.prototypes, self.mass, self.global_mass > 0)
         index = torch.tensor(match_names(class_names, self.class_names), device=anchors.device)
         seen = (index >= 0) & own.seen[index]
