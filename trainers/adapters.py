@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from models.adapters import AdaptedCLIP, Adapter, Features
 from models.classifier import Images
 from models.clip.blocks import at_least_float32, unit
-from runs import data, features, parallel, rng
+from runs import data, features, rng
 from trainers.base import CLIPTrainer
 from trainers.settings import BuildContext, Settings
 from trainers.templates import of_adapters, sentences
@@ -91,9 +91,8 @@ class AdapterTrainer(CLIPTrainer):
         self.compute(self.settings.SELECT)
 
     def compute(self, select: str) -> None:
-        """Fill the adapter and choose its weights on rank 0; the others get what it found."""
-        parallel.on_rank0(lambda: self._compute(select))
-        parallel.broadcast(self.model.learned)
+        """Fill the adapter and choose its weights."""
+        self.learn_on_rank0(lambda: self._compute(select))
 
     @torch.no_grad()
     def _compute(self, select: str) -> None:

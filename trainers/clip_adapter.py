@@ -139,8 +139,7 @@ class CLIPAdapter(CLIPTrainer):
         """Choose the ratio; a run that goes on has its own."""
         if self.settings.SELECT == "cross" and self.start_epoch == 0:
             with rng.unchanged():
-                parallel.on_rank0(self.choose_ratio)
-            parallel.broadcast(self.model.learned)
+                self.learn_on_rank0(self.choose_ratio)
 
     def choose_ratio(self) -> None:
         """Set the ratio under which training pictures are likeliest to adapters without them.

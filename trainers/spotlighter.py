@@ -22,7 +22,7 @@ from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
-from runs import parallel, rng
+from runs import rng
 from runs.features import training_features
 from runs.record import changed
 from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
@@ -128,19 +128,14 @@ class Spotlighter(CLIPTrainer):
         is_kept = frequency > 0 and done % frequency == 0
         self.model.head.memory.filled.fill_(False)
         if done < self.max_epoch and (is_kept or self.state.final_model == "best_val"):
-            self.fit_head()
+            self.learn_on_rank0(self.fit_head)
 
     def end_of_training(self) -> None:
         """Fit the head."""
-        self.fit_head()
-
-    def fit_head(self) -> None:
-        """Fill the bank and fit the head's weights on rank 0; the others get what it found."""
-        parallel.on_rank0(self._fit_head)
-        parallel.broadcast(self.model.learned)
+        self.learn_on_rank0(self.fit_head)
 
     @torch.no_grad()
-    def _fit_head(self) -> None:
+    def fit_head(self) -> None:
         """Fill the bank from the training pictures, and fit the head's weights.
 
         The random states afterwards are those before.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from models.adapters import Adapter, Evidence, Features
 from models.clip.blocks import unit
-from runs import parallel
 from trainers.adapters import AdapterSettings, AdapterTrainer
 from trainers.base import register
 
@@ -173,8 +172,7 @@ class TipAdapterF(TipAdapter):
     def end_of_training(self) -> None:
         """Search with the trained K, as published, if that is asked for."""
         if self.settings.SELECT == "val":
-            parallel.on_rank0(self.search)
-            parallel.broadcast(self.model.learned)
+            self.learn_on_rank0(self.search)
 
     def search(self) -> None:
         """Choose weights and beta on validation pictures."""

@@ -88,14 +88,14 @@ def test_on_promptkd_the_head_has_the_labels_among_the_models_classes(
 ):
     """PromptKD knows the names of all six classes; three of them have no pictures for the head."""
     banks, asked = [], []
-    fit, target = Spotlighter._fit_head, PromptKDModel.target
+    fit, target = Spotlighter.fit_head, PromptKDModel.target
 
     def note(self):
         asked.clear()
         fit(self)
         banks.append((self, len(asked)))
 
-    monkeypatch.setattr(Spotlighter, "_fit_head", note)
+    monkeypatch.setattr(Spotlighter, "fit_head", note)
     monkeypatch.setattr(
         PromptKDModel, "target", lambda *args: (asked.append(args), target(*args))[1]
     )
