@@ -120,9 +120,9 @@ class Spotlighter(CLIPTrainer):
             )
 
     def end_of_epoch(self) -> None:
-        """Fit the head if this epoch's weights may be evaluated later, else call it not fitted.
+        """Fit the head if this epoch's weights may be evaluated later; else mark it as not fitted.
 
-        It may be of an earlier epoch: where a run goes on after it was fitted.
+        Where a run goes on, the head may be that of an earlier epoch.
         """
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
         is_kept = frequency > 0 and done % frequency == 0

@@ -50,9 +50,9 @@ class Packing(NamedTuple):
 def pack(
     tails: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, " R"], Packing]:
-    """Which numbers the tokens have that are kept, in order of appearance, and the packing.
+    """The numbers of the tokens that are kept, in order of appearance, and the packing.
 
-    A token is kept once for all tails that have the same numbers up to it.
+    A token is kept once for all tails that are the same up to it.
     """
     size, known = max(map(len, tails)), dict[tuple[int, ...], int]()
     places = [
