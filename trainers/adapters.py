@@ -82,8 +82,8 @@ class AdapterTrainer(CLIPTrainer):
         if self.settings.SELECT == "val" and not data.has_own_val(self.dm.dataset):
             raise ValueError(
                 f"TRAINER.{self.node}.SELECT val searches on validation pictures, and "
-                f"{self.cfg.DATASET.NAME} has none apart from its test pictures; SELECT cross uses "
-                "the training pictures alone"
+                f"{self.cfg.DATASET.NAME} has none apart from its test pictures; SELECT "
+                f"{type(self.settings).SELECT} uses the training pictures alone"
             )
 
     def end_of_training(self) -> None:
