@@ -149,8 +149,9 @@ def require_vit(visual: nn.Module) -> nn.Module:
     """CLIP's image tower; ValueError if it is a ResNet."""
     if not hasattr(visual, "transformer"):
         raise ValueError(
-            "this trainer works on the tokens of the image tower, and a ResNet backbone has none; "
-            "choose a ViT (MODEL.BACKBONE.NAME), or the trainer CoOp or CoCoOp for a ResNet"
+            "this trainer, or MODEL.PRUNE, works on the tokens of the image tower, and a ResNet "
+            "backbone has none; choose a ViT (MODEL.BACKBONE.NAME), or for a ResNet a trainer of "
+            "text prompts alone, as CoOp, and no MODEL.PRUNE"
         )
     return visual
 
