@@ -1,7 +1,8 @@
 """Features of the frozen image tower, computed once: kept in a store, and as views to train on.
 
 What is stored is what the tower gave of one batch; its key says all that it depends on, so that a
-run has the same bits with a store and without. Pictures count by path, size and time.
+run has the same bits with a store and without. Pictures count by path, size and time. The argument
+`path` is that of the patches, as in `VisualEncoder`: None for class tokens alone.
 """
 
 import hashlib
