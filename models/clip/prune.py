@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, gather_tokens, unit
 
+ATTENDED = 0.08  # share of the patches that count as attended to
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
 EPSILON = 1e-6
-ATTENDED = 0.08  # share of the patches that count as attended to
 
 
 def standardise(score: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
