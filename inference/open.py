@@ -59,11 +59,8 @@ def open_without_data(
         cfg.TRAINER.NAME, cfg.MODEL.PRUNE.AT, cfg.MODEL.PRUNE.KEEP = "ZeroshotCLIP", (), ()
         cfg.TEST.TEMPERATURE = 1.0  # that of the run was fitted to other logits
     names = list(class_names) if class_names is not None else own or names_of_the_data(cfg)
-    before = rng.capture()
-    try:
+    with rng.unchanged():
         trainer = build(without_pictures(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), names), cfg)
-    finally:
-        rng.restore(before)
     if own and names != own and "class_names" in trainer.state.compatibility:
         raise ValueError(
             f"the run in {model_dir} learned a context for each of its {len(own)} classes "
@@ -101,7 +98,6 @@ def without_pictures(kind: type[CLIPTrainer], class_names: list[str]) -> type[CL
             dataset = SimpleNamespace(classnames=class_names, all_class_names=class_names)
             self.dm: Any = SimpleNamespace(dataset=dataset)
             self.lab2cname = dict(enumerate(class_names))
-            self.num_classes = len(class_names)
 
     return WithoutPictures
 

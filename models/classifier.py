@@ -10,14 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.blocks import at_least_float32, freeze, full_precision, unit
-from models.clip.image_tower import (
-    VisualTokens,
-    build_visual_encoder,
-    encode_with_prompts,
-    require_vit,
-    stack,
-)
+from models.clip.blocks import at_least_float32, deep_prompts, freeze, full_precision, unit
+from models.clip.image_tower import VisualTokens, build_visual_encoder, require_vit, stack
 from models.clip.prune import LinearDiscriminant, Pruner, Recorder, TokenPruner, most_attended
 from models.clip.text_tower import TextEncoder
 
@@ -178,8 +172,12 @@ class CLIPClassifier(TrainedModel):
     def encode_tower(
         self, image: Tensor, patch_path: str | None, pruner: Pruner | None
     ) -> VisualTokens:
-        """The image tower with its prompts; features not unit length."""
-        return encode_with_prompts(self.visual, self.image_prompts(), image, patch_path, pruner)
+        """The image tower with each block's prompts behind the patches; not unit length."""
+        if not (prompts := self.image_prompts()):
+            return self.visual(image, patch_path=patch_path, pruner=pruner)
+        first, *deeper = prompts
+        seam = deep_prompts(deeper, slice(-len(first), None))
+        return self.visual(image, seam, patch_path, first, pruner)
 
     def encode_raw(self, image: Images, patch_path: str | None = None) -> VisualTokens:
         """`encode_tower`, with gradient only where it learns something; features stay as given."""

@@ -63,15 +63,15 @@ def places(classes: Int[Tensor, " C2"], number: int) -> Int[Tensor, " C"]:
     return found
 
 
-def deal_shots(label: Int[Tensor, " N"], folds: int = FOLDS) -> Int[Tensor, " N"]:
+def deal_shots(label: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
     """The fold of each picture: the pictures of a class take turns.
 
     Returns:
-        Folds from 0; at most `folds`, and no more than the largest class has pictures. -1 for the
+        Folds from 0; at most `FOLDS`, and no more than the largest class has pictures. -1 for the
         only picture of its class: without it there would be nothing to judge it by.
     """
     alone = torch.bincount(label)[label] == 1
-    return torch.where(alone, -1, turn_in_class(label) % folds)
+    return torch.where(alone, -1, turn_in_class(label) % FOLDS)
 
 
 def turn_in_class(label: Int[Tensor, " N"]) -> Int[Tensor, " N"]:

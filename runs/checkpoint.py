@@ -13,7 +13,7 @@ from runs.identity import WHY, short
 BEST = "model-best.pth.tar"
 POINTER = "checkpoint"  # text file that names the newest checkpoint of its folder
 # Filled from the training pictures, not learned in steps.
-STATISTICS = ("head.memory.", "pruner.", "base.pruner.", "tuner.pruner.")
+STATISTICS = ("head.memory.", "pruner.", "base.pruner.")
 # Buffers of published checkpoints that follow from the class names.
 DERIVED = ("token_prefix", "token_suffix", "token_prefix2", "token_suffix2", "tokenized_prompts")
 

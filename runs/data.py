@@ -155,6 +155,14 @@ def readable(cfg: CfgNode, state: RunState, batch: dict[str, Any], split: str) -
     return batch | {key: batch[key][good] for key in ("img", "label")} | {"impath": paths}
 
 
+def none_readable(cfg: CfgNode, split: str) -> ValueError:
+    """The error where all pictures of a split are skipped."""
+    return ValueError(
+        f"{cfg.DATASET.NAME}, {split}: no picture can be read; do they lie in DATASET.ROOT "
+        f"{cfg.DATASET.ROOT}? tools/check_data.py says what is wrong with each"
+    )
+
+
 def to_device(batch: dict[str, Any], state: RunState) -> tuple[Tensor, Tensor]:
     """Images and labels of a batch on the run's device."""
     device = state.precision.device
@@ -165,7 +173,7 @@ def training_batch(cfg: CfgNode, state: RunState, batch: dict[str, Any]) -> tupl
     """Images and labels of a `readable` batch on the device; a ValueError if none is left."""
     batch = readable(cfg, state, batch, "train")
     if not len(batch["label"]):
-        raise ValueError(f"{cfg.DATASET.NAME}: no training picture can be read.")
+        raise none_readable(cfg, "train")
     return to_device(batch, state)
 
 
@@ -190,13 +198,16 @@ def training_pictures(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every training picture once, and its label, in order; in batches of the test's size.
 
-    Transforms are the test's, or the training's if `augmented`.
+    Transforms are the test's, or the training's if `augmented`. ValueError if none can be read.
     """
-    pictures = training_set(cfg, state, augmented=augmented)
+    pictures, found = training_set(cfg, state, augmented=augmented), 0
     for batch in DataLoader(pictures, cfg.DATALOADER.TEST.BATCH_SIZE):
         batch = readable(cfg, state, batch, "train")
         if len(batch["img"]):
+            found += 1
             yield to_device(batch, state)
+    if not found:
+        raise none_readable(cfg, "train")
 
 
 def prepare(model: CLIPClassifier, settings: CfgNode) -> CLIPClassifier:

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 from datasets.splits import select_labels
 from runs import features, health, identity, parallel
 from runs.calibration import Calibration
-from runs.data import readable, to_device, upright
+from runs.data import none_readable, readable, to_device, upright
 from runs.record import (
     Predicted,
     changed,
@@ -31,6 +31,7 @@ from runs.record import (
 from runs.state import RunState
 
 logger = logging.getLogger(__name__)
+
 
 class Evaluation(NamedTuple):
     """What one pass over the pictures of a split found."""
@@ -153,9 +154,8 @@ def evaluate(
     pictures: list[Predicted] = []
     logits: list[np.ndarray] = []
     calibration = Calibration(cfg.TEST.TEMPERATURE)
-    # no bar where stderr is not a terminal
     batches = features.from_loader(state, model, loader, model.patch_path)
-    for batch in tqdm(batches, total=len(loader), disable=None):
+    for batch in tqdm(batches, total=len(loader), disable=None):  # no bar without a terminal
         batch = readable(cfg, state, batch, split)
         image, label = to_device(batch, state)
         if not len(label):
@@ -169,7 +169,7 @@ def evaluate(
         if cfg.DATASET.FOLD:
             logits.append(output.float().cpu().numpy())
     if not pictures:
-        raise ValueError(f"{cfg.DATASET.NAME}, {split}: no picture can be read.")
+        raise none_readable(cfg, split)
     if turned := len(state.turned.get(split, ())):
         done = "they were turned upright" if upright(cfg) else "it was ignored, as CoOp does"
         logger.info(

@@ -1,7 +1,8 @@
 """Features of the frozen image tower, computed once: kept in a store, and as views to train on.
 
 What is stored is what the tower gave of one batch; its key says all that it depends on, so that a
-run has the same bits with a store and without. Pictures count by path, size and time.
+run has the same bits with a store and without. Pictures count by path, size and time. The argument
+`path` is that of the patches, as in `VisualEncoder`: None for class tokens alone.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -29,6 +30,7 @@ from models.clip.image_tower import VisualTokens, stack
 from runs import parallel, rng
 from runs.config_rules import flat
 from runs.data import (
+    none_readable,
     prefetch,
     readable,
     to_device,
@@ -193,7 +195,7 @@ def training_features(
     pictures = training_set(cfg, state, augmented=augmented)
     _draw_as_a_loader()
     path = model.patch_path
-    batches = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE)
+    batches, found = in_turn(len(pictures), cfg.DATALOADER.TEST.BATCH_SIZE), 0
     for places in tqdm(batches, "training pictures", disable=None):
         draws = rng.capture() if augmented else ""
         key, at = lookup(state, model, path, pictures, places, draws)
@@ -210,7 +212,10 @@ def training_features(
         image, label = to_device(batch, state)
         tokens = encode(state, model, image, path)
         keep(state, batch, tokens, rng.capture() if augmented else "")
+        found += 1
         yield tokens, label
+    if not found:
+        raise none_readable(cfg, "train")
 
 
 def in_turn(number: int, size: int) -> list[list[int]]:
@@ -250,18 +255,16 @@ class View(Dataset[dict[str, Any]]):
         return self.pictures[idx]
 
 
-class Encoded:
+class Encoded(NamedTuple):
     """What the image tower gives of the pictures of a `View`, and their labels."""
 
-    def __init__(self, tokens: VisualTokens, label: Tensor) -> None:
-        self.tokens, self.label = tokens, label
+    tokens: VisualTokens
+    label: Tensor
 
     def rows(self, places: list[int]) -> tuple[Tensor | VisualTokens, Tensor]:
         """Features and labels of some pictures; class tokens (B, D) where there is nothing else."""
-        if self.tokens.patches is None:
-            return self.tokens.cls[places], self.label[places]
-        found = VisualTokens._make(None if x is None else x[places] for x in self.tokens)
-        return found, self.label[places]
+        found = self.tokens.rows(places)
+        return found.cls if found.patches is None else found, self.label[places]
 
 
 class ViewLoader:
@@ -275,8 +278,7 @@ class ViewLoader:
     num_workers = 0
 
     def __init__(self, cfg: CfgNode, state: RunState, model: nn.Module, loader: Any) -> None:
-        self.state, self.loader = state, loader
-        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
+        self.state, self.dataset, self.batch_sampler = state, loader.dataset, loader.batch_sampler
         began = time.perf_counter()
         count = min(cfg.FEATURES.VIEWS, cfg.OPTIM.MAX_EPOCH)
         with rng.unchanged():

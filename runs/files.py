@@ -113,7 +113,7 @@ def sync(folder: Path) -> None:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in the output folder of a run, if it has one."""
     for pointer in folder.glob("*/checkpoint"):
-        named = pointer.with_name(pointer.read_text("utf-8", "replace").strip())
+        named = pointer.parent / pointer.read_text("utf-8", "replace").strip()  # it may be empty
         if named.is_file():
             return named
     return None

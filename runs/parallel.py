@@ -107,7 +107,7 @@ def rank0_first(work: Callable[[], T]) -> T:
 def on_rank0_only(context: AbstractContextManager[Any]) -> Iterator[None]:
     """Enter a context on rank 0; the others go on once it has, or raise Rank0Error."""
     with ExitStack() as stack:
-        on_rank0(lambda: stack.enter_context(context) and None)
+        on_rank0(lambda: stack.enter_context(context) and None)  # what it gives is not sent
         yield
 
 
@@ -184,11 +184,10 @@ def stepper(model: nn.Module) -> Callable[[Tensor, Tensor], Step]:
 
 
 def gathered(step: Step) -> Step:
-    """The step with the `memory_inputs` and the labels of all processes, for `update_memory`."""
+    """The step with the `memory_inputs` of all processes, for `update_memory`."""
     if processes() == 1:
         return step
-    target = step.target._replace(label=_gather_rows(step.target.label))
-    return step._replace(memory_inputs=tuple(map(_gather_rows, step.memory_inputs)), target=target)
+    return step._replace(memory_inputs=tuple(map(_gather_rows, step.memory_inputs)))
 
 
 def _gather_rows(x: Tensor) -> Tensor:

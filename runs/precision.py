@@ -43,9 +43,7 @@ class Precision:
         dtype = self.amp_dtype or torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.amp_dtype is not None)
 
-    def descend(
-        self, optimiser: Optimizer, loss: Tensor, general: General | None = None
-    ) -> None:
+    def descend(self, optimiser: Optimizer, loss: Tensor, general: General | None) -> None:
         """Gradients and one optimiser step; with a scaled loss in float16.
 
         A general loss has gradients of its own, which change those of the loss.

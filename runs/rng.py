@@ -68,16 +68,14 @@ def seeded(seed: int) -> Iterator[None]:
 
 def require_whole(text: str) -> None:
     """Raise ValueError for states that `restore` could not restore; nothing is changed."""
-    before = capture()
     try:
-        _, keys, position, *_ = json.loads(text)["numpy"]
-        if not 0 <= position <= len(bytes.fromhex(keys)) // 4:  # NumPy itself does not look
-            raise ValueError("a position behind the end")
-        restore(text)
+        with unchanged():
+            _, keys, position, *_ = json.loads(text)["numpy"]
+            if not 0 <= position <= len(bytes.fromhex(keys)) // 4:  # NumPy itself does not look
+                raise ValueError("a position behind the end")
+            restore(text)
     except Exception as error:  # each generator says in its own way that a state is none
         raise ValueError("random states of another form") from error
-    finally:
-        restore(before)
 
 
 def _from_hex(text: str) -> Tensor:

@@ -34,7 +34,7 @@ class RunState:
     learned: Any = None  # a module, unless nothing is learned
     precision: Precision = field(init=False, repr=False)  # once there is a model
     store: Store | None = None  # of image features, where the method takes them
-    optimiser: Any = None  # nor is there a schedule, where a method is computed
+    optimiser: Any = None  # None, as the scheduler, where nothing is learned in steps
     scheduler: Any = None
     average: EpochAverage | None = None  # of the parameters over epochs, where the method has one
     workers: WorkerStates = field(default_factory=WorkerStates)
@@ -46,8 +46,9 @@ class RunState:
     best_result: float = -float("inf")
     train_s: float | None = None  # seconds of training so far; None for unknown
     train_clock: str = "processor"  # that counts them, on a CPU; "wall" on a GPU
-    unreadable: dict[str, set[str]] = field(default_factory=dict)  # why pictures were skipped
-    turned: dict[str, set[int]] = field(default_factory=dict)  # pictures that EXIF calls to turn
+    # By split: why pictures were skipped, and which ones EXIF calls to turn
+    unreadable: dict[str, set[str]] = field(default_factory=dict)
+    turned: dict[str, set[int]] = field(default_factory=dict)
 
     # Where the weights come from that are evaluated
     loaded_epoch: int | None = None
@@ -58,7 +59,7 @@ class RunState:
 
     @property
     def num_learned(self) -> int:
-        """Trainable scalars."""
+        """Scalars that are trained, or fitted afterwards as a head's."""
         return 0 if self.learned is None else sum(p.numel() for p in self.learned.parameters())
 
     @contextmanager

@@ -20,10 +20,11 @@ from datasets.pictures import open_picture
 from datasets.splits import read_json
 from models.spotlighter import LEVELS
 from models.spotlighter.head import SpotlighterHead
+from runs import rng
 from runs.config_rules import flat
 from runs.data import upright
 from runs.draw import draw, one_a_class, to_pixels
-from runs.files import write_text
+from runs.files import write_bytes, write_text
 from runs.state import RunState
 
 PICTURES = 4
@@ -54,9 +55,7 @@ def remove_later_events(folder: Path, epochs: int, batches: int) -> None:
         if not any(event.HasField("summary") for event in kept):
             path.unlink()
         elif content.tell() < path.stat().st_size:
-            unfinished = path.with_name(f".{path.name}.unfinished")
-            unfinished.write_bytes(content.getvalue())
-            unfinished.replace(path)
+            write_bytes(path, content.getvalue())
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -165,8 +164,7 @@ def note_epoch(cfg: CfgNode, state: RunState, model: Any, writer: Any) -> None:
     values = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
     for name, value in zip(scalars, values, strict=True):
         writer.add_scalar(f"head/{name}", value, state.epoch)
-    device = state.precision.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with rng.unchanged():
         picture = kept_patches(cfg, state, model)
     if picture is not None:
         writer.add_image(KEPT, picture, state.epoch, dataformats="HWC")

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from models.adapters import AdaptedCLIP, Adapter, Features
 from models.classifier import Images
 from models.clip.blocks import at_least_float32, unit
-from runs import data, features, health, parallel, rng
+from runs import data, features, health, rng
 from trainers.base import CLIPTrainer
 from trainers.settings import BuildContext, Settings
 from trainers.templates import of_adapters, sentences
@@ -41,9 +41,7 @@ class AdapterSettings(Settings):
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = super().problems() + self.at_least(1, "VIEWS") + self.at_least(0, "ALPHA")
-        if self.SELECT not in SELECTS:
-            found.append(f"SELECT must be one of {', '.join(SELECTS)}, got {self.SELECT!r}")
-        return found
+        return found + self.one_of(SELECTS, "SELECT")
 
 
 class AdapterTrainer(CLIPTrainer):
@@ -84,8 +82,8 @@ class AdapterTrainer(CLIPTrainer):
         if self.settings.SELECT == "val" and not data.has_own_val(self.dm.dataset):
             raise ValueError(
                 f"TRAINER.{self.node}.SELECT val searches on validation pictures, and "
-                f"{self.cfg.DATASET.NAME} has none apart from its test pictures; SELECT cross uses "
-                "the training pictures alone"
+                f"{self.cfg.DATASET.NAME} has none apart from its test pictures; SELECT "
+                f"{type(self.settings).SELECT} uses the training pictures alone"
             )
 
     def end_of_training(self) -> None:
@@ -93,9 +91,8 @@ class AdapterTrainer(CLIPTrainer):
         self.compute(self.settings.SELECT)
 
     def compute(self, select: str) -> None:
-        """Fill the adapter and choose its weights on rank 0; the others get what it found."""
-        parallel.on_rank0(lambda: self._compute(select))
-        parallel.broadcast(self.model.learned)
+        """Fill the adapter and choose its weights."""
+        self.learn_on_rank0(lambda: self._compute(select))
 
     @torch.no_grad()
     def _compute(self, select: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,11 @@ class CLIPTrainer(TrainerX):
         """An optimiser of a module, or of groups of its parameters, and its schedule."""
         optimiser = build_optimizer(module, self.cfg.OPTIM, param_groups=groups)
         return optimiser, build_lr_scheduler(optimiser, self.cfg.OPTIM)
+
+    def learn_on_rank0(self, work: Callable[[], None]) -> None:
+        """Let rank 0 alone set what is learned, at once; the others get what it found."""
+        parallel.on_rank0(work)
+        parallel.broadcast(self.model.learned)
 
     # Training; these override the engine
 

@@ -17,7 +17,7 @@ from datasets.base import template
 from models.class_weights import ClassVectors, ClassWeightsModel
 from models.classifier import Images
 from models.clip.blocks import unit
-from runs import parallel, rng
+from runs import rng
 from runs.features import training_features
 from trainers.base import CLIPTrainer, register
 from trainers.settings import BuildContext, Settings
@@ -148,8 +148,7 @@ class CLAP(ZSLP):
     def before_training(self) -> None:
         """Set the multipliers; a run that goes on has those of its checkpoint."""
         if self.start_epoch == 0:
-            parallel.on_rank0(self._set_multipliers)
-            parallel.broadcast(self.model.learned)
+            self.learn_on_rank0(self._set_multipliers)
 
     def _set_multipliers(self) -> None:
         self.set_model_mode("eval")

@@ -45,9 +45,7 @@ class CLIPAdapterSettings(Settings):
         found = super().problems() + self.at_least(1, "REDUCTION")
         if not 0 <= self.RATIO <= 1:
             found.append(f"RATIO must lie in 0..1, got {self.RATIO}")
-        if self.SELECT not in SELECTS:
-            found.append(f"SELECT must be one of {', '.join(SELECTS)}, got {self.SELECT!r}")
-        return found
+        return found + self.one_of(SELECTS, "SELECT")
 
 
 class Adapter(nn.Module):
@@ -141,8 +139,7 @@ class CLIPAdapter(CLIPTrainer):
         """Choose the ratio; a run that goes on has its own."""
         if self.settings.SELECT == "cross" and self.start_epoch == 0:
             with rng.unchanged():
-                parallel.on_rank0(self.choose_ratio)
-            parallel.broadcast(self.model.learned)
+                self.learn_on_rank0(self.choose_ratio)
 
     def choose_ratio(self) -> None:
         """Set the ratio under which training pictures are likeliest to adapters without them.
@@ -164,7 +161,7 @@ class CLIPAdapter(CLIPTrainer):
         views = [self.features(augmented=True)[0] for _ in range(VIEWS)]
         text = self.model.scale * self.model.fixed
         self.train_adapters(adapters, views, label, text, ~held_out)
-        found = self.likelihood(adapters, plain, label, text, held_out)
+        found = self.nll_held_out(adapters, plain, label, text, held_out)
         self.model.learned.ratio.fill_(RATIOS[int(found.argmin())])
         logger.info(
             "Ratio %g chosen in %.1f s; nats a picture held out: %s",
@@ -201,7 +198,7 @@ class CLIPAdapter(CLIPTrainer):
             schedule.step()
 
     @torch.no_grad()
-    def likelihood(
+    def nll_held_out(
         self, adapters: Adapters, cls: Float[Tensor, "N D"], label: Int[Tensor, " N"],
         text: Float[Tensor, "C D"], held_out: Bool[Tensor, "G N"],
     ) -> Float[Tensor, " R"]:

@@ -28,10 +28,7 @@ class CoOpSettings(Settings):
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
-        found, position = super().problems(), self.CLASS_TOKEN_POSITION
-        if position not in POSITIONS:
-            known = ", ".join(POSITIONS)
-            found.append(f"CLASS_TOKEN_POSITION must be one of {known}, got {position!r}")
+        found = super().problems() + self.one_of(POSITIONS, "CLASS_TOKEN_POSITION")
         return found + self.at_least(1, "N_CTX")
 
 
@@ -48,7 +45,7 @@ class CoOpModel(CLIPClassifier):
 
 
 def coop_prompts(clip: nn.Module, class_names: list[str], settings: CoOpSettings) -> PromptLearner:
-    """The prompts that CoOp and TextRefiner learn."""
+    """The prompts that CoOp learns, and methods that are built on it."""
     return PromptLearner(
         class_names, clip.token_embedding, n_ctx=settings.N_CTX, ctx_init=settings.CTX_INIT,
         csc=settings.CSC, class_token_position=settings.CLASS_TOKEN_POSITION,

@@ -41,11 +41,7 @@ class GDASettings(AdapterSettings):
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
-        found = super().problems()
-        if self.COVARIANCE not in COVARIANCES:
-            wanted = ", ".join(COVARIANCES)
-            found.append(f"COVARIANCE must be one of {wanted}, got {self.COVARIANCE!r}")
-        return found
+        return super().problems() + self.one_of(COVARIANCES, "COVARIANCE")
 
 
 class Discriminant(NamedTuple):

@@ -14,9 +14,9 @@ from datasets.base import template
 from models.classifier import Images
 from models.prompts import PromptLearner
 from trainers.base import register
-from trainers.coop import CoOp, CoOpModel, CoOpSettings
+from trainers.coop import CoOp, CoOpModel, CoOpSettings, coop_prompts
 from trainers.settings import BuildContext
-from trainers.templates import sentences
+from trainers.templates import one_each
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ class KgCoOp(CoOp):
         cls, clip: nn.Module, class_names: list[str], settings: Any, run: BuildContext
     ) -> KgCoOpModel:
         """CoOp's prompts beside the sentence of the data set."""
-        prompts = super().build(clip, class_names, settings, run).learned
-        fixed = sentences((template(run.cfg.DATASET.NAME),), class_names)
-        return KgCoOpModel(clip, prompts, [one for (one,) in fixed], settings.W)
+        prompts = coop_prompts(clip, class_names, settings)
+        fixed = one_each(template(run.cfg.DATASET.NAME), class_names)
+        return KgCoOpModel(clip, prompts, fixed, settings.W)

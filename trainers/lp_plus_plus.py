@@ -38,16 +38,14 @@ class LPPlusPlusSettings(Settings):
     INIT_ALPHA: float = 250.0  # alpha at the beginning, times mean <f, t> of the pictures' classes
     SELECT: str = "last"  # the step that is kept: the last, or the best on validation pictures
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = (
-        *("STEPS", "EVERY", "MOMENTUM"), *("INIT_ALPHA", "SELECT"),
+        "STEPS", "EVERY", "MOMENTUM", "INIT_ALPHA", "SELECT",
     )
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = super().problems() + self.at_least(1, "STEPS", "EVERY")
         found += self.at_least(0, "MOMENTUM", "INIT_ALPHA")
-        if self.SELECT not in SELECTS:
-            found.append(f"SELECT must be one of {', '.join(SELECTS)}, got {self.SELECT!r}")
-        return found
+        return found + self.one_of(SELECTS, "SELECT")
 
 
 class Probe(NamedTuple):
@@ -161,7 +159,6 @@ class LPPlusPlus(AdapterTrainer):
 
     node = "LPPLUSPLUS"
     settings_class = LPPlusPlusSettings
-    new_classes = "zero-shot CLIP"
     model: Any
 
     @classmethod

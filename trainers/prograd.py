@@ -20,7 +20,7 @@ from models.prompts import PromptLearner
 from trainers.base import register
 from trainers.coop import CoOp, CoOpModel, CoOpSettings, coop_prompts
 from trainers.settings import BuildContext
-from trainers.templates import sentences
+from trainers.templates import one_each
 
 
 def project(
@@ -94,6 +94,6 @@ class ProGrad(CoOp):
     ) -> ProGradModel:
         """CoOp's prompts beside the sentence of the data set."""
         prompts = prograd_prompts(clip, class_names, settings)
-        fixed = [one for (one,) in sentences((template(run.cfg.DATASET.NAME),), class_names)]
+        fixed = one_each(template(run.cfg.DATASET.NAME), class_names)
         loss = run.cfg.LOSS
         return ProGradModel(clip, prompts, fixed, temperature=loss.T, strength=loss.LAMBDA)

@@ -21,7 +21,6 @@ from models.classifier import CLIPClassifier, Images, Target, ZeroShotCLIP
 from models.clip.blocks import at_least_float32, freeze
 from models.clip.image_tower import VisualTokens, require_blocks, require_vit
 from models.clip.prune import Pruner
-from models.clip.tokenizer import normalise_name
 from models.prompts import random_prompts
 from runs.backbone import load_backbone
 from runs.checkpoint import find_checkpoint, load_into, read_checkpoint
@@ -31,6 +30,7 @@ from trainers.base import CLIPTrainer, register, trainer_named
 from trainers.promptsrc import PromptSRC, PromptSRCSettings
 from trainers.published import to_our_names
 from trainers.settings import BuildContext, Settings, read_settings
+from trainers.templates import sentences
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,8 @@ class PromptKDModel(CLIPClassifier):
 
     def __init__(
         self, clip: nn.Module, vision: nn.ParameterList, projector: Projector,
-        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None = None, weight: float = 1.0,
-        temperature: float = 1.0,
+        teacher: CLIPClassifier, *, rows: Int[Tensor, " C"] | None, weight: float,
+        temperature: float,
     ) -> None:
         """Join the student `clip` and its teacher, which has a `name`.
 
@@ -236,9 +236,8 @@ def build_teacher(
     folder = teacher_folder(run.cfg)
     if not settings.TEACHER_DIR:
         clip = load_backbone(run.cfg.MODEL, run.cfg.INPUT, settings.TEACHER_NAME)
-        sentence = template(run.cfg.DATASET.NAME)
-        sentences = [[sentence.format(normalise_name(name))] for name in class_names]
-        teacher: CLIPClassifier = ZeroShotCLIP(clip, sentences)
+        own = sentences((template(run.cfg.DATASET.NAME),), class_names)
+        teacher: CLIPClassifier = ZeroShotCLIP(clip, own)
         teacher.name = f"zero-shot {settings.TEACHER_NAME}"
     elif (folder / "config.yaml").is_file():
         teacher = teacher_of_run(folder, class_names, run)

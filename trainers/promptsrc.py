@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from models.classifier import Images
 from models.clip.blocks import full_precision, unit
-from models.clip.tokenizer import normalise_name
 from runs.average import gaussian_weights
 from trainers.base import CLIPTrainer, register
 from trainers.ivlp import IndependentPrompts, IVLPModel, IVLPSettings, independent_prompts
 from trainers.settings import BuildContext
-from trainers.templates import DIVERSE
+from trainers.templates import DIVERSE, one_each
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,9 @@ class PromptSRC(CLIPTrainer):
         cls, clip: nn.Module, class_names: list[str], settings: PromptSRCSettings, run: BuildContext
     ) -> PromptSRCModel:
         """Both towers with prompts, beside plain CLIP with 60 sentences a class."""
-        names = [normalise_name(name) for name in class_names]
         return PromptSRCModel(
             clip, independent_prompts(clip, class_names, settings),
-            [[template.format(name) for name in names] for template in DIVERSE],
+            [one_each(template, class_names) for template in DIVERSE],
             text_weight=settings.TEXT_LOSS_WEIGHT, image_weight=settings.IMAGE_LOSS_WEIGHT,
         )
 

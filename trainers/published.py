@@ -1,8 +1,8 @@
 """Checkpoints of the published projects: their names to ours, and ours to theirs.
 
-CoOp, CoCoOp and KgCoOp save what they learn under the names that we use. The others save the whole
-model; its frozen part must be this run's CLIP, or the prompts were learned for another. TextRefiner
-saves its memory in a folder of its own.
+CoOp, CoCoOp, KgCoOp and ProGrad save what they learn under the names that we use. Those of
+`RENAMED` save frozen weights, too, which must be this run's CLIP, or the prompts were learned for
+another. TextRefiner saves its memory in a folder of its own.
 """
 
 import re

@@ -1,6 +1,7 @@
 """One frozen dataclass a trainer: the keys of its config node, their defaults and their checks."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -31,8 +32,7 @@ class Settings:
 
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong; subclasses add theirs."""
-        wrong = f"PREC must be one of {', '.join(PRECISIONS)}, got {self.PREC!r}"
-        return [] if self.PREC in PRECISIONS else [wrong]
+        return self.one_of(PRECISIONS, "PREC")
 
     def of_the_model(self) -> list[str]:
         """Keys that the predictions of a trained model depend on, beyond rounding."""
@@ -43,6 +43,12 @@ class Settings:
         """A sentence for each of the keys whose value is below `least`."""
         values = {key: getattr(self, key) for key in keys}
         return [f"{k} must be at least {least:g}, got {v}" for k, v in values.items() if v < least]
+
+    def one_of(self, known: Collection[str], key: str) -> list[str]:
+        """A sentence if the value of a key is none of the known ones."""
+        value = getattr(self, key)
+        wrong = f"{key} must be one of {', '.join(known)}, got {value!r}"
+        return [] if value in known else [wrong]
 
 
 def add_settings(cfg: CfgNode, node: str, settings: type[Settings]) -> None:

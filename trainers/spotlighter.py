@@ -17,18 +17,17 @@ import torch
 from yacs.config import CfgNode
 
 from models.classifier import CLIPClassifier
-from models.clip.tokenizer import normalise_name
 from models.spotlighter import CHOICES, LEVELS
 from models.spotlighter.evidence import Pictures, fill_and_fit
 from models.spotlighter.head import SpotlighterHead
 from models.spotlighter.model import SpotlightedCLIP
 from models.spotlighter.options import HeadOptions
-from runs import parallel, rng
+from runs import rng
 from runs.features import training_features
 from runs.record import changed
 from trainers.base import CLIPTrainer, register, trainer_named, trainer_names
 from trainers.settings import BuildContext, Settings, read_settings
-from trainers.templates import DEFAULT
+from trainers.templates import DEFAULT, one_each
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +56,7 @@ class SpotlighterSettings(Settings, HeadOptions):
     def problems(self) -> list[str]:
         """A sentence for each value that is wrong."""
         found = Settings.problems(self) + HeadOptions.problems(self)
-        if self.BASE not in bases():
-            found.append(f"BASE must be one of {', '.join(bases())}, got {self.BASE!r}")
-        return found + self.at_least(0, "DISTILL", "VIEWS")
+        return found + self.one_of(bases(), "BASE") + self.at_least(0, "DISTILL", "VIEWS")
 
 
 @register
@@ -92,8 +89,8 @@ class Spotlighter(CLIPTrainer):
         """The base tuner with a head on it."""
         settings, run = self.settings, BuildContext(self.cfg, self.dm.dataset)
         class_names = self.tuner[0].model_classes(run)
-        sentences = [DEFAULT.format(normalise_name(name)) for name in class_names]
-        head = SpotlighterHead(class_names, tuner.text.encode(sentences), settings)
+        anchors = tuner.text.encode(one_each(DEFAULT, class_names))
+        head = SpotlighterHead(class_names, anchors, settings)
         return SpotlightedCLIP(tuner, head, distill=settings.DISTILL)
 
     def compatibility(self) -> dict[str, Any]:
@@ -124,27 +121,22 @@ class Spotlighter(CLIPTrainer):
             )
 
     def end_of_epoch(self) -> None:
-        """Fit the head if this epoch's weights may be evaluated later, else call it not fitted.
+        """Fit the head if this epoch's weights may be evaluated later; else mark it as not fitted.
 
-        It may be of an earlier epoch: where a run goes on after it was fitted.
+        Where a run goes on, the head may be that of an earlier epoch.
         """
         frequency, done = self.cfg.TRAIN.CHECKPOINT_FREQ, self.epoch + 1
         is_kept = frequency > 0 and done % frequency == 0
         self.model.head.memory.filled.fill_(False)
         if done < self.max_epoch and (is_kept or self.state.final_model == "best_val"):
-            self.fit_head()
+            self.learn_on_rank0(self.fit_head)
 
     def end_of_training(self) -> None:
         """Fit the head."""
-        self.fit_head()
-
-    def fit_head(self) -> None:
-        """Fill the bank and fit the head's weights on rank 0; the others get what it found."""
-        parallel.on_rank0(self._fit_head)
-        parallel.broadcast(self.model.learned)
+        self.learn_on_rank0(self.fit_head)
 
     @torch.no_grad()
-    def _fit_head(self) -> None:
+    def fit_head(self) -> None:
         """Fill the bank from the training pictures, and fit the head's weights.
 
         The random states afterwards are those before.

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from models.class_weights import ClassVectors, ClassWeightsModel
 from models.clip.blocks import unit
 from trainers.base import register
-from trainers.clap import ZSLP, templates
+from trainers.clap import ZSLP
 from trainers.settings import BuildContext, Settings
-from trainers.templates import sentences
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ class TaskRes(ZSLP):
     node = "TaskRes"
     settings_class = TaskResSettings
     checkpoint_name = "prompt_learner"
+    model_class = TaskResModel
 
     @classmethod
     def build(
         cls, clip: nn.Module, class_names: list[str], settings: Any, run: BuildContext
     ) -> TaskResModel:
         """The residuals start at 0."""
-        by_class = sentences(templates(run.cfg.DATASET.NAME), class_names)
-        model = TaskResModel(clip, class_names, by_class, unit_length=settings.UNIT)
+        model: Any = super().build(clip, class_names, settings, run)
         model.alpha = settings.RESIDUAL_SCALE
         return model

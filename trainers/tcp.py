@@ -21,7 +21,7 @@ from trainers.base import register
 from trainers.coop import CoOp, CoOpSettings
 from trainers.kgcoop import KgCoOpModel
 from trainers.settings import BuildContext
-from trainers.templates import sentences
+from trainers.templates import one_each
 
 BOTTLENECK = 4  # the joint width over the hidden layer's
 WEIGHT = 8.0  # of the distance to the fixed sentence; the published code does not read its key W
@@ -62,7 +62,7 @@ class ClassAwarePrompts(PromptLearner):
 
 def replace_context(
     at: int, tokens: Float[Tensor, "C M W"],
-    depth: int, x: Float[Tensor, "G R W"], packing: Packing, classes: slice,
+    classes: slice, depth: int, x: Float[Tensor, "G R W"], packing: Packing,
 ) -> Float[Tensor, "G R W"]:
     """Before block `at`, put the tokens of each class in the place of its context."""
     if depth != at:
@@ -105,8 +105,7 @@ class TCP(CoOp):
             clip.text_projection.shape[1], n_ctx=settings.N_CTX, ctx_init=settings.CTX_INIT,
             tokenizer=tokenizer_of(clip),
         )
-        fixed = [one for (one,) in sentences((whole,), class_names)]
-        return TCPModel(clip, prompts, fixed, WEIGHT)
+        return TCPModel(clip, prompts, one_each(whole, class_names), WEIGHT)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All that is learned, with the published epsilon where the optimiser is Adam."""

@@ -48,3 +48,8 @@ def sentences(templates: tuple[str, ...], class_names: list[str]) -> list[list[s
     """The sentences of each class."""
     names = [normalise_name(name) for name in class_names]
     return [[one.format(name) for one in templates] for name in names]
+
+
+def one_each(sentence: str, class_names: list[str]) -> list[str]:
+    """One sentence for each class, whose name fills its gap."""
+    return [sentence.format(normalise_name(name)) for name in class_names]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from models.adapters import Adapter, Evidence, Features, halves
 from models.clip.blocks import unit
-from runs import parallel
 from trainers.adapters import AdapterSettings, AdapterTrainer
 from trainers.base import register
 
@@ -77,7 +76,7 @@ class Cache(Adapter):
 
     def __init__(
         self, class_names: list[str], like: Float[Tensor, "C D"], pictures: int,
-        settings: TipAdapterSettings, *, trained: bool = False,
+        settings: TipAdapterSettings, *, trained: bool,
     ) -> None:
         """No pictures yet; `trained`: K is learned in steps from its start."""
         super().__init__(class_names, like)
@@ -166,14 +165,13 @@ class TipAdapter(AdapterTrainer):
 
     node = "TIPADAPTER"
     settings_class = TipAdapterSettings
-    new_classes = "zero-shot CLIP"
 
     @classmethod
     def adapter(
         cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
     ) -> Cache:
-        """An empty cache."""
-        return Cache(class_names, like, pictures, settings)
+        """An empty cache, whose K is trained if the method is not computed."""
+        return Cache(class_names, like, pictures, settings, trained=not cls.computed)
 
 
 @register
@@ -182,13 +180,6 @@ class TipAdapterF(TipAdapter):
 
     node = "TIPADAPTERF"
     computed = False
-
-    @classmethod
-    def adapter(
-        cls, class_names: list[str], like: Float[Tensor, "C D"], pictures: int, settings: Any
-    ) -> Cache:
-        """An empty cache, whose K is trained."""
-        return Cache(class_names, like, pictures, settings, trained=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """K; with the published epsilon, where the optimiser has one."""
@@ -203,8 +194,7 @@ class TipAdapterF(TipAdapter):
     def end_of_training(self) -> None:
         """Search with the trained K, as published, if that is asked for."""
         if self.settings.SELECT == "val":
-            parallel.on_rank0(self.search)
-            parallel.broadcast(self.model.learned)
+            self.learn_on_rank0(self.search)
 
     def search(self) -> None:
         """Choose weights and beta on validation pictures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from models.clip.blocks import (
     BeforeBlock,
     attend_with_map,
-    deep_prompts,
     mlp,
     read_class_token,
     run_block,
@@ -33,6 +31,10 @@ class VisualTokens(NamedTuple):
         """The same on a device."""
         moved = (None if x is None else x.to(device, non_blocking=non_blocking) for x in self)
         return VisualTokens._make(moved)
+
+    def rows(self, places: Tensor | list[int]) -> VisualTokens:
+        """Those of some images, by place or by mask."""
+        return VisualTokens._make(None if x is None else x[places] for x in self)
 
     def unit(self) -> VisualTokens:
         """The same with features of unit length, float32."""
@@ -124,18 +126,6 @@ class VisualEncoder(nn.Module):
         return VisualTokens(cls, patches, attention[:, kept], layout.positions)
 
 
-def encode_with_prompts(
-    visual: nn.Module, prompts: Sequence[Float[Tensor, "M Wv"]], image: Tensor,
-    patch_path: str | None, pruner: Pruner | None,
-) -> VisualTokens:
-    """The image tower with each block's own prompts behind the patches, if there are any."""
-    if not len(prompts):
-        return visual(image, patch_path=patch_path, pruner=pruner)
-    first, *deeper = prompts
-    seam = deep_prompts(deeper, slice(-len(first), None))
-    return visual(image, seam, patch_path, first, pruner)
-
-
 class ResNetEncoder(nn.Module):
     """CLIP's ModifiedResNet: one feature an image, no blocks and no patch tokens."""
 
@@ -159,8 +149,9 @@ def require_vit(visual: nn.Module) -> nn.Module:
     """CLIP's image tower; ValueError if it is a ResNet."""
     if not hasattr(visual, "transformer"):
         raise ValueError(
-            "this trainer works on the tokens of the image tower, and a ResNet backbone has none; "
-            "choose a ViT (MODEL.BACKBONE.NAME), or the trainer CoOp or CoCoOp for a ResNet"
+            "this trainer, or MODEL.PRUNE, works on the tokens of the image tower, and a ResNet "
+            "backbone has none; choose a ViT (MODEL.BACKBONE.NAME), or for a ResNet a trainer of "
+            "text prompts alone, as CoOp, and no MODEL.PRUNE"
         )
     return visual
 

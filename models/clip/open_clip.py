@@ -106,7 +106,10 @@ def _from_place(spec: str) -> Source:
         config = said["model_cfg"]
         known = isinstance(config["vision_cfg"], dict) and isinstance(config["text_cfg"], dict)
     except OSError as error:
-        raise FileNotFoundError(f"{path} cannot be read (MODEL.BACKBONE.NAME)") from error
+        raise FileNotFoundError(
+            f"{path} cannot be read ({error.strerror}); name a folder with it and weights "
+            "(MODEL.BACKBONE.NAME)"
+        ) from error
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
@@ -154,7 +157,9 @@ def find_weights(source: Source) -> Path:
         for name in WEIGHTS:
             if (folder / name).is_file():
                 return folder / name
-        raise FileNotFoundError(f"{folder} holds no {' or '.join(WEIGHTS)}")
+        raise FileNotFoundError(
+            f"{folder} holds no {' or '.join(WEIGHTS)}; give a file of weights (--weights)"
+        )
     open_clip = import_open_clip()
     if not source.tag:
         tags = open_clip.list_pretrained_tags_by_model(source.name)
@@ -269,7 +274,8 @@ def _tokenizer_for(source: Source, model: Any) -> Tokenizer:
     count, known = own.vocab_size if inner is None else len(inner), model.vocab_size
     if count > known:
         raise ValueError(
-            f"the tokenizer of {source.name} has {count:,} tokens, and its text tower {known:,}"
+            f"the tokenizer of {source.name} has {count:,} tokens, and its text tower {known:,}; "
+            "take another backbone (MODEL.BACKBONE.NAME)"
         )
     end = model.text_eos_id if model.text_pool_type == "eos" else None
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.clip.blocks import at_least_float32, gather_tokens, unit
 
+ATTENDED = 0.08  # share of the patches that count as attended to
 RIDGE = 1e-3  # of the mean variance, on the diagonal of the scatter
 EPSILON = 1e-6
 SAME = 1e-12  # variance of unit vectors that differ by rounding alone
@@ -114,9 +115,9 @@ class Recorder:
 Pruner = TokenPruner | Recorder
 
 
-def most_attended(attention: Float[Tensor, "B N"], share: float = 0.08) -> Bool[Tensor, "B N"]:
-    """Mask of the patches that the class token attends to most: a share of them, at least one."""
-    num_selected = max(1, round(share * attention.shape[1]))
+def most_attended(attention: Float[Tensor, "B N"]) -> Bool[Tensor, "B N"]:
+    """Mask of the patches that the class token attends to most: `ATTENDED`, at least one."""
+    num_selected = max(1, round(ATTENDED * attention.shape[1]))
     top = attention.topk(num_selected, dim=-1).indices
     return torch.zeros_like(attention, dtype=torch.bool).scatter(1, top, True)
 

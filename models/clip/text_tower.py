@@ -50,9 +50,9 @@ class Packing(NamedTuple):
 def pack(
     tails: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, " R"], Packing]:
-    """Which numbers the tokens have that are kept, in order of appearance, and the packing.
+    """The numbers of the tokens that are kept, in order of appearance, and the packing.
 
-    A token is kept once for all tails that have the same numbers up to it.
+    A token is kept once for all tails that are the same up to it.
     """
     size, known = max(map(len, tails)), dict[tuple[int, ...], int]()
     places = [
@@ -108,8 +108,8 @@ class Layout(nn.Module):
             first = last
 
 
-InTails = Callable[[int, Tensor, Packing, slice], Tensor]
-"""`in_tails(depth, x, packing, classes) -> x` with the tails x (G, R, W) of some classes."""
+InTails = Callable[[slice, int, Tensor, Packing], Tensor]
+"""`in_tails(classes, depth, x, packing) -> x` with the tails x (G, R, W) of some classes."""
 
 
 class Prompts(NamedTuple):
@@ -237,7 +237,7 @@ class TextEncoder(nn.Module):
         parts, first = [], 0
         for rows, packing in layout.parts(limit):
             classes = slice(first, first := first + len(packing.end))
-            seam = None if in_tails is None else partial(_in_classes, in_tails, classes)
+            seam = None if in_tails is None else partial(in_tails, classes)
             parts.append(encode(prompts.prefix, prompts.tail[rows], packing, before_block, seam))
         return torch.cat(parts, dim=1)
 
@@ -270,8 +270,7 @@ class TextEncoder(nn.Module):
 
     def encode_part(
         self, prefix: Float[Tensor, "G P W"], tail: Float[Tensor, "R W"], packing: Packing,
-        before_block: BeforeBlock | None = None,
-        in_tails: Callable[[int, Tensor, Packing], Tensor] | None = None,
+        before_block: BeforeBlock | None, in_tails: Callable[[int, Tensor, Packing], Tensor] | None,
     ) -> Float[Tensor, "G C D"]:
         """Features of some classes."""
         groups, num_prefix, _ = prefix.shape
@@ -305,12 +304,6 @@ class TextEncoder(nn.Module):
     def encode(self, texts: list[str]) -> Float[Tensor, "C D"]:
         """The same at unit length."""
         return unit(self.encode_raw(texts))
-
-
-def _in_classes(
-    in_tails: InTails, classes: slice, depth: int, x: Float[Tensor, "G R W"], packing: Packing
-) -> Float[Tensor, "G R W"]:
-    return in_tails(depth, x, packing, classes)
 
 
 def attend(

@@ -6,7 +6,7 @@ memory, whiten    prototypes, and the space in which features are compared (sect
 select            score every patch, keep the top K (section 3)
 rank              divide kept patches into two levels, compare them with prototypes (section 4)
 head              weigh ranks and levels beside the base's logits (section 5)
-fit, evidence     fill the bank, fit the weights to pictures that it has not seen (section 6)
+evidence          fill the bank, fit the weights (models/fit.py) to pictures not in it (section 6)
 model             a prompt tuner with the head on it, and the loss (section 7)
 options           the config keys of a head
 """

@@ -265,7 +265,7 @@ class Evidence:
         for tokens, _ in self.pictures():
             chosen = self.chosen[first : first + len(tokens.cls)]
             first += len(chosen)
-            tokens = rows_of(tokens, chosen)
+            tokens = tokens.rows(chosen)
             here = slice(place, place + len(tokens.cls))
             place = here.stop
             for (held, side), parts in zip(sides, found, strict=True):
@@ -274,7 +274,7 @@ class Evidence:
                     continue
                 base = self.base_logits[here][rows][:, held.classes]
                 with full_precision(base):
-                    out = self.head(rows_of(tokens, rows), side, base)
+                    out = self.head(tokens.rows(rows), side, base)
                 parts.append(out.parts.permute(1, 2, 0))
         return [
             Judged(torch.cat(parts), self.label_of(held))
@@ -329,8 +329,3 @@ def counted(pictures: Pictures, number: int) -> Pictures:
             )
 
     return again
-
-
-def rows_of(tokens: VisualTokens, rows: Bool[Tensor, " B"]) -> VisualTokens:
-    """Some rows of a batch."""
-    return VisualTokens._make(None if column is None else column[rows] for column in tokens)

@@ -52,7 +52,7 @@ class PrototypeMemory(OfClasses):
     by_class = ("anchors", "global_prototypes", "global_mass", "prototypes", "mass")
 
     def __init__(
-        self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int = 16
+        self, class_names: list[str], anchors: Float[Tensor, "C D"], *, num_prototypes: int
     ) -> None:
         """An empty bank: every prototype is its class's anchor (text0), without evidence."""
         super().__init__()
@@ -108,7 +108,7 @@ class PrototypeMemory(OfClasses):
         self, class_names: list[str], anchors: Float[Tensor, "C2 D"], *,
         new: str = "inherit", temperature: float = 0.3,
     ) -> Bank:
-        """The bank of any class list; `new`, of `KINDS`, says what classes without pictures get."""
+        """The bank of any class list; `new`: one of `CHOICES`, for classes without pictures."""
         own = Bank(self.global_prototypes, self.prototypes, self.mass, self.global_mass > 0)
         index = torch.tensor(match_names(class_names, self.class_names), device=anchors.device)
         seen = (index >= 0) & own.seen[index]

@@ -107,9 +107,9 @@ def test_probabilities_are_true_where_the_model_is():
 
 def test_shots_of_a_class_take_turns():
     label = torch.tensor([1, 0, 1, 1, 0, 1, 0, 0, 1])
-    assert deal_shots(label, 4).tolist() == [0, 0, 1, 2, 1, 3, 2, 3, 0]
-    assert deal_shots(torch.tensor([0, 0, 1, 1, 1]), 4).tolist() == [0, 1, 0, 1, 2]
-    assert deal_shots(torch.tensor([2, 0, 2]), 4).tolist() == [0, -1, 1]  # class 1 has no picture
+    assert deal_shots(label).tolist() == [0, 0, 1, 2, 1, 3, 2, 3, 0]
+    assert deal_shots(torch.tensor([0, 0, 1, 1, 1])).tolist() == [0, 1, 0, 1, 2]
+    assert deal_shots(torch.tensor([2, 0, 2])).tolist() == [0, -1, 1]  # class 1 has no picture
 
 
 def test_each_round_holds_out_each_class_once():

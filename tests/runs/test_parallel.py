@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.classifier import Step, Target
 from runs import parallel
 from runs.files import lock_folder
 from tests.conftest import assert_close
@@ -187,6 +188,18 @@ def test_shares_are_disjoint_and_as_large(monkeypatch):
         shares.append(list(share))
         assert len(share) == 3
     assert shares == [[5, 1, 2], [3, 0, 4]]
+
+
+def test_a_memory_is_written_from_the_pictures_of_all(monkeypatch):
+    def all_gather(found, own):
+        for place, one in enumerate(found):
+            one.copy_(own + 10 * place)
+
+    monkeypatch.setattr(parallel, "processes", lambda: 2)
+    monkeypatch.setattr(parallel.dist, "all_gather", all_gather)
+    step = Step(torch.zeros(2, 3), Target(torch.tensor([0, 1])), {}, (torch.tensor([1.0, 2.0]),))
+    (rows,) = parallel.gathered(step).memory_inputs
+    assert rows.tolist() == [1, 2, 11, 12]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

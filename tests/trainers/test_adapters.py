@@ -77,6 +77,7 @@ def test_select_val(run, fails, tmp_path, trainer, monkeypatch):
     monkeypatch.setattr(data, "has_own_val", lambda dataset: False)
     said = fails(trainer, "none", **select)
     assert "SELECT val searches on validation pictures, and Toy has none apart" in said
+    assert said.endswith("; SELECT cross uses the training pictures alone")
 
 
 def test_another_runs_weights_are_no_beginning(fails, tmp_path, trainer):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from runs import data
 from tests.trainers.test_tuners import BASE, NEW, evaluate, results, saved
 
 SHORT = {"OPTIM__MAX_EPOCH": 1}
@@ -78,6 +79,10 @@ def test_wrong_settings_of_the_probe_are_named(fails, key, value, said):
     assert said in fails("LPPlusPlus", **{f"TRAINER__LPPLUSPLUS__{key}": value})
 
 
-def test_a_probe_is_chosen_on_validation_pictures(run, tmp_path):
-    run("LPPlusPlus", TRAINER__LPPLUSPLUS__SELECT="val", TRAINER__LPPLUSPLUS__STEPS=5)
+def test_a_probe_is_chosen_on_validation_pictures(run, fails, tmp_path, monkeypatch):
+    select = {"TRAINER__LPPLUSPLUS__SELECT": "val", "TRAINER__LPPLUSPLUS__STEPS": 5}
+    run("LPPlusPlus", **select)
     assert "of 5 (SELECT val)" in (tmp_path / "run" / "log.txt").read_text()
+    monkeypatch.setattr(data, "has_own_val", lambda dataset: False)
+    said = fails("LPPlusPlus", "none", **select)
+    assert said.endswith("; SELECT last uses the training pictures alone")

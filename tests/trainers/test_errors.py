@@ -236,6 +236,9 @@ def test_what_a_stopped_run_has_left_is_said(
     def stopped(*_):
         raise stop
 
+    pointer = tmp_path / "run" / "prompt_learner" / "checkpoint"
+    pointer.parent.mkdir(parents=True)
+    pointer.touch()  # as a full disk leaves it
     monkeypatch.setattr(train, "run_config", stopped)
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments("ZeroshotCLIP", flags=flags)])
     assert train.main() == code

@@ -66,7 +66,7 @@ def test_levels_are_chosen_in_training(run, fails, tmp_path):
 
 def test_levels_of_new_classes_are_chosen_in_training_too(run, fails, tmp_path, monkeypatch):
     """Here level 1 has a weight for these alone."""
-    fit = Spotlighter._fit_head
+    fit = Spotlighter.fit_head
 
     def only_new(self):
         fit(self)
@@ -77,7 +77,7 @@ def test_levels_of_new_classes_are_chosen_in_training_too(run, fails, tmp_path, 
         head.new_parts[:, 0] = 1
         head.new_parts[0, 2] = 0.5
 
-    monkeypatch.setattr(Spotlighter, "_fit_head", only_new)
+    monkeypatch.setattr(Spotlighter, "fit_head", only_new)
     run("Spotlighter", "whole", OPTIM__MAX_EPOCH=1)
     options = {"OPTIM__MAX_EPOCH": 1, "TRAINER__SPOTLIGHTER__LEVELS": ("global",)}
     found = fails("Spotlighter", "eval", flags=evaluate(tmp_path / "whole"), **options)
@@ -108,14 +108,14 @@ def test_on_promptkd_the_head_has_the_labels_among_the_models_classes(
 ):
     """PromptKD knows the names of all six classes; three of them have no pictures for the head."""
     banks, asked = [], []
-    fit, target = Spotlighter._fit_head, PromptKDModel.target
+    fit, target = Spotlighter.fit_head, PromptKDModel.target
 
     def note(self):
         asked.clear()
         fit(self)
         banks.append((self, len(asked)))
 
-    monkeypatch.setattr(Spotlighter, "_fit_head", note)
+    monkeypatch.setattr(Spotlighter, "fit_head", note)
     monkeypatch.setattr(
         PromptKDModel, "target", lambda *args: (asked.append(args), target(*args))[1]
     )

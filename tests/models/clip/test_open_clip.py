@@ -242,14 +242,14 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(hub):
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"open_clip_config\.json cannot be read"):
+    with pytest.raises(FileNotFoundError, match=r"cannot be read \(No such .*\); name a folder"):
         load_clip(f"open_clip:local-dir:{tmp_path}")
     (tmp_path / "open_clip_config.json").write_text("[]")
     with pytest.raises(ValueError, match="is not a config of open_clip's"):
         load_clip(f"open_clip:local-dir:{tmp_path}")
     said = {"model_cfg": make_config({"colour": 1})}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(said))
-    with pytest.raises(FileNotFoundError, match=r"holds no open_clip_model\.safetensors or "):
+    with pytest.raises(FileNotFoundError, match=r"holds no open_clip_model\..* \(--weights\)"):
         load_clip(f"open_clip:local-dir:{tmp_path}")
     with pytest.raises(ValueError, match=r"is not understood by the installed open_clip .*colour"):
         load_clip(f"open_clip:local-dir:{tmp_path}", pretrained=False)
@@ -402,7 +402,7 @@ def test_a_tokenizer_with_code_is_refused(tmp_path, monkeypatch):
 
 def test_a_tokenizer_with_more_tokens_than_the_text_tower_is_refused(tmp_path):
     write_folder(tmp_path / "model", make_config(None, {"vocab_size": 1000}))
-    with pytest.raises(ValueError, match="has 49,408 tokens, and its text tower 1,000"):
+    with pytest.raises(ValueError, match="has 49,408 tokens, and its text tower 1,000; take"):
         load_clip(f"open_clip:local-dir:{tmp_path / 'model'}")
 
 

@@ -369,7 +369,7 @@ def test_pictures_that_come_or_go_are_refused(passes, size):
         tokens, label = whole[0]
         rows = torch.ones(len(label), dtype=torch.bool)
         rows[0] = (len(calls) > passes) == (size > 0)
-        yield evidence.rows_of(tokens, rows), label[rows]
+        yield tokens.rows(rows), label[rows]
         yield from whole[1:]
 
     with pytest.raises(ValueError, match=f"training pictures .* then {'more' if size > 0 else 23}"):
