@@ -111,10 +111,10 @@ class Adapter(OfClasses):
         `parts` has for each of `halves` what is said of all pictures where that half is new. Each
         is judged by the pictures beside it, among all classes. docs/method.md, section 6.
         """
-        label, every = evidence.features.label, torch.arange(len(evidence.text))
-        found = []
+        label, found = evidence.features.label, []
+        every = torch.arange(len(evidence.text), device=label.device)
         for (_, beside), (group, part) in zip(halves(evidence), parts, strict=True):
-            is_new = torch.isin(every.to(group.device), group).expand_as(part)
+            is_new = torch.isin(every, group).expand_as(part)
             weight = torch.where(is_new, self.new_weights[1], self.weights[1])
             logits = self.weights[0] * evidence.base + weight * part
             found.append((logits[beside], is_new[beside], label[beside]))
