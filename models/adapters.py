@@ -111,9 +111,8 @@ class Adapter(OfClasses):
         `parts` has for each of `halves` what is said of all pictures where that half is new. Each
         is judged by the pictures beside it, among all classes. docs/method.md, section 6.
         """
-        label = evidence.features.label
+        label, found = evidence.features.label, []
         every = torch.arange(len(evidence.text), device=label.device)
-        found = []
         for (_, beside), (group, part) in zip(halves(evidence), parts, strict=True):
             is_new = torch.isin(every, group).expand_as(part)
             weight = torch.where(is_new, self.new_weights[1], self.weights[1])

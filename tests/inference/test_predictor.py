@@ -142,7 +142,8 @@ def test_what_new_classes_get_is_the_runs_choice_unless_another_is_asked_for(tra
     for new in ("", "auto", "inherit", "text", "off"):
         model = from_run(folder, ["bee", "ladder", "violin"], new=new).model
         with torch.no_grad():
-            model.head.new_parts[: len(KINDS)] = 1  # three classes are too few to hold some out
+            model.head.new_parts[: len(KINDS)] = 1  # three classes are too few to fit them
+            model.head.new_offset.zero_()
             model.head.new_kind.fill_(KINDS.index("text"))
             logits[new], plain = model(pixels), model.base(pixels)
     assert torch.equal(logits[""], logits["text"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from runs.backbone import check_class_names
 from tests.open_clip_models import CONTEXT, MEAN, RESNET, STD, make_config, write_folder
 from trainers import TRAINERS
 
@@ -165,3 +166,9 @@ def test_the_digest_of_a_resnet_covers_its_statistics(resnet_clip):
     before = digest(resnet_clip)
     resnet_clip.visual.bn1.running_mean += 1
     assert digest(resnet_clip) != before
+
+
+def test_names_that_differ_by_case_alone_are_one_name(caplog):
+    assert check_class_names(["Oak_tree", "fox", "oak tree"])[0] == "Oak_tree"
+    assert "several classes have one name" in caplog.text
+    assert caplog.text.strip().endswith("told apart: Oak tree")
