@@ -7,7 +7,7 @@ B pictures, C classes, N training pictures, V views of each, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,14 @@ class Side(NamedTuple):
     offset: Float[Tensor, " C"]  # of classes without pictures, beside others that have some
 
 
+class Halved(NamedTuple):
+    """What is said where half of the classes stand for new ones."""
+
+    group: Int[Tensor, " C2"]  # that half
+    beside: Bool[Tensor, " N"]  # the pictures that judge it among all classes
+    part: Float[Tensor, "N C"]  # of all pictures
+
+
 class Adapter(OfClasses):
     """The part of the logits that training pictures say; its numbers are saved, most as buffers.
 
@@ -103,17 +111,16 @@ class Adapter(OfClasses):
     def fit_new(self, evidence: Evidence) -> None:
         """Fit the weights of classes without pictures, where the method says something of them."""
 
-    def fit_offset(
-        self, evidence: Evidence, parts: Iterable[tuple[Int[Tensor, " _"], Float[Tensor, "N C"]]]
-    ) -> None:
+    def fit_offset(self, evidence: Evidence, halved: Sequence[Halved]) -> None:
         """Fit the offset of new classes, from halves of the classes that stand for such.
 
-        `parts` has for each of `halves` what is said of all pictures where that half is new. Each
-        is judged by the pictures beside it, among all classes. docs/method.md, section 6.
+        Each is judged by the pictures beside it, among all classes. docs/method.md, section 6.
         """
+        if not halved:
+            return
         label, found = evidence.features.label, []
         every = torch.arange(len(evidence.text), device=label.device)
-        for (_, beside), (group, part) in zip(halves(evidence), parts, strict=True):
+        for group, beside, part in halved:
             is_new = torch.isin(every, group).expand_as(part)
             weight = torch.where(is_new, self.new_weights[1], self.weights[1])
             logits = self.weights[0] * evidence.base + weight * part
@@ -189,7 +196,7 @@ def halves(evidence: Evidence) -> list[tuple[Int[Tensor, " _"], Bool[Tensor, " N
     folds = int(fold.max()) + 1
     groups = deal_classes(classes, ROUNDS, seed=0) if classes > 1 else []
     return [
-        (group.to(fold.device), fold == n % folds if folds else torch.ones_like(fold) > 0)
+        (group.to(fold.device), fold == n % folds if folds else torch.ones_like(fold).bool())
         for n, group in enumerate(groups)
     ]
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from models.adapters import Adapter, Evidence, Features, halves
+from models.adapters import Adapter, Evidence, Features, Halved, halves
 from models.clip.blocks import unit
 from models.fit import (
     CAUTION,
@@ -215,19 +215,18 @@ class Gaussians(Adapter):
         with one shot every picture.
         """
         label, classes = evidence.features.label, len(evidence.text)
-        parts, judged = [], []
+        halved, judged = [], []
         for group, beside in halves(evidence):
             away = torch.isin(label, group)
             part = self.judge(evidence, ~away & ~(beside & (evidence.fold >= 0)), group)
-            parts.append((group, part))
+            halved.append(Halved(group, beside, part))
             own = places(group, classes)[label[away]]
             judged.append(Judged(torch.stack([evidence.base, part], -1)[away][:, group], own))
         if classes >= LEAST_CLASSES:
             found = fit_weights(judged, [RIDGE, CAUTION]).weights
             if found[1] > 0:  # else nothing helps: CLIP's logits, as they are
                 self.new_weights.copy_(found)
-        if parts:
-            self.fit_offset(evidence, parts)
+        self.fit_offset(evidence, halved)
 
     def search(
         self, cls: Float[Tensor, "B D"], label: Int[Tensor, " B"], base: Float[Tensor, "B C"]

@@ -3,7 +3,7 @@
 Source: Zhang et al., ECCV 2022, https://arxiv.org/abs/2207.09519, sections 3.1 and 3.2
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.adapters import Adapter, Evidence, Features, halves
+from models.adapters import Adapter, Evidence, Features, Halved, halves
 from models.clip.blocks import unit
 from trainers.adapters import AdapterSettings, AdapterTrainer
 from trainers.base import register
@@ -57,15 +57,16 @@ def sharpened(cosine: Float[Tensor, "*shape"], beta: Float[Tensor, ""] | float) 
 
 
 def votes_of_others(
-    evidence: Evidence, beta: Float[Tensor, ""] | float
-) -> Float[Tensor, "N C"]:
-    """Votes of the other folds, times all pictures of a class over those that vote."""
+    evidence: Evidence,
+) -> Callable[[Float[Tensor, ""] | float], Float[Tensor, "N C"]]:
+    """By beta: votes of the other folds, times all pictures of a class over those that vote."""
     features, fold = evidence.features, evidence.fold
     cosine = features.plain @ unit(features.views.mean(0)).T  # (N, N)
-    own = features.label.unsqueeze(1) == torch.arange(len(evidence.text), device=fold.device)
+    every = torch.arange(len(evidence.text), device=fold.device)
+    own = (features.label.unsqueeze(1) == every).to(cosine)  # (N, C)
     others = (fold.unsqueeze(1) != fold).to(cosine)  # (N, N)
-    scale = evidence.number / (others @ own.to(cosine)).clamp_min(1)  # (N, C)
-    return scale * ((others * sharpened(cosine, beta)) @ own.to(cosine))
+    scale = evidence.number / (others @ own).clamp_min(1)  # (N, C)
+    return lambda beta: scale * ((others * sharpened(cosine, beta)) @ own)
 
 
 class Cache(Adapter):
@@ -116,23 +117,22 @@ class Cache(Adapter):
 
     def held_out(self, evidence: Evidence) -> Iterator[tuple[float, Float[Tensor, "N C"]]]:
         """Votes of the other folds, by beta."""
+        votes = votes_of_others(evidence)
         for beta in BETAS:
-            yield beta, votes_of_others(evidence, beta)
+            yield beta, votes(beta)
 
     def fit_new(self, evidence: Evidence) -> None:
         """Nobody votes for classes without pictures; beside others their offset makes up for it."""
         if (evidence.fold >= 0).any():
-            votes = votes_of_others(evidence, self.beta)
+            votes = votes_of_others(evidence)(self.beta)
         else:
             table = self.table(evidence.text, evidence.classes)
             votes = self.part(evidence.features.plain, table)
         every = torch.arange(len(evidence.text), device=votes.device)
-        parts = [
-            (group, votes.masked_fill(torch.isin(every, group), 0))
-            for group, _ in halves(evidence)
-        ]
-        if parts:
-            self.fit_offset(evidence, parts)
+        self.fit_offset(evidence, [
+            Halved(group, beside, votes.masked_fill(torch.isin(every, group), 0))
+            for group, beside in halves(evidence)
+        ])
 
     def take(self, option: Any) -> None:
         """Take a beta."""
